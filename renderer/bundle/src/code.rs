@@ -1,0 +1,132 @@
+//! Every stable error code of the project in one table. A code never changes its meaning and is never used again.
+//!
+//! `docs/errors.md` is generated from [`ALL`].
+
+use serde::{Deserialize, Serialize};
+
+/// A stable error code: what a person searches for, a test asserts and a dashboard groups by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Code {
+    /// `FLT` and four digits. The first two digits tell the place: 01 input, 02 warnings about input, 03 what a device
+    /// refuses, 04 joining and the edge API, 05 applying on a device, 06 the server's own work.
+    pub id: &'static str,
+    /// What happened, without the particulars.
+    pub title: &'static str,
+    /// What to do about it.
+    pub help: &'static str,
+}
+
+macro_rules! codes {
+    ($($name:ident = $id:literal, $title:literal, $help:literal;)*) => {
+        $(#[doc = concat!("`", $id, "`: ", $title, ".")]
+        pub const $name: Code = Code { id: $id, title: $title, help: $help };)*
+
+        /// All codes, in order.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    NOT_YAML = "FLT0101", "not valid YAML", "mend the syntax at the place shown";
+    SCHEMA = "FLT0102", "a value that the schema does not allow", "use a value of the type and range named";
+    UNKNOWN_FIELD = "FLT0103", "unknown field", "remove it, or spell it as suggested";
+    MISSING_REFERENCE = "FLT0104", "an object or key that is referred to does not exist", "commit the object, mend the name, or mark the reference optional";
+    DUPLICATE = "FLT0105", "two objects with one kind, namespace and name", "rename or remove one of them";
+    BAD_NAME = "FLT0106", "not a valid name", "use lower-case letters, digits and `-`";
+    UNSUPPORTED_KIND = "FLT0107", "an apiVersion or kind that is not Flotta's", "move it out of the fleet's folder, or mend apiVersion and kind";
+    UNSUPPORTED_FIELD = "FLT0108", "a field that cannot be carried out on a device", "remove it; the message says what to use instead";
+    CONFLICT = "FLT0109", "two workloads of one device claim the same port, unit or path", "change one of them";
+    TEMPLATE = "FLT0110", "a template that cannot be expanded", "define the name, or mend the template";
+    LIMIT = "FLT0111", "larger than a limit allows", "split it, or make it smaller";
+    UNREADABLE = "FLT0112", "a file or revision that cannot be read", "check path, revision and access";
+    DIGEST_REQUIRED = "FLT0113", "an image without a digest where digests are required", "write the reference as NAME@sha256:…";
+    PLACEMENT = "FLT0114", "a workload that does not say where it runs, or says it twice", "give `device` or `deviceSelector`, not both";
+
+    NOT_ACTED_ON = "FLT0201", "a field that is accepted but not acted on yet", "it has no effect in this version; remove it if you rely on it";
+    MATCHES_NOTHING = "FLT0202", "a selector or name that matches no device", "check the labels, or wait for the device to join";
+    MISSING_SET = "FLT0203", "a device that names a set that does not exist", "commit the set, or mend the label `flotta/member-of`";
+    NO_DIGEST = "FLT0207", "an image without a digest may differ between devices", "write the reference as NAME@sha256:…";
+    IGNORED_FILE = "FLT0208", "a file or object that takes no part in the fleet", "nothing, if that is what you want";
+
+    ENVELOPE = "FLT0301", "a signed document that cannot be read", "the server or something between altered it: look at the server";
+    SIGNATURE = "FLT0302", "too few valid signatures by the keys in force", "sign with the fleet's release keys; if keys were rotated, publish the new trust root";
+    ROOT_CHAIN = "FLT0303", "a trust root that does not follow the one in force", "publish every version in order, each signed by the one before";
+    WRONG_FLEET = "FLT0304", "a document of another fleet", "check which server the device was joined to";
+    PROOF = "FLT0305", "the leaf is not in the release's tree", "the server gave a wrong proof: look at the server and its depot";
+    WRONG_DEVICE = "FLT0306", "the leaf of another device", "look at the server";
+    OLDER = "FLT0307", "a release older than one already accepted", "to go back, commit a revert: a new release with old content";
+    EQUIVOCATION = "FLT0308", "another release under a sequence already accepted", "the signer gave two devices two truths: find out who holds the release key";
+    NOT_IN_LEAF = "FLT0309", "a manifest that the leaf does not name", "look at the server";
+    DIGEST_MISMATCH = "FLT0310", "content that does not have the digest it was asked by", "look at the server's depot, or at what is between";
+    MANIFEST = "FLT0311", "a manifest that breaks a rule or limit", "render the fleet with the current version of flotta";
+    TRUST_EXPIRED = "FLT0312", "the release in force has expired", "publish a new release; what runs keeps running";
+
+    NO_CERTIFICATE = "FLT0401", "no client certificate", "join the device first: flotta-agent enrol JOINFILE";
+    BAD_CERTIFICATE = "FLT0402", "a client certificate that does not identify a device of this fleet", "join the device again";
+    REVOKED = "FLT0403", "the device's identity was revoked", "join the device again with a new token";
+    NOT_YOURS = "FLT0404", "content that is not part of this device's bundle", "ask only for what the manifest names";
+    TOKEN_UNKNOWN = "FLT0405", "a token that this server did not make", "make one: flotta token create";
+    TOKEN_USED = "FLT0406", "a token that was used already", "make a new one: flotta token create";
+    TOKEN_EXPIRED = "FLT0407", "a token that has expired", "make a new one: flotta token create --ttl 24h";
+    TOKEN_OTHER_DEVICE = "FLT0408", "a token made for another device", "use the join file made for this device";
+    NAME_TAKEN = "FLT0409", "a device of this name has joined already with another key", "if the machine was replaced: flotta revoke, then join again";
+    DENIED = "FLT0410", "the request to join was denied", "ask whoever runs the fleet";
+    CSR = "FLT0411", "a request to join whose proof of possession does not hold", "make new keys: flotta-agent enrol --reset";
+    TOO_LARGE = "FLT0412", "a request larger than allowed", "";
+    TOO_MANY = "FLT0413", "too many requests", "wait as long as Retry-After says";
+    BAD_REQUEST = "FLT0414", "a request that cannot be read", "use a flotta-agent of a version near the server's";
+    NOT_FOUND = "FLT0415", "no such thing", "check the name: flotta get devices";
+    NO_RELEASE = "FLT0416", "there is no release for this device yet", "commit an EdgeDevice of this name, or wait for the first release";
+
+    IMAGE_PULL = "FLT0501", "an image cannot be pulled", "check the reference and the registry; the agent goes on trying";
+    UNIT_FAILED = "FLT0502", "a unit does not stay up", "see its journal: journalctl -u UNIT";
+    PORT_TAKEN = "FLT0503", "a port is already in use on the device", "free the port, or publish another one";
+    UNIT_TAKEN = "FLT0504", "a unit of this name belongs to the host", "rename the workload";
+    FILE_FAILED = "FLT0505", "a file cannot be written or removed", "see the message: space, permissions, read-only file system";
+    BACKEND = "FLT0506", "systemd or Podman does not answer as expected", "see: flotta-agent doctor";
+    LEDGER = "FLT0507", "the agent's ledger cannot be read or written", "check the disk under the agent's state directory";
+    UNREACHABLE = "FLT0508", "the server cannot be reached", "check network, name and time; the device goes on with what it has";
+    GENERATOR = "FLT0509", "Quadlet did not make a unit from a file", "see: /usr/lib/systemd/system-generators/podman-system-generator --dryrun";
+
+    SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
+    STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";
+    DEPOT = "FLT0603", "the depot cannot be read or written", "check the disk or bucket the depot is on";
+    REFUSED_COMMIT = "FLT0604", "a commit with errors was refused", "mend it and commit again; the last good release stays in force";
+    KEYS = "FLT0605", "keys or certificates of the fleet cannot be read", "restore the data directory from its backup";
+}
+
+/// A code with its particulars: how an error travels between the programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Problem {
+    /// The stable code, as in `docs/errors.md`.
+    pub code: String,
+    /// What happened, with the particulars.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub help: String,
+}
+
+impl Problem {
+    /// A problem of this code with these particulars.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code: code.id.to_owned(), message: message.into(), help: code.help.to_owned() }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_in_order() {
+        assert!(ALL.windows(2).all(|pair| pair[0].id < pair[1].id));
+    }
+}

@@ -1,0 +1,330 @@
+//! The manifest: the whole desired state of a machine.
+//!
+//! It holds no device name, commit or time: devices that want the same share one manifest, and a commit that does not concern
+//! a device does not change its digest. What binds a manifest to a device is the [`crate::leaf`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::path::DevicePath;
+
+/// The version of the manifest's shape. A device refuses any other: it must not run half of what was meant.
+pub const SCHEMA: u32 = 1;
+
+/// Longest encoded manifest, in bytes. A device with 40 workloads needs about 40 KB.
+pub const MAX_BYTES: usize = 4 << 20;
+/// Most files in a manifest.
+pub const MAX_FILES: usize = 10_000;
+/// Most units in a manifest. systemd itself slows down well before this.
+pub const MAX_UNITS: usize = 2_000;
+/// Most images in a manifest.
+pub const MAX_IMAGES: usize = 1_000;
+/// Largest single file, in bytes. Larger things are images.
+pub const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// The desired state of a machine. Encoded as JSON: fields in this order, lists sorted, numbers integers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Files on the device, sorted by path.
+    pub files: Vec<File>,
+    /// Units that systemd keeps as said here, sorted by name.
+    pub units: Vec<Unit>,
+    /// Images that must be in the device's store before anything changes, sorted by reference.
+    pub images: Vec<Image>,
+    /// How the agent itself behaves.
+    pub settings: Settings,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Where it lies.
+    pub path: DevicePath,
+    /// Permission bits.
+    pub mode: Mode,
+    /// Owner, by name.
+    pub owner: String,
+    /// Group, by name.
+    pub group: String,
+    /// Digest of the content; the blob of this digest is the content.
+    pub digest: Digest,
+    /// Length of the content in bytes.
+    pub size: u64,
+    /// What the file is to the machine.
+    pub kind: FileKind,
+}
+
+/// What a file is to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileKind {
+    /// A Quadlet source: systemd must reload its units when it changes.
+    Quadlet,
+    /// Plain content.
+    Data,
+}
+
+/// Permission bits, written as four octal digits (`"0644"`): set-id and sticky bits are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mode(u32);
+
+impl Mode {
+    /// A mode of the nine permission bits; other bits are dropped.
+    pub const fn new(bits: u32) -> Self {
+        Self(bits & 0o777)
+    }
+
+    /// The permission bits.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Mode {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let octal = |b: u8| (b'0'..=b'7').contains(&b);
+        if text.len() != 4 || !text.starts_with('0') || !text.bytes().all(octal) {
+            return Err("mode must be four octal digits, the first 0");
+        }
+        u32::from_str_radix(&text, 8).map(Self).map_err(|_| "mode must be octal")
+    }
+}
+
+impl From<Mode> for String {
+    fn from(mode: Mode) -> Self {
+        format!("{:04o}", mode.0)
+    }
+}
+
+/// One systemd unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unit {
+    /// Full name, as systemd knows it: `web.service`.
+    pub name: String,
+    /// The workload it belongs to: how people and reports call it.
+    pub workload: String,
+    /// What it should be.
+    pub wanted: Wanted,
+    /// Files whose change means that the unit must be restarted, sorted.
+    pub restart_on: Vec<DevicePath>,
+}
+
+/// What a unit should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wanted {
+    /// Active: running, or done and remaining, as its type says.
+    Active,
+    /// Known to systemd, and started by something else (another unit, a timer) or by nobody.
+    Loaded,
+}
+
+/// One container image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// As the units name it: `registry.example/web@sha256:…` or `registry.example/web:1.2`.
+    pub reference: String,
+    /// The digest within the reference, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// When to pull.
+    pub pull: Pull,
+    /// The workloads that need it, sorted.
+    pub workloads: Vec<String>,
+}
+
+/// When the agent pulls an image (Kubernetes' `imagePullPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pull {
+    /// At each new manifest, even when an image of this name is there.
+    Always,
+    /// When no image of this name is there.
+    Missing,
+    /// Never: it must be there.
+    Never,
+}
+
+/// How the agent itself behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Longest time between two reports, in seconds; at least 1.
+    pub heartbeat_seconds: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        // Project Flotta's default (`heartbeat.periodSeconds`).
+        Self { heartbeat_seconds: 60 }
+    }
+}
+
+/// Why bytes are not a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Longer than [`MAX_BYTES`].
+    #[error("manifest of {0} bytes is longer than {MAX_BYTES}")]
+    TooLong(usize),
+    /// Not the JSON that [`Manifest`] describes.
+    #[error("manifest cannot be read")]
+    Json(#[source] serde_json::Error),
+    /// Another version of the shape.
+    #[error("manifest has schema {0}, this program knows {SCHEMA}: update flotta-agent first")]
+    Schema(u64),
+    /// A rule is broken.
+    #[error("manifest breaks a rule: {0}")]
+    Rule(String),
+}
+
+impl Manifest {
+    /// The canonical bytes: what is hashed, stored and sent. The lists are sorted here, so callers need not.
+    pub fn encode(mut self) -> Vec<u8> {
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.units.sort_by(|a, b| a.name.cmp(&b.name));
+        self.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        for unit in &mut self.units {
+            unit.restart_on.sort();
+        }
+        for image in &mut self.images {
+            image.workloads.sort();
+        }
+        serde_json::to_vec(&self).expect("a manifest has only string keys and integers")
+    }
+
+    /// Reads a manifest and checks every rule and limit.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u64,
+        }
+        if bytes.len() > MAX_BYTES {
+            return Err(ManifestError::TooLong(bytes.len()));
+        }
+        // The version first: a newer shape should be called newer, not malformed.
+        let version: Version = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
+        if version.schema != u64::from(SCHEMA) {
+            return Err(ManifestError::Schema(version.schema));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
+        manifest.check().map_err(ManifestError::Rule)?;
+        Ok(manifest)
+    }
+
+    /// The rules that types alone do not hold.
+    fn check(&self) -> Result<(), String> {
+        let count = |what, n: usize, max: usize| {
+            if n > max { Err(format!("{n} {what}, at most {max} are allowed")) } else { Ok(()) }
+        };
+        count("files", self.files.len(), MAX_FILES)?;
+        count("units", self.units.len(), MAX_UNITS)?;
+        count("images", self.images.len(), MAX_IMAGES)?;
+        ascending("files", self.files.iter().map(|f| f.path.as_str()))?;
+        ascending("units", self.units.iter().map(|u| u.name.as_str()))?;
+        ascending("images", self.images.iter().map(|i| i.reference.as_str()))?;
+        self.check_files()?;
+        for unit in &self.units {
+            check_unit_name(&unit.name)?;
+            check_workload(&unit.workload)?;
+            ascending("restart_on", unit.restart_on.iter().map(DevicePath::as_str))?;
+            for path in &unit.restart_on {
+                if self.files.binary_search_by(|f| f.path.cmp(path)).is_err() {
+                    return Err(format!("unit {} restarts on {path}, which is not a file of the manifest", unit.name));
+                }
+            }
+        }
+        for image in &self.images {
+            check_reference(&image.reference)?;
+            ascending("workloads", image.workloads.iter().map(String::as_str))?;
+            image.workloads.iter().try_for_each(|name| check_workload(name))?;
+            let named = image.reference.split_once('@').map(|(_, digest)| digest.to_owned());
+            if named != image.digest.map(|d| d.to_string()) {
+                return Err(format!("image {} and its digest disagree", image.reference));
+            }
+        }
+        if self.settings.heartbeat_seconds == 0 {
+            return Err("heartbeat_seconds must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        // A file system that folds case would make one file of two: refused whatever the device has.
+        let mut folded = BTreeSet::new();
+        for file in &self.files {
+            if file.size > MAX_FILE_BYTES {
+                return Err(format!("file {} is larger than {MAX_FILE_BYTES} bytes", file.path));
+            }
+            for name in [&file.owner, &file.group] {
+                check_account(name)?;
+            }
+            if !folded.insert(file.path.as_str().to_ascii_lowercase()) {
+                return Err(format!("file {} differs from another only in case", file.path));
+            }
+        }
+        for path in &folded {
+            let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
+            if let Some(parent) = parents.into_iter().find(|parent| folded.contains(*parent)) {
+                return Err(format!("{parent} is both a file and a folder"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ascending<'a>(what: &str, mut items: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let Some(mut last) = items.next() else { return Ok(()) };
+    for item in items {
+        if item <= last {
+            return Err(format!("{what} are not sorted, or {item:?} stands twice"));
+        }
+        last = item;
+    }
+    Ok(())
+}
+
+/// systemd's own rule (systemd.unit(5)), narrowed to what the renderer writes: no templates, no escapes.
+fn check_unit_name(name: &str) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".timer"));
+    match stem {
+        Some(stem) if !stem.is_empty() && name.len() <= 255 && name.bytes().all(plain) && !stem.starts_with(['.', '-']) => Ok(()),
+        _ => Err(format!("{name:?} is not a unit name that a release may use")),
+    }
+}
+
+fn check_workload(name: &str) -> Result<(), String> {
+    crate::name::check_subdomain(name).map_err(|error| error.to_string())
+}
+
+/// The rule of useradd(8), so that a name cannot be read as a number or an option.
+fn check_account(name: &str) -> Result<(), String> {
+    let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+    let first = |b: u8| b.is_ascii_lowercase() || b == b'_';
+    if name.len() <= 32 && name.bytes().next().is_some_and(first) && name.bytes().all(rest) {
+        return Ok(());
+    }
+    Err(format!("{name:?} is not an account name"))
+}
+
+fn check_reference(reference: &str) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b);
+    if (1..=512).contains(&reference.len()) && reference.bytes().all(plain) && !reference.starts_with('-') {
+        return Ok(());
+    }
+    Err(format!("{reference:?} is not an image reference"))
+}
+
+#[cfg(test)]
+mod tests;

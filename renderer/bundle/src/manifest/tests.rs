@@ -1,0 +1,90 @@
+use super::*;
+
+fn file(path: &str) -> File {
+    let path = path.parse().expect("a path");
+    let content = Digest::of(b"x");
+    File { path, mode: Mode::new(0o644), owner: "root".into(), group: "root".into(), digest: content, size: 1, kind: FileKind::Quadlet }
+}
+
+fn manifest() -> Manifest {
+    let web = "/etc/containers/systemd/web.container";
+    Manifest {
+        schema: SCHEMA,
+        files: vec![file(web), file("/etc/containers/systemd/till.container")],
+        units: vec![Unit {
+            name: "web.service".into(),
+            workload: "web".into(),
+            wanted: Wanted::Active,
+            restart_on: vec![web.parse().expect("a path")],
+        }],
+        images: vec![Image { reference: "registry.example/web:1".into(), digest: None, pull: Pull::Missing, workloads: vec!["web".into()] }],
+        settings: Settings::default(),
+    }
+}
+
+fn rejected(change: impl FnOnce(&mut Manifest)) -> String {
+    let mut bent = manifest();
+    change(&mut bent);
+    match Manifest::parse(&bent.encode()) {
+        Err(ManifestError::Rule(why)) => why,
+        Err(error) => error.to_string(),
+        Ok(_) => "accepted".to_owned(),
+    }
+}
+
+#[test]
+fn encoding_is_canonical_and_reads_back() {
+    let mut shuffled = manifest();
+    shuffled.files.reverse();
+    let bytes = manifest().encode();
+    assert_eq!(bytes, shuffled.encode());
+    let parsed = Manifest::parse(&bytes).expect("a manifest");
+    assert_eq!(parsed.clone().encode(), bytes);
+    insta::assert_snapshot!(String::from_utf8(bytes).expect("text"));
+}
+
+#[test]
+fn rules_that_types_do_not_hold_are_checked() {
+    let cases: [(&str, String); 9] = [
+        ("stands twice", rejected(|m| m.files.push(file("/etc/containers/systemd/web.container")))),
+        ("only in case", rejected(|m| m.files.push(file("/etc/containers/systemd/WEB.container")))),
+        ("both a file and a folder", rejected(|m| m.files.push(file("/etc/containers/systemd/web.container/x")))),
+        ("larger than", rejected(|m| m.files[0].size = MAX_FILE_BYTES + 1)),
+        ("account name", rejected(|m| m.files[0].owner = "0".into())),
+        ("unit name", rejected(|m| m.units[0].name = "../x.service".into())),
+        ("not a file of the manifest", rejected(|m| m.units[0].restart_on = vec!["/etc/containers/systemd/gone".parse().expect("a path")])),
+        ("disagree", rejected(|m| m.images[0].digest = Some(Digest::of(b"y")))),
+        ("at least 1", rejected(|m| m.settings.heartbeat_seconds = 0)),
+    ];
+    for (expected, why) in cases {
+        assert!(why.contains(expected), "{expected:?} not in {why:?}");
+    }
+}
+
+#[test]
+fn malformed_and_hostile_json_is_refused() {
+    let good = String::from_utf8(manifest().encode()).expect("text");
+    let cases = [
+        good.replace("\"schema\":1", "\"schema\":2"),
+        good.replace("\"schema\":1", "\"schema\":1,\"schema\":1"),
+        good.replace("\"schema\":1", "\"schema\":1,\"more\":1"),
+        good.replace("\"0644\"", "\"4755\""),
+        good.replace("\"0644\"", "\"644\""),
+        good.replace("\"size\":1", "\"size\":1.5"),
+        good.replace("\"size\":1", "\"size\":NaN"),
+        good.replace("\"size\":1", "\"size\":-1"),
+        "[".repeat(100_000),
+        " ".repeat(MAX_BYTES + 1),
+        String::new(),
+    ];
+    for (n, case) in cases.iter().enumerate() {
+        assert_ne!(*case, good, "case {n} changes nothing");
+        assert!(Manifest::parse(case.as_bytes()).is_err(), "case {n}");
+    }
+}
+
+#[test]
+fn a_newer_shape_is_called_newer_whatever_it_holds() {
+    let error = Manifest::parse(br#"{"schema":2,"everything":"else"}"#).expect_err("refused");
+    assert!(error.to_string().contains("update flotta-agent first"), "{error}");
+}

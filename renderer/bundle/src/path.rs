@@ -1,0 +1,113 @@
+//! Paths a manifest may name on a device.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Longest path, in bytes. Linux allows 4096 in a call; temporary names beside the target need room.
+pub const MAX_PATH: usize = 1024;
+/// Longest component, in bytes: 255 on every file system a device runs, less the suffix of a temporary name.
+pub const MAX_COMPONENT: usize = 200;
+
+/// Where files of a manifest may lie. All else on a device is out of reach for a release, whoever signed it.
+pub const ALLOWED_PREFIXES: [&str; 2] = [
+    // Quadlet's folder for system units (podman-systemd.unit(5))
+    "/etc/containers/systemd/",
+    // files that workloads mount: /etc/flotta/workloads/WORKLOAD/VOLUME/KEY
+    "/etc/flotta/workloads/",
+];
+
+/// An absolute, normalised path of printable ASCII under one of [`ALLOWED_PREFIXES`].
+///
+/// ASCII alone, because two names that differ only in Unicode normalisation are one name to a reviewer and two to a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct DevicePath(String);
+
+/// Why a path is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("path `{path}` is refused: {why}")]
+pub struct PathError {
+    path: String,
+    why: &'static str,
+}
+
+impl DevicePath {
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last component.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+fn refusal(path: &str) -> Option<&'static str> {
+    if path.len() > MAX_PATH {
+        return Some("longer than 1024 bytes");
+    }
+    if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        return Some("a character that is not printable ASCII, or a space or backslash");
+    }
+    let Some(rest) = path.strip_prefix('/') else {
+        return Some("not absolute");
+    };
+    for component in rest.split('/') {
+        match component {
+            "" => return Some("an empty component"),
+            "." | ".." => return Some("a `.` or `..` component"),
+            long if long.len() > MAX_COMPONENT => return Some("a component longer than 200 bytes"),
+            _ => {}
+        }
+    }
+    if !ALLOWED_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
+        return Some("not under a folder that a release may write");
+    }
+    None
+}
+
+impl FromStr for DevicePath {
+    type Err = PathError;
+
+    fn from_str(path: &str) -> Result<Self, PathError> {
+        match refusal(path) {
+            None => Ok(Self(path.to_owned())),
+            Some(why) => Err(PathError { path: path.chars().take(120).collect(), why }),
+        }
+    }
+}
+
+impl fmt::Display for DevicePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for DevicePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_paths_below_the_allowed_folders_pass() {
+        assert!("/etc/containers/systemd/web.container".parse::<DevicePath>().is_ok());
+        for path in [
+            "", "/", "etc/containers/systemd/a", "/etc/containers/systemd/", "/etc/containers/systemd//a",
+            "/etc/containers/systemd/../../shadow", "/etc/containers/systemd/./a", "/etc/containers/systemd/a/",
+            "/etc/passwd", "/etc/containers/systemd", "/etc/containers/systemd/a\0b", "/etc/containers/systemd/a\nb",
+            "/etc/containers/systemd/a\u{301}", "/etc/flotta/join", "/etc/containers/systemd/a b",
+            "/ETC/containers/systemd/a", &format!("/etc/flotta/workloads/{}", "a/".repeat(600)),
+            &format!("/etc/flotta/workloads/{}", "a".repeat(201)),
+        ] {
+            assert!(path.parse::<DevicePath>().is_err(), "{path:?}");
+        }
+    }
+}
