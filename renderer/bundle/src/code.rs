@@ -111,7 +111,11 @@ pub struct Problem {
 impl Problem {
     /// A problem of this code with these particulars.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code: code.id.to_owned(), message: message.into(), help: code.help.to_owned() }
+        Self {
+            code: code.id.to_owned(),
+            message: message.into(),
+            help: code.help.to_owned(),
+        }
     }
 }
 

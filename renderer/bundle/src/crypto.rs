@@ -36,7 +36,9 @@ impl PublicKey {
 
     /// Whether `signature` over `message` is by this key.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
+        UnparsedPublicKey::new(&ED25519, self.0)
+            .verify(message, signature)
+            .is_ok()
     }
 }
 
@@ -57,7 +59,9 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let base64 = text.strip_prefix("ed25519:").ok_or(KeyError::Public)?;
-        let bytes = BASE64.decode(base64.as_bytes()).map_err(|_| KeyError::Public)?;
+        let bytes = BASE64
+            .decode(base64.as_bytes())
+            .map_err(|_| KeyError::Public)?;
         Ok(Self(bytes.try_into().map_err(|_| KeyError::Public)?))
     }
 }
@@ -70,7 +74,9 @@ impl Serialize for PublicKey {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -80,13 +86,16 @@ pub struct SigningKey(Ed25519KeyPair);
 impl SigningKey {
     /// Makes a key; returns it with the PKCS#8 document to keep.
     pub fn generate() -> Result<(Self, Vec<u8>), KeyError> {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
+        let pkcs8 =
+            Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
         Ok((Self::from_pkcs8(pkcs8.as_ref())?, pkcs8.as_ref().to_vec()))
     }
 
     /// Reads a key back from its PKCS#8 document (DER).
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Self).map_err(|_| KeyError::Private)
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
+            .map(Self)
+            .map_err(|_| KeyError::Private)
     }
 
     /// The public half.

@@ -59,7 +59,12 @@ pub enum EnvelopeError {
 
 /// DSSE's pre-authentication encoding: type and payload with their lengths, so that neither can be read as the other.
 fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut bytes = format!(
+        "DSSEv1 {} {payload_type} {} ",
+        payload_type.len(),
+        payload.len()
+    )
+    .into_bytes();
     bytes.extend_from_slice(payload);
     bytes
 }
@@ -70,15 +75,25 @@ impl Envelope {
         let message = pre_authentication(payload_type, payload);
         let signatures = keys
             .iter()
-            .map(|key| Signature { keyid: key.public().fingerprint().to_string(), sig: BASE64.encode(&key.sign(&message)) })
+            .map(|key| Signature {
+                keyid: key.public().fingerprint().to_string(),
+                sig: BASE64.encode(&key.sign(&message)),
+            })
             .collect();
-        Self { payload_type: payload_type.to_owned(), payload: BASE64.encode(payload), signatures }
+        Self {
+            payload_type: payload_type.to_owned(),
+            payload: BASE64.encode(payload),
+            signatures,
+        }
     }
 
     /// Reads an envelope; nothing in it is verified yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         if bytes.len() > MAX_BYTES {
-            return Err(EnvelopeError::Malformed(format!("{} bytes, at most {MAX_BYTES} are allowed", bytes.len())));
+            return Err(EnvelopeError::Malformed(format!(
+                "{} bytes, at most {MAX_BYTES} are allowed",
+                bytes.len()
+            )));
         }
         serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))
     }
@@ -89,23 +104,39 @@ impl Envelope {
     }
 
     /// The payload, if at least `threshold` distinct keys of `keys` signed it under this type.
-    pub fn verify(&self, payload_type: &'static str, keys: &[PublicKey], threshold: usize) -> Result<Vec<u8>, EnvelopeError> {
+    pub fn verify(
+        &self,
+        payload_type: &'static str,
+        keys: &[PublicKey],
+        threshold: usize,
+    ) -> Result<Vec<u8>, EnvelopeError> {
         if self.payload_type != payload_type {
             let found = self.payload_type.chars().take(80).collect();
-            return Err(EnvelopeError::PayloadType { found, expected: payload_type });
+            return Err(EnvelopeError::PayloadType {
+                found,
+                expected: payload_type,
+            });
         }
         if self.signatures.len() > MAX_SIGNATURES {
-            return Err(EnvelopeError::Malformed(format!("{} signatures, at most {MAX_SIGNATURES} are allowed", self.signatures.len())));
+            return Err(EnvelopeError::Malformed(format!(
+                "{} signatures, at most {MAX_SIGNATURES} are allowed",
+                self.signatures.len()
+            )));
         }
         let payload = self.unverified_payload()?;
         let message = pre_authentication(payload_type, &payload);
         let mut signers: BTreeSet<&PublicKey> = BTreeSet::new();
         for signature in &self.signatures {
-            let Ok(bytes) = BASE64.decode(signature.sig.as_bytes()) else { continue };
+            let Ok(bytes) = BASE64.decode(signature.sig.as_bytes()) else {
+                continue;
+            };
             signers.extend(keys.iter().filter(|key| key.verifies(&message, &bytes)));
         }
         if threshold == 0 || signers.len() < threshold {
-            return Err(EnvelopeError::Threshold { valid: signers.len(), threshold });
+            return Err(EnvelopeError::Threshold {
+                valid: signers.len(),
+                threshold,
+            });
         }
         Ok(payload)
     }
@@ -113,9 +144,13 @@ impl Envelope {
     /// The payload before any check: only to find out which keys should verify it.
     pub(crate) fn unverified_payload(&self) -> Result<Vec<u8>, EnvelopeError> {
         if self.payload.len() > MAX_BYTES {
-            return Err(EnvelopeError::Malformed(format!("payload longer than {MAX_BYTES} bytes")));
+            return Err(EnvelopeError::Malformed(format!(
+                "payload longer than {MAX_BYTES} bytes"
+            )));
         }
-        BASE64.decode(self.payload.as_bytes()).map_err(|error| EnvelopeError::Malformed(error.to_string()))
+        BASE64
+            .decode(self.payload.as_bytes())
+            .map_err(|error| EnvelopeError::Malformed(error.to_string()))
     }
 }
 
@@ -144,20 +179,42 @@ mod tests {
         let twice = Envelope::sign(TYPE, b"x", &[&a, &a]);
         let keys = [a.public(), b.public()];
         assert_eq!(twice.verify(TYPE, &keys, 1), Ok(b"x".to_vec()));
-        assert_eq!(twice.verify(TYPE, &keys, 2), Err(EnvelopeError::Threshold { valid: 1, threshold: 2 }));
+        assert_eq!(
+            twice.verify(TYPE, &keys, 2),
+            Err(EnvelopeError::Threshold {
+                valid: 1,
+                threshold: 2
+            })
+        );
         // The same key listed twice is one key as well.
-        assert_eq!(twice.verify(TYPE, &[a.public(), a.public()], 2), Err(EnvelopeError::Threshold { valid: 1, threshold: 2 }));
+        assert_eq!(
+            twice.verify(TYPE, &[a.public(), a.public()], 2),
+            Err(EnvelopeError::Threshold {
+                valid: 1,
+                threshold: 2
+            })
+        );
         let foreign = Envelope::sign(TYPE, b"x", &[&a, &c]);
         assert!(foreign.verify(TYPE, &keys, 2).is_err());
-        assert!(Envelope::sign(TYPE, b"x", &[&b, &a]).verify(TYPE, &keys, 2).is_ok());
-        assert!(twice.verify(TYPE, &keys, 0).is_err(), "a threshold of nothing trusts nothing");
+        assert!(
+            Envelope::sign(TYPE, b"x", &[&b, &a])
+                .verify(TYPE, &keys, 2)
+                .is_ok()
+        );
+        assert!(
+            twice.verify(TYPE, &keys, 0).is_err(),
+            "a threshold of nothing trusts nothing"
+        );
     }
 
     #[test]
     fn a_payload_of_another_type_is_refused_though_the_signature_is_good() {
         let a = key();
         let envelope = Envelope::sign("application/vnd.flotta.other", b"x", &[&a]);
-        assert!(matches!(envelope.verify(TYPE, &[a.public()], 1), Err(EnvelopeError::PayloadType { .. })));
+        assert!(matches!(
+            envelope.verify(TYPE, &[a.public()], 1),
+            Err(EnvelopeError::PayloadType { .. })
+        ));
     }
 
     #[test]
@@ -165,12 +222,18 @@ mod tests {
         let a = key();
         let good = Envelope::sign(TYPE, b"payload", &[&a]);
         let encoded = good.encode();
-        let keyid_at = encoded.windows(7).position(|w| w == b"\"keyid\"").expect("a keyid") + 8;
+        let keyid_at = encoded
+            .windows(7)
+            .position(|w| w == b"\"keyid\"")
+            .expect("a keyid")
+            + 8;
         for at in 0..encoded.len() {
             for bit in 0..8 {
                 let mut bent = encoded.clone();
                 bent[at] ^= 1 << bit;
-                let accepted = Envelope::parse(&bent).and_then(|envelope| envelope.verify(TYPE, &[a.public()], 1)).is_ok();
+                let accepted = Envelope::parse(&bent)
+                    .and_then(|envelope| envelope.verify(TYPE, &[a.public()], 1))
+                    .is_ok();
                 // Nobody signs the keyid and nobody trusts it: a flip there changes nothing that is believed.
                 let in_keyid = (keyid_at..keyid_at + 73).contains(&at);
                 assert!(!accepted || in_keyid, "byte {at} bit {bit}");
@@ -180,9 +243,15 @@ mod tests {
 
     #[test]
     fn envelopes_are_bounded() {
-        assert!(matches!(Envelope::parse(&vec![b' '; MAX_BYTES + 1]), Err(EnvelopeError::Malformed(_))));
+        assert!(matches!(
+            Envelope::parse(&vec![b' '; MAX_BYTES + 1]),
+            Err(EnvelopeError::Malformed(_))
+        ));
         let a = key();
         let many = Envelope::sign(TYPE, b"x", &vec![&a; MAX_SIGNATURES + 1]);
-        assert!(matches!(many.verify(TYPE, &[a.public()], 1), Err(EnvelopeError::Malformed(_))));
+        assert!(matches!(
+            many.verify(TYPE, &[a.public()], 1),
+            Err(EnvelopeError::Malformed(_))
+        ));
     }
 }

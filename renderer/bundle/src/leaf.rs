@@ -27,13 +27,18 @@ impl Leaf {
     pub fn following(device: DeviceName, manifest: Digest, previous: Option<&Self>) -> Self {
         let mut earlier = Vec::new();
         if let Some(previous) = previous {
-            for digest in std::iter::once(previous.manifest).chain(previous.earlier.iter().copied()) {
+            for digest in std::iter::once(previous.manifest).chain(previous.earlier.iter().copied())
+            {
                 if digest != manifest && !earlier.contains(&digest) && earlier.len() < MAX_EARLIER {
                     earlier.push(digest);
                 }
             }
         }
-        Self { device, manifest, earlier }
+        Self {
+            device,
+            manifest,
+            earlier,
+        }
     }
 
     /// Whether the server may offer this manifest to the device.
@@ -49,11 +54,18 @@ impl Leaf {
     /// Reads a leaf whose bytes have been proven to be in a signed tree. Bounded by [`MAX_BYTES`].
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_BYTES {
-            return Err(format!("leaf of {} bytes is longer than {MAX_BYTES}", bytes.len()));
+            return Err(format!(
+                "leaf of {} bytes is longer than {MAX_BYTES}",
+                bytes.len()
+            ));
         }
-        let leaf: Self = serde_json::from_slice(bytes).map_err(|error| format!("leaf cannot be read: {error}"))?;
+        let leaf: Self = serde_json::from_slice(bytes)
+            .map_err(|error| format!("leaf cannot be read: {error}"))?;
         if leaf.earlier.len() > MAX_EARLIER {
-            return Err(format!("leaf names {} earlier manifests, at most {MAX_EARLIER} are allowed", leaf.earlier.len()));
+            return Err(format!(
+                "leaf names {} earlier manifests, at most {MAX_EARLIER} are allowed",
+                leaf.earlier.len()
+            ));
         }
         Ok(leaf)
     }
@@ -64,7 +76,11 @@ mod tests {
     use super::*;
 
     fn leaf(manifest: u8, previous: Option<&Leaf>) -> Leaf {
-        Leaf::following("shop-17".parse().expect("a name"), Digest::of(&[manifest]), previous)
+        Leaf::following(
+            "shop-17".parse().expect("a name"),
+            Digest::of(&[manifest]),
+            previous,
+        )
     }
 
     #[test]
@@ -76,7 +92,10 @@ mod tests {
         }
         assert_eq!(last.earlier, [5, 4, 3, 2].map(|n| Digest::of(&[n])));
         let same = leaf(6, Some(&last));
-        assert_eq!(same, last, "a commit that does not concern the device leaves its leaf as it was");
+        assert_eq!(
+            same, last,
+            "a commit that does not concern the device leaves its leaf as it was"
+        );
         let reverted = leaf(5, Some(&last));
         assert_eq!(reverted.earlier, [6, 4, 3, 2].map(|n| Digest::of(&[n])));
     }

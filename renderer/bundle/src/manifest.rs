@@ -95,7 +95,9 @@ impl TryFrom<String> for Mode {
         if text.len() != 4 || !text.starts_with('0') || !text.bytes().all(octal) {
             return Err("mode must be four octal digits, the first 0");
         }
-        u32::from_str_radix(&text, 8).map(Self).map_err(|_| "mode must be octal")
+        u32::from_str_radix(&text, 8)
+            .map(Self)
+            .map_err(|_| "mode must be octal")
     }
 }
 
@@ -167,7 +169,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         // Project Flotta's default (`heartbeat.periodSeconds`).
-        Self { heartbeat_seconds: 60 }
+        Self {
+            heartbeat_seconds: 60,
+        }
     }
 }
 
@@ -225,7 +229,11 @@ impl Manifest {
     /// The rules that types alone do not hold.
     fn check(&self) -> Result<(), String> {
         let count = |what, n: usize, max: usize| {
-            if n > max { Err(format!("{n} {what}, at most {max} are allowed")) } else { Ok(()) }
+            if n > max {
+                Err(format!("{n} {what}, at most {max} are allowed"))
+            } else {
+                Ok(())
+            }
         };
         count("files", self.files.len(), MAX_FILES)?;
         count("units", self.units.len(), MAX_UNITS)?;
@@ -240,15 +248,24 @@ impl Manifest {
             ascending("restart_on", unit.restart_on.iter().map(DevicePath::as_str))?;
             for path in &unit.restart_on {
                 if self.files.binary_search_by(|f| f.path.cmp(path)).is_err() {
-                    return Err(format!("unit {} restarts on {path}, which is not a file of the manifest", unit.name));
+                    return Err(format!(
+                        "unit {} restarts on {path}, which is not a file of the manifest",
+                        unit.name
+                    ));
                 }
             }
         }
         for image in &self.images {
             check_reference(&image.reference)?;
             ascending("workloads", image.workloads.iter().map(String::as_str))?;
-            image.workloads.iter().try_for_each(|name| check_workload(name))?;
-            let named = image.reference.split_once('@').map(|(_, digest)| digest.to_owned());
+            image
+                .workloads
+                .iter()
+                .try_for_each(|name| check_workload(name))?;
+            let named = image
+                .reference
+                .split_once('@')
+                .map(|(_, digest)| digest.to_owned());
             if named != image.digest.map(|d| d.to_string()) {
                 return Err(format!("image {} and its digest disagree", image.reference));
             }
@@ -264,13 +281,19 @@ impl Manifest {
         let mut folded = BTreeSet::new();
         for file in &self.files {
             if file.size > MAX_FILE_BYTES {
-                return Err(format!("file {} is larger than {MAX_FILE_BYTES} bytes", file.path));
+                return Err(format!(
+                    "file {} is larger than {MAX_FILE_BYTES} bytes",
+                    file.path
+                ));
             }
             for name in [&file.owner, &file.group] {
                 check_account(name)?;
             }
             if !folded.insert(file.path.as_str().to_ascii_lowercase()) {
-                return Err(format!("file {} differs from another only in case", file.path));
+                return Err(format!(
+                    "file {} differs from another only in case",
+                    file.path
+                ));
             }
         }
         for path in &folded {
@@ -284,7 +307,9 @@ impl Manifest {
 }
 
 fn ascending<'a>(what: &str, mut items: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let Some(mut last) = items.next() else { return Ok(()) };
+    let Some(mut last) = items.next() else {
+        return Ok(());
+    };
     for item in items {
         if item <= last {
             return Err(format!("{what} are not sorted, or {item:?} stands twice"));
@@ -297,10 +322,21 @@ fn ascending<'a>(what: &str, mut items: impl Iterator<Item = &'a str>) -> Result
 /// systemd's own rule (systemd.unit(5)), narrowed to what the renderer writes: no templates, no escapes.
 fn check_unit_name(name: &str) -> Result<(), String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".timer"));
+    let stem = name
+        .strip_suffix(".service")
+        .or_else(|| name.strip_suffix(".timer"));
     match stem {
-        Some(stem) if !stem.is_empty() && name.len() <= 255 && name.bytes().all(plain) && !stem.starts_with(['.', '-']) => Ok(()),
-        _ => Err(format!("{name:?} is not a unit name that a release may use")),
+        Some(stem)
+            if !stem.is_empty()
+                && name.len() <= 255
+                && name.bytes().all(plain)
+                && !stem.starts_with(['.', '-']) =>
+        {
+            Ok(())
+        }
+        _ => Err(format!(
+            "{name:?} is not a unit name that a release may use"
+        )),
     }
 }
 
@@ -320,7 +356,10 @@ fn check_account(name: &str) -> Result<(), String> {
 
 fn check_reference(reference: &str) -> Result<(), String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b);
-    if (1..=512).contains(&reference.len()) && reference.bytes().all(plain) && !reference.starts_with('-') {
+    if (1..=512).contains(&reference.len())
+        && reference.bytes().all(plain)
+        && !reference.starts_with('-')
+    {
         return Ok(());
     }
     Err(format!("{reference:?} is not an image reference"))

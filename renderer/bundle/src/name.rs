@@ -13,7 +13,9 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Wrong characters or length.
-    #[error("`{0}` is not a {1}: use lower-case letters, digits and `-`{2}, at most {3} characters, starting and ending with a letter or digit")]
+    #[error(
+        "`{0}` is not a {1}: use lower-case letters, digits and `-`{2}, at most {3} characters, starting and ending with a letter or digit"
+    )]
     Malformed(String, &'static str, &'static str, usize),
     /// Not `scheme://fleet/namespace/device`.
     #[error("`{0}` is not a device identity: expected flotta://FLEET/NAMESPACE/DEVICE")]
@@ -34,7 +36,12 @@ pub fn check_label(text: &str) -> Result<(), NameError> {
     if is_label(text) {
         return Ok(());
     }
-    Err(NameError::Malformed(text.chars().take(80).collect(), "label", "", 63))
+    Err(NameError::Malformed(
+        text.chars().take(80).collect(),
+        "label",
+        "",
+        63,
+    ))
 }
 
 /// Checks an RFC 1123 subdomain: labels joined by dots, at most 253 characters.
@@ -42,7 +49,12 @@ pub fn check_subdomain(text: &str) -> Result<(), NameError> {
     if text.len() <= 253 && text.split('.').all(is_label) {
         return Ok(());
     }
-    Err(NameError::Malformed(text.chars().take(80).collect(), "name", ", `.`", 253))
+    Err(NameError::Malformed(
+        text.chars().take(80).collect(),
+        "name",
+        ", `.`",
+        253,
+    ))
 }
 
 /// The name of a fleet: an RFC 1123 label.
@@ -74,7 +86,9 @@ impl FromStr for FleetName {
 
 impl<'de> Deserialize<'de> for FleetName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -90,7 +104,10 @@ impl DeviceName {
     pub fn new(namespace: &str, name: &str) -> Result<Self, NameError> {
         check_label(namespace)?;
         check_subdomain(name)?;
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// The namespace.
@@ -112,7 +129,9 @@ impl DeviceName {
     pub fn from_identity(uri: &str) -> Result<(FleetName, Self), NameError> {
         let bad = || NameError::Identity(uri.chars().take(80).collect());
         let mut parts = uri.strip_prefix("flotta://").ok_or_else(bad)?.split('/');
-        let (Some(fleet), Some(namespace), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(fleet), Some(namespace), Some(name), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(bad());
         };
         Ok((fleet.parse()?, Self::new(namespace, name)?))
@@ -142,7 +161,9 @@ impl Serialize for DeviceName {
 
 impl<'de> Deserialize<'de> for DeviceName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -162,15 +183,38 @@ mod tests {
         let name: DeviceName = "north/press-1.local".parse().expect("a name");
         let identity = name.identity(&fleet);
         assert_eq!(identity, "flotta://shops/north/press-1.local");
-        assert_eq!(DeviceName::from_identity(&identity).expect("an identity"), (fleet, name));
+        assert_eq!(
+            DeviceName::from_identity(&identity).expect("an identity"),
+            (fleet, name)
+        );
     }
 
     #[test]
     fn names_that_could_escape_are_refused() {
-        for text in ["", "a/", "/a", "a/b/c", "..", "a/..", "A", "a b", "-a", "a-", "a..b", "ä", &"a".repeat(254)] {
+        for text in [
+            "",
+            "a/",
+            "/a",
+            "a/b/c",
+            "..",
+            "a/..",
+            "A",
+            "a b",
+            "-a",
+            "a-",
+            "a..b",
+            "ä",
+            &"a".repeat(254),
+        ] {
             assert!(text.parse::<DeviceName>().is_err(), "{text}");
         }
-        for uri in ["flotta://f/n", "flotta://f/n/d/x", "http://f/n/d", "flotta://f/n/../d", "flotta:///n/d"] {
+        for uri in [
+            "flotta://f/n",
+            "flotta://f/n/d/x",
+            "http://f/n/d",
+            "flotta://f/n/../d",
+            "flotta:///n/d",
+        ] {
             assert!(DeviceName::from_identity(uri).is_err(), "{uri}");
         }
     }

@@ -63,7 +63,10 @@ fn refusal(path: &str) -> Option<&'static str> {
             _ => {}
         }
     }
-    if !ALLOWED_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
+    if !ALLOWED_PREFIXES
+        .iter()
+        .any(|prefix| path.starts_with(prefix))
+    {
         return Some("not under a folder that a release may write");
     }
     None
@@ -75,7 +78,10 @@ impl FromStr for DevicePath {
     fn from_str(path: &str) -> Result<Self, PathError> {
         match refusal(path) {
             None => Ok(Self(path.to_owned())),
-            Some(why) => Err(PathError { path: path.chars().take(120).collect(), why }),
+            Some(why) => Err(PathError {
+                path: path.chars().take(120).collect(),
+                why,
+            }),
         }
     }
 }
@@ -88,7 +94,9 @@ impl fmt::Display for DevicePath {
 
 impl<'de> Deserialize<'de> for DevicePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -98,13 +106,29 @@ mod tests {
 
     #[test]
     fn only_plain_paths_below_the_allowed_folders_pass() {
-        assert!("/etc/containers/systemd/web.container".parse::<DevicePath>().is_ok());
+        assert!(
+            "/etc/containers/systemd/web.container"
+                .parse::<DevicePath>()
+                .is_ok()
+        );
         for path in [
-            "", "/", "etc/containers/systemd/a", "/etc/containers/systemd/", "/etc/containers/systemd//a",
-            "/etc/containers/systemd/../../shadow", "/etc/containers/systemd/./a", "/etc/containers/systemd/a/",
-            "/etc/passwd", "/etc/containers/systemd", "/etc/containers/systemd/a\0b", "/etc/containers/systemd/a\nb",
-            "/etc/containers/systemd/a\u{301}", "/etc/flotta/join", "/etc/containers/systemd/a b",
-            "/ETC/containers/systemd/a", &format!("/etc/flotta/workloads/{}", "a/".repeat(600)),
+            "",
+            "/",
+            "etc/containers/systemd/a",
+            "/etc/containers/systemd/",
+            "/etc/containers/systemd//a",
+            "/etc/containers/systemd/../../shadow",
+            "/etc/containers/systemd/./a",
+            "/etc/containers/systemd/a/",
+            "/etc/passwd",
+            "/etc/containers/systemd",
+            "/etc/containers/systemd/a\0b",
+            "/etc/containers/systemd/a\nb",
+            "/etc/containers/systemd/a\u{301}",
+            "/etc/flotta/join",
+            "/etc/containers/systemd/a b",
+            "/ETC/containers/systemd/a",
+            &format!("/etc/flotta/workloads/{}", "a/".repeat(600)),
             &format!("/etc/flotta/workloads/{}", "a".repeat(201)),
         ] {
             assert!(path.parse::<DevicePath>().is_err(), "{path:?}");

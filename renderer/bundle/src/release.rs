@@ -63,9 +63,13 @@ impl Release {
 
     /// Reads a payload whose signatures have been verified.
     pub fn parse(payload: &[u8]) -> Result<Self, String> {
-        let release: Self = serde_json::from_slice(payload).map_err(|error| format!("release cannot be read: {error}"))?;
+        let release: Self = serde_json::from_slice(payload)
+            .map_err(|error| format!("release cannot be read: {error}"))?;
         if release.schema != SCHEMA {
-            return Err(format!("release has schema {}, this program knows {SCHEMA}: update flotta-agent first", release.schema));
+            return Err(format!(
+                "release has schema {}, this program knows {SCHEMA}: update flotta-agent first",
+                release.schema
+            ));
         }
         Ok(release)
     }

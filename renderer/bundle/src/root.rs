@@ -51,8 +51,11 @@ impl Role {
 
     fn check(&self, name: &str) -> Result<(), RootError> {
         let sorted = self.keys.windows(2).all(|pair| pair[0] < pair[1]);
-        if !sorted || self.keys.len() > MAX_KEYS || !(1..=self.keys.len()).contains(&self.threshold) {
-            return Err(RootError::Malformed(format!("role {name}: keys must be sorted, at most {MAX_KEYS}, threshold between 1 and their number")));
+        if !sorted || self.keys.len() > MAX_KEYS || !(1..=self.keys.len()).contains(&self.threshold)
+        {
+            return Err(RootError::Malformed(format!(
+                "role {name}: keys must be sorted, at most {MAX_KEYS}, threshold between 1 and their number"
+            )));
         }
         Ok(())
     }
@@ -90,7 +93,9 @@ impl RootError {
     pub fn code(&self) -> Code {
         match self {
             Self::Malformed(_) => code::ENVELOPE,
-            Self::Envelope(EnvelopeError::Threshold { .. }) | Self::Version { .. } => code::ROOT_CHAIN,
+            Self::Envelope(EnvelopeError::Threshold { .. }) | Self::Version { .. } => {
+                code::ROOT_CHAIN
+            }
             Self::Envelope(_) => code::ENVELOPE,
             Self::Fleet { .. } => code::WRONG_FLEET,
         }
@@ -104,9 +109,13 @@ impl TrustRoot {
     }
 
     fn parse(payload: &[u8]) -> Result<Self, RootError> {
-        let root: Self = serde_json::from_slice(payload).map_err(|error| RootError::Malformed(error.to_string()))?;
+        let root: Self = serde_json::from_slice(payload)
+            .map_err(|error| RootError::Malformed(error.to_string()))?;
         if root.schema != SCHEMA {
-            return Err(RootError::Malformed(format!("schema {}, this program knows {SCHEMA}", root.schema)));
+            return Err(RootError::Malformed(format!(
+                "schema {}, this program knows {SCHEMA}",
+                root.schema
+            )));
         }
         if root.version == 0 {
             return Err(RootError::Malformed("version 0".to_owned()));
@@ -117,7 +126,10 @@ impl TrustRoot {
     }
 
     fn signed_by(&self, envelope: &Envelope) -> Result<(), RootError> {
-        envelope.verify(PAYLOAD_TYPE, &self.root.keys, self.root.threshold).map(|_| ()).map_err(RootError::Envelope)
+        envelope
+            .verify(PAYLOAD_TYPE, &self.root.keys, self.root.threshold)
+            .map(|_| ())
+            .map_err(RootError::Envelope)
     }
 
     /// Opens a root that is trusted because of how it came (the join file): it must be signed by its own root keys.
@@ -132,10 +144,16 @@ impl TrustRoot {
         self.signed_by(envelope)?;
         let next = Self::open(envelope)?;
         if next.fleet != self.fleet {
-            return Err(RootError::Fleet { current: self.fleet.clone(), found: next.fleet });
+            return Err(RootError::Fleet {
+                current: self.fleet.clone(),
+                found: next.fleet,
+            });
         }
         if self.version.checked_add(1) != Some(next.version) {
-            return Err(RootError::Version { current: self.version, found: next.version });
+            return Err(RootError::Version {
+                current: self.version,
+                found: next.version,
+            });
         }
         Ok(next)
     }
@@ -151,9 +169,18 @@ mod tests {
     }
 
     fn root(version: u32, keys: &[&SigningKey], threshold: usize) -> TrustRoot {
-        let role = |threshold| Role { threshold, ..Role::any_of(keys.iter().map(|key| key.public())) };
+        let role = |threshold| Role {
+            threshold,
+            ..Role::any_of(keys.iter().map(|key| key.public()))
+        };
         let fleet = "shops".parse().expect("a fleet");
-        TrustRoot { schema: SCHEMA, fleet, version, root: role(threshold), release: role(1) }
+        TrustRoot {
+            schema: SCHEMA,
+            fleet,
+            version,
+            root: role(threshold),
+            release: role(1),
+        }
     }
 
     fn sign(root: &TrustRoot, keys: &[&SigningKey]) -> Envelope {
@@ -165,12 +192,27 @@ mod tests {
         let (old, new) = (key(), key());
         let first = TrustRoot::open(&sign(&root(1, &[&old], 1), &[&old])).expect("a root");
         let second = root(2, &[&new], 1);
-        assert_eq!(first.follow(&sign(&second, &[&old, &new])), Ok(second.clone()));
+        assert_eq!(
+            first.follow(&sign(&second, &[&old, &new])),
+            Ok(second.clone())
+        );
         for keys in [vec![&old], vec![&new], vec![]] {
-            assert_eq!(first.follow(&sign(&second, &keys)).expect_err("too few").code(), code::ROOT_CHAIN);
+            assert_eq!(
+                first
+                    .follow(&sign(&second, &keys))
+                    .expect_err("too few")
+                    .code(),
+                code::ROOT_CHAIN
+            );
         }
         let skipped = root(3, &[&new], 1);
-        assert_eq!(first.follow(&sign(&skipped, &[&old, &new])), Err(RootError::Version { current: 1, found: 3 }));
+        assert_eq!(
+            first.follow(&sign(&skipped, &[&old, &new])),
+            Err(RootError::Version {
+                current: 1,
+                found: 3
+            })
+        );
         let same = root(1, &[&old], 1);
         assert!(first.follow(&sign(&same, &[&old])).is_err());
     }

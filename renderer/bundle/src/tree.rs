@@ -52,7 +52,10 @@ impl Tree {
     /// Size and root.
     pub fn head(&self) -> TreeHead {
         let root = self.0.root();
-        TreeHead { size: root.num_leaves(), root: Digest::from_bytes((*root.as_bytes()).into()) }
+        TreeHead {
+            size: root.num_leaves(),
+            root: Digest::from_bytes((*root.as_bytes()).into()),
+        }
     }
 
     /// The encoded leaf at `index`.
@@ -67,7 +70,11 @@ impl Tree {
         }
         let proof = self.0.prove_inclusion(usize::try_from(index).ok()?);
         let hashes = proof.as_bytes().chunks_exact(32);
-        Some(hashes.filter_map(|hash| hash.try_into().ok().map(Digest::from_bytes)).collect())
+        Some(
+            hashes
+                .filter_map(|hash| hash.try_into().ok().map(Digest::from_bytes))
+                .collect(),
+        )
     }
 }
 

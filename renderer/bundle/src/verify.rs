@@ -77,7 +77,9 @@ pub enum Refusal {
         accepted: u64,
     },
     /// The same sequence with another tree.
-    #[error("release {sequence} has root {offered}, but root {accepted} was accepted under this sequence before")]
+    #[error(
+        "release {sequence} has root {offered}, but root {accepted} was accepted under this sequence before"
+    )]
     Equivocation {
         /// The sequence.
         sequence: u64,
@@ -147,40 +149,74 @@ impl Refusal {
 }
 
 /// Checks an offer made to `device`. Roots that the device has already are skipped, so a server may send them all.
-pub fn verify_offer(offer: &Offer, device: &DeviceName, memory: &Memory) -> Result<Accepted, Refusal> {
+pub fn verify_offer(
+    offer: &Offer,
+    device: &DeviceName,
+    memory: &Memory,
+) -> Result<Accepted, Refusal> {
     let mut trust = memory.trust.clone();
     for envelope in &offer.roots {
         trust = trust.follow(envelope)?;
     }
     let payload = offer
         .release
-        .verify(release::PAYLOAD_TYPE, &trust.release.keys, trust.release.threshold)
+        .verify(
+            release::PAYLOAD_TYPE,
+            &trust.release.keys,
+            trust.release.threshold,
+        )
         .map_err(Refusal::Envelope)?;
     let release = Release::parse(&payload).map_err(Refusal::Release)?;
     if release.fleet != trust.fleet {
-        return Err(Refusal::Fleet { current: trust.fleet.to_string(), found: release.fleet.to_string() });
+        return Err(Refusal::Fleet {
+            current: trust.fleet.to_string(),
+            found: release.fleet.to_string(),
+        });
     }
     check_sequence(&release, memory.highest)?;
     let bytes = offer.leaf.as_bytes();
-    release.tree.verify(bytes, offer.index, &offer.proof).map_err(|_| Refusal::Proof(release.sequence))?;
+    release
+        .tree
+        .verify(bytes, offer.index, &offer.proof)
+        .map_err(|_| Refusal::Proof(release.sequence))?;
     let leaf = Leaf::parse(bytes).map_err(Refusal::Leaf)?;
     if leaf.device != *device {
-        return Err(Refusal::Device { current: device.clone(), found: leaf.device });
+        return Err(Refusal::Device {
+            current: device.clone(),
+            found: leaf.device,
+        });
     }
     if !leaf.names(&offer.manifest) {
         return Err(Refusal::NotInLeaf(offer.manifest));
     }
-    let highest = Some(Highest { sequence: release.sequence, root: release.tree.root });
-    Ok(Accepted { memory: Memory { trust, highest }, release, leaf, manifest: offer.manifest })
+    let highest = Some(Highest {
+        sequence: release.sequence,
+        root: release.tree.root,
+    });
+    Ok(Accepted {
+        memory: Memory { trust, highest },
+        release,
+        leaf,
+        manifest: offer.manifest,
+    })
 }
 
 fn check_sequence(release: &Release, highest: Option<Highest>) -> Result<(), Refusal> {
-    let Some(highest) = highest else { return Ok(()) };
+    let Some(highest) = highest else {
+        return Ok(());
+    };
     if release.sequence < highest.sequence {
-        return Err(Refusal::Older { offered: release.sequence, accepted: highest.sequence });
+        return Err(Refusal::Older {
+            offered: release.sequence,
+            accepted: highest.sequence,
+        });
     }
     if release.sequence == highest.sequence && release.tree.root != highest.root {
-        return Err(Refusal::Equivocation { sequence: release.sequence, offered: release.tree.root, accepted: highest.root });
+        return Err(Refusal::Equivocation {
+            sequence: release.sequence,
+            offered: release.tree.root,
+            accepted: highest.root,
+        });
     }
     Ok(())
 }
@@ -188,7 +224,11 @@ fn check_sequence(release: &Release, highest: Option<Highest>) -> Result<(), Ref
 /// Checks that `bytes` are the content asked for.
 pub fn verify_blob(bytes: &[u8], wanted: Digest) -> Result<(), Refusal> {
     let found = Digest::of(bytes);
-    if found == wanted { Ok(()) } else { Err(Refusal::Digest { wanted, found }) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(Refusal::Digest { wanted, found })
+    }
 }
 
 /// Checks and reads the manifest that an accepted offer names.

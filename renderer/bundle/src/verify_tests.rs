@@ -23,14 +23,39 @@ impl Fleet {
         let key = SigningKey::generate().expect("a key").0;
         let role = Role::any_of([key.public()]);
         let fleet = "shops".parse().expect("a fleet");
-        let trust = TrustRoot { schema: root::SCHEMA, fleet, version: 1, root: role.clone(), release: role };
-        Self { key, memory: Memory { trust, highest: None } }
+        let trust = TrustRoot {
+            schema: root::SCHEMA,
+            fleet,
+            version: 1,
+            root: role.clone(),
+            release: role,
+        };
+        Self {
+            key,
+            memory: Memory {
+                trust,
+                highest: None,
+            },
+        }
     }
 
     fn release(&self, sequence: u64, tree: &Tree) -> Release {
-        let revision = Revision { source: "directory".into(), commit: "c".into(), subject: String::new(), inventory: None };
+        let revision = Revision {
+            source: "directory".into(),
+            commit: "c".into(),
+            subject: String::new(),
+            inventory: None,
+        };
         let issued = jiff::Timestamp::UNIX_EPOCH;
-        Release { schema: 1, fleet: self.memory.trust.fleet.clone(), sequence, revision, issued, expires: issued, tree: tree.head() }
+        Release {
+            schema: 1,
+            fleet: self.memory.trust.fleet.clone(),
+            sequence,
+            revision,
+            issued,
+            expires: issued,
+            tree: tree.head(),
+        }
     }
 
     /// An offer to `device(index)` of five devices, all with the manifest given and one earlier.
@@ -52,7 +77,9 @@ impl Fleet {
     }
 
     fn refused(&self, offer: &Offer) -> Code {
-        verify_offer(offer, &device(2), &self.memory).expect_err("refused").code()
+        verify_offer(offer, &device(2), &self.memory)
+            .expect_err("refused")
+            .code()
     }
 }
 
@@ -63,8 +90,14 @@ fn a_good_offer_is_accepted_and_remembered() {
     let accepted = verify_offer(&offer, &device(2), &fleet.memory).expect("accepted");
     assert_eq!(accepted.manifest, manifest(1));
     let highest = accepted.memory.highest.expect("remembered");
-    assert_eq!((highest.sequence, highest.root), (7, accepted.release.tree.root));
-    assert!(verify_offer(&offer, &device(2), &accepted.memory).is_ok(), "the same offer again is no replay");
+    assert_eq!(
+        (highest.sequence, highest.root),
+        (7, accepted.release.tree.root)
+    );
+    assert!(
+        verify_offer(&offer, &device(2), &accepted.memory).is_ok(),
+        "the same offer again is no replay"
+    );
 }
 
 #[test]
@@ -72,7 +105,12 @@ fn an_earlier_manifest_that_the_leaf_names_may_be_offered_and_no_other() {
     let fleet = Fleet::new();
     let mut offer = fleet.offer(7, 2, 1);
     offer.manifest = manifest(100);
-    assert_eq!(verify_offer(&offer, &device(2), &fleet.memory).expect("accepted").manifest, manifest(100));
+    assert_eq!(
+        verify_offer(&offer, &device(2), &fleet.memory)
+            .expect("accepted")
+            .manifest,
+        manifest(100)
+    );
     offer.manifest = manifest(50);
     assert_eq!(fleet.refused(&offer), code::NOT_IN_LEAF);
 }
@@ -80,7 +118,9 @@ fn an_earlier_manifest_that_the_leaf_names_may_be_offered_and_no_other() {
 #[test]
 fn older_and_equivocating_releases_are_refused() {
     let mut fleet = Fleet::new();
-    fleet.memory = verify_offer(&fleet.offer(7, 2, 1), &device(2), &fleet.memory).expect("accepted").memory;
+    fleet.memory = verify_offer(&fleet.offer(7, 2, 1), &device(2), &fleet.memory)
+        .expect("accepted")
+        .memory;
     assert_eq!(fleet.refused(&fleet.offer(6, 2, 1)), code::OLDER);
     assert_eq!(fleet.refused(&fleet.offer(7, 2, 9)), code::EQUIVOCATION);
     assert!(verify_offer(&fleet.offer(8, 2, 9), &device(2), &fleet.memory).is_ok());
@@ -101,7 +141,10 @@ fn each_lie_has_its_code() {
     assert_eq!(with(&|o| o.leaf.push(' ')), code::PROOF);
     assert_eq!(with(&|o| o.proof.clear()), code::PROOF);
     let stranger = Fleet::new();
-    assert_eq!(with(&|o| o.release = stranger.offer(7, 2, 1).release), code::SIGNATURE);
+    assert_eq!(
+        with(&|o| o.release = stranger.offer(7, 2, 1).release),
+        code::SIGNATURE
+    );
     let other_type = Envelope::sign(root::PAYLOAD_TYPE, b"{}", &[&fleet.key]);
     assert_eq!(with(&|o| o.release = other_type.clone()), code::ENVELOPE);
     let not_a_release = Envelope::sign(release::PAYLOAD_TYPE, b"{}", &[&fleet.key]);
@@ -110,8 +153,15 @@ fn each_lie_has_its_code() {
     elsewhere.fleet = "elsewhere".parse().expect("a fleet");
     let elsewhere = Envelope::sign(release::PAYLOAD_TYPE, &elsewhere.encode(), &[&fleet.key]);
     assert_eq!(with(&|o| o.release = elsewhere.clone()), code::WRONG_FLEET);
-    let same_root = Envelope::sign(root::PAYLOAD_TYPE, &fleet.memory.trust.encode(), &[&fleet.key]);
-    assert_eq!(with(&|o| o.roots = vec![same_root.clone()]), code::ROOT_CHAIN);
+    let same_root = Envelope::sign(
+        root::PAYLOAD_TYPE,
+        &fleet.memory.trust.encode(),
+        &[&fleet.key],
+    );
+    assert_eq!(
+        with(&|o| o.roots = vec![same_root.clone()]),
+        code::ROOT_CHAIN
+    );
 }
 
 #[test]
@@ -119,12 +169,24 @@ fn a_new_root_takes_the_old_key_out_of_force() {
     let fleet = Fleet::new();
     let new_key = SigningKey::generate().expect("a key").0;
     let role = Role::any_of([new_key.public()]);
-    let next = TrustRoot { version: 2, root: role.clone(), release: role, ..fleet.memory.trust.clone() };
+    let next = TrustRoot {
+        version: 2,
+        root: role.clone(),
+        release: role,
+        ..fleet.memory.trust.clone()
+    };
     let envelope = Envelope::sign(root::PAYLOAD_TYPE, &next.encode(), &[&fleet.key, &new_key]);
     let mut offer = fleet.offer(7, 2, 1);
     offer.roots = vec![envelope];
-    assert_eq!(fleet.refused(&offer), code::SIGNATURE, "the release is still by the old key");
-    let rotated = Fleet { key: new_key, memory: fleet.memory.clone() };
+    assert_eq!(
+        fleet.refused(&offer),
+        code::SIGNATURE,
+        "the release is still by the old key"
+    );
+    let rotated = Fleet {
+        key: new_key,
+        memory: fleet.memory.clone(),
+    };
     offer.release = rotated.offer(7, 2, 1).release;
     let accepted = verify_offer(&offer, &device(2), &fleet.memory).expect("accepted");
     assert_eq!(accepted.memory.trust.version, 2);
@@ -133,6 +195,16 @@ fn a_new_root_takes_the_old_key_out_of_force() {
 #[test]
 fn content_must_have_the_digest_it_was_asked_by() {
     assert!(verify_blob(b"x", Digest::of(b"x")).is_ok());
-    assert_eq!(verify_blob(b"y", Digest::of(b"x")).expect_err("refused").code(), code::DIGEST_MISMATCH);
-    assert_eq!(verify_manifest(b"{}", Digest::of(b"{}")).expect_err("refused").code(), code::MANIFEST);
+    assert_eq!(
+        verify_blob(b"y", Digest::of(b"x"))
+            .expect_err("refused")
+            .code(),
+        code::DIGEST_MISMATCH
+    );
+    assert_eq!(
+        verify_manifest(b"{}", Digest::of(b"{}"))
+            .expect_err("refused")
+            .code(),
+        code::MANIFEST
+    );
 }

@@ -3,7 +3,15 @@ use super::*;
 fn file(path: &str) -> File {
     let path = path.parse().expect("a path");
     let content = Digest::of(b"x");
-    File { path, mode: Mode::new(0o644), owner: "root".into(), group: "root".into(), digest: content, size: 1, kind: FileKind::Quadlet }
+    File {
+        path,
+        mode: Mode::new(0o644),
+        owner: "root".into(),
+        group: "root".into(),
+        digest: content,
+        size: 1,
+        kind: FileKind::Quadlet,
+    }
 }
 
 fn manifest() -> Manifest {
@@ -17,7 +25,12 @@ fn manifest() -> Manifest {
             wanted: Wanted::Active,
             restart_on: vec![web.parse().expect("a path")],
         }],
-        images: vec![Image { reference: "registry.example/web:1".into(), digest: None, pull: Pull::Missing, workloads: vec!["web".into()] }],
+        images: vec![Image {
+            reference: "registry.example/web:1".into(),
+            digest: None,
+            pull: Pull::Missing,
+            workloads: vec!["web".into()],
+        }],
         settings: Settings::default(),
     }
 }
@@ -46,14 +59,41 @@ fn encoding_is_canonical_and_reads_back() {
 #[test]
 fn rules_that_types_do_not_hold_are_checked() {
     let cases: [(&str, String); 9] = [
-        ("stands twice", rejected(|m| m.files.push(file("/etc/containers/systemd/web.container")))),
-        ("only in case", rejected(|m| m.files.push(file("/etc/containers/systemd/WEB.container")))),
-        ("both a file and a folder", rejected(|m| m.files.push(file("/etc/containers/systemd/web.container/x")))),
-        ("larger than", rejected(|m| m.files[0].size = MAX_FILE_BYTES + 1)),
+        (
+            "stands twice",
+            rejected(|m| m.files.push(file("/etc/containers/systemd/web.container"))),
+        ),
+        (
+            "only in case",
+            rejected(|m| m.files.push(file("/etc/containers/systemd/WEB.container"))),
+        ),
+        (
+            "both a file and a folder",
+            rejected(|m| {
+                m.files
+                    .push(file("/etc/containers/systemd/web.container/x"))
+            }),
+        ),
+        (
+            "larger than",
+            rejected(|m| m.files[0].size = MAX_FILE_BYTES + 1),
+        ),
         ("account name", rejected(|m| m.files[0].owner = "0".into())),
-        ("unit name", rejected(|m| m.units[0].name = "../x.service".into())),
-        ("not a file of the manifest", rejected(|m| m.units[0].restart_on = vec!["/etc/containers/systemd/gone".parse().expect("a path")])),
-        ("disagree", rejected(|m| m.images[0].digest = Some(Digest::of(b"y")))),
+        (
+            "unit name",
+            rejected(|m| m.units[0].name = "../x.service".into()),
+        ),
+        (
+            "not a file of the manifest",
+            rejected(|m| {
+                m.units[0].restart_on =
+                    vec!["/etc/containers/systemd/gone".parse().expect("a path")]
+            }),
+        ),
+        (
+            "disagree",
+            rejected(|m| m.images[0].digest = Some(Digest::of(b"y"))),
+        ),
         ("at least 1", rejected(|m| m.settings.heartbeat_seconds = 0)),
     ];
     for (expected, why) in cases {
@@ -86,5 +126,8 @@ fn malformed_and_hostile_json_is_refused() {
 #[test]
 fn a_newer_shape_is_called_newer_whatever_it_holds() {
     let error = Manifest::parse(br#"{"schema":2,"everything":"else"}"#).expect_err("refused");
-    assert!(error.to_string().contains("update flotta-agent first"), "{error}");
+    assert!(
+        error.to_string().contains("update flotta-agent first"),
+        "{error}"
+    );
 }

@@ -9,7 +9,14 @@ fn hex(text: &str) -> Vec<u8> {
 /// Inputs and roots published with the Certificate Transparency reference implementation
 /// (google/certificate-transparency, `merkletree/merkle_tree_test.cc`), used by every RFC 6962 library since.
 const INPUTS: [&str; 8] = [
-    "", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f",
+    "",
+    "00",
+    "10",
+    "2021",
+    "3031",
+    "40414243",
+    "5051525354555657",
+    "606162636465666768696a6b6c6d6e6f",
 ];
 const ROOTS: [&str; 8] = [
     "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
@@ -33,7 +40,13 @@ fn roots_are_those_of_rfc_6962() {
 
 #[test]
 fn the_empty_tree_is_the_hash_of_nothing() {
-    assert_eq!(Tree::new([]).head(), TreeHead { size: 0, root: Digest::of(b"") });
+    assert_eq!(
+        Tree::new([]).head(),
+        TreeHead {
+            size: 0,
+            root: Digest::of(b"")
+        }
+    );
 }
 
 #[test]
@@ -45,7 +58,10 @@ fn every_leaf_of_every_small_tree_is_proven_and_nowhere_else() {
             let proof = tree.prove(index).expect("within the tree");
             let leaf = index.to_be_bytes();
             assert_eq!(head.verify(&leaf, index, &proof), Ok(()));
-            assert_eq!(head.verify(&leaf, (index + 1) % (size + 1), &proof), Err(NotIncluded));
+            assert_eq!(
+                head.verify(&leaf, (index + 1) % (size + 1), &proof),
+                Err(NotIncluded)
+            );
             assert_eq!(head.verify(b"another", index, &proof), Err(NotIncluded));
             for at in 0..proof.len() {
                 let mut bent = proof.clone();
@@ -64,7 +80,13 @@ fn every_leaf_of_every_small_tree_is_proven_and_nowhere_else() {
 
 #[test]
 fn absurd_sizes_are_refused_without_arithmetic() {
-    let head = TreeHead { size: u64::MAX, root: Digest::of(b"") };
+    let head = TreeHead {
+        size: u64::MAX,
+        root: Digest::of(b""),
+    };
     assert_eq!(head.verify(b"", u64::MAX - 1, &[]), Err(NotIncluded));
-    assert_eq!(head.verify(b"", 0, &vec![Digest::of(b""); 64]), Err(NotIncluded));
+    assert_eq!(
+        head.verify(b"", 0, &vec![Digest::of(b""); 64]),
+        Err(NotIncluded)
+    );
 }
