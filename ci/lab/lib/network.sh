@@ -1,0 +1,36 @@
+# shellcheck shell=bash
+# One bridge with the host on it, and an image registry on the host's address.
+
+network_up() {
+  ip link show "$LAB_BRIDGE" >/dev/null 2>&1 || ip link add "$LAB_BRIDGE" type bridge
+  ip addr replace "$LAB_HOST/24" dev "$LAB_BRIDGE"
+  ip link set "$LAB_BRIDGE" up
+}
+network_down() { ip link del "$LAB_BRIDGE" 2>/dev/null || true; }
+
+registry_answers() { curl -fs -o /dev/null "http://$LAB_REGISTRY/v2/"; }
+
+registry_up() {
+  network_up
+  make_images
+  mkdir -p "$LAB_STATE/registry"
+  if ! process_of "$LAB_STATE/registry/pid" >/dev/null; then
+    jq -n --arg data "$LAB_STATE/registry/data" --arg address "$LAB_REGISTRY" \
+      '{version: 0.1, log: {level: "warn"}, storage: {filesystem: {rootdirectory: $data}, delete: {enabled: true}}, http: {addr: $address}}' \
+      >"$LAB_STATE/registry/config.yml"
+    setsid docker-registry serve "$LAB_STATE/registry/config.yml" </dev/null >"$LAB_STATE/registry/log" 2>&1 &
+    remember_process "$LAB_STATE/registry/pid" $!
+    wait_for 20 "the registry answers" registry_answers || { cat "$LAB_STATE/registry/log" >&2; exit 2; }
+  fi
+  local name tag digest
+  while read -r name tag digest; do
+    if ! curl -fs -o /dev/null -H 'Accept: application/vnd.oci.image.manifest.v1+json' "http://$LAB_REGISTRY/v2/$name/manifests/$digest"; then
+      skopeo copy -q --preserve-digests --dest-tls-verify=false "oci:$IMAGES_BUILT/$name-$tag" "docker://$LAB_REGISTRY/$name:$tag" >&2
+    fi
+    printf 'registry.example/%s@%s  %s\n' "$name" "$digest" "$tag"
+  done <"$IMAGES_BUILT/digests"
+}
+registry_down() {
+  end_process "$LAB_STATE/registry/pid" TERM
+  rm -rf "$LAB_STATE/registry"
+}
