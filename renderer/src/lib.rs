@@ -1,1 +1,32 @@
-//! x
+//! From a tree of YAML to one manifest per device: a pure function of the commit.
+//!
+//! ```text
+//! tree -> decode -> check -> select -> merge -> compile -> bundle
+//! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | [`tree`] | the files of a directory or a Git revision |
+//! | [`decode`] | YAML to values that know where they stand |
+//! | [`check`] | schema, names, references of each object |
+//! | [`select`] | which sets and workloads a device has |
+//! | [`merge`] | sets under devices, field by field, with origins |
+//! | [`compile`] | a workload to Quadlet files |
+//! | [`bundle`] | files, units and images to a manifest; leaves of the next release |
+//! | [`render`] | the way through all of them |
+//! | [`finding`] | what is wrong, where, and what to do |
+
+pub mod bundle;
+pub mod check;
+pub mod compile;
+pub mod decode;
+pub mod finding;
+pub mod merge;
+pub mod render;
+pub mod select;
+pub mod tree;
+
+pub use bundle::leaves;
+pub use finding::{Finding, Place, Severity};
+pub use render::{Counts, InventoryDevice, Options, Rendered, RenderedDevice, render};
+pub use tree::{SourceFile, Tree};

@@ -1,1 +1,29 @@
-//! x
+//! The objects people commit to Git: Project Flotta's kinds, with every field they have there, and ours.
+//!
+//! Kinds are types that know their own schema; what a field does is decided elsewhere (the renderer says which of them are
+//! not acted on yet).
+
+pub mod v1alpha1;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+/// The group of all kinds.
+pub const GROUP: &str = "management.project-flotta.io";
+/// The version of all kinds.
+pub const VERSION: &str = "v1alpha1";
+
+/// The definitions of all kinds, to apply to a cluster.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        v1alpha1::EdgeConfig::crd(),
+        v1alpha1::EdgeDevice::crd(),
+        v1alpha1::EdgeDeviceSet::crd(),
+        v1alpha1::EdgeDeviceSignedRequest::crd(),
+        v1alpha1::EdgeWorkload::crd(),
+        v1alpha1::PlaybookExecution::crd(),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

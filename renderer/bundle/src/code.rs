@@ -77,6 +77,8 @@ codes! {
     BAD_REQUEST = "FLT0414", "a request that cannot be read", "use a flotta-agent of a version near the server's";
     NOT_FOUND = "FLT0415", "no such thing", "check the name: flotta get devices";
     NO_RELEASE = "FLT0416", "there is no release for this device yet", "commit an EdgeDevice of this name, or wait for the first release";
+    KEY_TAKEN = "FLT0417", "a key that another device has joined with", "the machines were cloned: make new keys with flotta-agent enrol --reset";
+    AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it";
 
     IMAGE_PULL = "FLT0501", "an image cannot be pulled", "check the reference and the registry; the agent goes on trying";
     UNIT_FAILED = "FLT0502", "a unit does not stay up", "see its journal: journalctl -u UNIT";
@@ -93,6 +95,7 @@ codes! {
     DEPOT = "FLT0603", "the depot cannot be read or written", "check the disk or bucket the depot is on";
     REFUSED_COMMIT = "FLT0604", "a commit with errors was refused", "mend it and commit again; the last good release stays in force";
     KEYS = "FLT0605", "keys or certificates of the fleet cannot be read", "restore the data directory from its backup";
+    LISTEN = "FLT0606", "an address or socket that the server cannot use", "see the message: taken by another program, not of this machine, or not allowed";
 }
 
 /// A code with its particulars: how an error travels between the programs.

@@ -248,7 +248,7 @@ mod tests {
             Err(EnvelopeError::Malformed(_))
         ));
         let a = key();
-        let many = Envelope::sign(TYPE, b"x", &vec![&a; MAX_SIGNATURES + 1]);
+        let many = Envelope::sign(TYPE, b"x", &[&a; MAX_SIGNATURES + 1]);
         assert!(matches!(
             many.verify(TYPE, &[a.public()], 1),
             Err(EnvelopeError::Malformed(_))

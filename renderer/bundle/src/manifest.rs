@@ -146,8 +146,8 @@ pub struct Image {
     pub workloads: Vec<String>,
 }
 
-/// When the agent pulls an image (Kubernetes' `imagePullPolicy`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// When the agent pulls an image (Kubernetes' `imagePullPolicy`). Where two workloads differ, the lesser value wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pull {
     /// At each new manifest, even when an image of this name is there.

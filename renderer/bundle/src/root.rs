@@ -92,11 +92,10 @@ impl RootError {
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Malformed(_) => code::ENVELOPE,
             Self::Envelope(EnvelopeError::Threshold { .. }) | Self::Version { .. } => {
                 code::ROOT_CHAIN
             }
-            Self::Envelope(_) => code::ENVELOPE,
+            Self::Malformed(_) | Self::Envelope(_) => code::ENVELOPE,
             Self::Fleet { .. } => code::WRONG_FLEET,
         }
     }

@@ -71,7 +71,7 @@ fn rules_that_types_do_not_hold_are_checked() {
             "both a file and a folder",
             rejected(|m| {
                 m.files
-                    .push(file("/etc/containers/systemd/web.container/x"))
+                    .push(file("/etc/containers/systemd/web.container/x"));
             }),
         ),
         (
@@ -87,7 +87,7 @@ fn rules_that_types_do_not_hold_are_checked() {
             "not a file of the manifest",
             rejected(|m| {
                 m.units[0].restart_on =
-                    vec!["/etc/containers/systemd/gone".parse().expect("a path")]
+                    vec!["/etc/containers/systemd/gone".parse().expect("a path")];
             }),
         ),
         (

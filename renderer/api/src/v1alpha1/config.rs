@@ -1,0 +1,113 @@
+//! `EdgeConfig`: Ansible playbooks for devices.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Condition;
+
+/// Ansible playbooks for devices.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "management.project-flotta.io",
+    version = "v1alpha1",
+    kind = "EdgeConfig",
+    plural = "edgeconfigs",
+    shortname = "ec",
+    category = "flotta",
+    namespaced,
+    status = "EdgeConfigStatus",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeConfigSpec {
+    /// The playbooks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_playbook: Option<EdgePlaybook>,
+}
+
+/// Playbooks and whom they run as.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EdgePlaybook {
+    /// The account they run as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// In order.
+    #[schemars(length(min = 1))]
+    pub playbooks: Vec<Playbook>,
+}
+
+/// One playbook.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Playbook {
+    /// The playbook, base64.
+    pub content: String,
+    /// Longest time it may take, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<i64>,
+    /// Capabilities that it needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub required_privilege_level: Option<PrivilegeLevel>,
+    /// Options for Ansible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ansible_options: Option<AnsibleOptions>,
+    /// Whether and how it becomes another account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privilege_escalation_options: Option<PrivilegeEscalation>,
+    /// `StopOnFailure`, `RetryOnFailure` or `ExecuteOnce`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_strategy: Option<String>,
+}
+
+/// Linux capabilities by number.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivilegeLevel {
+    /// To add.
+    #[serde(default)]
+    pub cap_add: Vec<i8>,
+    /// To drop.
+    #[serde(default)]
+    pub cap_drop: Vec<i8>,
+}
+
+/// Options for Ansible.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AnsibleOptions {
+    /// Say what would change, and change nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<bool>,
+}
+
+/// Whether and how a playbook becomes another account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivilegeEscalation {
+    /// Whether.
+    #[serde(rename = "become", skip_serializing_if = "Option::is_none")]
+    pub become_: Option<bool>,
+    /// `sudo` or `su`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub become_method: Option<String>,
+    /// Which account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub become_user: Option<String>,
+}
+
+/// How the playbooks went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeConfigStatus {
+    /// Project Flotta's place for conditions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_playbook_status: Option<PlaybookConditions>,
+}
+
+/// Conditions of playbooks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlaybookConditions {
+    /// One per type.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,181 @@
+//! What an `EdgeDevice` and an `EdgeDeviceSet` share: a set's parts lie under the device's own, field by field.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The name of an object in the same namespace.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NameRef {
+    /// Its name.
+    pub name: String,
+}
+
+/// How often a device reports.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// Longest time between two reports, in seconds; 60 when absent.
+    #[schemars(range(min = 1, max = 86_400))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub period_seconds: Option<u32>,
+    /// What reports say about the hardware.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware_profile: Option<HardwareProfile>,
+}
+
+/// What reports say about the hardware.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HardwareProfile {
+    /// Whether they say anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub include: Option<bool>,
+    /// `full`, or `delta` for changes alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+}
+
+/// Which operating system a device should have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OsInformation {
+    /// Upgrade without being asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatically_upgrade: Option<bool>,
+    /// The ostree commit wanted.
+    #[serde(rename = "commitID", skip_serializing_if = "Option::is_none")]
+    pub commit_id: Option<String>,
+    /// Where the ostree objects are.
+    #[serde(rename = "hostedObjectsURL", skip_serializing_if = "Option::is_none")]
+    pub hosted_objects_url: Option<String>,
+}
+
+/// Where a device's data goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Storage {
+    /// An S3 bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3>,
+}
+
+/// An S3 bucket.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct S3 {
+    /// Secret with the keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+    /// `ConfigMap` with endpoint and bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map_name: Option<String>,
+    /// Ask the cluster for a bucket.
+    #[serde(rename = "createOBC", skip_serializing_if = "Option::is_none")]
+    pub create_obc: Option<bool>,
+}
+
+/// Metrics of the device itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Metrics {
+    /// How long they are kept on the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// The system's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemMetrics>,
+    /// Of data synchronisation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_transfer: Option<DataTransfer>,
+    /// Where they are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receiver_configuration: Option<MetricsReceiver>,
+}
+
+/// How long metrics are kept on the device.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Retention {
+    /// Most space, in MiB.
+    #[serde(rename = "maxMiB", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_mib: Option<i32>,
+    /// Longest time, in hours.
+    #[serde(rename = "maxHours", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_hours: Option<i32>,
+}
+
+/// The system's own metrics.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemMetrics {
+    /// Seconds between two readings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub interval: Option<i32>,
+    /// `ConfigMap` with the names of those to keep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_list: Option<NameRef>,
+    /// Whether they are off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+}
+
+/// Metrics of data synchronisation: the same fields.
+pub type DataTransfer = SystemMetrics;
+
+/// A Prometheus remote-write receiver.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsReceiver {
+    /// Its URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Secret with the authority that vouches for it (`ca.crt`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_secret_name: Option<String>,
+    /// Most samples in a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_num_samples: Option<i64>,
+    /// Longest time for a request, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<i64>,
+}
+
+/// A target that logs are sent to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogCollection {
+    /// What it speaks.
+    pub kind: LogKind,
+    /// Buffer, in KiB; 12 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub buffer_size: Option<i32>,
+    /// `ConfigMap` with `Address` and `Protocol`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syslog_config: Option<NameRef>,
+}
+
+/// What a log target speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// Syslog.
+    Syslog,
+}
+
+/// A block device to mount.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Mount {
+    /// The device node.
+    #[serde(default)]
+    pub device: String,
+    /// Where it is mounted: the key by which sets and devices merge.
+    #[serde(default)]
+    pub folder: String,
+    /// The file system's type.
+    #[serde(rename = "type", default)]
+    pub type_: String,
+    /// Mount options.
+    #[serde(default)]
+    pub options: String,
+}

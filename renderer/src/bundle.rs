@@ -1,0 +1,181 @@
+//! What the workloads of one device need together, as one manifest; and the leaves of the next release.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::leaf::Leaf;
+use flotta_bundle::manifest::{File, Image, Manifest, Mode, SCHEMA, Settings};
+use flotta_bundle::{Code, DeviceName, Digest, code};
+
+use crate::compile::Compiled;
+use crate::finding::Place;
+use crate::render::Rendered;
+
+/// A workload's name, where it stands, and what it compiles to.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The workload's name.
+    pub name: &'a str,
+    /// Where the name stands.
+    pub place: &'a Place,
+    /// What it compiles to.
+    pub compiled: &'a Compiled,
+}
+
+/// Why workloads cannot be on one device together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Clash {
+    /// What is claimed twice.
+    pub message: String,
+    /// Where the later claim stands.
+    pub place: Place,
+    /// [`code::CONFLICT`] or [`code::LIMIT`].
+    pub code: &'static str,
+}
+
+impl Clash {
+    /// Its code.
+    pub fn code(&self) -> Code {
+        if self.code == code::LIMIT.id {
+            code::LIMIT
+        } else {
+            code::CONFLICT
+        }
+    }
+}
+
+/// Puts workloads together; content goes to `blobs` by its digest.
+pub fn assemble(
+    parts: &[Part<'_>],
+    settings: Settings,
+    blobs: &mut BTreeMap<Digest, Vec<u8>>,
+) -> Result<Digest, Vec<Clash>> {
+    let clashes = clashes(parts);
+    if !clashes.is_empty() {
+        return Err(clashes);
+    }
+    let mut manifest = Manifest {
+        schema: SCHEMA,
+        files: Vec::new(),
+        units: Vec::new(),
+        images: Vec::new(),
+        settings,
+    };
+    let mut images: BTreeMap<&str, Image> = BTreeMap::new();
+    for part in parts {
+        for (path, content) in &part.compiled.files {
+            let digest = Digest::of(&content.bytes);
+            manifest.files.push(File {
+                path: path.clone(),
+                mode: Mode::new(content.mode),
+                owner: "root".to_owned(),
+                group: "root".to_owned(),
+                digest,
+                size: content.bytes.len() as u64,
+                kind: content.kind,
+            });
+            blobs.entry(digest).or_insert_with(|| content.bytes.clone());
+        }
+        manifest.units.extend(part.compiled.units.iter().cloned());
+        for image in &part.compiled.images {
+            images
+                .entry(&image.reference)
+                .and_modify(|known| {
+                    known.pull = known.pull.min(image.pull);
+                    known.workloads.extend(image.workloads.iter().cloned());
+                })
+                .or_insert_with(|| image.clone());
+        }
+    }
+    manifest.images.extend(images.into_values());
+    let bytes = manifest.encode();
+    // The device's own rules, checked where somebody can still do something about it.
+    if let Err(error) = Manifest::parse(&bytes) {
+        let place = parts
+            .first()
+            .map(|part| part.place.clone())
+            .unwrap_or_default();
+        return Err(vec![Clash {
+            message: error.to_string(),
+            place,
+            code: code::LIMIT.id,
+        }]);
+    }
+    let digest = Digest::of(&bytes);
+    blobs.entry(digest).or_insert(bytes);
+    Ok(digest)
+}
+
+/// Everything that two workloads claim both. Names are compared without case: some file systems fold it.
+fn clashes(parts: &[Part<'_>]) -> Vec<Clash> {
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        let paths = part
+            .compiled
+            .files
+            .keys()
+            .map(|path| (path.as_str(), format!("file {path}")));
+        let units = part
+            .compiled
+            .units
+            .iter()
+            .map(|unit| (unit.name.as_str(), format!("unit {}", unit.name)));
+        for (key, what) in paths.chain(units) {
+            let owner = owners.entry(key.to_ascii_lowercase()).or_insert(part.name);
+            if *owner != part.name {
+                let message = format!("workloads `{owner}` and `{}` both want {what}", part.name);
+                found.push(Clash {
+                    message,
+                    place: part.place.clone(),
+                    code: code::CONFLICT.id,
+                });
+            }
+        }
+        for (at, port) in part.compiled.ports.iter().enumerate() {
+            let own = part.compiled.ports[..at]
+                .iter()
+                .map(|other| (part.name, other));
+            let before = parts[..index]
+                .iter()
+                .flat_map(|p| p.compiled.ports.iter().map(|port| (p.name, port)));
+            if let Some((owner, _)) = before.chain(own).find(|(_, other)| port.clashes(other)) {
+                let both = if owner == part.name {
+                    format!("workload `{owner}` wants")
+                } else {
+                    format!("workloads `{owner}` and `{}` both want", part.name)
+                };
+                let message = format!(
+                    "{both} port {}/{}{}",
+                    port.number,
+                    port.protocol,
+                    if owner == part.name { " twice" } else { "" }
+                );
+                found.push(Clash {
+                    message,
+                    place: port.place.clone(),
+                    code: code::CONFLICT.id,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// The leaves of the next release: `previous` are the leaves of the one before. Held devices keep theirs as it was;
+/// devices that are no longer named get none.
+pub fn leaves(
+    rendered: &Rendered,
+    previous: &BTreeMap<DeviceName, Leaf>,
+) -> BTreeMap<DeviceName, Leaf> {
+    let held = rendered
+        .held
+        .iter()
+        .filter_map(|device| previous.get(device))
+        .cloned();
+    let new = rendered.devices.iter().map(|(device, found)| {
+        Leaf::following(device.clone(), found.manifest, previous.get(device))
+    });
+    held.chain(new)
+        .map(|leaf| (leaf.device.clone(), leaf))
+        .collect()
+}

@@ -1,0 +1,144 @@
+//! Rules of single objects that a schema cannot say.
+
+use flotta_api::v1alpha1::{EdgeWorkload, WorkloadType};
+use flotta_bundle::code;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::Checked;
+use crate::decode::Document;
+use crate::finding::Finding;
+
+/// Kinds that are accepted and not acted on yet.
+const IDLE_KINDS: [&str; 3] = ["EdgeConfig", "EdgeDeviceSignedRequest", "PlaybookExecution"];
+
+/// Fields that are accepted and not acted on yet, below `/spec`.
+const IDLE_FIELDS: [(&str, &[&str]); 3] = [
+    (
+        "EdgeDevice",
+        &[
+            "heartbeat/hardwareProfile",
+            "osInformation",
+            "storage",
+            "metrics",
+            "logCollection",
+            "mounts",
+            "values",
+            "requestTime",
+        ],
+    ),
+    (
+        "EdgeDeviceSet",
+        &[
+            "heartbeat/hardwareProfile",
+            "osInformation",
+            "storage",
+            "metrics",
+            "logCollection",
+            "mounts",
+            "values",
+        ],
+    ),
+    (
+        "EdgeWorkload",
+        &["data", "imageRegistries", "metrics", "logCollection"],
+    ),
+];
+
+/// What of an object has no effect in this version: never silence.
+pub(super) fn unused(kind: &str, document: &Document) -> Vec<Finding> {
+    if IDLE_KINDS.contains(&kind) {
+        let message = format!("`{kind}` is accepted but not acted on yet");
+        return vec![Finding::warning(
+            code::NOT_ACTED_ON,
+            document.place("/kind"),
+            message,
+        )];
+    }
+    let fields = IDLE_FIELDS
+        .iter()
+        .filter(|(of, _)| *of == kind)
+        .flat_map(|(_, fields)| *fields);
+    fields
+        .map(|field| (field, format!("/spec/{field}")))
+        .filter(|(_, pointer)| document.value.pointer(pointer).is_some())
+        .map(|(field, pointer)| {
+            let field = field.replace('/', ".");
+            let message = format!("`{field}` is accepted but not acted on yet");
+            Finding::warning(code::NOT_ACTED_ON, document.key_place(&pointer), message)
+        })
+        .collect()
+}
+
+pub(super) fn selector(
+    selector: Option<&LabelSelector>,
+    pointer: &str,
+    document: &Document,
+) -> Vec<Finding> {
+    let expressions = selector
+        .and_then(|s| s.match_expressions.as_deref())
+        .unwrap_or_default();
+    let mut findings = Vec::new();
+    for (index, expression) in expressions.iter().enumerate() {
+        let pointer = format!("{pointer}/matchExpressions/{index}");
+        let values = expression.values.as_ref().map_or(0, Vec::len);
+        let message = match (expression.operator.as_str(), values) {
+            ("In" | "NotIn", 0) => format!("operator `{}` needs `values`", expression.operator),
+            ("Exists" | "DoesNotExist", 1..) => {
+                format!("operator `{}` takes no `values`", expression.operator)
+            }
+            ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => continue,
+            (other, _) => format!("operator `{other}`: use In, NotIn, Exists or DoesNotExist"),
+        };
+        findings.push(Finding::error(
+            code::SCHEMA,
+            document.place(&format!("{pointer}/operator")),
+            message,
+        ));
+    }
+    findings
+}
+
+pub(super) fn workload(workload: &Checked<EdgeWorkload>) -> Vec<Finding> {
+    let Checked { object, document } = workload;
+    let spec = &object.spec;
+    let mut findings = selector(
+        spec.device_selector.as_ref(),
+        "/spec/deviceSelector",
+        document,
+    );
+    match (&spec.device, &spec.device_selector) {
+        (Some(_), Some(_)) => findings.push(Finding::error(
+            code::PLACEMENT,
+            document.key_place("/spec/device"),
+            "both `device` and `deviceSelector` are given",
+        )),
+        (None, None) => findings.push(Finding::error(
+            code::PLACEMENT,
+            document.key_place("/spec"),
+            "neither `device` nor `deviceSelector` is given: it would run nowhere",
+        )),
+        _ => {}
+    }
+    let (wanted, other) = match spec.type_ {
+        WorkloadType::Pod => ("pod", "quadlet"),
+        WorkloadType::Quadlet => ("quadlet", "pod"),
+    };
+    let given = |field: &str| document.value.pointer(&format!("/spec/{field}")).is_some();
+    if !given(wanted) {
+        let message = format!("`type: {wanted}` needs the field `{wanted}`");
+        findings.push(Finding::error(
+            code::SCHEMA,
+            document.place("/spec/type"),
+            message,
+        ));
+    }
+    if given(other) {
+        let message = format!("`type: {wanted}` takes no field `{other}`");
+        findings.push(Finding::error(
+            code::SCHEMA,
+            document.key_place(&format!("/spec/{other}")),
+            message,
+        ));
+    }
+    findings
+}

@@ -1,0 +1,207 @@
+//! The schemas of all kinds, made strict: a field that they do not know is an error, not something to drop in silence.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use flotta_bundle::code;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, Validator};
+use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use crate::decode::{Document, step};
+use crate::finding::Finding;
+
+/// Closest spelling that is still called a guess worth making.
+const ALIKE: f64 = 0.75;
+/// Most findings about one object: after a few the rest is noise.
+const MAX_FINDINGS: usize = 20;
+
+struct Schema {
+    value: Value,
+    validator: Validator,
+}
+
+static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
+    let mut all = BTreeMap::new();
+    for crd in flotta_api::crds() {
+        let schema = serde_json::to_value(&crd.spec.versions[0].schema);
+        let mut schema = schema.expect("a schema is JSON")["openAPIV3Schema"].take();
+        if crd.spec.names.kind == "EdgeWorkload" {
+            // The definition keeps it open to stay small; here it is what Kubernetes says.
+            schema["properties"]["spec"]["properties"]["pod"]["properties"]["spec"] =
+                of::<PodSpec>();
+        }
+        for field in ["apiVersion", "kind"] {
+            schema["properties"][field] = json!({"type": "string"});
+        }
+        schema["properties"]["metadata"] = of::<ObjectMeta>();
+        schema["required"] = json!(["metadata", "spec"]);
+        // What a cluster wrote there is not ours to judge: exported objects are fed back as they are.
+        schema["properties"]["status"] = json!({});
+        all.insert(crd.spec.names.kind, schema);
+    }
+    all.insert("ConfigMap".to_owned(), of::<ConfigMap>());
+    all.into_iter()
+        .map(|(kind, mut value)| {
+            value["properties"]["metadata"]["required"] = json!(["name"]);
+            strict(&mut value);
+            let validator = jsonschema::options()
+                .with_draft(jsonschema::Draft::Draft202012)
+                .build(&value)
+                .expect("generated schemas are valid");
+            (kind, Schema { value, validator })
+        })
+        .collect()
+});
+
+/// Kubernetes' own schema of a type, with everything in place: its types do not refer to themselves.
+fn of<T: schemars::JsonSchema>() -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    settings.meta_schema = None;
+    settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+/// From what a cluster takes (and prunes) to what a person meant: no unknown fields, Kubernetes' own words in JSON Schema's.
+fn strict(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            for value in map.values_mut() {
+                strict(value);
+            }
+            strict_object(map);
+        }
+        Value::Array(list) => list.iter_mut().for_each(strict),
+        _ => {}
+    }
+}
+
+fn strict_object(map: &mut Map<String, Value>) {
+    let is = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
+    if is(map, "x-kubernetes-int-or-string") {
+        map.insert("type".to_owned(), json!(["integer", "string", "number"]));
+    }
+    // `properties` may also be the name of a field: then it is no mapping of schemas under a `type: object`.
+    let object = map.get("type") == Some(&json!("object"));
+    let open =
+        map.contains_key("additionalProperties") || is(map, "x-kubernetes-preserve-unknown-fields");
+    if object && map.get("properties").is_some_and(Value::is_object) && !open {
+        map.insert("additionalProperties".to_owned(), Value::Bool(false));
+    }
+}
+
+/// The kinds there are.
+pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
+    SCHEMAS.keys().map(String::as_str)
+}
+
+pub(super) fn knows(kind: &str) -> bool {
+    SCHEMAS.contains_key(kind)
+}
+
+/// What the schema of its kind says about an object.
+pub(super) fn check(kind: &str, document: &Document) -> Vec<Finding> {
+    let Some(schema) = SCHEMAS.get(kind) else {
+        return Vec::new();
+    };
+    let errors = schema.validator.iter_errors(&document.value);
+    let findings = errors.flat_map(|error| findings(&error, document, &schema.value));
+    findings.take(MAX_FINDINGS).collect()
+}
+
+fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) -> Vec<Finding> {
+    let at = error.instance_path().as_str();
+    let what = match at.rsplit_once('/') {
+        Some((_, last)) => format!("`{last}`"),
+        None => "the object".to_owned(),
+    };
+    let message = match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let known = fields_at(schema, at);
+            return unexpected
+                .iter()
+                .map(|field| unknown_field(field, at, document, &known))
+                .collect();
+        }
+        ValidationErrorKind::Required { property } => {
+            format!(
+                "{what} lacks the field `{}`",
+                property.as_str().unwrap_or_default()
+            )
+        }
+        ValidationErrorKind::Enum { options } => {
+            let options: Vec<_> = options
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
+            format!("{what} must be one of: {}", options.join(", "))
+        }
+        ValidationErrorKind::Type { .. } => {
+            // jsonschema's own words hold the value, which may be long and stands at the place shown.
+            let words = error.masked_with("").to_string();
+            let wanted = words.rsplit("is not of type").next().unwrap_or_default();
+            let wanted = wanted.trim_start_matches('s').trim().replace('"', "");
+            format!(
+                "{what} must be of type {wanted}, not {}",
+                type_of(error.instance())
+            )
+        }
+        _ => format!("{what}: {}", error.masked_with("the value")),
+    };
+    vec![Finding::error(code::SCHEMA, document.place(at), message)]
+}
+
+fn unknown_field(field: &str, at: &str, document: &Document, known: &[&str]) -> Finding {
+    let place = document.key_place(&format!("{at}/{}", step(field)));
+    let finding = Finding::error(
+        code::UNKNOWN_FIELD,
+        place,
+        format!("unknown field `{field}`"),
+    );
+    let score = |known: &str| {
+        strsim::jaro_winkler(&known.to_ascii_lowercase(), &field.to_ascii_lowercase())
+    };
+    let best = known.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+    match best {
+        Some(best) if score(best) > ALIKE => finding.with_help(format!("did you mean `{best}`?")),
+        _ => finding,
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}
+
+/// The fields that the schema knows at a place of an instance.
+fn fields_at<'a>(schema: &'a Value, at: &str) -> Vec<&'a str> {
+    let mut here = schema;
+    for part in at.split('/').skip(1) {
+        let name = part.replace("~1", "/").replace("~0", "~");
+        let next = here["properties"]
+            .get(&name)
+            .or_else(|| here.get("items"))
+            .or_else(|| here.get("additionalProperties"));
+        here = next.unwrap_or(&Value::Null);
+    }
+    here["properties"]
+        .as_object()
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+        .collect()
+}

@@ -1,0 +1,71 @@
+//! Quadlet files (podman-systemd.unit(5)), line by line. A value from a user can never add a line or a directive, and means
+//! itself: systemd's specifiers (`%`), variables (`$`) and escapes are written so that they come out as they went in.
+
+use std::fmt::Write as _;
+
+/// A Quadlet file in the making.
+#[derive(Debug, Default)]
+pub(super) struct Writer(String);
+
+impl Writer {
+    pub(super) fn section(&mut self, name: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        let _ = writeln!(self.0, "[{name}]");
+    }
+
+    /// A line whose value is ours: no user's text in it.
+    pub(super) fn fixed(&mut self, key: &str, value: &str) {
+        let _ = writeln!(self.0, "{key}={value}");
+    }
+
+    /// A line that Quadlet takes as it stands: names, paths, ports.
+    pub(super) fn value(&mut self, key: &str, value: &str) {
+        let _ = writeln!(self.0, "{key}={}", line_value(value));
+    }
+
+    /// A line of words that Quadlet splits and unquotes.
+    pub(super) fn words<'a>(&mut self, key: &str, words: impl IntoIterator<Item = &'a str>) {
+        let words: Vec<_> = words.into_iter().map(exec_word).collect();
+        let _ = writeln!(self.0, "{key}={}", words.join(" "));
+    }
+
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.0.into_bytes()
+    }
+}
+
+/// Text as the whole value of a line. Callers have refused what a line cannot hold: see [`fits_a_line`].
+pub fn line_value(text: &str) -> String {
+    text.replace('%', "%%").replace('$', "$$")
+}
+
+/// Whether text can be the whole value of a line: no control characters, no backslash (at the end it would join the next
+/// line), no white space at the ends (it would be lost).
+pub(super) fn fits_a_line(text: &str) -> bool {
+    !text.is_empty() && text.trim() == text && !text.chars().any(|c| c.is_control() || c == '\\')
+}
+
+/// Text as one quoted word, as systemd.syntax(7) has it: C escapes inside double quotes.
+pub fn exec_word(text: &str) -> String {
+    let mut word = String::with_capacity(text.len() + 2);
+    word.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => word.push_str("\\\""),
+            '\\' => word.push_str("\\\\"),
+            '\n' => word.push_str("\\n"),
+            '\t' => word.push_str("\\t"),
+            '\r' => word.push_str("\\r"),
+            '%' => word.push_str("%%"),
+            '$' => word.push_str("$$"),
+            c if u32::from(c) < 0x20 || c == '\u{7f}' => {
+                let _ = write!(word, "\\x{:02x}", u32::from(c));
+            }
+            c => word.push(c),
+        }
+    }
+    word.push('"');
+    word
+}

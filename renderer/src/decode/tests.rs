@@ -1,0 +1,66 @@
+use super::*;
+
+fn read(text: &str) -> Result<Vec<Document>, Box<Finding>> {
+    decode(&SourceFile {
+        path: "fleet/a.yaml".to_owned(),
+        content: text.as_bytes().to_vec(),
+    })
+}
+
+#[test]
+fn scalars_mean_what_kubernetes_makes_of_them() {
+    let text = "a: yes\nb: 0644\nc: 1_000\nd: 1.5\ne: \"0644\"\nf: ~\ng: NO\nh: -3\ni: 10Gi\nbase: &x {k: 1}\nmerged: {<<: *x, l: 2}\n";
+    let documents = read(text).expect("YAML");
+    let expected = serde_json::json!({
+        "a": true, "b": 420, "c": 1000, "d": 1.5, "e": "0644", "g": false, "h": -3, "i": "10Gi",
+        "base": {"k": 1}, "merged": {"k": 1, "l": 2},
+    });
+    assert_eq!(documents[0].value, expected);
+}
+
+#[test]
+fn every_key_and_value_has_its_place() {
+    let documents = read("---\n# empty\n---\na:\n  b/c:\n    - x\n    - yy\n").expect("YAML");
+    assert_eq!(documents.len(), 1);
+    let show = |place: Place| format!("{place}+{}", place.len);
+    assert_eq!(show(documents[0].place("/a/b~1c/1")), "fleet/a.yaml:7:7+2");
+    assert_eq!(
+        show(documents[0].key_place("/a/b~1c")),
+        "fleet/a.yaml:5:3+3"
+    );
+    assert_eq!(
+        show(documents[0].place("/a/b~1c/7/gone")),
+        "fleet/a.yaml:6:5+0"
+    );
+}
+
+#[test]
+fn what_is_not_yaml_says_where() {
+    let bomb = format!("a: &a [1,1,1,1,1,1,1,1,1,1]\n{}", (b'b'..=b'k').map(|c| {
+        let (this, last) = (char::from(c), char::from(c - 1));
+        format!("{this}: &{this} [*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last}]\n")
+    }).collect::<String>());
+    let deep = "[".repeat(5_000);
+    let cases = [
+        "a: [1, 2\nb: 3\n",
+        "a: 1\na: 2\n",
+        "a: .inf\n",
+        "a: \t b: c\n",
+        "? [a]\n: b\n",
+        &bomb,
+        &deep,
+    ];
+    let mut report = String::new();
+    for text in cases {
+        let finding = read(text).expect_err("not YAML");
+        assert_eq!(finding.code, code::NOT_YAML);
+        report.push_str(&format!("{}: {}\n", finding.place, finding.message));
+    }
+    let finding = decode(&SourceFile {
+        path: "b.yaml".to_owned(),
+        content: b"a: 1\nb: \xff\n".to_vec(),
+    })
+    .expect_err("not UTF-8");
+    report.push_str(&format!("{}: {}\n", finding.place, finding.message));
+    insta::assert_snapshot!(report);
+}

@@ -1,0 +1,190 @@
+//! Sets under devices, field by field. Every value keeps its origin.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::decode::Document;
+use crate::finding::Place;
+
+/// Lists that merge by a key instead of being replaced: pointer below `spec` and the key's name.
+const KEYED_LISTS: [(&str, &str); 1] = [("/mounts", "folder")];
+
+/// The fields of a set that say whom it concerns, not what a device gets.
+const OF_THE_SET: [&str; 2] = ["selector", "priority"];
+
+/// A merged spec.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Merged {
+    /// The spec.
+    pub value: Value,
+    /// JSON pointer below `spec` -> where the value stands that won.
+    pub origins: BTreeMap<String, Place>,
+}
+
+/// Merges the specs of these documents, the later over the earlier: sets by priority then name, then the device.
+/// Mappings merge, lists with a key merge by it, everything else replaces; `null` counts as not said.
+pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Document>) -> Merged {
+    let mut merged = Merged {
+        value: Value::Object(Map::new()),
+        origins: BTreeMap::new(),
+    };
+    for document in layers {
+        let Some(Value::Object(spec)) = document.value.get("spec") else {
+            continue;
+        };
+        let said = spec
+            .iter()
+            .filter(|(key, _)| !OF_THE_SET.contains(&key.as_str()));
+        let said = Value::Object(
+            said.map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+        );
+        let mut onto = Onto {
+            document,
+            origins: &mut merged.origins,
+        };
+        onto.lay("", &mut merged.value, &said, "/spec");
+    }
+    merged
+}
+
+struct Onto<'a> {
+    document: &'a Document,
+    origins: &'a mut BTreeMap<String, Place>,
+}
+
+impl Onto<'_> {
+    /// `at` is the pointer in the merged spec, `from` the one in the document: they part company in keyed lists.
+    fn lay(&mut self, at: &str, under: &mut Value, over: &Value, from: &str) {
+        match (under, over) {
+            (_, Value::Null) => {}
+            (Value::Object(under), Value::Object(over)) => {
+                for (key, value) in over {
+                    let step = key.replace('~', "~0").replace('/', "~1");
+                    let slot = under.entry(key.clone()).or_insert(Value::Null);
+                    self.lay(
+                        &format!("{at}/{step}"),
+                        slot,
+                        value,
+                        &format!("{from}/{step}"),
+                    );
+                }
+            }
+            (Value::Array(under), Value::Array(over)) if keyed(at).is_some() => {
+                let key = keyed(at).unwrap_or_default();
+                for (index, item) in over.iter().enumerate() {
+                    let same = |other: &Value| other.get(key) == item.get(key);
+                    let place = under.iter().position(same).unwrap_or_else(|| {
+                        under.push(Value::Null);
+                        under.len() - 1
+                    });
+                    self.lay(
+                        &format!("{at}/{place}"),
+                        &mut under[place],
+                        item,
+                        &format!("{from}/{index}"),
+                    );
+                }
+            }
+            (under, over @ Value::Array(_)) if keyed(at).is_some() => {
+                *under = Value::Array(Vec::new());
+                self.lay(at, under, over, from);
+            }
+            (under, Value::Object(over)) => {
+                *under = Value::Object(Map::new());
+                self.lay(at, under, &Value::Object(over.clone()), from);
+            }
+            (under, over) => {
+                *under = over.clone();
+                self.origins
+                    .retain(|pointer, _| !pointer.starts_with(&format!("{at}/")));
+                self.origins
+                    .insert(at.to_owned(), self.document.place(from));
+            }
+        }
+    }
+}
+
+fn keyed(at: &str) -> Option<&'static str> {
+    KEYED_LISTS
+        .iter()
+        .find(|(pointer, _)| *pointer == at)
+        .map(|(_, key)| *key)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document(file: &str, spec: Value) -> Document {
+        let place = Place {
+            file: file.to_owned(),
+            line: 1,
+            column: 1,
+            len: 0,
+        };
+        Document {
+            value: json!({ "spec": spec }),
+            values: [(String::new(), place)].into(),
+            keys: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_later_layer_wins_field_by_field_and_origins_follow() {
+        let base = document(
+            "base",
+            json!({"heartbeat": {"periodSeconds": 60, "hardwareProfile": {"include": true}}, "values": {"tags": ["a"], "colour": "red"}, "priority": 3}),
+        );
+        let shop = document(
+            "shop",
+            json!({"heartbeat": {"periodSeconds": 10}, "values": {"tags": ["b"]}}),
+        );
+        let device = document(
+            "device",
+            json!({"heartbeat": null, "values": {"colour": "blue"}}),
+        );
+        let merged = merge([&base, &shop, &device]);
+        assert_eq!(
+            merged.value,
+            json!({"heartbeat": {"periodSeconds": 10, "hardwareProfile": {"include": true}}, "values": {"tags": ["b"], "colour": "blue"}})
+        );
+        let origin = |pointer: &str| merged.origins[pointer].file.as_str();
+        assert_eq!(origin("/heartbeat/periodSeconds"), "shop");
+        assert_eq!(origin("/heartbeat/hardwareProfile/include"), "base");
+        assert_eq!(origin("/values/tags"), "shop");
+        assert_eq!(origin("/values/colour"), "device");
+    }
+
+    #[test]
+    fn lists_with_a_key_merge_by_it() {
+        let base = document(
+            "base",
+            json!({"mounts": [{"folder": "/a", "device": "/dev/sda"}, {"folder": "/b", "device": "/dev/sdb"}]}),
+        );
+        let device = document(
+            "device",
+            json!({"mounts": [{"folder": "/b", "options": "ro"}, {"folder": "/c", "device": "/dev/sdc"}]}),
+        );
+        let merged = merge([&base, &device]);
+        assert_eq!(
+            merged.value["mounts"],
+            json!([{"folder": "/a", "device": "/dev/sda"}, {"folder": "/b", "device": "/dev/sdb", "options": "ro"}, {"folder": "/c", "device": "/dev/sdc"}])
+        );
+        assert_eq!(merged.origins["/mounts/1/options"].file, "device");
+        assert_eq!(merged.origins["/mounts/1/device"].file, "base");
+    }
+
+    #[test]
+    fn a_mapping_over_a_plain_value_replaces_it() {
+        let base = document("base", json!({"values": {"x": 1}}));
+        let device = document("device", json!({"values": {"x": {"y": 2}}}));
+        assert_eq!(
+            merge([&base, &device]).value["values"]["x"],
+            json!({"y": 2})
+        );
+    }
+}

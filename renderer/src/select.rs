@@ -1,0 +1,83 @@
+//! Which sets and workloads a device has.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// The label by which a device names its set (Project Flotta's).
+pub const MEMBER_OF: &str = "flotta/member-of";
+
+/// Kubernetes' rule: all of `matchLabels` and all of `matchExpressions`; an empty selector matches everything. An operator
+/// that does not exist matches nothing (the schema refuses it before).
+pub fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
+    let all_labels = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.get(key) == Some(value));
+    let all_expressions = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .all(|expression| {
+            let value = labels.get(&expression.key);
+            let values = expression.values.as_deref().unwrap_or_default();
+            match expression.operator.as_str() {
+                "In" => value.is_some_and(|value| values.contains(value)),
+                "NotIn" => value.is_none_or(|value| !values.contains(value)),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        });
+    all_labels && all_expressions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(yaml: serde_json::Value) -> LabelSelector {
+        serde_json::from_value(yaml).expect("a selector")
+    }
+
+    #[test]
+    fn selectors_mean_what_kubernetes_means() {
+        let labels: Labels = [("site", "north"), ("topology.kubernetes.io/zone", "a")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        let expression = |key, operator, values: &[&str]| {
+            selector(
+                serde_json::json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}),
+            )
+        };
+        let cases = [
+            (selector(serde_json::json!({})), true),
+            (
+                selector(serde_json::json!({"matchLabels": {"site": "north"}})),
+                true,
+            ),
+            (
+                selector(serde_json::json!({"matchLabels": {"topology.kubernetes.io/zone": "a"}})),
+                true,
+            ),
+            (
+                selector(serde_json::json!({"matchLabels": {"site": "north", "x": "y"}})),
+                false,
+            ),
+            (expression("site", "In", &["south", "north"]), true),
+            (expression("site", "NotIn", &["north"]), false),
+            (expression("gone", "NotIn", &["north"]), true),
+            (expression("gone", "In", &["north"]), false),
+            (expression("site", "Exists", &[]), true),
+            (expression("site", "DoesNotExist", &[]), false),
+            (expression("site", "Unheard", &[]), false),
+        ];
+        for (n, (selector, expected)) in cases.iter().enumerate() {
+            assert_eq!(matches(selector, &labels), *expected, "case {n}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The files of a directory or of a Git revision: the input of a render, in one order whatever the file system's.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use flotta_bundle::release::Revision;
+use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
+
+/// Most YAML files in a tree. A fleet of 100,000 devices with a file each still fits.
+pub const MAX_FILES: usize = 200_000;
+/// Largest file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 4 << 20;
+/// Most bytes in all files.
+pub const MAX_BYTES: u64 = 512 << 20;
+
+/// The YAML files of a source, sorted by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// `.yaml` and `.yml` files; names that begin with a dot are left out, folders too.
+    pub files: Vec<SourceFile>,
+    /// Symbolic links and files whose name is not UTF-8: they are not followed and not read.
+    pub skipped: Vec<String>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Relative, with `/`.
+    pub path: String,
+    /// As it is.
+    pub content: Vec<u8>,
+}
+
+/// Why a tree cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// A file or folder cannot be read.
+    #[error("cannot read {0}")]
+    Io(String, #[source] std::io::Error),
+    /// Git cannot read the revision.
+    #[error("cannot read revision {0}")]
+    Git(String, #[source] git2::Error),
+    /// Larger than a limit.
+    #[error("{0}")]
+    Limit(String),
+}
+
+impl Tree {
+    /// Reads a directory as it is now.
+    pub fn read_dir(directory: &Path) -> Result<Self, TreeError> {
+        let mut tree = Self::default();
+        let mut bytes = 0;
+        tree.descend(directory, "", &mut bytes)?;
+        tree.sort();
+        Ok(tree)
+    }
+
+    fn descend(
+        &mut self,
+        directory: &Path,
+        prefix: &str,
+        bytes: &mut u64,
+    ) -> Result<(), TreeError> {
+        let unreadable = |error| TreeError::Io(directory.display().to_string(), error);
+        for entry in fs::read_dir(directory).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                self.skipped
+                    .push(format!("{prefix}{}", name.to_string_lossy()));
+                continue;
+            };
+            let path = format!("{prefix}{name}");
+            let kind = entry.file_type().map_err(unreadable)?;
+            if name.starts_with('.') {
+                continue;
+            }
+            if kind.is_symlink() {
+                self.skipped.push(path);
+            } else if kind.is_dir() {
+                self.descend(&entry.path(), &format!("{path}/"), bytes)?;
+            } else if is_yaml(name) {
+                let mut content = Vec::new();
+                fs::File::open(entry.path())
+                    .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))
+                    .map_err(|error| TreeError::Io(path.clone(), error))?;
+                self.add(path, content, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a revision's objects; no checkout, and nothing that is not committed.
+    pub fn at_revision(
+        repository: &Repository,
+        revision: &str,
+        folder: Option<&str>,
+    ) -> Result<(Self, Revision), TreeError> {
+        let failed = |error| TreeError::Git(revision.to_owned(), error);
+        let commit = repository
+            .revparse_single(revision)
+            .and_then(|object| object.peel_to_commit())
+            .map_err(failed)?;
+        let mut root = commit.tree().map_err(failed)?;
+        if let Some(folder) = folder
+            .map(|folder| folder.trim_matches('/'))
+            .filter(|f| !f.is_empty())
+        {
+            root = root
+                .get_path(Path::new(folder))
+                .and_then(|entry| entry.to_object(repository))
+                .and_then(|object| object.peel_to_tree())
+                .map_err(failed)?;
+        }
+        let mut tree = Self::default();
+        let mut bytes = 0;
+        let mut refused = None;
+        let walked = root.walk(TreeWalkMode::PreOrder, |prefix, entry| {
+            match tree.visit(repository, prefix, entry, &mut bytes) {
+                Ok(result) => result,
+                Err(error) => {
+                    refused = Some(error);
+                    TreeWalkResult::Abort
+                }
+            }
+        });
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        walked.map_err(failed)?;
+        tree.sort();
+        let subject = commit.summary().ok().flatten().unwrap_or_default();
+        let revision = Revision {
+            source: "directory".to_owned(),
+            commit: commit.id().to_string(),
+            subject: subject.chars().take(72).collect(),
+            inventory: None,
+        };
+        Ok((tree, revision))
+    }
+
+    fn visit(
+        &mut self,
+        repository: &Repository,
+        prefix: &str,
+        entry: &git2::TreeEntry<'_>,
+        bytes: &mut u64,
+    ) -> Result<TreeWalkResult, TreeError> {
+        const LINK: i32 = 0o120_000;
+        let Ok(name) = entry.name() else {
+            self.skipped.push(format!(
+                "{prefix}{}",
+                String::from_utf8_lossy(entry.name_bytes())
+            ));
+            return Ok(TreeWalkResult::Skip);
+        };
+        let path = format!("{prefix}{name}");
+        if name.starts_with('.') {
+            return Ok(TreeWalkResult::Skip);
+        }
+        if entry.filemode() == LINK {
+            self.skipped.push(path);
+        } else if entry.kind() == Some(ObjectType::Blob) && is_yaml(name) {
+            let blob = repository
+                .find_blob(entry.id())
+                .map_err(|error| TreeError::Git(path.clone(), error))?;
+            self.add(path, blob.content().to_vec(), bytes)?;
+        }
+        Ok(TreeWalkResult::Ok)
+    }
+
+    fn add(&mut self, path: String, content: Vec<u8>, bytes: &mut u64) -> Result<(), TreeError> {
+        let length = content.len() as u64;
+        if length > MAX_FILE_BYTES {
+            return Err(TreeError::Limit(format!(
+                "{path} is larger than {MAX_FILE_BYTES} bytes"
+            )));
+        }
+        *bytes += length;
+        if *bytes > MAX_BYTES || self.files.len() >= MAX_FILES {
+            return Err(TreeError::Limit(format!(
+                "more than {MAX_FILES} files or {MAX_BYTES} bytes of YAML"
+            )));
+        }
+        self.files.push(SourceFile { path, content });
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.skipped.sort();
+    }
+}
+
+fn is_yaml(name: &str) -> bool {
+    let extension = Path::new(name).extension().unwrap_or_default();
+    extension == "yaml" || extension == "yml"
+}

@@ -1,0 +1,94 @@
+//! Every case is one file of YAML: what is found in it, and what it compiles to, is its snapshot.
+
+use std::fmt::Write as _;
+
+use flotta_bundle::DevicePath;
+use flotta_bundle::manifest::Manifest;
+use flotta_renderer::{Options, SourceFile, Tree, render};
+
+#[test]
+fn cases() {
+    insta::glob!("cases/*.yaml", |path| {
+        let file = SourceFile {
+            path: path
+                .file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned(),
+            content: std::fs::read(path).expect("a readable case"),
+        };
+        let tree = Tree {
+            files: vec![file],
+            skipped: Vec::new(),
+        };
+        let rendered = render(&tree, &[], &Options::default());
+        let mut text = String::new();
+        for finding in &rendered.findings {
+            let _ = writeln!(
+                text,
+                "{:?}[{}]: {}\n  --> {} +{}",
+                finding.severity,
+                finding.code.id,
+                finding.message,
+                finding.place,
+                finding.place.len
+            );
+            if let Some(help) = &finding.help {
+                let _ = writeln!(text, "  = help: {help}");
+            }
+            if !finding.devices.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "  = devices: {:?}",
+                    finding
+                        .devices
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                );
+            }
+        }
+        let _ = writeln!(
+            text,
+            "refused {} held {:?}",
+            rendered.refused(),
+            rendered
+                .held
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        );
+        let mut shown = std::collections::BTreeSet::new();
+        for (name, device) in &rendered.devices {
+            let _ = writeln!(
+                text,
+                "== {name}: sets {:?} workloads {:?}",
+                device.sets, device.workloads
+            );
+            if !shown.insert(device.manifest) {
+                continue;
+            }
+            let manifest = Manifest::parse(&rendered.blobs[&device.manifest])
+                .expect("a manifest within the rules");
+            let _ = writeln!(text, "heartbeat {} s", manifest.settings.heartbeat_seconds);
+            for unit in manifest.units {
+                let on: Vec<_> = unit.restart_on.iter().map(DevicePath::file_name).collect();
+                let _ = writeln!(
+                    text,
+                    "unit {} {:?} restarts on {on:?}",
+                    unit.name, unit.wanted
+                );
+            }
+            for file in manifest.files {
+                let _ = writeln!(
+                    text,
+                    "-- {} {}\n{}",
+                    file.path,
+                    String::from(file.mode),
+                    String::from_utf8_lossy(&rendered.blobs[&file.digest]).trim_end()
+                );
+            }
+        }
+        insta::assert_snapshot!(text);
+    });
+}
