@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# What the project's scripts share: messages, timed steps, and a machine that may lack things.
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$*"; exit 2; }
+
+# step WHAT COMMAND...: says what it does and how long it took.
+step() {
+  local what=$1 began=$SECONDS status=0
+  shift
+  say "== $what"
+  "$@" || status=$?
+  ((status == 0)) || { say "== $what: failed after $((SECONDS - began)) s"; return $status; }
+  say "== $what: $((SECONDS - began)) s"
+}
+
+can_lab() { [[ $(id -u) == 0 && $(uname -m) == x86_64 ]] && command -v apt-get >/dev/null; }
+
+# install PACKAGE...: with apt, when root on Debian or Ubuntu; otherwise says what is needed.
+install() {
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    say "installing $*"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 || {
+      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+    }
+  else
+    die "needs: $* (Debian's names). Install them, or run this as root on Debian or Ubuntu."
+  fi
+}
+
+need_rust() {
+  local -a missing=()
+  command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  command -v git >/dev/null || missing+=(git)
+  ((${#missing[@]} == 0)) || install "${missing[@]}"
+  command -v cargo >/dev/null || die "needs Rust: see https://rustup.rs"
+}
+
+# A clone without a target directory of its own shares one with other clones: what stays the same is not built again.
+use_cached_target() {
+  [[ -d target/debug || -n ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/target
+}
+
+check_scripts() {
+  command -v shellcheck >/dev/null || { can_lab && install shellcheck; } || { say "shellcheck is not there: left out"; return 0; }
+  shellcheck -x .ci/run ci/test ci/lib.sh ci/dependencies ci/lab/lab
+}

@@ -1,0 +1,6 @@
+//! The whole path on virtual devices with real systemd, Podman and Quadlet: `cargo test --test lab`, as root.
+//!
+//! Every test has devices of its own and cleans up after itself; what went wrong stays readable in the panic's message.
+
+mod device;
+mod rendered;
