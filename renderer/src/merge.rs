@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    fn document(file: &str, spec: Value) -> Document {
+    fn document(file: &str, spec: &Value) -> Document {
         let place = Place {
             file: file.to_owned(),
             line: 1,
@@ -137,15 +137,15 @@ mod tests {
     fn the_later_layer_wins_field_by_field_and_origins_follow() {
         let base = document(
             "base",
-            json!({"heartbeat": {"periodSeconds": 60, "hardwareProfile": {"include": true}}, "values": {"tags": ["a"], "colour": "red"}, "priority": 3}),
+            &json!({"heartbeat": {"periodSeconds": 60, "hardwareProfile": {"include": true}}, "values": {"tags": ["a"], "colour": "red"}, "priority": 3}),
         );
         let shop = document(
             "shop",
-            json!({"heartbeat": {"periodSeconds": 10}, "values": {"tags": ["b"]}}),
+            &json!({"heartbeat": {"periodSeconds": 10}, "values": {"tags": ["b"]}}),
         );
         let device = document(
             "device",
-            json!({"heartbeat": null, "values": {"colour": "blue"}}),
+            &json!({"heartbeat": null, "values": {"colour": "blue"}}),
         );
         let merged = merge([&base, &shop, &device]);
         assert_eq!(
@@ -163,11 +163,11 @@ mod tests {
     fn lists_with_a_key_merge_by_it() {
         let base = document(
             "base",
-            json!({"mounts": [{"folder": "/a", "device": "/dev/sda"}, {"folder": "/b", "device": "/dev/sdb"}]}),
+            &json!({"mounts": [{"folder": "/a", "device": "/dev/sda"}, {"folder": "/b", "device": "/dev/sdb"}]}),
         );
         let device = document(
             "device",
-            json!({"mounts": [{"folder": "/b", "options": "ro"}, {"folder": "/c", "device": "/dev/sdc"}]}),
+            &json!({"mounts": [{"folder": "/b", "options": "ro"}, {"folder": "/c", "device": "/dev/sdc"}]}),
         );
         let merged = merge([&base, &device]);
         assert_eq!(
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_mapping_over_a_plain_value_replaces_it() {
-        let base = document("base", json!({"values": {"x": 1}}));
-        let device = document("device", json!({"values": {"x": {"y": 2}}}));
+        let base = document("base", &json!({"values": {"x": 1}}));
+        let device = document("device", &json!({"values": {"x": {"y": 2}}}));
         assert_eq!(
             merge([&base, &device]).value["values"]["x"],
             json!({"y": 2})

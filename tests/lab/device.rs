@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Waits until `found` gives something; `what` is said when it does not.
 #[track_caller]
-pub fn wait<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn wait<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
         match found() {
@@ -27,14 +27,21 @@ pub fn wait<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
 fn lab(arguments: &[&str]) -> Output {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci/lab/lab");
     let mut command = Command::new(program);
-    command.args(arguments).output().expect("the lab's program starts")
+    command
+        .args(arguments)
+        .output()
+        .expect("the lab's program starts")
 }
 
 #[track_caller]
 fn lab_does(arguments: &[&str]) -> String {
     let output = lab(arguments);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "lab {arguments:?}: {}\n{stdout}{stderr}", output.status);
+    assert!(
+        output.status.success(),
+        "lab {arguments:?}: {}\n{stdout}{stderr}",
+        output.status
+    );
     stdout
 }
 
@@ -43,49 +50,64 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A running device; it is removed when dropped.
-pub struct Device {
-    pub name: String,
+pub(crate) struct Device {
+    pub(crate) name: String,
     address: String,
     folder: PathBuf,
 }
 
 impl Device {
     /// Makes it, but leaves it off: its disk can be written.
-    pub fn create(name: &str) -> Self {
+    pub(crate) fn create(name: &str) -> Self {
         lab_does(&["registry", "up"]);
         lab(&["device", "rm", name]);
         lab_does(&["device", "create", name]);
         let folder = lab_does(&["device", "dir", name]);
         let address = lab_does(&["device", "addr", name]);
-        Self { name: name.to_owned(), address, folder: folder.into() }
+        Self {
+            name: name.to_owned(),
+            address,
+            folder: folder.into(),
+        }
     }
 
-    pub fn boot(&self) {
+    pub(crate) fn boot(&self) {
         lab_does(&["device", "boot", &self.name]);
     }
 
     /// Runs a command inside; its output, whatever its exit status.
-    pub fn run(&self, command: &[&str]) -> Output {
+    pub(crate) fn run(&self, command: &[&str]) -> Output {
         lab(&[&["device", "exec", &self.name, "--"], command].concat())
     }
 
     /// Runs a command inside that must succeed.
     #[track_caller]
-    pub fn exec(&self, command: &[&str]) -> String {
+    pub(crate) fn exec(&self, command: &[&str]) -> String {
         let output = self.run(command);
-        assert!(output.status.success(), "{command:?} on {}: {}{}", self.name, text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{command:?} on {}: {}{}",
+            self.name,
+            text(&output.stdout),
+            text(&output.stderr)
+        );
         text(&output.stdout)
     }
 
     /// A place on its disk, as this machine sees it.
-    pub fn path(&self, inside: &str) -> PathBuf {
-        self.folder.join("root").join(inside.trim_start_matches('/'))
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        self.folder
+            .join("root")
+            .join(inside.trim_start_matches('/'))
     }
 
     /// Waits until a port answers 200; the body.
     #[track_caller]
-    pub fn get(&self, port: u16, path: &str) -> String {
-        wait(&format!("{} answers on port {port}", self.name), || get(&self.address, port, path)).1
+    pub(crate) fn get(&self, port: u16, path: &str) -> String {
+        wait(&format!("{} answers on port {port}", self.name), || {
+            get(&self.address, port, path)
+        })
+        .1
     }
 }
 
@@ -97,14 +119,30 @@ impl Drop for Device {
 
 /// One HTTP request; status and body, when the status is 200.
 fn get(address: &str, port: u16, path: &str) -> Result<(u16, String), String> {
-    let address: SocketAddr = format!("{address}:{port}").parse().map_err(|e| format!("{e}"))?;
+    let address: SocketAddr = format!("{address}:{port}")
+        .parse()
+        .map_err(|e| format!("{e}"))?;
     let second = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&address, second).map_err(|e| e.to_string())?;
-    stream.set_read_timeout(Some(second)).map_err(|e| e.to_string())?;
+    stream
+        .set_read_timeout(Some(second))
+        .map_err(|e| e.to_string())?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: device\r\n\r\n").map_err(|e| e.to_string())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no end of the headers")?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
-    if status == 200 { Ok((status, body.to_owned())) } else { Err(head.to_owned()) }
+    stream
+        .read_to_string(&mut answer)
+        .map_err(|e| e.to_string())?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or("no end of the headers")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or("no status")?;
+    if status == 200 {
+        Ok((status, body.to_owned()))
+    } else {
+        Err(head.to_owned())
+    }
 }

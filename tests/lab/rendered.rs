@@ -25,15 +25,31 @@ fn install(device: &Device, tree: &Tree, name: &str) -> Manifest {
 fn the_quickstart_runs_as_rendered() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart");
     let device = Device::create("rendered");
-    let manifest = install(&device, &Tree::read_dir(&folder).expect("the example"), "press-1");
+    let manifest = install(
+        &device,
+        &Tree::read_dir(&folder).expect("the example"),
+        "press-1",
+    );
     device.boot();
     assert_eq!(device.get(8080, "/"), "Good morning, press.\n");
     assert!(device.get(8081, "/").contains("hello 1"));
     assert!(device.get(8090, "/").contains("hello 1"));
     for unit in &manifest.units {
-        assert_eq!(device.exec(&["systemctl", "is-active", &unit.name]), "active", "{}", unit.name);
+        assert_eq!(
+            device.exec(&["systemctl", "is-active", &unit.name]),
+            "active",
+            "{}",
+            unit.name
+        );
     }
-    let labelled = device.exec(&["podman", "ps", "--filter", "label=flotta.workload=panel", "--format", "{{.Names}}"]);
+    let labelled = device.exec(&[
+        "podman",
+        "ps",
+        "--filter",
+        "label=flotta.workload=panel",
+        "--format",
+        "{{.Names}}",
+    ]);
     let mut names: Vec<_> = labelled.lines().collect();
     names.sort_unstable();
     assert_eq!(names, ["panel-feed", "panel-view"]);
@@ -50,7 +66,10 @@ fn odd_characters_reach_the_container_as_they_were_written() {
          ports: [{{containerPort: 8080, hostPort: 8080}}]\n        env: [{{name: ODD, value: {value}}}, {{name: FROM, value: \"$(ODD)!\"}}]\n"
     );
     let tree = Tree {
-        files: vec![SourceFile { path: "odd.yaml".to_owned(), content: yaml.into_bytes() }],
+        files: vec![SourceFile {
+            path: "odd.yaml".to_owned(),
+            content: yaml.into_bytes(),
+        }],
         skipped: Vec::new(),
     };
     let device = Device::create("odd");
@@ -58,6 +77,12 @@ fn odd_characters_reach_the_container_as_they_were_written() {
     device.boot();
     let environment = device.get(8080, "/env");
     let wanted = format!("{odd}\nsecond line\ttab");
-    assert!(environment.contains(&format!("ODD={wanted}")), "{environment}");
-    assert!(environment.contains(&format!("FROM={wanted}!")), "{environment}");
+    assert!(
+        environment.contains(&format!("ODD={wanted}")),
+        "{environment}"
+    );
+    assert!(
+        environment.contains(&format!("FROM={wanted}!")),
+        "{environment}"
+    );
 }

@@ -74,4 +74,15 @@ remove_scratches() { ((${#SCRATCHES[@]} == 0)) || rm -rf "${SCRATCHES[@]}"; }
 trap remove_scratches EXIT
 trap 'exit 130' INT TERM HUP
 
+# locked COMMAND...: no other shell of this lab is in a locked part meanwhile. What outlives the command must close $LOCK.
+locked() {
+  local status=0
+  mkdir -p "$LAB_STATE"
+  exec {LOCK}>"$LAB_STATE/lock"
+  flock "$LOCK"
+  "$@" || status=$?
+  exec {LOCK}>&-
+  return $status
+}
+
 need_root() { [[ $(id -u) == 0 ]] || die "needs root: it makes network bridges and boots systemd in namespaces. Without root, 'cargo test' and 'flotta render' still work"; }

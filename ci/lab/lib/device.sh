@@ -15,6 +15,9 @@ device_create() {
   DEVICE=$(device_dir "$1")
   [[ -d $DEVICE ]] && return 0
   make_rootfs
+  locked make_device "$1"
+}
+make_device() {
   local fresh root octet
   scratch "$LAB_STATE/devices"
   fresh=$SCRATCH

@@ -1,7 +1,9 @@
 # shellcheck shell=bash
 # One bridge with the host on it, and an image registry on the host's address.
 
-network_up() {
+# Two tests may come at once: the one that comes second finds it done.
+network_up() { locked make_network; }
+make_network() {
   ip link show "$LAB_BRIDGE" >/dev/null 2>&1 || ip link add "$LAB_BRIDGE" type bridge
   ip addr replace "$LAB_HOST/24" dev "$LAB_BRIDGE"
   ip link set "$LAB_BRIDGE" up
@@ -12,13 +14,17 @@ registry_answers() { curl -fs -o /dev/null "http://$LAB_REGISTRY/v2/"; }
 
 registry_up() {
   network_up
+  locked start_registry
+  cat "$LAB_STATE/registry/images"
+}
+start_registry() {
   make_images
   mkdir -p "$LAB_STATE/registry"
   if ! process_of "$LAB_STATE/registry/pid" >/dev/null; then
     jq -n --arg data "$LAB_STATE/registry/data" --arg address "$LAB_REGISTRY" \
       '{version: 0.1, log: {level: "warn"}, storage: {filesystem: {rootdirectory: $data}, delete: {enabled: true}}, http: {addr: $address}}' \
       >"$LAB_STATE/registry/config.yml"
-    setsid docker-registry serve "$LAB_STATE/registry/config.yml" </dev/null >"$LAB_STATE/registry/log" 2>&1 &
+    setsid docker-registry serve "$LAB_STATE/registry/config.yml" </dev/null >"$LAB_STATE/registry/log" 2>&1 {LOCK}>&- &
     remember_process "$LAB_STATE/registry/pid" $!
     wait_for 20 "the registry answers" registry_answers || { cat "$LAB_STATE/registry/log" >&2; exit 2; }
   fi
@@ -28,7 +34,7 @@ registry_up() {
       skopeo copy -q --preserve-digests --dest-tls-verify=false "oci:$IMAGES_BUILT/$name-$tag" "docker://$LAB_REGISTRY/$name:$tag" >&2
     fi
     printf 'registry.example/%s@%s  %s\n' "$name" "$digest" "$tag"
-  done <"$IMAGES_BUILT/digests"
+  done <"$IMAGES_BUILT/digests" >"$LAB_STATE/registry/images"
 }
 registry_down() {
   end_process "$LAB_STATE/registry/pid" TERM

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use super::*;
 
 fn read(text: &str) -> Result<Vec<Document>, Box<Finding>> {
@@ -36,10 +38,12 @@ fn every_key_and_value_has_its_place() {
 
 #[test]
 fn what_is_not_yaml_says_where() {
-    let bomb = format!("a: &a [1,1,1,1,1,1,1,1,1,1]\n{}", (b'b'..=b'k').map(|c| {
+    let mut bomb = "a: &a [1,1,1,1,1,1,1,1,1,1]\n".to_owned();
+    for c in b'b'..=b'k' {
         let (this, last) = (char::from(c), char::from(c - 1));
-        format!("{this}: &{this} [*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last}]\n")
-    }).collect::<String>());
+        let nine = format!("*{last},").repeat(9);
+        let _ = writeln!(bomb, "{this}: &{this} [{nine}]");
+    }
     let deep = "[".repeat(5_000);
     let cases = [
         "a: [1, 2\nb: 3\n",
@@ -54,13 +58,13 @@ fn what_is_not_yaml_says_where() {
     for text in cases {
         let finding = read(text).expect_err("not YAML");
         assert_eq!(finding.code, code::NOT_YAML);
-        report.push_str(&format!("{}: {}\n", finding.place, finding.message));
+        let _ = writeln!(report, "{}: {}", finding.place, finding.message);
     }
     let finding = decode(&SourceFile {
         path: "b.yaml".to_owned(),
         content: b"a: 1\nb: \xff\n".to_vec(),
     })
     .expect_err("not UTF-8");
-    report.push_str(&format!("{}: {}\n", finding.place, finding.message));
+    let _ = writeln!(report, "{}: {}", finding.place, finding.message);
     insta::assert_snapshot!(report);
 }
