@@ -79,6 +79,7 @@ codes! {
     NO_RELEASE = "FLT0416", "there is no release for this device yet", "commit an EdgeDevice of this name, or wait for the first release";
     KEY_TAKEN = "FLT0417", "a key that another device has joined with", "the machines were cloned: make new keys with flotta-agent enrol --reset";
     AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it";
+    JOIN_FILE = "FLT0419", "a join file that cannot be used", "make a new one: flotta token create NAME > NAME.join";
 
     IMAGE_PULL = "FLT0501", "an image cannot be pulled", "check the reference and the registry; the agent goes on trying";
     UNIT_FAILED = "FLT0502", "a unit does not stay up", "see its journal: journalctl -u UNIT";
@@ -89,6 +90,8 @@ codes! {
     LEDGER = "FLT0507", "the agent's ledger cannot be read or written", "check the disk under the agent's state directory";
     UNREACHABLE = "FLT0508", "the server cannot be reached", "check network, name and time; the device goes on with what it has";
     GENERATOR = "FLT0509", "Quadlet did not make a unit from a file", "see: /usr/lib/systemd/system-generators/podman-system-generator --dryrun";
+    BUSY = "FLT0510", "another flotta-agent works on this state directory", "stop it first: systemctl stop flotta-agent";
+    IDENTITY = "FLT0511", "the device's keys or certificate cannot be read or written", "check the disk; to begin anew: flotta-agent enrol --reset JOINFILE";
 
     SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";

@@ -23,13 +23,17 @@ pub struct Envelope {
     payload_type: String,
     /// The signed bytes, base64.
     payload: String,
+    /// At most [`MAX_SIGNATURES`].
     signatures: Vec<Signature>,
 }
 
+/// One signature over type and payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Signature {
+    /// Fingerprint of the key: a hint for people, never trusted.
     keyid: String,
+    /// The Ed25519 signature, base64.
     sig: String,
 }
 
