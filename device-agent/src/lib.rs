@@ -1,1 +1,26 @@
-//! x
+//! The device side of Flotta: pull what is wanted, verify it, remember it, make it so, report what is.
+//!
+//! Two halves. One talks to the control plane: [`enrol`], [`identity`], [`pull`], [`report`], [`clock`]. The other changes the
+//! machine: [`ledger`], [`observe`], [`plan`], [`apply`], [`converge`] over a [`backend`]. [`run`] ties them together along the
+//! edges that [`machine`] allows.
+
+pub mod apply;
+pub mod backend;
+pub mod backoff;
+pub mod cli;
+pub mod clock;
+pub mod converge;
+mod durable;
+pub mod enrol;
+pub mod fetch;
+pub mod hardware;
+pub mod identity;
+pub mod ledger;
+pub mod machine;
+pub mod observe;
+pub mod plan;
+pub mod pull;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod status;

@@ -1,1 +1,35 @@
-//! x
+//! The control plane: from a commit to what every device is offered, and from reports to what people see.
+//!
+//! ```text
+//! source -> publish -> depot, index -> edge -> devices
+//!                                 admin <- status <- store <- reports
+//! ```
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::similar_names,
+        reason = "tests"
+    )
+)]
+
+pub mod admin;
+pub mod backup;
+pub mod depot;
+pub mod edge;
+pub mod enrol;
+pub mod hooks;
+pub mod index;
+pub mod keys;
+pub mod publish;
+pub mod review;
+pub mod serve;
+pub mod source;
+pub mod status;
+pub mod store;
+mod text;
+
+#[cfg(test)]
+mod fixture;

@@ -1,0 +1,244 @@
+//! Walks a plan, step by step. It makes no choice: what a failing step means for the steps after it is all it decides.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flotta_bundle::manifest::Manifest;
+use flotta_bundle::{Problem, code};
+
+use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
+use crate::converge::Machine;
+use crate::ledger::{Due, Ledger, LedgerError, Owned, OwnedUnit};
+use crate::plan::{Plan, Step, inputs, workload_of};
+
+/// Longest wait for jobs. systemd goes on with them; the next look finds them done.
+const JOBS: Duration = Duration::from_secs(90);
+
+/// What did not work, by workload.
+pub type Failures = BTreeMap<String, Problem>;
+
+/// Walks a plan. What fails is the workload's problem and the others go on; when the ledger fails, all stops.
+pub async fn apply<S: Systemd, P: Podman, F: Files>(
+    plan: &Plan,
+    manifest: &Manifest,
+    ledger: &mut Ledger,
+    machine: &mut Machine<S, P, F>,
+) -> Result<Failures, LedgerError> {
+    let mut walk = Walk {
+        plan,
+        manifest,
+        failures: Failures::new(),
+    };
+    let mut steps = plan.steps.iter().peekable();
+    while let Some(step) = steps.next() {
+        match step {
+            Step::Begin => {
+                let owned = walk.begun(ledger.owned());
+                ledger.own(owned, None)?;
+            }
+            Step::Stop(name) => {
+                // Together: systemd knows which must go first.
+                let mut jobs = vec![(Verb::Stop, name.clone())];
+                while let Some(Step::Stop(next)) = steps.peek() {
+                    jobs.push((Verb::Stop, next.clone()));
+                    steps.next();
+                }
+                for (name, error) in machine.systemd.jobs(&jobs, JOBS).await {
+                    tracing::warn!(unit = %name, %error, "does not stop");
+                }
+            }
+            Step::Write(file) => {
+                let workload = workload_of(&file.path, &manifest.units);
+                if walk.failures.contains_key(workload) {
+                    continue;
+                }
+                let written = ledger
+                    .blobs()
+                    .read(&file.digest)
+                    .map_err(|error| BackendError(crate::pull::chain(&error)));
+                if let Err(error) = written.and_then(|content| machine.files.write(file, &content))
+                {
+                    walk.fail(workload, Problem::new(code::FILE_FAILED, error.to_string()));
+                }
+            }
+            Step::Remove(path) => {
+                if let Err(error) = machine.files.remove(path) {
+                    let workload = ledger.owned().files.get(path).cloned().unwrap_or_default();
+                    walk.fail(
+                        &workload,
+                        Problem::new(code::FILE_FAILED, error.to_string()),
+                    );
+                }
+            }
+            Step::Reload => {
+                if let Err(error) = machine.systemd.reload().await {
+                    walk.fail_all(&Problem::new(
+                        code::BACKEND,
+                        format!("systemd does not reload: {error}"),
+                    ));
+                }
+            }
+            Step::Reloaded => {
+                let mut since = BTreeMap::new();
+                for name in plan.due.keys() {
+                    let workload = walk.workload(name).to_owned();
+                    match machine.systemd.unit(name).await {
+                        Ok(state) if state.is_loaded() => {
+                            since.insert(name.clone(), state.invocation);
+                        }
+                        Ok(state) => {
+                            let message =
+                                format!("Quadlet made no unit {name}: systemd says {}", state.load);
+                            walk.fail(&workload, Problem::new(code::GENERATOR, message));
+                        }
+                        Err(error) => {
+                            walk.fail(&workload, Problem::new(code::BACKEND, error.to_string()))
+                        }
+                    }
+                }
+                let owned = walk.reloaded(ledger.owned(), since);
+                ledger.own(owned, None)?;
+            }
+            Step::ResetFailed(name) => {
+                if let Err(error) = machine.systemd.reset_failed(name).await {
+                    tracing::debug!(unit = %name, %error, "not reset");
+                }
+            }
+            Step::Job(verb, name) => {
+                let mut jobs = vec![(*verb, name.clone())];
+                while let Some(Step::Job(verb, name)) = steps.peek() {
+                    jobs.push((*verb, name.clone()));
+                    steps.next();
+                }
+                jobs.retain(|(_, name)| !walk.failures.contains_key(walk.workload(name)));
+                for (name, error) in machine.systemd.jobs(&jobs, JOBS).await {
+                    // Why it does not run is read off the unit itself.
+                    tracing::info!(unit = %name, %error, "job did not succeed");
+                }
+            }
+            Step::Sweep(workload) => {
+                if let Err(error) = machine.podman.sweep(workload).await {
+                    tracing::warn!(%workload, %error, "not swept");
+                }
+            }
+            Step::Finish => {
+                let mut owned = walk.finished(ledger.owned());
+                walk.keep_open(&mut owned, ledger.owned(), &mut machine.systemd)
+                    .await;
+                ledger.own(owned, None)?;
+            }
+        }
+    }
+    Ok(walk.failures)
+}
+
+struct Walk<'a> {
+    plan: &'a Plan,
+    manifest: &'a Manifest,
+    failures: Failures,
+}
+
+impl Walk<'_> {
+    fn fail(&mut self, workload: &str, problem: Problem) {
+        self.failures.entry(workload.to_owned()).or_insert(problem);
+    }
+
+    fn fail_all(&mut self, problem: &Problem) {
+        for unit in &self.manifest.units {
+            self.failures
+                .entry(unit.workload.clone())
+                .or_insert_with(|| problem.clone());
+        }
+    }
+
+    fn workload(&self, unit: &str) -> &str {
+        let at = self
+            .manifest
+            .units
+            .binary_search_by(|other| other.name.as_str().cmp(unit));
+        at.map_or("", |at| &self.manifest.units[at].workload)
+    }
+
+    /// What will be the fleet's, with the units that change marked.
+    fn begun(&self, owned: &Owned) -> Owned {
+        let mut owned = owned.clone();
+        let units = &self.manifest.units;
+        for file in &self.manifest.files {
+            let workload = workload_of(&file.path, units);
+            if !self.plan.held.contains_key(workload) {
+                owned.files.insert(file.path.clone(), workload.to_owned());
+            }
+        }
+        for (name, inputs) in &self.plan.due {
+            let workload = self.workload(name).to_owned();
+            owned.units.insert(
+                name.clone(),
+                OwnedUnit {
+                    workload,
+                    inputs: *inputs,
+                    due: Some(Due::Files),
+                },
+            );
+        }
+        owned
+    }
+
+    fn reloaded(&self, owned: &Owned, since: BTreeMap<String, String>) -> Owned {
+        let mut owned = owned.clone();
+        for (name, invocation) in since {
+            let failed = self.failures.contains_key(self.workload(&name));
+            if let Some(unit) = owned.units.get_mut(&name).filter(|_| !failed) {
+                unit.due = Some(Due::Since(invocation));
+            }
+        }
+        owned
+    }
+
+    /// A unit that still runs as it did before its files changed stays marked: its job takes longer than the wait for it.
+    async fn keep_open<S: Systemd>(&self, owned: &mut Owned, before: &Owned, systemd: &mut S) {
+        for name in self.plan.due.keys() {
+            let Some(Due::Since(invocation)) =
+                before.units.get(name).and_then(|unit| unit.due.as_ref())
+            else {
+                continue;
+            };
+            let same = match systemd.unit(name).await {
+                Ok(state) => state.is_up() && state.invocation == *invocation,
+                Err(_) => true,
+            };
+            if let Some(unit) = owned.units.get_mut(name).filter(|_| same) {
+                unit.due = Some(Due::Since(invocation.clone()));
+            }
+        }
+    }
+
+    /// What is done is settled, what has left is forgotten; what failed stays marked for the next try.
+    fn finished(&self, owned: &Owned) -> Owned {
+        let mut owned = owned.clone();
+        let open = |workload: &str| {
+            self.failures.contains_key(workload) || self.plan.held.contains_key(workload)
+        };
+        let files = &self.manifest.files;
+        owned.files.retain(|path, workload| {
+            open(workload) || files.binary_search_by(|file| file.path.cmp(path)).is_ok()
+        });
+        owned
+            .units
+            .retain(|name, unit| open(&unit.workload) || !self.workload(name).is_empty());
+        for unit in &self.manifest.units {
+            if open(&unit.workload) {
+                continue;
+            }
+            let inputs = inputs(unit, files);
+            owned.units.insert(
+                unit.name.clone(),
+                OwnedUnit {
+                    workload: unit.workload.clone(),
+                    inputs,
+                    due: None,
+                },
+            );
+        }
+        owned
+    }
+}

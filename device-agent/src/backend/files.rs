@@ -1,0 +1,205 @@
+//! Files, whole or not at all. A path is walked folder by folder and no link is followed, so nothing that a workload puts
+//! on the machine can lead a write out of the folders that a release may use.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use flotta_bundle::manifest::{File, MAX_FILE_BYTES};
+use flotta_bundle::{DevicePath, Digest};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use super::{BackendError, Files, Found};
+
+/// Below here, folders that are empty go with their last file.
+const WORKLOADS: &str = "/etc/flotta/workloads";
+const FOLDER: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The file system below a root.
+#[derive(Debug)]
+pub struct Disk {
+    root: PathBuf,
+}
+
+impl Disk {
+    /// The file system whose `/` is `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Opens the folder of a path, and makes what is missing.
+    fn folder(&self, path: &DevicePath, make: bool) -> rustix::io::Result<OwnedFd> {
+        let folder = path
+            .as_str()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
+        self.walk(folder, make)
+    }
+
+    fn walk(&self, path: &str, make: bool) -> rustix::io::Result<OwnedFd> {
+        let mut folder = rustix::fs::open(&self.root, FOLDER, Mode::empty())?;
+        for name in path.split('/').skip(1) {
+            if make {
+                match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755)) {
+                    Ok(()) => rustix::fs::fsync(&folder)?,
+                    Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            folder = rustix::fs::openat(&folder, name, FOLDER, Mode::empty())?;
+        }
+        Ok(folder)
+    }
+
+    /// The numbers of owner and group, from the machine's own lists.
+    fn account(&self, file: &File) -> Result<(Uid, Gid), BackendError> {
+        let number = |list: &str, name: &str| {
+            let text = fs::read_to_string(self.root.join(list)).unwrap_or_default();
+            let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+            let found = lines.find(|fields| fields.first() == Some(&name));
+            let number = found.and_then(|fields| fields.get(2)?.parse().ok());
+            number
+                .or((name == "root").then_some(0))
+                .ok_or_else(|| BackendError(format!("{}: no account {name}", file.path)))
+        };
+        let uid = number("etc/passwd", &file.owner)?;
+        let gid = number("etc/group", &file.group)?;
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+}
+
+fn failed(path: &DevicePath) -> impl Fn(Errno) -> BackendError {
+    move |error| {
+        let why = match error {
+            Errno::LOOP | Errno::NOTDIR => "a link or file stands where a folder should".to_owned(),
+            error => std::io::Error::from(error).to_string(),
+        };
+        BackendError(format!("{path}: {why}"))
+    }
+}
+
+/// The name that a file has until it is whole. One for each file: what a power cut leaves is overwritten by the next try.
+fn temporary(path: &DevicePath) -> String {
+    format!(".{}.flotta-new", path.file_name())
+}
+
+impl Files for Disk {
+    fn look(&mut self, file: &File) -> Result<Found, BackendError> {
+        let failed = failed(&file.path);
+        let folder = match self.folder(&file.path, false) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT) => return Ok(Found::Absent),
+            Err(error) => return Err(failed(error)),
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let open = match rustix::fs::openat(&folder, file.path.file_name(), flags, Mode::empty()) {
+            Ok(open) => open,
+            Err(Errno::NOENT) => return Ok(Found::Absent),
+            Err(Errno::LOOP) => return Ok(Found::Other),
+            Err(error) => return Err(failed(error)),
+        };
+        let stat = rustix::fs::fstat(&open).map_err(&failed)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(Found::Other);
+        }
+        let mut content = Vec::new();
+        let read = fs::File::from(open)
+            .take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut content);
+        read.map_err(|error| BackendError(format!("{}: {error}", file.path)))?;
+        let (uid, gid) = self.account(file)?;
+        let fits = stat.st_mode & 0o7777 == file.mode.bits()
+            && stat.st_uid == uid.as_raw()
+            && stat.st_gid == gid.as_raw();
+        Ok(Found::File {
+            digest: Digest::of(&content),
+            fits,
+        })
+    }
+
+    fn exists(&mut self, path: &DevicePath) -> Result<bool, BackendError> {
+        let stat = self.folder(path, false).and_then(|folder| {
+            rustix::fs::statat(&folder, path.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+        });
+        match stat {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(failed(path)(error)),
+        }
+    }
+
+    fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError> {
+        let failed = failed(&file.path);
+        let (uid, gid) = self.account(file)?;
+        let folder = self.folder(&file.path, true).map_err(&failed)?;
+        let name = temporary(&file.path);
+        match rustix::fs::unlinkat(&folder, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = rustix::fs::openat(&folder, &name, flags, Mode::from_raw_mode(0o600))
+            .map_err(&failed)?;
+        let mut open = fs::File::from(open);
+        let written = open.write_all(content);
+        let finished = written
+            .map_err(|error| BackendError(format!("{}: {error}", file.path)))
+            .and_then(|()| {
+                rustix::fs::fchown(&open, Some(uid), Some(gid)).map_err(&failed)?;
+                rustix::fs::fchmod(&open, Mode::from_raw_mode(file.mode.bits()))
+                    .map_err(&failed)?;
+                rustix::fs::fsync(&open).map_err(&failed)?;
+                rustix::fs::renameat(&folder, &name, &folder, file.path.file_name())
+                    .map_err(&failed)?;
+                rustix::fs::fsync(&folder).map_err(&failed)
+            });
+        if finished.is_err() {
+            let _ = rustix::fs::unlinkat(&folder, &name, AtFlags::empty());
+        }
+        finished
+    }
+
+    fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
+        let failed = failed(path);
+        let folder = match self.folder(path, false) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        for name in [temporary(path).as_str(), path.file_name()] {
+            match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        rustix::fs::fsync(&folder).map_err(&failed)?;
+        let mut empty = path.as_str();
+        while let Some((folder, _)) = empty.rsplit_once('/') {
+            let Some((parent, name)) = folder
+                .rsplit_once('/')
+                .filter(|(parent, _)| parent.starts_with(WORKLOADS))
+            else {
+                break;
+            };
+            // Fails when it is not empty: then it stays.
+            let parent = self.walk(parent, false);
+            if parent.is_err()
+                || parent.is_ok_and(|parent| {
+                    rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).is_err()
+                })
+            {
+                break;
+            }
+            empty = folder;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

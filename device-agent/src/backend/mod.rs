@@ -1,0 +1,143 @@
+//! The machine: systemd, Podman and files. Each as a trait, the real thing, and a fake with a state of its own.
+
+#[cfg(test)]
+pub mod fake;
+pub mod files;
+pub mod podman;
+pub mod systemd;
+
+use std::time::Duration;
+
+use flotta_bundle::DevicePath;
+use flotta_bundle::Digest;
+use flotta_bundle::manifest::File;
+use jiff::Timestamp;
+
+/// Why the machine did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BackendError(pub String);
+
+/// A unit as systemd has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitState {
+    /// `loaded`, `not-found`, `bad-setting`, `error`, `masked`.
+    pub load: String,
+    /// `active`, `reloading`, `inactive`, `failed`, `activating`, `deactivating`.
+    pub active: String,
+    /// The finer state: `running`, `exited`, `auto-restart`, `start`.
+    pub sub: String,
+    /// `success`, or why it failed: `exit-code`, `signal`, `timeout`, …
+    pub result: String,
+    /// The file it was generated from.
+    pub source: String,
+    /// The unit file itself.
+    pub fragment: String,
+    /// Which run it is: changes with every start.
+    pub invocation: String,
+    /// Exit status, or signal, of its last main process.
+    pub exit_status: i32,
+    /// Whether that was a signal.
+    pub killed: bool,
+    /// Automatic restarts since it was started.
+    pub restarts: u32,
+    /// Its `Restart=`.
+    pub restart: String,
+    /// When it came into its state, by the machine's clock.
+    pub since: Option<Timestamp>,
+    /// How long it has been active.
+    pub active_for: Option<Duration>,
+}
+
+impl UnitState {
+    /// Whether systemd has its definition.
+    pub fn is_loaded(&self) -> bool {
+        self.load == "loaded"
+    }
+
+    /// Whether it runs, or is done and stays so.
+    pub fn is_active(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading")
+    }
+
+    /// Whether it runs, is about to, or is about to end: anything but at rest.
+    pub fn is_up(&self) -> bool {
+        self.is_active() || matches!(self.active.as_str(), "activating" | "deactivating")
+    }
+
+    /// Whether it failed, or goes round in restarts.
+    pub fn is_failed(&self) -> bool {
+        self.active == "failed" || self.sub.starts_with("auto-restart")
+    }
+}
+
+/// What a job does to a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Stop and start it; start it when it does not run.
+    Restart,
+}
+
+/// systemd.
+pub trait Systemd {
+    /// Reads all unit files again and runs the generators, Quadlet among them.
+    fn reload(&mut self) -> impl Future<Output = Result<(), BackendError>>;
+    /// A unit; its `load` is `not-found` when there is none.
+    fn unit(&mut self, name: &str) -> impl Future<Output = Result<UnitState, BackendError>>;
+    /// Starts jobs together, so that systemd can order them, and waits until they are done or `limit` has passed.
+    fn jobs(
+        &mut self,
+        jobs: &[(Verb, String)],
+        limit: Duration,
+    ) -> impl Future<Output = Vec<(String, BackendError)>>;
+    /// Forgets that a unit failed.
+    fn reset_failed(&mut self, name: &str) -> impl Future<Output = Result<(), BackendError>>;
+    /// The last lines that a unit wrote to the journal.
+    fn journal(&mut self, name: &str) -> impl Future<Output = Vec<String>>;
+    /// Waits until a unit of ours may have changed its state, or the time given to [`Systemd::look_again`] has come.
+    fn changed(&mut self) -> impl Future<Output = ()>;
+    /// Has [`Systemd::changed`] return after this time even if nothing changes; none: not.
+    fn look_again(&mut self, after: Option<Duration>);
+}
+
+/// Podman.
+pub trait Podman {
+    /// Whether an image is in the store.
+    fn has_image(&self, reference: &str) -> impl Future<Output = Result<bool, BackendError>>;
+    /// Pulls an image.
+    fn pull(&self, reference: &str) -> impl Future<Output = Result<(), BackendError>>;
+    /// Removes what a workload left behind: its pod, and containers that carry its label.
+    fn sweep(&self, workload: &str) -> impl Future<Output = Result<(), BackendError>>;
+}
+
+/// A file as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Absent,
+    /// A plain file.
+    File {
+        /// Of its content.
+        digest: Digest,
+        /// Whether mode and owner are as wanted.
+        fits: bool,
+    },
+    /// A folder, a link, a device: not ours to touch.
+    Other,
+}
+
+/// The file system.
+pub trait Files {
+    /// What is at the path of a file that is wanted.
+    fn look(&mut self, file: &File) -> Result<Found, BackendError>;
+    /// Whether anything is at a path.
+    fn exists(&mut self, path: &DevicePath) -> Result<bool, BackendError>;
+    /// Writes a file whole, with its mode and owner.
+    fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError>;
+    /// Removes a file, and folders of workloads that are empty then.
+    fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError>;
+}

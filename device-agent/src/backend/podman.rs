@@ -1,0 +1,178 @@
+//! Podman by its REST API (libpod), on its Unix socket. Five calls, read tolerantly: what a newer Podman adds is ignored.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::{BackendError, Podman};
+
+/// The oldest API that has Quadlet's Podman (4.4) behind it; newer ones answer it too.
+const API: &str = "/v4.0.0/libpod";
+/// Longest wait for an answer that needs no network.
+const SHORT: Duration = Duration::from_secs(60);
+/// Longest wait for a pull: an hour lets 1 GB through at 2.5 Mbit/s.
+const PULL: Duration = Duration::from_secs(3600);
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// Podman's socket.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    #[serde(rename = "Id")]
+    id: String,
+}
+
+/// A line of a pull's answer.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    #[serde(default)]
+    message: String,
+}
+
+impl Socket {
+    /// The socket at this path.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
+        let failed = |error: &dyn std::fmt::Display| {
+            BackendError(format!("Podman at {}: {error}", self.path.display()))
+        };
+        let asked = async {
+            let stream = UnixStream::connect(&self.path)
+                .await
+                .map_err(|error| failed(&error))?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                    .await
+                    .map_err(|error| failed(&error))?;
+            let connection = tokio::spawn(connection);
+            let request = Request::builder()
+                .method(method)
+                .uri(format!("{API}{path}"))
+                .header("host", "podman");
+            let request = request
+                .body(Empty::<Bytes>::new())
+                .map_err(|error| failed(&error))?;
+            let answer: http::Response<Incoming> = sender
+                .send_request(request)
+                .await
+                .map_err(|error| failed(&error))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+            connection.abort();
+            Ok((status, body.map_err(|error| failed(&error))?.to_bytes()))
+        };
+        timeout(limit, asked)
+            .await
+            .unwrap_or_else(|_| Err(failed(&"no answer in time")))
+    }
+
+    /// Removes all of `kind` that carry a label.
+    async fn remove(&self, kind: &str, label: &str) -> Result<(), BackendError> {
+        // The label is made of a name's characters: only JSON's own need an escape.
+        let filter = format!(
+            "%7B%22label%22%3A%5B%22{}%22%5D%7D",
+            label.replace('=', "%3D")
+        );
+        let (status, body) = self
+            .ask(
+                Method::GET,
+                &format!("/{kind}/json?all=true&filters={filter}"),
+                SHORT,
+            )
+            .await?;
+        if !status.is_success() {
+            return Err(failure(status, &body));
+        }
+        // An empty list is `null` in some versions.
+        let items: Option<Vec<Item>> = serde_json::from_slice(&body)
+            .map_err(|error| BackendError(format!("Podman's list of {kind}: {error}")))?;
+        for item in items.into_iter().flatten() {
+            let (status, body) = self
+                .ask(
+                    Method::DELETE,
+                    &format!("/{kind}/{}?force=true", item.id),
+                    SHORT,
+                )
+                .await?;
+            if !status.is_success() && status != StatusCode::NOT_FOUND {
+                return Err(failure(status, &body));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failure(status: StatusCode, body: &[u8]) -> BackendError {
+    let message = serde_json::from_slice(body)
+        .map(|failure: Failure| failure.message)
+        .unwrap_or_default();
+    BackendError(if message.is_empty() {
+        format!("Podman answers {status}")
+    } else {
+        message
+    })
+}
+
+impl Podman for Socket {
+    async fn has_image(&self, reference: &str) -> Result<bool, BackendError> {
+        let (status, body) = self
+            .ask(Method::GET, &format!("/images/{reference}/exists"), SHORT)
+            .await?;
+        match status {
+            StatusCode::NO_CONTENT => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            other => Err(failure(other, &body)),
+        }
+    }
+
+    async fn pull(&self, reference: &str) -> Result<(), BackendError> {
+        let path = format!("/images/pull?reference={reference}&policy=always&quiet=true");
+        let (status, body) = self.ask(Method::POST, &path, PULL).await?;
+        if !status.is_success() {
+            return Err(failure(status, &body));
+        }
+        // The status was sent before the pull began: how it ended is in the last lines.
+        let lines = serde_json::Deserializer::from_slice(&body).into_iter::<Line>();
+        match lines.filter_map(Result::ok).find_map(|line| line.error) {
+            Some(error) => Err(BackendError(error)),
+            None => Ok(()),
+        }
+    }
+
+    async fn sweep(&self, workload: &str) -> Result<(), BackendError> {
+        self.remove("containers", &format!("flotta.workload={workload}"))
+            .await?;
+        // Quadlet's own label: another pod of this name is not ours.
+        self.remove(
+            "pods",
+            &format!("PODMAN_SYSTEMD_UNIT={workload}-pod.service"),
+        )
+        .await
+    }
+}

@@ -1,0 +1,298 @@
+//! systemd by D-Bus (org.freedesktop.systemd1(5)).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use zbus::OwnedVariant;
+use zbus::message::Type;
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, Proxy};
+
+use super::{BackendError, Systemd, UnitState, Verb};
+
+const SERVICE: &str = "org.freedesktop.systemd1";
+const PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+/// Longest wait for an answer. A reload with hundreds of Quadlet files on a slow disk takes seconds.
+const ANSWER: Duration = Duration::from_secs(90);
+/// Changes come in bursts: a start is five. They are looked at together.
+const BURST: Duration = Duration::from_millis(100);
+/// Longest wait for the journal.
+const JOURNAL: Duration = Duration::from_secs(10);
+/// Lines of the journal that are looked at, and their bytes.
+const LINES: &str = "30";
+const MAX_JOURNAL: usize = 64 << 10;
+
+/// systemd on the system bus.
+#[derive(Debug)]
+pub struct Bus {
+    connection: Connection,
+    manager: Proxy<'static>,
+    changes: MessageStream,
+    /// Object paths of the units that were asked for: their changes are of interest.
+    ours: BTreeSet<String>,
+    again: Option<Instant>,
+}
+
+impl From<zbus::Error> for BackendError {
+    fn from(error: zbus::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// No `sender`: messages carry the bus's own name for it, which this rule would not match. Only the bus's policy lets a
+/// program other than systemd send them.
+fn rule(interface: &'static str, member: &'static str) -> zbus::match_rule::Builder<'static> {
+    MatchRule::builder()
+        .msg_type(Type::Signal)
+        .interface(interface)
+        .member(member)
+}
+
+impl Bus {
+    /// Connects, and has systemd tell of changes.
+    pub async fn open() -> Result<Self, BackendError> {
+        let connection = zbus::connection::Builder::system()
+            .method_timeout(ANSWER)
+            .build()
+            .await?;
+        let manager = Proxy::new_owned(connection.clone(), SERVICE, PATH, MANAGER).await?;
+        let units = rule(PROPERTIES, "PropertiesChanged")
+            .path_namespace("/org/freedesktop/systemd1/unit")
+            .add_arg(UNIT)
+            .build()?;
+        let changes = MessageStream::for_match_rule(units, &connection, None).await?;
+        let () = manager.call("Subscribe", &()).await?;
+        Ok(Self {
+            connection,
+            manager,
+            changes,
+            ours: BTreeSet::new(),
+            again: None,
+        })
+    }
+
+    async fn properties(
+        &self,
+        path: &OwnedObjectPath,
+        interface: &str,
+    ) -> Result<Properties, BackendError> {
+        let proxy = Proxy::new(&self.connection, SERVICE, path, PROPERTIES).await?;
+        Ok(Properties(proxy.call("GetAll", &(interface,)).await?))
+    }
+
+    /// Waits for a change of one of our units. False when the bus is gone.
+    async fn next_change(&mut self) -> bool {
+        while let Some(message) = self.changes.next().await {
+            let Ok(message) = message else { continue };
+            if message
+                .header()
+                .path()
+                .is_some_and(|path| self.ours.contains(path.as_str()))
+            {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+struct Properties(HashMap<String, OwnedVariant>);
+
+impl Properties {
+    fn text(&self, name: &str) -> String {
+        let value = self
+            .0
+            .get(name)
+            .and_then(|value| <&str>::try_from(value).ok());
+        value.unwrap_or_default().to_owned()
+    }
+
+    fn number<T: for<'a> TryFrom<&'a OwnedVariant>>(&self, name: &str) -> Option<T> {
+        self.0.get(name).and_then(|value| T::try_from(value).ok())
+    }
+
+    fn hex(&self, name: &str) -> String {
+        let bytes = self
+            .0
+            .get(name)
+            .and_then(|value| Vec::<u8>::try_from(value.clone()).ok());
+        data_encoding::HEXLOWER.encode(&bytes.unwrap_or_default())
+    }
+}
+
+impl Systemd for Bus {
+    async fn reload(&mut self) -> Result<(), BackendError> {
+        Ok(self.manager.call("Reload", &()).await?)
+    }
+
+    async fn unit(&mut self, name: &str) -> Result<UnitState, BackendError> {
+        let path: OwnedObjectPath = self.manager.call("LoadUnit", &(name,)).await?;
+        self.ours.insert(path.as_str().to_owned());
+        let unit = self.properties(&path, UNIT).await?;
+        let mut state = UnitState {
+            load: unit.text("LoadState"),
+            active: unit.text("ActiveState"),
+            sub: unit.text("SubState"),
+            source: unit.text("SourcePath"),
+            fragment: unit.text("FragmentPath"),
+            invocation: unit.hex("InvocationID"),
+            ..UnitState::default()
+        };
+        let changed = unit
+            .number::<u64>("StateChangeTimestamp")
+            .filter(|at| *at > 0);
+        state.since =
+            changed.and_then(|at| Timestamp::from_microsecond(i64::try_from(at).ok()?).ok());
+        if state.is_active() {
+            let now = clock_gettime(ClockId::Monotonic);
+            let now = Duration::new(
+                u64::try_from(now.tv_sec).unwrap_or(0),
+                u32::try_from(now.tv_nsec).unwrap_or(0),
+            );
+            let entered = unit
+                .number::<u64>("ActiveEnterTimestampMonotonic")
+                .map(Duration::from_micros);
+            state.active_for = entered.map(|entered| now.saturating_sub(entered));
+        }
+        if name.ends_with(".service") && state.is_loaded() {
+            let service = self
+                .properties(&path, "org.freedesktop.systemd1.Service")
+                .await?;
+            state.result = service.text("Result");
+            state.restart = service.text("Restart");
+            state.exit_status = service.number("ExecMainStatus").unwrap_or(0);
+            // CLD_EXITED is 1, CLD_KILLED 2, CLD_DUMPED 3.
+            state.killed = service
+                .number::<i32>("ExecMainCode")
+                .is_some_and(|code| code > 1);
+            state.restarts = service.number("NRestarts").unwrap_or(0);
+        }
+        Ok(state)
+    }
+
+    async fn jobs(
+        &mut self,
+        jobs: &[(Verb, String)],
+        limit: Duration,
+    ) -> Vec<(String, BackendError)> {
+        let all = |error: &BackendError| {
+            jobs.iter()
+                .map(|(_, name)| (name.clone(), error.clone()))
+                .collect()
+        };
+        let removed = match rule(MANAGER, "JobRemoved").build() {
+            Ok(rule) => MessageStream::for_match_rule(rule, &self.connection, None).await,
+            Err(error) => Err(error),
+        };
+        // Listening before the first job starts: a job may be done before its call returns.
+        let mut removed = match removed {
+            Ok(removed) => removed,
+            Err(error) => return all(&error.into()),
+        };
+        let mut open = BTreeMap::new();
+        let mut failures = Vec::new();
+        for (verb, name) in jobs {
+            let method = match verb {
+                Verb::Start => "StartUnit",
+                Verb::Stop => "StopUnit",
+                Verb::Restart => "RestartUnit",
+            };
+            let job: Result<OwnedObjectPath, _> =
+                self.manager.call(method, &(name, "replace")).await;
+            match job {
+                Ok(job) => {
+                    open.insert(job.as_str().to_owned(), name.clone());
+                }
+                Err(error) => failures.push((name.clone(), error.into())),
+            }
+        }
+        let end = Instant::now() + limit;
+        while !open.is_empty() {
+            let Ok(Some(message)) = timeout_at(end, removed.next()).await else {
+                break;
+            };
+            let Ok(message) = message else { continue };
+            let body = message.body();
+            let Ok((_, job, _, result)) =
+                body.deserialize::<(u32, OwnedObjectPath, String, String)>()
+            else {
+                continue;
+            };
+            if let Some(name) = open.remove(job.as_str())
+                && result != "done"
+            {
+                failures.push((name, BackendError(format!("job ended: {result}"))));
+            }
+        }
+        failures.extend(open.into_values().map(|name| {
+            (
+                name,
+                BackendError(format!("not done after {} s", limit.as_secs())),
+            )
+        }));
+        failures
+    }
+
+    async fn reset_failed(&mut self, name: &str) -> Result<(), BackendError> {
+        Ok(self.manager.call("ResetFailedUnit", &(name,)).await?)
+    }
+
+    async fn journal(&mut self, name: &str) -> Vec<String> {
+        let mut command = Command::new("journalctl");
+        command.args([
+            "--quiet",
+            "--no-pager",
+            "--output=cat",
+            "--lines",
+            LINES,
+            "--unit",
+            name,
+        ]);
+        command
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let Ok(Ok(output)) = timeout(JOURNAL, command.output()).await else {
+            return Vec::new();
+        };
+        let tail = &output.stdout[output.stdout.len().saturating_sub(MAX_JOURNAL)..];
+        String::from_utf8_lossy(tail)
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    async fn changed(&mut self) {
+        let again = self.again;
+        let alive = tokio::select! {
+            alive = self.next_change() => alive,
+            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => true,
+        };
+        self.again = None;
+        if !alive {
+            // The bus was restarted. Until it is back, units are looked at now and then.
+            sleep(ANSWER).await;
+            if let Ok(fresh) = Self::open().await {
+                *self = Self {
+                    ours: std::mem::take(&mut self.ours),
+                    ..fresh
+                };
+            }
+            return;
+        }
+        let end = Instant::now() + BURST;
+        while timeout_at(end, self.next_change()).await == Ok(true) {}
+    }
+
+    fn look_again(&mut self, after: Option<Duration>) {
+        self.again = after.map(|after| Instant::now() + after);
+    }
+}

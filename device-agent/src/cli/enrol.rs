@@ -1,0 +1,103 @@
+//! `flotta-agent enrol`.
+
+use flotta_bundle::crypto::PublicKey;
+use tokio::time::Instant;
+
+use super::{Answer, CliError, Enrol, print};
+use crate::clock::Clock;
+use crate::enrol::{self, EnrolError, Join, service};
+use crate::hardware;
+use crate::identity::{self, Identity};
+use crate::ledger::Ledger;
+use crate::settings::Settings;
+
+impl Enrol {
+    pub(super) async fn run(self, settings: &Settings) -> Result<Answer, CliError> {
+        let path = self
+            .file
+            .clone()
+            .or_else(|| enrol::waiting_file(settings))
+            .unwrap_or_else(|| settings.join.clone());
+        let join = Join::read(&path, self.name.clone())?;
+        let client = join.client(&Clock::load(&settings.clock()))?;
+        let io = |error| EnrolError::Io(settings.state.clone(), error);
+        let hold = settings.hold().map_err(io)?;
+        let hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
+        if let Some(joined) = identity::joined(&settings.identity()).map_err(EnrolError::from)?
+            && !self.reset
+        {
+            return Err(EnrolError::AlreadyJoined(joined.device).into());
+        }
+        print(&format!(
+            "fleet {} at {}   trust root {} v{}\n",
+            join.file.fleet,
+            client.authority(),
+            root_fingerprint(&join.trust.root.keys),
+            join.trust.version
+        ))?;
+        if self.reset {
+            Identity::reset(&settings.identity()).map_err(EnrolError::from)?;
+        }
+        let (identity, made) =
+            Identity::open_or_make(&settings.identity()).map_err(EnrolError::from)?;
+        let key = identity::short(&identity.fingerprint());
+        let made = if made { "made" } else { "found" };
+        print(&format!(
+            "key   {made} in {} (P-256)  {key}\n",
+            settings.identity().display()
+        ))?;
+
+        let clock = Clock::load(&settings.clock());
+        let hardware = hardware::read(&settings.root);
+        let deadline = Instant::now() + self.wait.unwrap_or_default();
+        let device = &join.device;
+        let waits = || {
+            let _ = print(&format!(
+                "asked to join as {device}; waiting for approval of key {key} (flotta approve {device})\n"
+            ));
+        };
+        let answer = join
+            .ask(&identity, &hardware, &clock, Some(deadline), waits)
+            .await?;
+        let Some((device, certificate)) = answer else {
+            enrol::keep_pending(settings, &join)?;
+            drop(hold);
+            self.start("goes on asking").await?;
+            return Ok(Answer::Yes);
+        };
+        let mut ledger = Ledger::open(&settings.state)?;
+        let (joined, certificate) = join.keep(&identity, &mut ledger, device, &certificate)?;
+        enrol::forget(settings)?;
+        print(&format!(
+            "joined as {}, certificate until {}\n",
+            joined.device,
+            certificate.not_after.strftime("%Y-%m-%d")
+        ))?;
+        drop((ledger, hold));
+        self.start("see: flotta-agent status").await?;
+        Ok(Answer::Yes)
+    }
+
+    async fn start(&self, then: &str) -> Result<(), CliError> {
+        if self.no_start || !service::has_systemd() {
+            return print(&format!("start it: flotta-agent run       {then}\n"));
+        }
+        match service::start().await {
+            Ok(()) => print(&format!("started {}       {then}\n", service::UNIT)),
+            // the device has joined: that is the answer, and this is advice
+            Err(error) => {
+                eprintln!("{} was not started: {error}", service::UNIT);
+                print(&format!(
+                    "start it: systemctl enable --now {}\n",
+                    service::UNIT
+                ))
+            }
+        }
+    }
+}
+
+/// What people compare with the server's first screen.
+fn root_fingerprint(keys: &[PublicKey]) -> String {
+    keys.first()
+        .map_or_else(String::new, |key| identity::short(&key.fingerprint()))
+}

@@ -1,0 +1,26 @@
+//! `flotta-agent history`.
+
+use super::{Answer, CliError, Format, ledger, print, print_json};
+use crate::ledger::Seen;
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings, format: Format) -> Result<Answer, CliError> {
+    let ledger = ledger(settings)?;
+    match format {
+        Format::Json => print_json(&ledger.history())?,
+        Format::Text => print(&table(ledger.history()))?,
+    }
+    Ok(Answer::Yes)
+}
+
+/// Newest first.
+pub(super) fn table(seen: &[Seen]) -> String {
+    let line = |seen: &Seen| {
+        let manifest = seen.manifest.short();
+        format!("{:<7}  {manifest}  {:.0}\n", seen.sequence, seen.time)
+    };
+    let head = "RELEASE  MANIFEST      ISSUED\n".to_owned();
+    std::iter::once(head)
+        .chain(seen.iter().rev().map(line))
+        .collect()
+}

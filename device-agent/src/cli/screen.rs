@@ -1,0 +1,203 @@
+//! The screen of `flotta-agent status`, for someone with a serial console and no manual. Pure.
+
+use flotta_bundle::code::Problem;
+use flotta_bundle::wire::{Phase, WorkloadReport, WorkloadState};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::status::Release;
+use crate::identity::Joined;
+use crate::status::Status;
+
+/// Where the first line's second half begins.
+const COLUMN: usize = 50;
+
+/// All that the screen shows.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) now: Timestamp,
+    /// None when the agent does not run.
+    pub(super) status: Option<Status>,
+    pub(super) joined: Joined,
+    pub(super) release: Option<Release>,
+    pub(super) disk_used: Option<u64>,
+    pub(super) synchronised: Option<bool>,
+}
+
+impl View {
+    /// What is wrong, in a line, and what to do about it.
+    pub(super) fn trouble(&self) -> Option<(String, String)> {
+        let Some(status) = &self.status else {
+            let what = "the agent does not run; workloads go on without it".to_owned();
+            return Some((
+                what,
+                "see: systemctl status flotta-agent.service".to_owned(),
+            ));
+        };
+        let of = |problem: &Problem| (problem.to_string(), problem.help.clone());
+        let failed = |w: &&WorkloadReport| w.state == WorkloadState::Failed;
+        if let Some(problem) = status.live.problems.first() {
+            return Some(of(problem));
+        }
+        if let Some(workload) = status.live.workloads.iter().find(failed) {
+            let name = &workload.name;
+            return Some(match &workload.problem {
+                Some(problem) => of(problem),
+                None => (
+                    format!("workload {name} does not stay up"),
+                    format!("see: journalctl -u {name}.service"),
+                ),
+            });
+        }
+        status.link.problem.as_ref().map(of)
+    }
+}
+
+/// The screen.
+pub(super) fn status(view: &View) -> String {
+    let Joined { device, fleet, .. } = &view.joined;
+    let title = format!("{device} in fleet {fleet}");
+    let (what, help) = view
+        .trouble()
+        .unwrap_or_else(|| (doing(view).to_owned(), String::new()));
+    let mut lines = vec![format!("{title:<COLUMN$} {what}")];
+    if !help.is_empty() {
+        lines.push(format!("  to do      {help}"));
+    }
+    lines.push(format!("  server     {}", server(view)));
+    lines.push(format!("  release    {}", release(view)));
+    if let Some(status) = &view.status {
+        let each = workloads(&status.live.workloads, view.now);
+        lines.push(format!("  workloads  {each}"));
+        let more = status.live.problems.iter().skip(1);
+        lines.extend(more.map(|problem| format!("  also       {problem}")));
+    }
+    lines.extend(machine(view));
+    lines.join("\n") + "\n"
+}
+
+/// The screen of a device that waits to be let in.
+pub(super) fn waiting(key: Option<&str>) -> String {
+    let key = key.unwrap_or("not made yet");
+    format!(
+        "this device has not joined yet\n  \
+         to do      on the server: flotta get requests, then flotta approve NAME\n  \
+         key        {key}\n"
+    )
+}
+
+fn doing(view: &View) -> &'static str {
+    match view.status.as_ref().map(|status| status.live.phase) {
+        Some(Phase::Fetching) => "getting what the release needs",
+        Some(Phase::Applying) => "applying the release",
+        _ if view.release.is_none() => "no release for this device yet",
+        _ => "all is well",
+    }
+}
+
+fn server(view: &View) -> String {
+    let Some(status) = &view.status else {
+        return view.joined.server.clone();
+    };
+    let last = status
+        .link
+        .last_answer
+        .map(|then| format!(", last answer {} ago", age(view.now, then)))
+        .unwrap_or_default();
+    match (status.link.connected_since, status.link.attempts) {
+        (Some(since), _) => format!("connected since {}{last}", clock_time(view.now, since)),
+        (None, 0) => format!("connecting to {}{last}", status.server),
+        (None, attempts) => format!("not connected to {}, {attempts} tries{last}", status.server),
+    }
+}
+
+fn release(view: &View) -> String {
+    let Some(release) = &view.release else {
+        return "none yet".to_owned();
+    };
+    let applied = release.applied.map_or_else(
+        || "not applied yet".to_owned(),
+        |then| format!("applied {}", clock_time(view.now, then)),
+    );
+    format!(
+        "{} of {} (commit {}), {applied}",
+        release.sequence,
+        release.issued.strftime("%Y-%m-%d"),
+        release.revision.short()
+    )
+}
+
+fn workloads(workloads: &[WorkloadReport], now: Timestamp) -> String {
+    let running = |w: &&WorkloadReport| w.state == WorkloadState::Running;
+    let each: Vec<_> = workloads
+        .iter()
+        .map(|workload| {
+            let since = workload.since.map(|then| age(now, then));
+            let state = match workload.state {
+                WorkloadState::Running => since,
+                WorkloadState::Pulling => Some("pulling".to_owned()),
+                WorkloadState::Starting => Some("starting".to_owned()),
+                WorkloadState::Failed => Some("failed".to_owned()),
+                WorkloadState::Stopped => Some("stopped".to_owned()),
+            };
+            state.map_or_else(
+                || workload.name.clone(),
+                |state| format!("{} ({state})", workload.name),
+            )
+        })
+        .collect();
+    if each.is_empty() {
+        return "none".to_owned();
+    }
+    let count = workloads.iter().filter(running).count();
+    format!("{count} of {} running: {}", each.len(), each.join(", "))
+}
+
+fn machine(view: &View) -> Option<String> {
+    let disk = view
+        .disk_used
+        .map(|used| format!("disk       {used} % used"));
+    let clock = view.synchronised.map(|synchronised| {
+        if synchronised {
+            "clock synchronised"
+        } else {
+            "clock not synchronised"
+        }
+        .to_owned()
+    });
+    let until = view
+        .status
+        .as_ref()
+        .and_then(|status| status.link.certificate_until);
+    let certificate = until.map(|until| {
+        let left = until.duration_since(view.now);
+        if left.is_negative() {
+            "certificate expired".to_owned()
+        } else {
+            format!("certificate {} days left", left.as_hours() / 24)
+        }
+    });
+    let parts: Vec<_> = [disk, clock, certificate].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("  {}", parts.join("      ")))
+}
+
+/// How long ago, in the largest unit, cut.
+fn age(now: Timestamp, then: Timestamp) -> String {
+    let seconds = now.duration_since(then).max(SignedDuration::ZERO).as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+/// `10:41` of today, or the date before it. UTC: a device's zone is rarely set, and logs of a fleet are compared.
+fn clock_time(now: Timestamp, then: Timestamp) -> String {
+    let (now, then) = (now.to_zoned(TimeZone::UTC), then.to_zoned(TimeZone::UTC));
+    if now.date() == then.date() {
+        then.strftime("%H:%M").to_string()
+    } else {
+        then.strftime("%Y-%m-%d %H:%M").to_string()
+    }
+}

@@ -1,0 +1,176 @@
+use clap::CommandFactory as _;
+use flotta_bundle::release::Revision;
+use flotta_bundle::wire::{Phase, WorkloadReport, WorkloadState};
+use insta::assert_snapshot;
+use jiff::Timestamp;
+
+use super::screen::{self, View};
+use super::*;
+use crate::identity::Joined;
+use crate::pull::LinkState;
+use crate::report::Live;
+use crate::status::Status;
+
+fn at(time: &str) -> Timestamp {
+    format!("2026-11-23T{time}Z").parse().expect("a time")
+}
+
+fn workload(name: &str, state: WorkloadState, since: &str) -> WorkloadReport {
+    WorkloadReport {
+        name: name.to_owned(),
+        state,
+        problem: None,
+        since: Some(at(since)),
+        restarts: 0,
+    }
+}
+
+/// A device on which all is well.
+fn view() -> View {
+    let joined = Joined {
+        fleet: "shops".parse().expect("a fleet"),
+        device: "shop-17".parse().expect("a name"),
+        server: "https://edge.example.com:7443".to_owned(),
+    };
+    let link = LinkState {
+        connected_since: Some(at("09:02:00")),
+        last_answer: Some(at("10:43:56")),
+        certificate_until: Some("2027-02-21T00:00:00Z".parse().expect("a time")),
+        ..LinkState::default()
+    };
+    let live = Live {
+        release: Some(42),
+        workloads: vec![
+            workload("cam", WorkloadState::Running, "05:40:00"),
+            workload("till", WorkloadState::Running, "05:40:00"),
+            workload("web", WorkloadState::Running, "10:42:00"),
+        ],
+        ..Live::default()
+    };
+    let status = Status {
+        agent: "0.1.0".to_owned(),
+        time: at("10:43:56"),
+        device: joined.device.clone(),
+        fleet: joined.fleet.clone(),
+        server: joined.server.clone(),
+        link,
+        live,
+    };
+    View {
+        now: at("10:44:00"),
+        status: Some(status),
+        joined,
+        release: Some(status::Release {
+            sequence: 42,
+            revision: Revision {
+                source: "https://git.example/fleet.git".to_owned(),
+                commit: "4f2c91a0000000000000000000000000000000000".to_owned(),
+                subject: "web 2.4".to_owned(),
+                inventory: None,
+            },
+            issued: at("10:40:00"),
+            applied: Some(at("10:41:00")),
+        }),
+        disk_used: Some(31),
+        synchronised: Some(true),
+    }
+}
+
+/// The same device after `change`.
+fn changed(change: impl FnOnce(&mut Status)) -> View {
+    let mut view = view();
+    view.status.as_mut().map(change).expect("a status");
+    view
+}
+
+#[test]
+fn a_well_device() {
+    assert!(view().trouble().is_none());
+    assert_snapshot!(screen::status(&view()));
+}
+
+#[test]
+fn a_workload_that_does_not_stay_up() {
+    let view = changed(|status| {
+        status.live.workloads[2].state = WorkloadState::Failed;
+        let problem = Problem::new(code::PORT_TAKEN, "web: port 8080 is in use");
+        status.live.problems = vec![
+            problem,
+            Problem::new(code::IMAGE_PULL, "cam: no such image"),
+        ];
+    });
+    assert_snapshot!(screen::status(&view));
+}
+
+#[test]
+fn a_failed_workload_without_a_reason_says_where_to_look() {
+    let view = changed(|status| status.live.workloads[2].state = WorkloadState::Failed);
+    assert_eq!(
+        view.trouble(),
+        Some((
+            "workload web does not stay up".to_owned(),
+            "see: journalctl -u web.service".to_owned()
+        ))
+    );
+}
+
+#[test]
+fn a_device_without_its_server() {
+    let view = changed(|status| {
+        status.link.connected_since = None;
+        status.link.attempts = 7;
+        status.link.last_answer = Some(at("09:44:00"));
+        let why = "no connection to edge.example.com:7443: Connection refused";
+        status.link.problem = Some(Problem::new(code::UNREACHABLE, why));
+    });
+    assert_snapshot!(screen::status(&view));
+}
+
+#[test]
+fn a_device_at_work() {
+    let view = changed(|status| {
+        status.live.phase = Phase::Applying;
+        status.live.workloads[0].state = WorkloadState::Starting;
+    });
+    assert_snapshot!(screen::status(&view));
+}
+
+#[test]
+fn a_device_whose_agent_does_not_run() {
+    let mut view = view();
+    view.status = None;
+    assert_snapshot!(screen::status(&view));
+}
+
+#[test]
+fn a_device_that_waits_for_approval() {
+    assert_snapshot!(screen::waiting(Some("SHA256:0c1d2e3f40516273")));
+}
+
+#[test]
+fn a_difference_is_a_unified_diff() {
+    assert_eq!(diff::file_diff("/etc/a", Some(b"x\n"), b"x\n"), "");
+    assert_snapshot!(diff::file_diff("/etc/a", Some(b"a\nb\n"), b"a\nc\n"));
+    assert_snapshot!(diff::file_diff("/etc/a", None, b"new\n"));
+    assert_snapshot!(diff::file_diff("/etc/a", Some(b"\xff"), b"new\n"));
+}
+
+#[test]
+fn help_says_the_exit_codes() {
+    assert_snapshot!(Cli::command().render_help().to_string());
+}
+
+#[test]
+fn arguments_are_well_formed_and_times_are_read() {
+    Cli::command().debug_assert();
+    assert_eq!(duration("30m"), Ok(Duration::from_secs(1800)));
+    for wrong in ["", "m", "5", "-1s", "0s", "5é", "99999999d"] {
+        assert!(duration(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn an_error_ends_with_what_to_do() {
+    let problem = EnrolError::NotJoined.problem();
+    assert_snapshot!(error_text(&problem));
+}

@@ -1,0 +1,112 @@
+//! `flotta-agent verify`: believes nothing that it can check.
+
+use std::path::Path;
+
+use flotta_bundle::verify::{verify_blob, verify_manifest, verify_offer};
+use flotta_bundle::wire::Offer;
+use flotta_bundle::{Digest, Manifest};
+
+use super::{Answer, CliError, ledger, print};
+use crate::enrol::EnrolError;
+use crate::fetch;
+use crate::identity;
+use crate::ledger::Ledger;
+use crate::pull::chain;
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings) -> Result<Answer, CliError> {
+    let ledger = ledger(settings)?;
+    let joined = identity::joined(&settings.identity()).map_err(EnrolError::from)?;
+    let device = joined.ok_or(EnrolError::NotJoined)?.device;
+    let (Some(memory), Some(accepted)) = (ledger.memory(), ledger.accepted()) else {
+        print("no release was accepted yet: nothing to verify\n")?;
+        return Ok(Answer::Yes);
+    };
+    let offer = Offer {
+        roots: Vec::new(),
+        release: accepted.envelope.clone(),
+        leaf: accepted.leaf.clone(),
+        index: accepted.index,
+        proof: accepted.proof.clone(),
+        manifest: accepted.manifest,
+    };
+    let mut findings = Vec::new();
+    match verify_offer(&offer, &device, memory) {
+        Ok(_) => print(&format!(
+            "release   {} is signed by trust root v{}, and its tree holds this device's leaf\n",
+            accepted.release, memory.trust.version
+        ))?,
+        Err(refusal) => findings.push(refusal.problem().to_string()),
+    }
+    match manifest(&ledger, accepted.manifest) {
+        Ok(manifest) => {
+            let blobs = fetch::needed(accepted.manifest, &manifest);
+            let count = blobs.len();
+            findings.extend(
+                blobs
+                    .into_iter()
+                    .filter_map(|digest| blob(&ledger, digest).err()),
+            );
+            findings.extend(files(&manifest, &settings.root));
+            print(&format!(
+                "checked   {count} blobs, {} files on disk\n",
+                manifest.files.len()
+            ))?;
+        }
+        Err(why) => findings.push(why),
+    }
+    for finding in &findings {
+        print(&format!("broken    {finding}\n"))?;
+    }
+    if findings.is_empty() {
+        print("all of it holds\n")?;
+        return Ok(Answer::Yes);
+    }
+    Ok(Answer::No)
+}
+
+pub(super) fn manifest(ledger: &Ledger, digest: Digest) -> Result<Manifest, String> {
+    let bytes = ledger
+        .blobs()
+        .read(&digest)
+        .map_err(|error| chain(&error))?;
+    verify_manifest(&bytes, digest).map_err(|refusal| refusal.problem().to_string())
+}
+
+fn blob(ledger: &Ledger, digest: Digest) -> Result<(), String> {
+    let bytes = ledger
+        .blobs()
+        .read(&digest)
+        .map_err(|error| chain(&error))?;
+    verify_blob(&bytes, digest).map_err(|refusal| refusal.problem().to_string())
+}
+
+/// Files on disk that are not what the manifest says.
+fn files(manifest: &Manifest, root: &Path) -> Vec<String> {
+    let mut findings = Vec::new();
+    for file in &manifest.files {
+        match on_disk(root, file.path.as_str(), file.size) {
+            Ok(Some(bytes)) if Digest::of(&bytes) == file.digest => {}
+            Ok(Some(_)) => findings.push(format!("{} is not as the manifest says", file.path)),
+            Ok(None) => findings.push(format!("{} is not there", file.path)),
+            Err(error) => findings.push(format!("{}: {error}", file.path)),
+        }
+    }
+    findings
+}
+
+/// The content of a device path; longer than `size` is cut just behind it, so that it differs.
+pub(super) fn on_disk(root: &Path, path: &str, size: u64) -> std::io::Result<Option<Vec<u8>>> {
+    use std::io::Read as _;
+    let path = root.join(path.trim_start_matches('/'));
+    match std::fs::symlink_metadata(&path) {
+        Ok(found) if !found.is_file() => return Err(std::io::Error::other("not a plain file")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(size + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}

@@ -1,0 +1,226 @@
+//! One way from whatever the machine is to what the manifest says: look, get the images, look again, plan, apply, look.
+//! Nothing of it depends on how the last try ended.
+
+mod images;
+mod states;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotta_bundle::code::{self, Problem};
+use flotta_bundle::manifest::Manifest;
+use flotta_bundle::wire::{Phase, WorkloadReport, WorkloadState};
+use jiff::Timestamp;
+
+use crate::apply::{Failures, apply};
+use crate::backend::files::Disk;
+use crate::backend::podman::Socket;
+use crate::backend::systemd::Bus;
+use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
+use crate::ledger::{AppliedState, Ledger, LedgerError};
+use crate::observe::observe;
+use crate::plan::{Plan, Step, plan};
+use crate::pull::chain;
+use crate::settings::Settings;
+
+pub use states::Reasons;
+
+/// The machine that is changed.
+#[derive(Debug)]
+pub struct Machine<S, P, F> {
+    /// systemd.
+    pub systemd: S,
+    /// Podman.
+    pub podman: P,
+    /// Its file system.
+    pub files: F,
+    /// Why units failed, as long as they do.
+    pub reasons: Reasons,
+}
+
+impl Machine<Bus, Socket, Disk> {
+    /// The machine this program runs on.
+    pub async fn open(settings: &Settings) -> Result<Self, BackendError> {
+        Ok(Self {
+            systemd: Bus::open().await?,
+            podman: Socket::new(settings.podman.clone()),
+            files: Disk::new(settings.root.clone()),
+            reasons: Reasons::default(),
+        })
+    }
+}
+
+/// How it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Every workload, sorted by name.
+    pub workloads: Vec<WorkloadReport>,
+    /// What is wrong that is no workload's own affair.
+    pub problems: Vec<Problem>,
+    /// Everything is as the manifest says.
+    pub complete: bool,
+    /// Something failed that a later try may mend.
+    pub retry: bool,
+}
+
+/// Makes the machine what the manifest says. Its blobs must be in the ledger.
+pub async fn converge<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    release: u64,
+    ledger: &mut Ledger,
+    machine: &mut Machine<S, P, F>,
+    now: &dyn Fn() -> Timestamp,
+    progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
+) -> Outcome {
+    let digest = flotta_bundle::Digest::of(&manifest.clone().encode());
+    let is_new = ledger
+        .applied()
+        .is_none_or(|applied| applied.manifest != digest);
+    let first = look_and_plan(manifest, ledger, machine, &Failures::new()).await;
+    let wanted: BTreeSet<String> = first.starts(manifest).map(str::to_owned).collect();
+    let mut reports = states::states(manifest, machine).await;
+    let missing = images::missing(manifest, &wanted, is_new, &machine.podman).await;
+    if !missing.is_empty() {
+        states::mark(&mut reports, missing.workloads(), WorkloadState::Pulling);
+        progress(Phase::Fetching, &reports);
+    }
+    let held = missing.get(&machine.podman).await;
+    let plan = if held.is_empty() {
+        first
+    } else {
+        look_and_plan(manifest, ledger, machine, &held).await
+    };
+    if plan.steps.iter().any(|step| matches!(step, Step::Job(..))) {
+        let starting: BTreeSet<_> = plan.starts(manifest).collect();
+        states::mark(&mut reports, starting.into_iter(), WorkloadState::Starting);
+        progress(Phase::Applying, &reports);
+    }
+    let applied = apply(&plan, manifest, ledger, machine).await;
+    let mut problems = Vec::new();
+    let mut failures = plan.held.clone();
+    match applied {
+        Ok(found) => failures.extend(found),
+        Err(error) => problems.push(ledger_problem(&error)),
+    }
+    let mut workloads = states::states(manifest, machine).await;
+    for (workload, problem) in &failures {
+        if !states::blame(&mut workloads, workload, problem) {
+            problems.push(problem.clone());
+        }
+    }
+    let runs = |report: &WorkloadReport| {
+        report.state == WorkloadState::Running && report.problem.is_none()
+    };
+    let complete = problems.is_empty() && failures.is_empty() && workloads.iter().all(runs);
+    let noted = note(manifest, release, ledger, &plan, &workloads, &problems, now);
+    let kept = if complete && is_new {
+        let state = AppliedState {
+            manifest: digest,
+            release,
+            since: now(),
+        };
+        ledger.own(ledger.owned().clone(), Some(state))
+    } else {
+        Ok(())
+    };
+    problems.extend(
+        [noted, kept]
+            .into_iter()
+            .filter_map(Result::err)
+            .map(|error| ledger_problem(&error)),
+    );
+    let complete = complete && problems.is_empty();
+    Outcome {
+        workloads,
+        problems,
+        complete,
+        retry: !complete,
+    }
+}
+
+/// How the workloads are. Changes nothing.
+pub async fn look<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    _ledger: &Ledger,
+    machine: &mut Machine<S, P, F>,
+) -> Vec<WorkloadReport> {
+    states::states(manifest, machine).await
+}
+
+/// What would be done. Changes nothing.
+pub async fn plan_only<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    ledger: &Ledger,
+    machine: &mut Machine<S, P, F>,
+) -> Plan {
+    look_and_plan(manifest, ledger, machine, &Failures::new()).await
+}
+
+async fn look_and_plan<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    ledger: &Ledger,
+    machine: &mut Machine<S, P, F>,
+    held: &Failures,
+) -> Plan {
+    let owned = ledger.owned();
+    let observed = observe(manifest, owned, &mut machine.systemd, &mut machine.files).await;
+    plan(manifest, &observed, owned, held)
+}
+
+fn ledger_problem(error: &LedgerError) -> Problem {
+    Problem::new(code::LEDGER, chain(error))
+}
+
+/// Tells the server what was done and what failed.
+fn note(
+    manifest: &Manifest,
+    release: u64,
+    ledger: &mut Ledger,
+    plan: &Plan,
+    workloads: &[WorkloadReport],
+    problems: &[Problem],
+    now: &dyn Fn() -> Timestamp,
+) -> Result<(), LedgerError> {
+    let mut done: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for step in &plan.steps {
+        let (verb, name) = match step {
+            Step::Job(Verb::Restart, unit) => ("restarted", unit),
+            Step::Job(_, unit) => ("started", unit),
+            Step::Sweep(workload) => ("removed", workload),
+            _ => continue,
+        };
+        let unit = manifest.units.iter().find(|unit| unit.name == *name);
+        let name = unit.map_or(name.as_str(), |unit| unit.workload.as_str());
+        done.entry(verb).or_default().insert(name);
+    }
+    if !done.is_empty() {
+        let parts = done.iter().map(|(verb, names)| {
+            format!(
+                "{verb} {}",
+                names.iter().copied().collect::<Vec<_>>().join(", ")
+            )
+        });
+        let message = format!(
+            "release {release}: {}",
+            parts.collect::<Vec<_>>().join("; ")
+        );
+        ledger.note(now(), "Applied", message, false)?;
+    }
+    let of_workloads = workloads
+        .iter()
+        .filter_map(|report| Some((report.name.as_str(), report.problem.as_ref()?)));
+    for (name, problem) in of_workloads {
+        ledger.note(
+            now(),
+            "Failed",
+            format!("{name}: {}: {}", problem.code, problem.message),
+            true,
+        )?;
+    }
+    for problem in problems {
+        ledger.note(now(), "Failed", problem.to_string(), true)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! How the workloads are, as systemd sees their units.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flotta_bundle::code::{self, Problem};
+use flotta_bundle::manifest::{Manifest, Wanted};
+use flotta_bundle::wire::{WorkloadReport, WorkloadState};
+
+use super::Machine;
+use crate::backend::{Systemd, UnitState};
+
+/// A unit that was restarted by itself counts as failed until it has stayed up for so long: between two of its ends a
+/// container that exits at once looks as if it ran.
+const STAYS_UP: Duration = Duration::from_secs(10);
+/// Longest line of a journal that is passed on.
+const MAX_LINE: usize = 300;
+
+/// Why units failed, as long as they do: reading a journal costs a process.
+pub type Reasons = BTreeMap<String, ((i32, String), Problem)>;
+
+/// Looks at every unit of the manifest.
+pub(super) async fn states<S: Systemd, P, F>(
+    manifest: &Manifest,
+    machine: &mut Machine<S, P, F>,
+) -> Vec<WorkloadReport> {
+    let mut reports: BTreeMap<&str, WorkloadReport> = BTreeMap::new();
+    let mut again: Option<Duration> = None;
+    for unit in &manifest.units {
+        let (state, problem, found) = match machine.systemd.unit(&unit.name).await {
+            Ok(found) => {
+                let state = state(&found, unit.wanted);
+                if state == WorkloadState::Failed {
+                    if let Some(left) = found.active_for.and_then(|up| STAYS_UP.checked_sub(up)) {
+                        again = Some(again.map_or(left, |before| before.min(left)));
+                    }
+                    let problem = reason(&unit.name, &found, machine).await;
+                    (state, Some(problem), found)
+                } else {
+                    machine.reasons.remove(&unit.name);
+                    (state, None, found)
+                }
+            }
+            Err(error) => {
+                let problem = Problem::new(code::BACKEND, format!("{}: {error}", unit.name));
+                (WorkloadState::Failed, Some(problem), UnitState::default())
+            }
+        };
+        let report = reports
+            .entry(&unit.workload)
+            .or_insert_with(|| WorkloadReport {
+                name: unit.workload.clone(),
+                state: WorkloadState::Running,
+                problem: None,
+                since: None,
+                restarts: 0,
+            });
+        if worse(state) > worse(report.state) {
+            report.state = state;
+        }
+        report.since = report.since.max(found.since);
+        report.restarts += found.restarts;
+        report.problem = report.problem.take().or(problem);
+    }
+    machine.systemd.look_again(again);
+    reports.into_values().collect()
+}
+
+fn state(unit: &UnitState, wanted: Wanted) -> WorkloadState {
+    let flapping = unit.restarts > 0 && unit.active_for.is_some_and(|up| up < STAYS_UP);
+    match unit.active.as_str() {
+        "failed" => WorkloadState::Failed,
+        _ if wanted == Wanted::Loaded => WorkloadState::Running,
+        "active" | "reloading" if flapping => WorkloadState::Failed,
+        "active" | "reloading" => WorkloadState::Running,
+        "activating" if unit.sub.starts_with("auto-restart") || unit.restarts > 0 => {
+            WorkloadState::Failed
+        }
+        "activating" => WorkloadState::Starting,
+        _ if unit.restarts > 0 => WorkloadState::Failed,
+        _ => WorkloadState::Stopped,
+    }
+}
+
+/// Which state of its units a workload has.
+fn worse(state: WorkloadState) -> u8 {
+    match state {
+        WorkloadState::Running => 0,
+        WorkloadState::Starting => 1,
+        WorkloadState::Pulling => 2,
+        WorkloadState::Stopped => 3,
+        WorkloadState::Failed => 4,
+    }
+}
+
+/// Why a unit failed, in its own words where it left any.
+async fn reason<S: Systemd, P, F>(
+    name: &str,
+    unit: &UnitState,
+    machine: &mut Machine<S, P, F>,
+) -> Problem {
+    let key = (unit.exit_status, unit.result.clone());
+    // Between two restarts systemd shows a clean slate: what was found before still holds.
+    if let Some((known, problem)) = machine.reasons.get(name)
+        && (*known == key || unit.is_up() && unit.result == "success")
+    {
+        return problem.clone();
+    }
+    let lines = machine.systemd.journal(name).await;
+    let problem = explain(name, unit, &lines);
+    machine
+        .reasons
+        .insert(name.to_owned(), (key, problem.clone()));
+    problem
+}
+
+pub(super) fn explain(name: &str, unit: &UnitState, lines: &[String]) -> Problem {
+    if let Some(line) = lines
+        .iter()
+        .rev()
+        .find(|line| line.contains("address already in use"))
+    {
+        let message = match port(line) {
+            Some(port) => format!("{name}: port {port} is already in use on the device"),
+            None => format!("{name}: {}", short(line)),
+        };
+        return Problem::new(code::PORT_TAKEN, message);
+    }
+    let how = match (unit.result.as_str(), unit.killed) {
+        ("timeout", _) => "did not start in time".to_owned(),
+        (_, true) => format!("was ended by signal {}", unit.exit_status),
+        _ => format!("exited {}", unit.exit_status),
+    };
+    let message = match lines.iter().rev().find(|line| says_something(line)) {
+        Some(line) => format!("{name} {how}: {}", short(line)),
+        None => format!("{name} {how}"),
+    };
+    Problem::new(code::UNIT_FAILED, message)
+}
+
+/// `… listen tcp4 :8080: bind: address already in use` names the port before `: bind`.
+fn port(line: &str) -> Option<u16> {
+    let before = line.split(": bind: address already in use").next()?;
+    before.rsplit(':').next()?.trim().parse().ok()
+}
+
+/// Whether a line is the workload's own, not systemd's or Podman's talk about it.
+fn says_something(line: &str) -> bool {
+    let id = line.len() == 64 && line.bytes().all(|b| b.is_ascii_hexdigit());
+    let talk = [
+        "Started ",
+        "Starting ",
+        "Stopped ",
+        "Stopping ",
+        "Failed to start ",
+        "container ",
+    ];
+    let about = [
+        ": Main process exited",
+        ": Failed with result",
+        ": Scheduled restart",
+        ": Deactivated",
+        ": Control process",
+        ": Consumed ",
+    ];
+    let event = line.starts_with("20")
+        && [" container ", " image ", " pod ", " volume ", " network "]
+            .iter()
+            .any(|kind| line.contains(kind));
+    !(id || event
+        || line.trim().is_empty()
+        || talk.iter().any(|start| line.starts_with(start))
+        || about.iter().any(|part| line.contains(part)))
+}
+
+/// A line that fits a table: no control characters, not endless.
+fn short(line: &str) -> String {
+    let clean = line
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c });
+    clean.take(MAX_LINE).collect()
+}
+
+/// Sets the state of workloads that something is being done for.
+pub(super) fn mark<'a>(
+    reports: &mut [WorkloadReport],
+    workloads: impl Iterator<Item = &'a str>,
+    state: WorkloadState,
+) {
+    for name in workloads {
+        for report in reports
+            .iter_mut()
+            .filter(|report| report.name == name && report.state != WorkloadState::Running)
+        {
+            report.state = state;
+            report.problem = None;
+        }
+    }
+}
+
+/// Says what is wrong with a workload; false when there is none of that name.
+pub(super) fn blame(reports: &mut [WorkloadReport], workload: &str, problem: &Problem) -> bool {
+    let Some(report) = reports.iter_mut().find(|report| report.name == workload) else {
+        return false;
+    };
+    // What runs of it goes on.
+    if report.state != WorkloadState::Running {
+        report.state = WorkloadState::Failed;
+    }
+    report.problem = Some(problem.clone());
+    true
+}

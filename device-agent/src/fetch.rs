@@ -1,0 +1,122 @@
+//! Gets the blobs of a manifest into the ledger. Nothing on the machine changes; what is there already is not asked for again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotta_bundle::code::{self, Problem};
+use flotta_bundle::verify::{self, Refusal};
+use flotta_bundle::{Digest, Manifest};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::sync::watch;
+
+use crate::ledger::{Blobs, LedgerError};
+use crate::pull::{MAX_MANIFEST, PullError, Session, chain};
+
+/// Blobs on their way at once: enough that a far server's round trips do not add up, few enough for a small memory.
+const AT_ONCE: usize = 8;
+/// Tries that brought no byte before one blob is given up for now.
+const MAX_TRIES: u32 = 3;
+
+/// Why a manifest's blobs are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The server.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// What came is not what was asked for, or not a manifest.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The disk.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The agent ends.
+    #[error("the agent ends")]
+    Ends,
+}
+
+impl FetchError {
+    /// The error with its code, its causes and what to do.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Pull(error) => error.problem(),
+            Self::Refused(refusal) => refusal.problem(),
+            Self::Ledger(error) => Problem::new(code::LEDGER, chain(error)),
+            Self::Ends => Problem::new(code::UNREACHABLE, self.to_string()),
+        }
+    }
+}
+
+/// Gets the manifest and every blob it names. Without a connection it waits for one.
+pub async fn fetch(
+    blobs: &Blobs,
+    sessions: &watch::Receiver<Option<Session>>,
+    wanted: Digest,
+) -> Result<Manifest, FetchError> {
+    get(blobs, sessions, wanted, MAX_MANIFEST).await?;
+    let manifest = verify::verify_manifest(&blobs.read(&wanted)?, wanted)?;
+    let files: BTreeMap<_, _> = manifest.files.iter().map(|f| (f.digest, f.size)).collect();
+    stream::iter(files)
+        .map(|(digest, size)| get(blobs, sessions, digest, size))
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<()>()
+        .await?;
+    Ok(manifest)
+}
+
+/// The blobs that a manifest needs, itself among them.
+pub fn needed(digest: Digest, manifest: &Manifest) -> BTreeSet<Digest> {
+    let files = manifest.files.iter().map(|file| file.digest);
+    files.chain([digest]).collect()
+}
+
+async fn get(
+    blobs: &Blobs,
+    sessions: &watch::Receiver<Option<Session>>,
+    digest: Digest,
+    max: u64,
+) -> Result<(), FetchError> {
+    let mut sessions = sessions.clone();
+    let mut tries = 0;
+    while !blobs.has(&digest) {
+        let session = sessions.wait_for(Option::is_some).await;
+        let Some(session) = session.map_err(|_| FetchError::Ends)?.clone() else {
+            continue;
+        };
+        match download(blobs, &session, digest, max).await {
+            Ok(()) => return Ok(()),
+            // the rest comes over the next connection
+            Err((FetchError::Pull(error), progress)) if error.is_lost() => {
+                tries = if progress { 0 } else { tries + 1 };
+                if tries >= MAX_TRIES {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(crate::backoff::about(std::time::Duration::from_secs(1))).await;
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One try. An error says whether anything came.
+async fn download(
+    blobs: &Blobs,
+    session: &Session,
+    digest: Digest,
+    max: u64,
+) -> Result<(), (FetchError, bool)> {
+    let mut progress = false;
+    let work = async {
+        let mut partial = blobs.partial(&digest)?;
+        let mut download = session.blob(&digest, partial.len(), max).await?;
+        if download.from != partial.len() {
+            partial.restart()?;
+        }
+        while let Some(bytes) = download.next().await? {
+            partial.append(&bytes)?;
+            progress = true;
+        }
+        partial.finish()??;
+        Ok(())
+    };
+    work.await.map_err(|error| (error, progress))
+}

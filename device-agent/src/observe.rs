@@ -1,0 +1,69 @@
+//! The machine as it is, as far as a manifest and what the fleet owns concern it.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::{DevicePath, Manifest};
+
+use crate::backend::{BackendError, Files, Found, Systemd, UnitState};
+use crate::ledger::Owned;
+
+/// The machine as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// What is at the paths of files that are wanted.
+    pub files: BTreeMap<DevicePath, Found>,
+    /// Files that are the fleet's, no longer wanted, and there.
+    pub leaving: Vec<DevicePath>,
+    /// Units that are wanted or the fleet's.
+    pub units: BTreeMap<String, UnitState>,
+    /// What could not be looked at: a path or unit, and why.
+    pub blind: BTreeMap<String, BackendError>,
+}
+
+/// Looks at the machine. Changes nothing.
+pub async fn observe<S: Systemd, F: Files>(
+    manifest: &Manifest,
+    owned: &Owned,
+    systemd: &mut S,
+    files: &mut F,
+) -> Observed {
+    let mut observed = Observed::default();
+    for file in &manifest.files {
+        match files.look(file) {
+            Ok(found) => {
+                observed.files.insert(file.path.clone(), found);
+            }
+            Err(error) => {
+                observed.blind.insert(file.path.to_string(), error);
+            }
+        }
+    }
+    for path in owned
+        .files
+        .keys()
+        .filter(|path| manifest.files.iter().all(|file| file.path != **path))
+    {
+        match files.exists(path) {
+            Ok(true) => observed.leaving.push(path.clone()),
+            Ok(false) => {}
+            Err(error) => {
+                observed.blind.insert(path.to_string(), error);
+            }
+        }
+    }
+    let wanted = manifest.units.iter().map(|unit| &unit.name);
+    for name in wanted.chain(owned.units.keys()) {
+        if observed.units.contains_key(name) {
+            continue;
+        }
+        match systemd.unit(name).await {
+            Ok(state) => {
+                observed.units.insert(name.clone(), state);
+            }
+            Err(error) => {
+                observed.blind.insert(name.clone(), error);
+            }
+        }
+    }
+    observed
+}

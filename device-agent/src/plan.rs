@@ -1,0 +1,430 @@
+//! From what is wanted, what is, and what is the fleet's, to the steps between. Pure and total: it never fails, and once its
+//! steps are done it has none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use flotta_bundle::manifest::{File, FileKind, Unit, Wanted};
+use flotta_bundle::{Code, DevicePath, Digest, Manifest, Problem, code};
+
+use crate::backend::{Found, UnitState, Verb};
+use crate::ledger::{Due, Owned, OwnedUnit};
+use crate::observe::Observed;
+
+/// Where Quadlet's sources are.
+const QUADLET: &str = "/etc/containers/systemd/";
+/// Where the files that workloads mount are, each workload's in a folder of its name.
+const DATA: &str = "/etc/flotta/workloads/";
+
+/// One thing done to the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Remember what will be the fleet's, and which units will have changed: before anything else.
+    Begin,
+    /// Stop a unit that leaves.
+    Stop(String),
+    /// Write a file.
+    Write(File),
+    /// Remove a file that leaves.
+    Remove(DevicePath),
+    /// Have systemd read its files again.
+    Reload,
+    /// Remember that systemd knows the new files.
+    Reloaded,
+    /// Forget that a unit failed.
+    ResetFailed(String),
+    /// Start or restart a unit.
+    Job(Verb, String),
+    /// Remove what a workload that left has left behind.
+    Sweep(String),
+    /// Remember what has been done.
+    Finish,
+}
+
+/// The steps from what is to what is wanted, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// Units that change: what they will run with.
+    pub due: BTreeMap<String, Digest>,
+    /// Workloads that are left as they are, and why.
+    pub held: BTreeMap<String, Problem>,
+}
+
+impl Plan {
+    /// Whether the machine is as wanted.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The workloads whose units are started or restarted.
+    pub fn starts<'a>(&'a self, manifest: &'a Manifest) -> impl Iterator<Item = &'a str> {
+        let starts = |unit: &&Unit| {
+            self.steps
+                .iter()
+                .any(|step| matches!(step, Step::Job(_, name) if *name == unit.name))
+        };
+        manifest
+            .units
+            .iter()
+            .filter(starts)
+            .map(|unit| unit.workload.as_str())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (workload, problem) in &self.held {
+            writeln!(f, "hold     {workload}: {problem}")?;
+        }
+        for step in &self.steps {
+            match step {
+                Step::Stop(unit) => writeln!(f, "stop     {unit}")?,
+                Step::Write(file) => writeln!(f, "write    {}", file.path)?,
+                Step::Remove(path) => writeln!(f, "remove   {path}")?,
+                Step::Job(Verb::Restart, unit) => writeln!(f, "restart  {unit}")?,
+                Step::Job(_, unit) => writeln!(f, "start    {unit}")?,
+                Step::Sweep(workload) => writeln!(f, "sweep    what {workload} left behind")?,
+                // What the agent does for itself.
+                Step::Begin
+                | Step::Reload
+                | Step::Reloaded
+                | Step::ResetFailed(_)
+                | Step::Finish => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The workload a file belongs to; empty for none.
+pub fn workload_of<'a>(path: &'a DevicePath, units: &'a [Unit]) -> &'a str {
+    if let Some((workload, _)) = path
+        .as_str()
+        .strip_prefix(DATA)
+        .and_then(|rest| rest.split_once('/'))
+    {
+        return workload;
+    }
+    let unit = units.iter().find(|unit| unit.restart_on.contains(path));
+    unit.map_or("", |unit| &unit.workload)
+}
+
+/// What a unit runs with: a digest over the files whose change must restart it.
+pub fn inputs(unit: &Unit, files: &[File]) -> Digest {
+    let mut text = String::new();
+    for path in &unit.restart_on {
+        if let Ok(at) = files.binary_search_by(|file| file.path.cmp(path)) {
+            text.push_str(&format!("{path} {}\n", files[at].digest));
+        }
+    }
+    Digest::of(text.as_bytes())
+}
+
+/// Plans. Workloads in `held` are left as they are: what they need is not there.
+pub fn plan(
+    manifest: &Manifest,
+    observed: &Observed,
+    owned: &Owned,
+    held: &BTreeMap<String, Problem>,
+) -> Plan {
+    let mut desk = Desk {
+        manifest,
+        observed,
+        owned,
+        held: held.clone(),
+        changed: BTreeSet::new(),
+        reload: false,
+    };
+    desk.hold_what_is_not_ours();
+    let writes = desk.writes();
+    let removes = desk.removes();
+    let stops = desk.stops();
+    let (jobs, due) = desk.jobs();
+    let gone: BTreeSet<_> = owned
+        .units
+        .values()
+        .map(|unit| unit.workload.as_str())
+        .filter(|name| desk.has_left(name))
+        .collect();
+    let news = desk.is_news(&due);
+    let mut steps = Vec::new();
+    if news {
+        steps.push(Step::Begin);
+    }
+    let failed = |name: &&String| {
+        observed
+            .units
+            .get(*name)
+            .is_some_and(|unit| unit.active == "failed")
+    };
+    let reset: Vec<_> = stops
+        .iter()
+        .chain(jobs.iter().map(|(_, name)| name))
+        .filter(failed)
+        .cloned()
+        .map(Step::ResetFailed)
+        .collect();
+    steps.extend(stops.into_iter().map(Step::Stop));
+    steps.extend(writes.into_iter().map(Step::Write));
+    steps.extend(removes.into_iter().map(Step::Remove));
+    if desk.reload {
+        steps.push(Step::Reload);
+    }
+    if !due.is_empty() {
+        steps.push(Step::Reloaded);
+    }
+    steps.extend(reset);
+    steps.extend(jobs.into_iter().map(|(verb, name)| Step::Job(verb, name)));
+    steps.extend(gone.into_iter().map(|name| Step::Sweep(name.to_owned())));
+    let unsettled = owned
+        .units
+        .values()
+        .any(|unit| unit.due.is_some() && !desk.held.contains_key(&unit.workload));
+    if !steps.is_empty() || unsettled || desk.leftover() {
+        steps.push(Step::Finish);
+    }
+    Plan {
+        steps,
+        due,
+        held: desk.held,
+    }
+}
+
+struct Desk<'a> {
+    manifest: &'a Manifest,
+    observed: &'a Observed,
+    owned: &'a Owned,
+    held: BTreeMap<String, Problem>,
+    /// Files whose content changes.
+    changed: BTreeSet<&'a DevicePath>,
+    reload: bool,
+}
+
+impl<'a> Desk<'a> {
+    fn hold(&mut self, workload: &str, code: Code, message: String) {
+        self.held
+            .entry(workload.to_owned())
+            .or_insert_with(|| Problem::new(code, message));
+    }
+
+    /// What somebody else put on the machine is not touched, and what cannot be seen is not changed.
+    fn hold_what_is_not_ours(&mut self) {
+        let manifest = self.manifest;
+        for file in &manifest.files {
+            let workload = workload_of(&file.path, &manifest.units);
+            let ours = self.owned.files.contains_key(&file.path);
+            match self.observed.files.get(&file.path) {
+                Some(Found::Other) => self.hold(
+                    workload,
+                    code::FILE_FAILED,
+                    format!("{} is not a plain file", file.path),
+                ),
+                Some(Found::File { digest, .. }) if !ours && *digest != file.digest => {
+                    self.hold(
+                        workload,
+                        code::UNIT_TAKEN,
+                        format!("{} is there already, and not from this fleet", file.path),
+                    );
+                }
+                Some(_) => {}
+                None => {
+                    let why = self
+                        .observed
+                        .blind
+                        .get(file.path.as_str())
+                        .map_or_else(String::new, ToString::to_string);
+                    self.hold(workload, code::FILE_FAILED, why);
+                }
+            }
+        }
+        for unit in &manifest.units {
+            match self.observed.units.get(&unit.name) {
+                Some(state) if state.is_loaded() && !self.is_ours(unit, state) => {
+                    let source = if state.source.is_empty() {
+                        &state.fragment
+                    } else {
+                        &state.source
+                    };
+                    self.hold(
+                        &unit.workload,
+                        code::UNIT_TAKEN,
+                        format!("unit {} is there already, from {source}", unit.name),
+                    );
+                }
+                Some(_) => {}
+                None => {
+                    let why = self
+                        .observed
+                        .blind
+                        .get(&unit.name)
+                        .map_or_else(String::new, ToString::to_string);
+                    self.hold(&unit.workload, code::BACKEND, why);
+                }
+            }
+        }
+    }
+
+    /// Whether a unit comes from a file of the fleet's.
+    fn is_ours(&self, unit: &Unit, state: &UnitState) -> bool {
+        let from = |path: &DevicePath| path.as_str() == state.source;
+        self.owned.units.contains_key(&unit.name) || unit.restart_on.iter().any(from)
+    }
+
+    fn is_held(&self, workload: &str) -> bool {
+        self.held.contains_key(workload)
+    }
+
+    fn has_left(&self, workload: &str) -> bool {
+        !self.is_held(workload)
+            && self
+                .manifest
+                .units
+                .iter()
+                .all(|unit| unit.workload != workload)
+    }
+
+    fn writes(&mut self) -> Vec<File> {
+        let manifest = self.manifest;
+        let mut writes = Vec::new();
+        for file in &manifest.files {
+            if self.is_held(workload_of(&file.path, &manifest.units)) {
+                continue;
+            }
+            let same = matches!(self.observed.files.get(&file.path), Some(Found::File { digest, .. }) if *digest == file.digest);
+            let fits = matches!(
+                self.observed.files.get(&file.path),
+                Some(Found::File { fits: true, .. })
+            );
+            if !same {
+                self.changed.insert(&file.path);
+                self.reload |= file.kind == FileKind::Quadlet;
+            }
+            if !same || !fits {
+                writes.push(file.clone());
+            }
+        }
+        writes
+    }
+
+    fn removes(&mut self) -> Vec<DevicePath> {
+        let leaving = self.observed.leaving.iter().filter(|path| {
+            let workload = self.owned.files.get(*path).map_or("", String::as_str);
+            !self.held.contains_key(workload)
+        });
+        let leaving: Vec<_> = leaving.cloned().collect();
+        self.reload |= leaving
+            .iter()
+            .any(|path| path.as_str().starts_with(QUADLET));
+        leaving
+    }
+
+    /// Units that leave and are not at rest.
+    fn stops(&self) -> Vec<String> {
+        let wanted = |name: &String| self.manifest.units.iter().any(|unit| unit.name == *name);
+        let leaving = self
+            .owned
+            .units
+            .iter()
+            .filter(|(name, unit)| !wanted(name) && !self.held.contains_key(&unit.workload));
+        let at_rest = |state: &UnitState| state.active == "inactive" || state.active.is_empty();
+        let up = leaving.filter(|(name, _)| {
+            self.observed
+                .units
+                .get(*name)
+                .is_none_or(|state| !at_rest(state))
+        });
+        up.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Units to start or restart, and those that change.
+    fn jobs(&mut self) -> (Vec<(Verb, String)>, BTreeMap<String, Digest>) {
+        let (mut jobs, mut due) = (Vec::new(), BTreeMap::new());
+        let manifest = self.manifest;
+        let none = UnitState::default();
+        for unit in manifest
+            .units
+            .iter()
+            .filter(|unit| !self.held.contains_key(&unit.workload))
+        {
+            let state = self.observed.units.get(&unit.name).unwrap_or(&none);
+            let inputs = inputs(unit, &manifest.files);
+            self.reload |= !state.is_loaded();
+            let touched = unit
+                .restart_on
+                .iter()
+                .any(|path| self.changed.contains(path));
+            let known = self
+                .owned
+                .units
+                .get(&unit.name)
+                .filter(|known| known.inputs == inputs && !touched);
+            let has_changed = known.is_none_or(|known| !runs_with_its_files(known, state));
+            if has_changed {
+                due.insert(unit.name.clone(), inputs);
+            }
+            let up = state.is_up();
+            let verb = match unit.wanted {
+                // What is started by others is left to them; running with old files it is started again.
+                Wanted::Loaded if has_changed && up => Verb::Restart,
+                Wanted::Loaded => continue,
+                Wanted::Active if has_changed && up => Verb::Restart,
+                Wanted::Active if has_changed => Verb::Start,
+                // A container that is not to be started again after it failed.
+                Wanted::Active if up || (state.active == "failed" && state.restart == "no") => {
+                    continue;
+                }
+                Wanted::Active => Verb::Start,
+            };
+            jobs.push((verb, unit.name.clone()));
+        }
+        (jobs, due)
+    }
+
+    /// Whether something will be the fleet's, or change, that the ledger does not know yet.
+    fn is_news(&self, due: &BTreeMap<String, Digest>) -> bool {
+        let units = &self.manifest.units;
+        let mut files = self
+            .manifest
+            .files
+            .iter()
+            .filter(|file| !self.held.contains_key(workload_of(&file.path, units)));
+        let begun = |(name, inputs): (&String, &Digest)| {
+            self.owned
+                .units
+                .get(name)
+                .is_some_and(|known| known.inputs == *inputs && known.due == Some(Due::Files))
+        };
+        files.any(|file| !self.owned.files.contains_key(&file.path)) || !due.iter().all(begun)
+    }
+
+    /// Whether the ledger names something that is not wanted any more.
+    fn leftover(&self) -> bool {
+        let manifest = self.manifest;
+        let gone = |unit: (&String, &OwnedUnit)| {
+            manifest.units.iter().all(|wanted| wanted.name != *unit.0)
+                && !self.held.contains_key(&unit.1.workload)
+        };
+        let gone_file = |(path, workload): (&DevicePath, &String)| {
+            manifest
+                .files
+                .binary_search_by(|file| file.path.cmp(path))
+                .is_err()
+                && !self.held.contains_key(workload)
+        };
+        self.owned.units.iter().any(gone) || self.owned.files.iter().any(gone_file)
+    }
+}
+
+/// Whether what runs was started with the files that are there.
+fn runs_with_its_files(known: &OwnedUnit, state: &UnitState) -> bool {
+    match &known.due {
+        None => true,
+        Some(Due::Files) => false,
+        Some(Due::Since(invocation)) => state.invocation != *invocation && state.is_up(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! The device's side of the edge API: one HTTP/2 connection over TLS 1.3 carries the held poll, reports and blobs.
+//!
+//! Everything that comes back is bounded, in length and in time, and nothing of it is believed here: offers and blobs are
+//! verified by those who asked for them. Redirects are never followed and encodings never undone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotta_bundle::Problem;
+use http::Uri;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::Timestamp;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::clock::Clock;
+
+mod error;
+pub mod link;
+mod session;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use error::BoxError;
+pub use error::PullError;
+pub(crate) use error::chain;
+pub use session::{Desired, Download, MAX_MANIFEST, Session};
+
+/// How long name, connection, TLS and HTTP/2 may each take to be there.
+const CONNECT: Duration = Duration::from_secs(20);
+/// How often an idle connection is tried: below the 60 s after which the hastiest NAT routers forget one.
+const KEEP_ALIVE: Duration = Duration::from_secs(45);
+
+/// Where the server is and how to know it.
+#[derive(Clone)]
+pub struct Client {
+    host: String,
+    port: u16,
+    /// `HOST:PORT`, as people and HTTP write it.
+    authority: Arc<str>,
+    roots: Arc<RootCertStore>,
+    clock: Clock,
+    tls: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.authority).finish()
+    }
+}
+
+impl Client {
+    /// A client without a certificate: good for asking to join, and nothing else.
+    pub fn anonymous(server: &str, ca: &str, clock: &Clock) -> Result<Self, PullError> {
+        let (host, port) = parse_server(server)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+            let bad = |error: &dyn fmt::Display| {
+                PullError::Settings(format!("the server's authority cannot be read: {error}"))
+            };
+            roots
+                .add(certificate.map_err(|error| bad(&error))?)
+                .map_err(|error| bad(&error))?;
+        }
+        if roots.is_empty() {
+            let why = "it names no authority that vouches for the server";
+            return Err(PullError::Settings(why.to_owned()));
+        }
+        let roots = Arc::new(roots);
+        let tls = tls(&roots, clock, None)?;
+        let authority = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        Ok(Self {
+            host,
+            port,
+            authority: authority.into(),
+            roots,
+            clock: clock.clone(),
+            tls: Arc::new(tls),
+        })
+    }
+
+    /// The same client with the device's certificate.
+    pub fn identified(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, PullError> {
+        let tls = tls(&self.roots, &self.clock, Some((chain, key)))?;
+        Ok(Self {
+            tls: Arc::new(tls),
+            ..self.clone()
+        })
+    }
+
+    /// `HOST:PORT`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Connects.
+    pub async fn connect(&self) -> Result<Session, PullError> {
+        let stream = self.within("TCP", async { Ok(self.dial().await?) }).await?;
+        let secured = self
+            .within("TLS", async {
+                let name = ServerName::try_from(self.host.clone())?;
+                Ok(TlsConnector::from(self.tls.clone())
+                    .connect(name, stream)
+                    .await?)
+            })
+            .await?;
+        if secured.get_ref().1.alpn_protocol() != Some(b"h2") {
+            let why = "it does not speak HTTP/2".to_owned();
+            return Err(PullError::NotFlotta(self.authority.to_string(), why));
+        }
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(CONNECT)
+            .keep_alive_while_idle(true)
+            .max_header_list_size(16 << 10);
+        let shake = async { Ok(http.handshake(TokioIo::new(secured)).await?) };
+        let (sender, connection) = self.within("HTTP/2", shake).await?;
+        let (end, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                end.send_replace(Some(chain(&error)));
+            }
+        });
+        Ok(Session {
+            sender,
+            authority: self.authority.clone(),
+            clock: self.clock.clone(),
+            ended,
+        })
+    }
+
+    /// One step of connecting, in bounded time.
+    async fn within<T>(
+        &self,
+        step: &str,
+        work: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, PullError> {
+        let done = match timeout(CONNECT, work).await {
+            Ok(done) => done,
+            Err(_) => Err(format!("{step}: nothing came in {CONNECT:?}").into()),
+        };
+        done.map_err(|error| PullError::Connect(self.authority.to_string(), error))
+    }
+
+    /// A stream to the server. The one place where a way around (a proxy) would come in.
+    async fn dial(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+fn tls(
+    roots: &Arc<RootCertStore>,
+    clock: &Clock,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<ClientConfig, PullError> {
+    let bad = |error: rustls::Error| PullError::Settings(format!("TLS: {error}"));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(bad)?
+        .with_root_certificates(roots.clone());
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(bad)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// `https://HOST:PORT`, and nothing more.
+fn parse_server(server: &str) -> Result<(String, u16), PullError> {
+    let bad =
+        |why: &str| PullError::Settings(format!("`{server}` is not the URL of a server: {why}"));
+    let uri: Uri = server.parse().map_err(|_| bad("write https://HOST:PORT"))?;
+    if uri.scheme_str() != Some("https") {
+        return Err(bad("it must begin with https://"));
+    }
+    let authority = uri.authority().ok_or_else(|| bad("it has no host"))?;
+    if authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") || uri.query().is_some()
+    {
+        return Err(bad("it may hold a host and a port alone"));
+    }
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    if host.is_empty() || ServerName::try_from(host.clone()).is_err() {
+        return Err(bad("its host is neither a name nor an address"));
+    }
+    Ok((host, authority.port_u16().unwrap_or(443)))
+}
+
+/// How the connection is, for the people in front of the device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct LinkState {
+    /// Since when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_since: Option<Timestamp>,
+    /// When the server said something last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_answer: Option<Timestamp>,
+    /// Why there is none, or what the server refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// Tries since there was one.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When the device's certificate ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<Timestamp>,
+}

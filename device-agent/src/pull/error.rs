@@ -1,0 +1,96 @@
+//! Why the server did not give what was asked for.
+
+use std::error::Error;
+use std::time::Duration;
+
+use flotta_bundle::code::{self, Problem};
+use http::StatusCode;
+
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why the server did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The join file's URL or authority.
+    #[error("{0}")]
+    Settings(String),
+    /// No connection.
+    #[error("no connection to {0}")]
+    Connect(String, #[source] Box<dyn Error + Send + Sync>),
+    /// It was there, and broke.
+    #[error("the connection to {0} broke")]
+    Broken(String, #[source] Box<dyn Error + Send + Sync>),
+    /// No answer.
+    #[error("{0} did not answer in {1:?}")]
+    Silent(String, Duration),
+    /// Something else answers: a portal, a proxy, another server.
+    #[error("what answers at {0} is not a Flotta server: {1}")]
+    NotFlotta(String, String),
+    /// More than was asked for.
+    #[error("{0} sent more than {1} bytes")]
+    TooLong(String, u64),
+    /// The server says no.
+    #[error("{}", .problem.message)]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// Why.
+        problem: Problem,
+        /// When to ask again.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl PullError {
+    /// The error with its code, its causes and what to do.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Refused { problem, .. } => problem.clone(),
+            Self::Settings(_) => Problem::new(code::JOIN_FILE, self.to_string()),
+            _ => Problem::new(code::UNREACHABLE, chain(self)),
+        }
+    }
+
+    /// Whether the connection is of no more use.
+    pub fn is_lost(&self) -> bool {
+        !matches!(self, Self::Refused { .. } | Self::TooLong(..))
+    }
+
+    /// Whether asking again the same way will not help: a person has to do something.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Settings(_) => true,
+            Self::Refused { status, .. } => {
+                status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => false,
+        }
+    }
+
+    /// When the server wants to be asked again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether the server's TLS turned the device's certificate away. HTTP/2 keeps no more of such an error than its text.
+    pub(super) fn is_certificate_refused(&self) -> bool {
+        chain(self).contains("received fatal alert")
+    }
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

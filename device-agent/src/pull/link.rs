@@ -1,0 +1,229 @@
+//! Keeps the connection: polls, renews the certificate, and comes back after whatever ended it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use flotta_bundle::wire::{Enrolment, Offer};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::{Client, LinkState, PullError, Session};
+use crate::backoff::{Backoff, about};
+use crate::clock::Clock;
+use crate::enrol;
+use crate::hardware;
+use crate::identity::{Certificate, Identity, IdentityError, Joined};
+
+/// Longest wait between two tries to connect. A fleet of 100,000 devices that all wait as long as this is 300 a second.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+/// Longest sleep until the certificate is looked at again: a machine that was suspended wakes with another time.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// Where the link's news go.
+#[derive(Debug)]
+pub struct Ends {
+    /// Offers, not verified.
+    pub offers: mpsc::Sender<Offer>,
+    /// The connection, while there is one.
+    pub sessions: watch::Sender<Option<Session>>,
+    /// How it is.
+    pub state: watch::Sender<LinkState>,
+    /// Version of the trust root in force.
+    pub root: watch::Receiver<u32>,
+}
+
+/// Why the link is not up.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Enrol(#[from] enrol::EnrolError),
+    /// Not an error: the certificate is new, and the connection has the old one.
+    #[error("the certificate was renewed")]
+    Renewed,
+    /// Nobody wants offers any more: the agent ends.
+    #[error("the agent ends")]
+    Ends,
+}
+
+/// Keeps the connection of a joined device.
+#[derive(Debug)]
+pub struct Link {
+    joined: Joined,
+    identity: Identity,
+    anonymous: Client,
+    certificate: Certificate,
+    clock: Clock,
+    ends: Ends,
+    tag: Option<String>,
+    renewal: Backoff,
+}
+
+impl Link {
+    /// A link by the identity that the device joined with.
+    pub fn new(
+        joined: Joined,
+        identity: Identity,
+        clock: &Clock,
+        ends: Ends,
+    ) -> Result<Self, enrol::EnrolError> {
+        let anonymous = Client::anonymous(&joined.server, &identity.ca()?, clock)?;
+        let certificate = identity.certificate()?;
+        ends.state.send_modify(|state| {
+            state.certificate_until = Some(certificate.not_after);
+        });
+        Ok(Self {
+            joined,
+            identity,
+            anonymous,
+            certificate,
+            clock: clock.clone(),
+            ends,
+            tag: None,
+            renewal: Backoff::new(Duration::from_secs(60), LOOK),
+        })
+    }
+
+    /// Runs until the agent ends.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), MAX_WAIT);
+        loop {
+            let Err(error) = self.connected(&mut backoff).await;
+            self.ends.sessions.send_replace(None);
+            let problem = match &error {
+                LinkError::Renewed => continue,
+                LinkError::Ends => return,
+                LinkError::Pull(error) => error.problem(),
+                LinkError::Identity(error) => error.problem(),
+                LinkError::Enrol(error) => error.problem(),
+            };
+            let retry_after = match &error {
+                LinkError::Pull(error) => error.retry_after(),
+                _ => None,
+            };
+            let delay = backoff.next_delay().max(retry_after.unwrap_or_default());
+            tracing::info!(%problem, ?delay, attempts = backoff.attempts(), "no connection");
+            self.ends.state.send_modify(|state| {
+                state.connected_since = None;
+                state.attempts = backoff.attempts();
+                state.problem = Some(problem);
+            });
+            if let LinkError::Pull(error) = &error
+                && error.is_certificate_refused()
+                && let Err(error) = self.join_again().await
+            {
+                tracing::info!(error = super::chain(&error), "no new certificate");
+            }
+            sleep(delay).await;
+        }
+    }
+
+    /// Connects and polls for as long as that works.
+    async fn connected(&mut self, backoff: &mut Backoff) -> Result<Infallible, LinkError> {
+        if self.clock.now() >= self.certificate.not_after {
+            self.join_again().await?;
+        }
+        let client = self
+            .anonymous
+            .identified(self.certificate.chain.clone(), self.identity.private_key())?;
+        let session = client.connect().await?;
+        let mut refusals = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
+        let mut renew_at = self.certificate.renew_at();
+        let mut said = false;
+        loop {
+            let root = *self.ends.root.borrow_and_update();
+            let renewal = self.clock.until(renew_at).min(LOOK);
+            let answer = tokio::select! {
+                answer = session.desired(root, self.tag.as_deref()) => answer,
+                why = session.ended() => {
+                    return Err(PullError::Broken(client.authority().to_owned(), why.into()).into());
+                }
+                () = sleep(renewal) => {
+                    if self.clock.now() < renew_at {
+                        continue;
+                    }
+                    match self.renew(&session).await {
+                        Ok(()) => return Err(LinkError::Renewed),
+                        Err(error) => tracing::warn!(error = super::chain(&error), "certificate not renewed"),
+                    }
+                    let delay = self.renewal.next_delay();
+                    renew_at = self.clock.now().checked_add(delay).unwrap_or(renew_at);
+                    continue;
+                }
+                () = self.ends.offers.closed() => return Err(LinkError::Ends),
+            };
+            // whatever it says, a server that was verified has answered this device
+            if !said && !matches!(&answer, Err(error) if error.is_lost()) {
+                said = true;
+                self.ends.sessions.send_replace(Some(session.clone()));
+            }
+            match answer {
+                Ok(desired) => {
+                    backoff.reset();
+                    refusals.reset();
+                    self.answered(None);
+                    if let Some(desired) = desired {
+                        self.tag = desired.tag;
+                        let sent = self.ends.offers.send(desired.offer).await;
+                        sent.map_err(|_| LinkError::Ends)?;
+                        if self.tag.is_none() {
+                            // a server without tags is not asked in a busy loop
+                            sleep(about(Duration::from_secs(30))).await;
+                        }
+                    }
+                }
+                Err(error) if error.is_lost() => return Err(error.into()),
+                Err(error) => {
+                    let delay = about(error.retry_after().unwrap_or_else(|| refusals.next_delay()));
+                    tracing::info!(error = %error, ?delay, "the server refuses");
+                    self.answered(Some(&error));
+                    sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    fn answered(&self, error: Option<&PullError>) {
+        let now = self.clock.now();
+        self.ends.state.send_modify(|state| {
+            state.connected_since.get_or_insert(now);
+            state.last_answer = Some(now);
+            state.problem = error.map(PullError::problem);
+            state.attempts = 0;
+        });
+    }
+
+    /// A new certificate by the one in force.
+    async fn renew(&mut self, session: &Session) -> Result<(), LinkError> {
+        let csr = self.identity.csr(&self.joined.device)?;
+        let pem = session.renew(csr).await?.certificate;
+        self.keep(&pem)?;
+        Ok(())
+    }
+
+    /// A new certificate by the key alone: the one in force has expired, or the server does not take it.
+    async fn join_again(&mut self) -> Result<(), LinkError> {
+        let machine = hardware::read("/".as_ref());
+        let request = enrol::request(&self.identity, &self.joined.device, None, machine)?;
+        match self.anonymous.connect().await?.enrol(&request).await? {
+            Enrolment::Approved { certificate, .. } => self.keep(&certificate),
+            Enrolment::Pending { device } => Err(enrol::EnrolError::Pending(device).into()),
+            Enrolment::Denied { reason } => Err(enrol::EnrolError::Denied(reason).into()),
+        }
+    }
+
+    fn keep(&mut self, pem: &str) -> Result<(), LinkError> {
+        let Joined { fleet, device, .. } = &self.joined;
+        self.certificate = self.identity.keep_certificate(pem, fleet, device)?;
+        self.renewal.reset();
+        let until = self.certificate.not_after;
+        tracing::info!(%until, "new certificate");
+        self.ends
+            .state
+            .send_modify(|state| state.certificate_until = Some(until));
+        Ok(())
+    }
+}

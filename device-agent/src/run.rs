@@ -1,0 +1,164 @@
+//! The agent at work. One thread, nothing that ticks: it sleeps until an offer, a unit, a due retry or a signal wakes it.
+//!
+//! What is durable is in the ledger before anything is touched, so work can be dropped at any point: by a newer manifest, by
+//! SIGTERM, by a power cut. They are all the same, and the same next `converge` mends them.
+
+use std::path::Path;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::converge::Machine;
+use crate::durable;
+use crate::enrol::{self, EnrolError};
+use crate::hardware;
+use crate::identity::{self, Identity};
+use crate::ledger::Ledger;
+use crate::machine::State;
+use crate::pull::LinkState;
+use crate::pull::link::{Ends, Link};
+use crate::report::{Live, Reporter};
+use crate::settings::{self, Settings};
+use crate::status;
+
+mod agent;
+
+use agent::{Agent, RETRY};
+
+/// Runs the agent until SIGTERM or SIGINT.
+pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error| EnrolError::Io(path, error)
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM".as_ref()))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT".as_ref()))?;
+    let hold = settings.hold().map_err(io(&settings.state))?;
+    let _hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
+    settings::make_private(&settings.runtime).map_err(io(&settings.runtime))?;
+    let clock = Clock::load(&settings.clock());
+    let done = tokio::select! {
+        done = work(settings, &clock) => done,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    if let Err(error) = durable::remove(&settings.status()) {
+        tracing::warn!(%error, "state file not removed");
+    }
+    if let Err(error) = clock.save(&settings.clock()) {
+        tracing::warn!(%error, "clock not saved");
+    }
+    done
+}
+
+async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
+    let mut ledger = Ledger::open(&settings.state)?;
+    if let Some(accepted) = ledger.accepted() {
+        clock.learn(accepted.issued);
+    }
+    notify("ready");
+    let watchdog = tokio::spawn(watchdog());
+    let joined = if let Some(joined) = identity::joined(&settings.identity())? {
+        joined
+    } else {
+        notify("has not joined yet");
+        enrol::join_at_boot(settings, clock, &mut ledger).await?
+    };
+    let state = State::Unjoined.joined().unwrap_or(State::Idle);
+
+    let (offers, offered) = mpsc::channel(1);
+    let (sessions, session) = watch::channel(None);
+    let (link, link_state) = watch::channel(LinkState::default());
+    let (live, live_state) = watch::channel(Live::default());
+    let (acknowledged, acknowledgements) = watch::channel(0);
+    let version = ledger.memory().map_or(0, |memory| memory.trust.version);
+    let (root, root_version) = watch::channel(version);
+    let ends = Ends {
+        offers,
+        sessions,
+        state: link.clone(),
+        root: root_version,
+    };
+    let linked = Identity::open(&settings.identity())
+        .map_err(EnrolError::from)
+        .and_then(|identity| Link::new(joined.clone(), identity, clock, ends));
+    let mut tasks = vec![watchdog];
+    match linked {
+        Ok(link) => tasks.push(tokio::spawn(link.run())),
+        // what is in the ledger is kept up all the same
+        Err(error) => link.send_modify(|state| state.problem = Some(error.problem())),
+    }
+    let keep = status::keep(
+        settings.status(),
+        joined.clone(),
+        live_state.clone(),
+        link_state,
+        clock.clone(),
+    );
+    tasks.push(tokio::spawn(keep));
+    let reporter = Reporter {
+        live: live_state,
+        sessions: session.clone(),
+        link,
+        acknowledged,
+        hardware: hardware::read(&settings.root),
+        boot: hardware::boot_id(&settings.root),
+        clock: clock.clone(),
+    };
+    tasks.push(tokio::spawn(reporter.run()));
+    let hands = Machine::open(settings).await.map_err(|error| {
+        EnrolError::Io(
+            "/run/dbus/system_bus_socket".into(),
+            std::io::Error::other(error),
+        )
+    })?;
+    let agent = Agent {
+        device: joined.device,
+        ledger,
+        hands,
+        clock: clock.clone(),
+        state,
+        offers: offered,
+        sessions: session,
+        acknowledgements,
+        root,
+        live,
+        backoff: Backoff::new(RETRY.0, RETRY.1),
+        retry_at: None,
+        last_trouble: None,
+        refused: None,
+        problems: Vec::new(),
+        workloads: Vec::new(),
+        heartbeat_seconds: Live::default().heartbeat_seconds,
+        held: None,
+        clock_file: Some(settings.clock()),
+    };
+    let Err(error) = agent.run().await;
+    for task in tasks {
+        task.abort();
+    }
+    Err(EnrolError::Io(
+        settings.state.clone(),
+        std::io::Error::other(error),
+    ))
+}
+
+fn notify(status: &str) {
+    let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Tells systemd that this thread still turns: it shares it with all else.
+async fn watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    loop {
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        sleep(limit / 3).await;
+    }
+}

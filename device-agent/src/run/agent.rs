@@ -1,0 +1,411 @@
+//! The loop that owns the ledger and changes the machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flotta_bundle::code::{self, Problem};
+use flotta_bundle::verify::{self, Accepted, Memory};
+use flotta_bundle::wire::{Applied, Offer, Phase, WorkloadReport, WorkloadState};
+use flotta_bundle::{DeviceName, Digest, Manifest};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::backend::{Files, Podman, Systemd};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::converge::{self, Machine, Outcome};
+use crate::fetch::{self, FetchError};
+use crate::ledger::{Ledger, LedgerError};
+use crate::machine::{NoEdge, State};
+use crate::pull::{Session, chain};
+use crate::report::Live;
+
+#[cfg(test)]
+mod tests;
+
+/// Shortest and longest bound of the wait before failed work is tried again.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(600));
+/// After this long without trouble the next trouble is a new one.
+const CALM: Duration = Duration::from_secs(900);
+/// Offers that may come while work goes on and do not end it: refused ones, or newer releases of the same manifest.
+const MAX_LATER: usize = 4;
+/// Longest sleep: a suspended machine wakes with another time, and the clock's floor is saved.
+const LOOK: Duration = Duration::from_secs(6 * 3600);
+
+/// What the loop needs of a machine.
+pub(super) trait Hands {
+    /// Makes the machine as the manifest says. May be dropped at any point.
+    async fn converge(
+        &mut self,
+        manifest: &Manifest,
+        release: u64,
+        ledger: &mut Ledger,
+        now: &dyn Fn() -> Timestamp,
+        progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
+    ) -> Outcome;
+
+    /// How the workloads are; changes nothing.
+    async fn look(&mut self, manifest: &Manifest, ledger: &Ledger) -> Vec<WorkloadReport>;
+
+    /// Waits until a unit may have changed.
+    async fn changed(&mut self);
+}
+
+impl<S: Systemd, P: Podman, F: Files> Hands for Machine<S, P, F> {
+    async fn converge(
+        &mut self,
+        manifest: &Manifest,
+        release: u64,
+        ledger: &mut Ledger,
+        now: &dyn Fn() -> Timestamp,
+        progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
+    ) -> Outcome {
+        converge::converge(manifest, release, ledger, self, now, progress).await
+    }
+
+    async fn look(&mut self, manifest: &Manifest, ledger: &Ledger) -> Vec<WorkloadReport> {
+        converge::look(manifest, ledger, self).await
+    }
+
+    async fn changed(&mut self) {
+        self.systemd.changed().await;
+    }
+}
+
+/// Never.
+#[derive(Debug)]
+pub(super) enum Never {}
+
+/// The one who changes the machine and owns the ledger.
+pub(super) struct Agent<H> {
+    pub(super) device: DeviceName,
+    pub(super) ledger: Ledger,
+    pub(super) hands: H,
+    pub(super) clock: Clock,
+    pub(super) state: State,
+    pub(super) offers: mpsc::Receiver<Offer>,
+    pub(super) sessions: watch::Receiver<Option<Session>>,
+    pub(super) acknowledgements: watch::Receiver<u64>,
+    pub(super) root: watch::Sender<u32>,
+    pub(super) live: watch::Sender<Live>,
+    pub(super) backoff: Backoff,
+    /// When `Waiting` ends.
+    pub(super) retry_at: Option<Instant>,
+    pub(super) last_trouble: Option<Instant>,
+    /// Why the newest offer was refused, until one is accepted.
+    pub(super) refused: Option<Problem>,
+    /// What failed in the last work.
+    pub(super) problems: Vec<Problem>,
+    pub(super) workloads: Vec<WorkloadReport>,
+    pub(super) heartbeat_seconds: u32,
+    /// An offer that the ledger could not take: the server does not send it again by itself.
+    pub(super) held: Option<Offer>,
+    pub(super) clock_file: Option<PathBuf>,
+}
+
+/// How work ended.
+enum Ended {
+    /// It went through.
+    Whole(Outcome, Vec<Digest>),
+    /// Blobs are missing.
+    Unfetched(FetchError),
+    /// An offer of another manifest came in between.
+    Overtaken,
+}
+
+impl<H: Hands> Agent<H> {
+    /// Runs for as long as it is polled.
+    pub(super) async fn run(mut self) -> Result<Never, NoEdge> {
+        if self.ledger.accepted().is_some() {
+            self.state = self.state.begin()?;
+        }
+        self.publish();
+        loop {
+            match self.state {
+                State::Fetching | State::Applying => self.work().await?,
+                _ => self.rest().await?,
+            }
+            self.publish();
+        }
+    }
+
+    /// Waits for something to do.
+    async fn rest(&mut self) -> Result<(), NoEdge> {
+        let expires = self
+            .ledger
+            .accepted()
+            .map(|accepted| self.clock.until(accepted.expires));
+        let look = expires
+            .filter(|left| !left.is_zero())
+            .unwrap_or(LOOK)
+            .min(LOOK);
+        let retry_at = self.retry_at;
+        tokio::select! {
+            Some(offer) = self.offers.recv() => {
+                if self.take(offer) {
+                    self.state = self.state.begin()?;
+                }
+            }
+            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
+                self.retry_at = None;
+                self.state = self.state.begin()?;
+            }
+            () = self.hands.changed() => self.look().await?,
+            Ok(()) = self.acknowledgements.changed() => {
+                let up_to = *self.acknowledgements.borrow_and_update();
+                let done = self.ledger.acknowledge(up_to);
+                self.durably(done);
+            }
+            () = sleep(look) => {
+                if let Some(path) = &self.clock_file && let Err(error) = self.clock.save(path) {
+                    tracing::warn!(%error, "clock not saved");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches and applies what the ledger says, unless a newer manifest comes in between.
+    async fn work(&mut self) -> Result<(), NoEdge> {
+        if let Some(offer) = self.held.take() {
+            self.take(offer);
+        }
+        let (Some(wanted), Some(memory)) = (
+            self.ledger
+                .accepted()
+                .map(|accepted| (accepted.release, accepted.manifest)),
+            self.ledger.memory().cloned(),
+        ) else {
+            self.state = self.state.fetched()?.done()?;
+            return Ok(());
+        };
+        self.retry_at = None;
+        let (release, digest) = wanted;
+        let mut later = Vec::new();
+        let ended = {
+            let Self {
+                ledger,
+                hands,
+                sessions,
+                state,
+                live,
+                clock,
+                heartbeat_seconds,
+                offers,
+                device,
+                ..
+            } = self;
+            live.send_modify(|live| live.phase = state.phase());
+            let work = async {
+                let manifest = match fetch::fetch(ledger.blobs(), sessions, digest).await {
+                    Ok(manifest) => manifest,
+                    Err(error) => return Ok(Ended::Unfetched(error)),
+                };
+                *state = state.fetched()?;
+                *heartbeat_seconds = manifest.settings.heartbeat_seconds;
+                let mut progress = |phase, workloads: &[WorkloadReport]| {
+                    live.send_modify(|live| {
+                        live.phase = phase;
+                        live.workloads = workloads.to_vec();
+                    });
+                };
+                let now = || clock.now();
+                let outcome = hands
+                    .converge(&manifest, release, ledger, &now, &mut progress)
+                    .await;
+                let needed = fetch::needed(digest, &manifest).into_iter().collect();
+                Ok(Ended::Whole(outcome, needed))
+            };
+            tokio::pin!(work);
+            loop {
+                tokio::select! {
+                    ended = &mut work => break ended?,
+                    Some(offer) = offers.recv(), if later.len() < MAX_LATER => {
+                        let verified = verify::verify_offer(&offer, device, &memory);
+                        // accepted, or noted as refused, when the ledger is free again
+                        later.push(offer);
+                        if verified.is_ok_and(|accepted| accepted.manifest != digest) {
+                            break Ended::Overtaken;
+                        }
+                    }
+                }
+            }
+        };
+        let overtaken = matches!(ended, Ended::Overtaken);
+        self.end(ended)?;
+        let mut more = overtaken;
+        for offer in later {
+            more |= self.take(offer);
+        }
+        if more {
+            self.state = self.state.begin()?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, ended: Ended) -> Result<(), NoEdge> {
+        match ended {
+            Ended::Overtaken => {}
+            Ended::Unfetched(error) => {
+                let problem = error.problem();
+                if matches!(error, FetchError::Refused(_)) {
+                    self.note("Refused", &problem);
+                }
+                self.problems = vec![problem];
+                self.wait()?;
+            }
+            Ended::Whole(outcome, needed) => {
+                self.workloads = outcome.workloads;
+                self.problems = outcome.problems;
+                if outcome.complete {
+                    let done = self.ledger.blobs().collect(&needed.into_iter().collect());
+                    self.durably(done);
+                }
+                if outcome.retry || self.held.is_some() {
+                    self.wait()?;
+                } else {
+                    self.state = self.state.done()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A unit changed: says so, and mends what does not run.
+    async fn look(&mut self) -> Result<(), NoEdge> {
+        let Some(digest) = self.ledger.accepted().map(|accepted| accepted.manifest) else {
+            return Ok(());
+        };
+        let bytes = self.ledger.blobs().read(&digest);
+        let Some(manifest) = bytes
+            .ok()
+            .and_then(|bytes| verify::verify_manifest(&bytes, digest).ok())
+        else {
+            return Ok(());
+        };
+        self.workloads = self.hands.look(&manifest, &self.ledger).await;
+        let down =
+            |w: &WorkloadReport| matches!(w.state, WorkloadState::Failed | WorkloadState::Stopped);
+        if self.state == State::Idle && self.workloads.iter().any(down) {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), NoEdge> {
+        let now = Instant::now();
+        if self
+            .last_trouble
+            .is_some_and(|last| now.duration_since(last) > CALM)
+        {
+            self.backoff.reset();
+        }
+        self.last_trouble = Some(now);
+        self.retry_at = Some(now + self.backoff.next_delay());
+        self.state = self.state.wait()?;
+        Ok(())
+    }
+
+    /// Takes an offer: verified, then durable. True when there is something to do.
+    fn take(&mut self, offer: Offer) -> bool {
+        let Some(memory) = self.ledger.memory() else {
+            return false;
+        };
+        let accepted = match verify::verify_offer(&offer, &self.device, memory) {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                let problem = refusal.problem();
+                tracing::warn!(%problem, "offer refused");
+                self.note("Refused", &problem);
+                self.refused = Some(problem);
+                return false;
+            }
+        };
+        self.refused = None;
+        self.clock.learn(accepted.release.issued);
+        if self.is_known(&offer, &accepted, memory) {
+            return false;
+        }
+        match self.ledger.accept(&offer, &accepted) {
+            Ok(()) => {
+                let (release, manifest) = (accepted.release.sequence, accepted.manifest);
+                tracing::info!(release, %manifest, "accepted");
+                self.root.send_replace(accepted.memory.trust.version);
+                self.backoff.reset();
+                true
+            }
+            Err(error) => {
+                self.held = Some(offer);
+                self.retry_at = Some(Instant::now() + self.backoff.next_delay());
+                self.durably(Err(error));
+                false
+            }
+        }
+    }
+
+    fn is_known(&self, offer: &Offer, accepted: &Accepted, memory: &Memory) -> bool {
+        accepted.memory == *memory
+            && self.ledger.accepted().is_some_and(|known| {
+                known.release == accepted.release.sequence
+                    && known.manifest == accepted.manifest
+                    && known.leaf == offer.leaf
+            })
+    }
+
+    fn note(&mut self, reason: &str, problem: &Problem) {
+        let done = self
+            .ledger
+            .note(self.clock.now(), reason, problem.to_string(), true);
+        self.durably(done);
+    }
+
+    /// The ledger failing is shown, and what runs goes on.
+    fn durably(&mut self, done: Result<(), LedgerError>) {
+        if let Err(error) = done {
+            let problem = Problem::new(code::LEDGER, chain(&error));
+            tracing::error!(%problem, "ledger");
+            if !self.problems.contains(&problem) {
+                self.problems.insert(0, problem);
+            }
+        }
+    }
+
+    /// Says how the device is.
+    fn publish(&self) {
+        let accepted = self.ledger.accepted();
+        let expired = accepted
+            .filter(|a| a.expires <= self.clock.now())
+            .map(|accepted| {
+                let what = format!(
+                    "release {} expired at {:.0}",
+                    accepted.release, accepted.expires
+                );
+                Problem::new(code::TRUST_EXPIRED, what)
+            });
+        let live = Live {
+            release: accepted.map(|accepted| accepted.release),
+            wanted: accepted.map(|accepted| accepted.manifest),
+            applied: self.ledger.applied().map(|applied| Applied {
+                manifest: applied.manifest,
+                release: applied.release,
+            }),
+            phase: self.state.phase(),
+            problems: self
+                .refused
+                .iter()
+                .chain(&self.problems)
+                .cloned()
+                .chain(expired)
+                .collect(),
+            workloads: self.workloads.clone(),
+            events: self.ledger.unacknowledged().to_vec(),
+            heartbeat_seconds: self.heartbeat_seconds,
+        };
+        self.live.send_if_modified(|old| {
+            let changed = *old != live;
+            *old = live;
+            changed
+        });
+    }
+}

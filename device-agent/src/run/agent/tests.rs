@@ -1,0 +1,338 @@
+//! The loop with a real ledger and hands that do as told. Nothing here waits in real time.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use flotta_bundle::Leaf;
+use flotta_bundle::crypto::SigningKey;
+use flotta_bundle::envelope::Envelope;
+use flotta_bundle::manifest::{self, Settings};
+use flotta_bundle::release::{self, Release, Revision};
+use flotta_bundle::root::{self, Role, TrustRoot};
+use flotta_bundle::tree::Tree;
+use jiff::SignedDuration;
+use tempfile::TempDir;
+
+use super::*;
+
+/// What one `converge` comes to.
+enum Will {
+    Work,
+    Fail,
+    Hang,
+}
+
+/// Hands that note what they were asked, and do as told; without orders they work.
+#[derive(Clone, Default)]
+struct FakeHands {
+    orders: Rc<RefCell<VecDeque<Will>>>,
+    asked: Rc<RefCell<Vec<(u64, u32)>>>,
+}
+
+impl Hands for FakeHands {
+    async fn converge(
+        &mut self,
+        manifest: &Manifest,
+        release: u64,
+        _: &mut Ledger,
+        _: &dyn Fn() -> Timestamp,
+        progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
+    ) -> Outcome {
+        let seconds = manifest.settings.heartbeat_seconds;
+        self.asked.borrow_mut().push((release, seconds));
+        progress(Phase::Applying, &[]);
+        let will = self.orders.borrow_mut().pop_front().unwrap_or(Will::Work);
+        if matches!(will, Will::Hang) {
+            std::future::pending::<()>().await;
+        }
+        let failed = matches!(will, Will::Fail);
+        let problem = Problem::new(code::IMAGE_PULL, "web: no such image");
+        Outcome {
+            workloads: Vec::new(),
+            problems: failed.then_some(problem).into_iter().collect(),
+            complete: !failed,
+            retry: failed,
+        }
+    }
+
+    async fn look(&mut self, _: &Manifest, _: &Ledger) -> Vec<WorkloadReport> {
+        Vec::new()
+    }
+
+    async fn changed(&mut self) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A fleet of one device, and what its loop is wired to.
+struct Bench {
+    key: SigningKey,
+    device: DeviceName,
+    trust: TrustRoot,
+    state: TempDir,
+    hands: FakeHands,
+}
+
+/// The other ends of an agent's wires.
+struct Wires {
+    offers: mpsc::Sender<Offer>,
+    live: watch::Receiver<Live>,
+    acknowledged: watch::Sender<u64>,
+    _sessions: watch::Sender<Option<Session>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (key, _) = SigningKey::generate().expect("a key");
+        let trust = TrustRoot {
+            schema: root::SCHEMA,
+            fleet: "shops".parse().expect("a fleet"),
+            version: 1,
+            root: Role::any_of([key.public()]),
+            release: Role::any_of([key.public()]),
+        };
+        Self {
+            key,
+            device: "shop-17".parse().expect("a name"),
+            trust,
+            state: tempfile::tempdir().expect("a folder"),
+            hands: FakeHands::default(),
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        let mut ledger = Ledger::open(self.state.path()).expect("a ledger");
+        if ledger.memory().is_none() {
+            let trust = self.trust.clone();
+            let begun = ledger.begin(Memory {
+                trust,
+                highest: None,
+            });
+            begun.expect("begun");
+        }
+        ledger
+    }
+
+    /// A release whose manifest is told apart by its heartbeat; the manifest is in the ledger already.
+    fn offer(&self, ledger: &Ledger, sequence: u64, heartbeat_seconds: u32) -> Offer {
+        let manifest = Manifest {
+            schema: manifest::SCHEMA,
+            files: Vec::new(),
+            units: Vec::new(),
+            images: Vec::new(),
+            settings: Settings { heartbeat_seconds },
+        };
+        let bytes = manifest.encode();
+        let manifest = Digest::of(&bytes);
+        if !ledger.blobs().has(&manifest) {
+            let mut partial = ledger.blobs().partial(&manifest).expect("a file");
+            partial.append(&bytes).expect("written");
+            partial.finish().expect("kept").expect("as it should be");
+        }
+        let leaf = Leaf::following(self.device.clone(), manifest, None).encode();
+        let tree = Tree::new([leaf.clone()]);
+        let now = Timestamp::now();
+        let release = Release {
+            schema: release::SCHEMA,
+            fleet: self.trust.fleet.clone(),
+            sequence,
+            revision: Revision {
+                source: "directory".to_owned(),
+                commit: "4f2c91a".to_owned(),
+                subject: String::new(),
+                inventory: None,
+            },
+            issued: now,
+            expires: now + SignedDuration::from_hours(24),
+            tree: tree.head(),
+        };
+        Offer {
+            roots: Vec::new(),
+            release: Envelope::sign(release::PAYLOAD_TYPE, &release.encode(), &[&self.key]),
+            leaf: String::from_utf8(leaf).expect("JSON"),
+            index: 0,
+            proof: tree.prove(0).expect("a proof"),
+            manifest,
+        }
+    }
+
+    fn agent(&self, ledger: Ledger) -> (Agent<FakeHands>, Wires) {
+        let (offers, offered) = mpsc::channel(1);
+        let (sessions, session) = watch::channel(None);
+        let (live, shown) = watch::channel(Live::default());
+        let (acknowledged, acknowledgements) = watch::channel(0);
+        let agent = Agent {
+            device: self.device.clone(),
+            ledger,
+            hands: self.hands.clone(),
+            clock: Clock::new(Timestamp::UNIX_EPOCH),
+            state: State::Idle,
+            offers: offered,
+            sessions: session,
+            acknowledgements,
+            root: watch::channel(1).0,
+            live,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            retry_at: None,
+            last_trouble: None,
+            refused: None,
+            problems: Vec::new(),
+            workloads: Vec::new(),
+            heartbeat_seconds: 60,
+            held: None,
+            clock_file: None,
+        };
+        let wires = Wires {
+            offers,
+            live: shown,
+            acknowledged,
+            _sessions: sessions,
+        };
+        (agent, wires)
+    }
+
+    fn asked(&self) -> Vec<(u64, u32)> {
+        self.hands.asked.borrow().clone()
+    }
+
+    fn order(&self, orders: impl IntoIterator<Item = Will>) {
+        self.hands.orders.borrow_mut().extend(orders);
+    }
+}
+
+/// Runs the agent while `script` plays; the script ends the test.
+async fn play(agent: Agent<FakeHands>, script: impl Future<Output = ()>) {
+    tokio::select! {
+        ended = agent.run() => panic!("the loop ended: {ended:?}"),
+        () = script => {}
+    }
+}
+
+impl Wires {
+    async fn offer(&self, offer: Offer) {
+        self.offers.send(offer).await.expect("the agent listens");
+    }
+
+    /// Waits until the device is like this; the clock is the test's, so a minute is nothing.
+    async fn until(&mut self, like: impl Fn(&Live) -> bool) -> Live {
+        let limit = Duration::from_secs(3600);
+        let shown = tokio::time::timeout(limit, self.live.wait_for(like)).await;
+        shown.expect("in time").expect("the agent lives").clone()
+    }
+}
+
+fn settled(release: u64) -> impl Fn(&Live) -> bool {
+    move |live| live.release == Some(release) && live.phase == Phase::Idle
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_is_accepted_and_applied_and_kept_over_a_restart() {
+    let bench = Bench::new();
+    let ledger = bench.ledger();
+    let offer = bench.offer(&ledger, 1, 30);
+    let (agent, mut wires) = bench.agent(ledger);
+    play(agent, async {
+        wires.offer(offer.clone()).await;
+        let live = wires.until(settled(1)).await;
+        assert_eq!(live.wanted, Some(offer.manifest));
+        assert_eq!(live.heartbeat_seconds, 30);
+        assert!(live.problems.is_empty());
+        // the same again is nothing to do
+        wires.offer(offer.clone()).await;
+        wires.offer(offer.clone()).await;
+    })
+    .await;
+    assert_eq!(bench.asked(), [(1, 30)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_start_it_works_from_the_ledger_without_a_server() {
+    let bench = Bench::new();
+    let mut ledger = bench.ledger();
+    let offer = bench.offer(&ledger, 7, 30);
+    let memory = ledger.memory().expect("joined").clone();
+    let accepted = verify::verify_offer(&offer, &bench.device, &memory).expect("a good offer");
+    ledger.accept(&offer, &accepted).expect("kept");
+    let (agent, mut wires) = bench.agent(ledger);
+    play(agent, async {
+        wires
+            .until(|live| settled(7)(live) && live.heartbeat_seconds == 30)
+            .await;
+    })
+    .await;
+    assert_eq!(bench.asked(), [(7, 30)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_offer_is_shown_and_noted_and_changes_nothing() {
+    let bench = Bench::new();
+    let ledger = bench.ledger();
+    let stranger = Bench::new();
+    let good = bench.offer(&ledger, 2, 30);
+    let forged = stranger.offer(&ledger, 3, 31);
+    let older = bench.offer(&ledger, 1, 32);
+    let (agent, mut wires) = bench.agent(ledger);
+    play(agent, async {
+        let with = |code: &'static str| {
+            move |live: &Live| live.problems.first().is_some_and(|p| p.code == code)
+        };
+        wires.offer(good).await;
+        wires.until(settled(2)).await;
+        wires.offer(forged).await;
+        let live = wires.until(with("FLT0302")).await;
+        assert_eq!((live.release, live.events.len()), (Some(2), 1));
+        assert_eq!(live.events[0].reason, "Refused");
+        wires.offer(older).await;
+        let live = wires.until(with("FLT0307")).await;
+        assert_eq!(live.events.len(), 2);
+        wires.acknowledged.send_replace(live.events[1].id);
+        wires.until(|live| live.events.is_empty()).await;
+        // made now: what release 2 does not need was swept away
+        let newer = bench.offer(&bench.ledger(), 3, 33);
+        wires.offer(newer).await;
+        let live = wires.until(settled(3)).await;
+        assert!(live.problems.is_empty(), "what was refused is past");
+    })
+    .await;
+    assert_eq!(bench.asked(), [(2, 30), (3, 33)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_manifest_overtakes_work_that_goes_on_and_an_equal_one_does_not() {
+    let bench = Bench::new();
+    bench.order([Will::Hang]);
+    let ledger = bench.ledger();
+    let first = bench.offer(&ledger, 1, 30);
+    let same = bench.offer(&ledger, 2, 30);
+    let other = bench.offer(&ledger, 3, 31);
+    let (agent, mut wires) = bench.agent(ledger);
+    play(agent, async {
+        wires.offer(first).await;
+        wires.until(|live| live.phase == Phase::Applying).await;
+        wires.offer(same).await;
+        wires.offer(other).await;
+        wires.until(settled(3)).await;
+    })
+    .await;
+    assert_eq!(bench.asked(), [(1, 30), (3, 31)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_tried_again_until_it_works() {
+    let bench = Bench::new();
+    bench.order([Will::Fail, Will::Fail]);
+    let ledger = bench.ledger();
+    let offer = bench.offer(&ledger, 1, 30);
+    let (agent, mut wires) = bench.agent(ledger);
+    play(agent, async {
+        wires.offer(offer).await;
+        let live = wires.until(|live| !live.problems.is_empty()).await;
+        assert_eq!(live.problems[0].code, "FLT0501");
+        wires
+            .until(|live| settled(1)(live) && live.problems.is_empty())
+            .await;
+    })
+    .await;
+    assert_eq!(bench.asked(), [(1, 30), (1, 30), (1, 30)]);
+}

@@ -1,0 +1,114 @@
+//! The API that `flotta get`, `describe`, `token`, `approve` and the like use: JSON over HTTP on a Unix socket that only its
+//! owner may open.
+//!
+//! | route | answers |
+//! |---|---|
+//! | `GET /v1/{devices,workloads,requests,releases,events}` | a list; with `watch=true` a line of JSON for each change |
+//! | `GET /v1/fleet` | the fleet's public keys |
+//! | `POST /v1/tokens` | a join file |
+//! | `POST /v1/{approve,deny,revoke}` | who it was |
+
+mod answer;
+pub mod client;
+mod join;
+mod list;
+pub mod query;
+pub mod request;
+pub mod resource;
+mod socket;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use tokio::net::UnixListener;
+
+use crate::depot::Depot;
+use crate::enrol::Enroller;
+use crate::index::Index;
+use crate::keys::Fleet;
+use crate::store::Store;
+use request::FleetFacts;
+use resource::{Device, EventObject, ReleaseObject, Request, Workload};
+
+use socket::Peer;
+pub use socket::listen;
+
+/// Where the socket is when the server runs as root.
+pub const DEFAULT_SOCKET: &str = "/run/flotta/admin.sock";
+
+/// Longest request: a token with a hundred labels is 20 KB.
+const MAX_BODY: usize = 64 << 10;
+
+/// The admin API.
+#[derive(Debug, Clone)]
+pub struct Admin(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    fleet: Arc<Fleet>,
+    store: Store,
+    index: Arc<Index>,
+    depot: Depot,
+    enroller: Enroller,
+    facts: FleetFacts,
+}
+
+impl Admin {
+    /// The API over these.
+    pub fn new(
+        fleet: Arc<Fleet>,
+        store: Store,
+        index: Arc<Index>,
+        depot: Depot,
+        enroller: Enroller,
+        facts: FleetFacts,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            fleet,
+            store,
+            index,
+            depot,
+            enroller,
+            facts,
+        }))
+    }
+
+    /// Its routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/v1/devices", get(list::serve::<Device>))
+            .route("/v1/workloads", get(list::serve::<Workload>))
+            .route("/v1/requests", get(list::serve::<Request>))
+            .route("/v1/releases", get(list::serve::<ReleaseObject>))
+            .route("/v1/events", get(list::serve::<EventObject>))
+            .route("/v1/fleet", get(join::fleet))
+            .route("/v1/tokens", post(join::token))
+            .route("/v1/approve", post(join::approve))
+            .route("/v1/deny", post(join::deny))
+            .route("/v1/revoke", post(join::revoke))
+            .fallback(answer::no_route)
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .with_state(self)
+    }
+
+    /// Serves until `stop` is done. Watches end then too: their answer is cut, as it would be by a restart.
+    pub async fn serve(
+        self,
+        listener: UnixListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        tokio::select! {
+            served = async {
+                let service = self.router().into_make_service_with_connect_info::<Peer>();
+                axum::serve(listener, service).await
+            } => served,
+            () = stop => Ok(()),
+        }
+    }
+}

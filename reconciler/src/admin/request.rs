@@ -1,0 +1,104 @@
+//! Bodies of the admin API's requests and their answers.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::DeviceName;
+use flotta_bundle::wire::JoinFile;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/tokens`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// The device that may join with it; any when absent.
+    pub device: Option<DeviceName>,
+    /// How long it is good for.
+    pub ttl_seconds: i64,
+    /// The set the device becomes a member of.
+    pub set: Option<String>,
+    /// Labels the device gets.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The URL that devices reach the server at; the server's own idea when absent.
+    pub server: Option<String>,
+}
+
+/// Answer to [`TokenRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// What the device gets.
+    pub join: JoinFile,
+    /// When the token ends.
+    pub expires: Timestamp,
+}
+
+/// `POST /v1/approve`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The device.
+    pub device: DeviceName,
+    /// The beginning of its key's fingerprint, with or without `SHA256:`; needed when several ask for one name.
+    pub key: Option<String>,
+    /// The set the device becomes a member of.
+    pub set: Option<String>,
+    /// Labels the device gets.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Whether it may take the place of a device that has joined by this name with another key.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// `POST /v1/deny`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denial {
+    /// The device.
+    pub device: DeviceName,
+    /// As in [`Approval`].
+    pub key: Option<String>,
+    /// Why; shown on the device.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// `POST /v1/revoke`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// The device.
+    pub device: DeviceName,
+}
+
+/// Answer to [`Approval`], [`Denial`] and [`Revocation`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Decided {
+    /// The device.
+    pub device: DeviceName,
+    /// The key it is about, hex.
+    pub fingerprint: String,
+}
+
+/// `GET /v1/fleet`: what `flotta keys show` prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetFacts {
+    /// The fleet's name.
+    pub fleet: String,
+    /// The trust root's fingerprint, hex, and its version.
+    pub trust_root: String,
+    /// Its version.
+    pub trust_root_version: u32,
+    /// The device authority's fingerprint, hex.
+    pub device_ca: String,
+    /// When its certificate ends.
+    pub device_ca_expires: Timestamp,
+    /// The URL of the edge API, as join files say it.
+    pub server: String,
+    /// When the server's certificate ends.
+    pub server_expires: Timestamp,
+    /// The data directory.
+    pub data: String,
+}

@@ -1,0 +1,366 @@
+//! What the admin API answers with: objects in the shape Kubernetes gives them, so that `-o json` and `-o yaml` are read by
+//! the tools people have.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::wire::{Hardware, WorkloadState};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The API version of every kind here.
+pub const API_VERSION: &str = "management.project-flotta.io/v1alpha1";
+/// The label that makes a device a member of a set.
+pub const MEMBER_OF: &str = "flotta/member-of";
+
+/// An object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Object<Spec, Status> {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// What it is.
+    pub kind: String,
+    /// Which one it is.
+    pub metadata: Metadata,
+    /// What is wanted of it.
+    pub spec: Spec,
+    /// What it is.
+    pub status: Status,
+}
+
+/// Which object it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// Its name within its namespace.
+    pub name: String,
+    /// Its namespace; releases have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// What tells it from another one of its name: of devices and requests the key's fingerprint, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// When it came to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Timestamp>,
+}
+
+impl Metadata {
+    /// `NAMESPACE/NAME`, or the name alone.
+    pub fn full_name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// What no other object of its kind has.
+    pub fn key(&self) -> (String, Option<String>) {
+        (self.full_name(), self.uid.clone())
+    }
+}
+
+/// A kind that the admin API lists.
+pub trait Resource: Serialize + for<'de> Deserialize<'de> + Clone + PartialEq + Send {
+    /// Its name in an object: `EdgeDevice`.
+    const KIND: &'static str;
+    /// Its name in a path and on the command line: `devices`.
+    const PLURAL: &'static str;
+
+    /// Which one it is.
+    fn metadata(&self) -> &Metadata;
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal, $plural:literal, $spec:ty, $status:ty;)*) => {
+        $($(#[$doc])*
+        pub type $name = Object<$spec, $status>;
+
+        impl Resource for $name {
+            const KIND: &'static str = $kind;
+            const PLURAL: &'static str = $plural;
+
+            fn metadata(&self) -> &Metadata {
+                &self.metadata
+            }
+        })*
+    };
+}
+
+kinds! {
+    /// A machine.
+    Device = "EdgeDevice", "devices", Empty, DeviceStatus;
+    /// What runs, over all devices of a namespace that should have it.
+    Workload = "EdgeWorkload", "workloads", Empty, WorkloadStatus;
+    /// A machine that asks to join.
+    Request = "EdgeDeviceSignedRequest", "requests", Empty, RequestStatus;
+    /// A release, or a commit that was refused.
+    ReleaseObject = "Release", "releases", Empty, ReleaseStatus;
+    /// Something that happened.
+    EventObject = "Event", "events", Empty, EventStatus;
+}
+
+impl<Spec: Default, Status> Object<Spec, Status>
+where
+    Self: Resource,
+{
+    /// An object of this kind.
+    pub fn new(metadata: Metadata, status: Status) -> Self {
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: Self::KIND.to_owned(),
+            metadata,
+            spec: Spec::default(),
+            status,
+        }
+    }
+}
+
+/// A specification that Git holds and the admin API does not repeat: `{}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// Several objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List<T> {
+    /// `v1`.
+    pub api_version: String,
+    /// `List`.
+    pub kind: String,
+    /// The objects, sorted by namespace and name; events oldest first, releases newest first.
+    pub items: Vec<T>,
+}
+
+impl<T> List<T> {
+    /// A list of these.
+    pub fn of(items: Vec<T>) -> Self {
+        Self {
+            api_version: "v1".to_owned(),
+            kind: "List".to_owned(),
+            items,
+        }
+    }
+}
+
+/// One line of a watch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change<T> {
+    /// What happened to it.
+    #[serde(rename = "type")]
+    pub what: What,
+    /// It, as it is now; as it was when it is gone.
+    pub object: T,
+}
+
+/// What happened to an object that is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum What {
+    /// It is there; the first lines of a watch are everything there is.
+    Added,
+    /// It changed.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// A condition as Kubernetes has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Ready`, `Connected`, `InSync`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Timestamp>,
+}
+
+/// How a device is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceStatus {
+    /// One word: `Ready`, `Updating`, `Failed`, `Offline`, `Pending`, `Revoked`.
+    pub state: String,
+    /// The reason of the state, for people; empty when there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The sets it is in, the strongest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<String>,
+    /// When it last spoke to the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// Its key and certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// What it should run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Running>,
+    /// What it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// In order of importance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Its workloads, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<DeviceWorkload>,
+    /// What the machine says it is.
+    #[serde(default)]
+    pub hardware: Hardware,
+    /// Version of its agent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub agent: String,
+}
+
+/// Who a device is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// SHA-256 of its public key, hex.
+    pub fingerprint: String,
+    /// When its certificate ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<Timestamp>,
+}
+
+/// A manifest and the release it came with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The release.
+    pub release: u64,
+    /// The manifest's digest.
+    pub manifest: String,
+    /// The commit of the release, and the first line of its message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+}
+
+/// A commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Its id.
+    pub id: String,
+    /// The first line of its message.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+}
+
+/// A workload on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceWorkload {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub state: WorkloadState,
+    /// Why it does not run, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// How often it was restarted.
+    #[serde(default)]
+    pub restarts: u32,
+}
+
+/// How a workload is, over all its devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadStatus {
+    /// On how many devices it runs.
+    pub running: u32,
+    /// On how many it failed.
+    pub failed: u32,
+    /// How many should have it, and have reported.
+    pub devices: u32,
+    /// The first problem, for people: `shop-19: exited 1 after 2s`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Each device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<WorkloadOn>,
+}
+
+/// A workload's device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadOn {
+    /// The device's name.
+    pub device: String,
+    /// How the workload is there.
+    #[serde(flatten)]
+    pub workload: DeviceWorkload,
+}
+
+/// A request to join.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestStatus {
+    /// `Pending`, `Approved` or `Denied`.
+    pub state: String,
+    /// Why it was denied.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// SHA-256 of its public key, hex: to be compared with what the device shows.
+    pub fingerprint: String,
+    /// What the machine says it is.
+    #[serde(default)]
+    pub hardware: Hardware,
+    /// The address it asked from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
+}
+
+/// A release, or a commit that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// `InForce`, `Superseded` or `Refused`.
+    pub state: String,
+    /// The errors of a refused commit.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Where the commit is from.
+    pub source: String,
+    /// The commit.
+    pub commit: Commit,
+    /// When it was signed, or refused.
+    pub issued: Timestamp,
+    /// Until when it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// How many devices it is for.
+    #[serde(default)]
+    pub devices: u64,
+    /// How many workloads.
+    #[serde(default)]
+    pub workloads: u64,
+    /// How many manifests its devices share.
+    #[serde(default)]
+    pub manifests: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventStatus {
+    /// When.
+    pub time: Timestamp,
+    /// `Normal` or `Warning`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// One word: `Applied`.
+    pub reason: String,
+    /// What happened.
+    pub message: String,
+    /// What it happened to: `device/default/shop-17`, `release/42`.
+    pub object: String,
+}

@@ -1,0 +1,71 @@
+//! Where the admin API listens.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use tokio::net::UnixListener;
+
+use super::DEFAULT_SOCKET;
+use crate::serve::ServeError;
+
+/// Listens on `asked`; else on [`DEFAULT_SOCKET`] where that can be made, else on `data/admin.sock`.
+pub fn listen(asked: Option<&Path>, data: &Path) -> Result<(UnixListener, PathBuf), ServeError> {
+    if let Some(path) = asked {
+        return bind(path);
+    }
+    match bind(Path::new(DEFAULT_SOCKET)) {
+        Err(ServeError::Listen(_, error))
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound
+            ) =>
+        {
+            bind(&data.join("admin.sock"))
+        }
+        bound => bound,
+    }
+}
+
+fn bind(path: &Path) -> Result<(UnixListener, PathBuf), ServeError> {
+    let fail = |error| ServeError::Listen(path.display().to_string(), error);
+    // a relative path would mean another place to a client
+    let path = std::path::absolute(path).map_err(fail)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(directory)
+            .map_err(fail)?;
+    }
+    remove_stale(&path).map_err(fail)?;
+    let listener = UnixListener::bind(&path).map_err(fail)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    Ok((listener, path))
+}
+
+/// Removes a socket that a server before left behind; one that answers is someone's.
+fn remove_stale(path: &Path) -> std::io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who is at the other end, for the log of events.
+#[derive(Debug, Clone)]
+pub(super) struct Peer(pub(super) String);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let uid = stream.io().peer_cred().map(|credentials| credentials.uid());
+        Self(match uid {
+            Ok(0) => "root".to_owned(),
+            Ok(uid) => format!("user {uid}"),
+            Err(_) => "a user".to_owned(),
+        })
+    }
+}

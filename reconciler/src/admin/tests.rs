@@ -1,0 +1,314 @@
+use std::collections::BTreeMap;
+
+use flotta_bundle::wire::{Applied, Enrolment, WorkloadReport, WorkloadState};
+use flotta_bundle::{Digest, Problem, code};
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::client::{Client, ClientError};
+use super::request::{Approval, Decided, Denial, Revocation, TokenCreated, TokenRequest};
+use super::resource::{Change, List, What};
+use super::*;
+use crate::fixture::{DEADLINE, House, Machine, bundle, name, report};
+
+/// The admin API on a socket in a folder.
+struct Desk {
+    house: House,
+    client: Client,
+    data: tempfile::TempDir,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let house = House::open(data.path());
+        let facts = FleetFacts {
+            fleet: "shops".to_owned(),
+            trust_root: String::new(),
+            trust_root_version: 1,
+            device_ca: String::new(),
+            device_ca_expires: Timestamp::UNIX_EPOCH,
+            server: "https://edge.example.com:7443".to_owned(),
+            server_expires: Timestamp::UNIX_EPOCH,
+            data: data.path().display().to_string(),
+        };
+        let admin = Admin::new(
+            Arc::clone(&house.fleet),
+            house.store.clone(),
+            Arc::clone(&house.index),
+            house.depot.clone(),
+            house.enroller.clone(),
+            facts,
+        );
+        let socket = data.path().join("admin.sock");
+        let (listener, socket) = listen(Some(&socket), data.path()).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(admin.serve(listener, async {
+            let _ = stopped.await;
+        }));
+        Self {
+            client: Client::new(socket),
+            house,
+            data,
+            stop,
+            served,
+        }
+    }
+
+    async fn list<T: resource::Resource>(&self, query: &str) -> Vec<T> {
+        let path = format!("/v1/{}{query}", T::PLURAL);
+        self.client.get::<List<T>>(&path).await.unwrap().items
+    }
+
+    async fn ask(&self, machine: &Machine, token: Option<flotta_bundle::wire::Token>) -> Enrolment {
+        let from = "192.0.2.1".parse().unwrap();
+        let request = machine.request(token);
+        let asked = self.house.enroller.enrol(request, from, Timestamp::now());
+        asked.await.unwrap()
+    }
+
+    async fn join(&self, device: &str) -> Machine {
+        let machine = Machine::new(device);
+        self.ask(&machine, Some(self.house.token(None).await)).await;
+        machine
+    }
+}
+
+fn token() -> TokenRequest {
+    TokenRequest {
+        device: None,
+        ttl_seconds: 3600,
+        set: None,
+        labels: BTreeMap::new(),
+        server: None,
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
+    let desk = Desk::new();
+    let machine = desk.join("north/shop-1").await;
+    let (manifest, blobs) = bundle(b"x");
+    desk.house.depot.put_blobs(&blobs).await.unwrap();
+    desk.house.publish(7, &[("north/shop-1", &[manifest])]);
+    let waits: Vec<Device> = desk.list("").await;
+    assert_eq!(waits[0].status.state, "Pending");
+
+    let mut said = report();
+    said.applied = Some(Applied {
+        manifest,
+        release: 3,
+    });
+    said.workloads = vec![WorkloadReport {
+        name: "web".to_owned(),
+        state: WorkloadState::Failed,
+        problem: Some(Problem::new(code::UNIT_FAILED, "exited 1")),
+        since: None,
+        restarts: 4,
+    }];
+    let member = desk.house.store.member(&machine.name).unwrap();
+    let kept = desk
+        .house
+        .store
+        .put_report(&machine.name, &member, said, Timestamp::now());
+    kept.await.unwrap();
+
+    let devices: Vec<Device> = desk.list("?namespace=north").await;
+    let device = &devices[0];
+    assert_eq!(device.metadata.full_name(), "north/shop-1");
+    assert_eq!(device.metadata.uid, Some(machine.fingerprint().hex()));
+    let status = &device.status;
+    assert_eq!(
+        (status.state.as_str(), status.message.as_str()),
+        ("Failed", "web: exited 1")
+    );
+    assert_eq!(status.wanted, status.running);
+    assert_eq!(status.running.as_ref().unwrap().release, 7);
+    assert_eq!(status.conditions.len(), 5);
+    let workloads: Vec<Workload> = desk.list("").await;
+    assert_eq!(workloads[0].status.message, "shop-1: exited 1");
+    assert_eq!(
+        (workloads[0].status.failed, workloads[0].status.devices),
+        (1, 1)
+    );
+    assert!(desk.list::<Device>("?namespace=south").await.is_empty());
+    assert!(
+        desk.list::<Device>("?selector=site%3Dberlin")
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn the_silence_of_a_device_is_measured_by_its_own_heartbeat() {
+    let desk = Desk::new();
+    let machine = desk.join("a").await;
+    let (manifest, blobs) = bundle(b"x");
+    desk.house.depot.put_blobs(&blobs).await.unwrap();
+    desk.house.publish(1, &[("a", &[manifest])]);
+    let member = desk.house.store.member(&machine.name).unwrap();
+    let then = Timestamp::now() - jiff::SignedDuration::from_secs(3 * 60 + 60);
+    let kept = desk
+        .house
+        .store
+        .put_report(&machine.name, &member, report(), then);
+    kept.await.unwrap();
+    let devices: Vec<Device> = desk.list("").await;
+    assert_eq!(devices[0].status.state, "Offline");
+}
+
+#[tokio::test]
+async fn people_let_in_turn_away_and_revoke() {
+    let desk = Desk::new();
+    let (first, second) = (Machine::new("a"), Machine::new("b"));
+    for machine in [&first, &second] {
+        assert!(matches!(
+            desk.ask(machine, None).await,
+            Enrolment::Pending { .. }
+        ));
+    }
+    assert_eq!(desk.list::<Request>("").await.len(), 2);
+    let approval = Approval {
+        device: name("a"),
+        key: None,
+        set: Some("tills".to_owned()),
+        labels: BTreeMap::from([("site".to_owned(), "berlin".to_owned())]),
+        replace: false,
+    };
+    let decided: Decided = desk.client.post("/v1/approve", &approval).await.unwrap();
+    assert_eq!(decided.fingerprint, first.fingerprint().hex());
+    let denial = Denial {
+        device: name("b"),
+        key: None,
+        reason: "not ours".to_owned(),
+    };
+    desk.client
+        .post::<_, Decided>("/v1/deny", &denial)
+        .await
+        .unwrap();
+    assert!(desk.list::<Request>("").await.is_empty());
+    let reason = "not ours".to_owned();
+    assert_eq!(desk.ask(&second, None).await, Enrolment::Denied { reason });
+
+    let devices: Vec<Device> = desk.list("?selector=site%3Dberlin").await;
+    assert_eq!(devices[0].status.sets, ["tills"]);
+    let revocation = Revocation { device: name("a") };
+    desk.client
+        .post::<_, Decided>("/v1/revoke", &revocation)
+        .await
+        .unwrap();
+    let devices: Vec<Device> = desk.list("").await;
+    assert_eq!(devices[0].status.state, "Revoked");
+    let none = Revocation {
+        device: name("none"),
+    };
+    let error = desk
+        .client
+        .post::<_, Decided>("/v1/revoke", &none)
+        .await
+        .unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    // who decided is in the events
+    let events = desk.house.events().await;
+    let by = |reason: &str| {
+        let event = events.iter().find(|event| event.0 == reason);
+        let message = &event.unwrap().1;
+        message.contains("by root") || message.contains("by user ")
+    };
+    assert!(
+        by("Joined") && by("JoinDenied") && by("Revoked"),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn tokens_are_made_on_terms_that_can_be_rendered() {
+    let desk = Desk::new();
+    let made: TokenCreated = desk.client.post("/v1/tokens", &token()).await.unwrap();
+    assert_eq!(made.join.server, "https://edge.example.com:7443");
+    assert!(made.join.token.is_some());
+    let refuse = async |request: TokenRequest| {
+        let answer = desk
+            .client
+            .post::<_, TokenCreated>("/v1/tokens", &request)
+            .await;
+        match answer.unwrap_err() {
+            ClientError::Refused(status, problem) => (status.as_u16(), problem.message),
+            other => panic!("{other:?}"),
+        }
+    };
+    for wrong in [
+        TokenRequest {
+            ttl_seconds: 0,
+            ..token()
+        },
+        TokenRequest {
+            ttl_seconds: 31 * 24 * 3600,
+            ..token()
+        },
+        TokenRequest {
+            set: Some("Tills!".to_owned()),
+            ..token()
+        },
+        TokenRequest {
+            server: Some("http://x".to_owned()),
+            ..token()
+        },
+        TokenRequest {
+            labels: BTreeMap::from([("a".to_owned(), "b c".to_owned())]),
+            ..token()
+        },
+    ] {
+        assert_eq!(refuse(wrong).await.0, 400);
+    }
+    assert_eq!(desk.house.store.tokens().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_is_there_and_then_every_change() {
+    let desk = Desk::new();
+    desk.join("a").await;
+    let mut watch = desk
+        .client
+        .watch::<Device>("/v1/devices?watch=true")
+        .await
+        .unwrap();
+    let mut next = async || -> Change<Device> {
+        let next = tokio::time::timeout(DEADLINE, watch.next()).await;
+        next.unwrap().unwrap().expect("the watch goes on")
+    };
+    let change = next().await;
+    assert_eq!(
+        (change.what, change.object.metadata.name.as_str()),
+        (What::Added, "a")
+    );
+    desk.join("b").await;
+    let change = next().await;
+    assert_eq!(
+        (change.what, change.object.metadata.name.as_str()),
+        (What::Added, "b")
+    );
+    desk.house.publish(1, &[("b", &[Digest::of(b"1")])]);
+    let a = name("a");
+    let revoked = desk.house.enroller.revoke(&a, "ada", Timestamp::now());
+    revoked.await.unwrap();
+    let change = next().await;
+    assert_eq!(change.what, What::Modified);
+}
+
+#[tokio::test]
+async fn the_socket_is_its_owners_and_one_servers() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    let socket = desk.client.socket().to_owned();
+    let mode = socket.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(listen(Some(&socket), desk.data.path()).is_err());
+    desk.stop.send(()).unwrap();
+    desk.served.await.unwrap().unwrap();
+    // what a server left behind is in nobody's way
+    assert!(listen(Some(&socket), desk.data.path()).is_ok());
+}

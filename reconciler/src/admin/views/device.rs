@@ -1,0 +1,166 @@
+//! Devices: what is known of who they are, what they are offered and what they reported.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::wire::WorkloadReport;
+use flotta_bundle::{Digest, manifest};
+use jiff::Timestamp;
+
+use super::named;
+use crate::admin::Admin;
+use crate::admin::list::Listed;
+use crate::admin::resource::{
+    Commit, Condition, Device, DeviceStatus, DeviceWorkload, Identity, MEMBER_OF, Metadata, Running,
+};
+use crate::index::{Described, Offered};
+use crate::status::{self, Facts};
+use crate::store::{DeviceRecord, StoreError};
+
+/// Releases whose commits are told with what devices run: a device that is behind by more shows the number alone.
+const COMMITS: u32 = 200;
+
+impl Listed for Device {
+    async fn all(admin: &Admin, now: Timestamp) -> Result<Vec<Self>, StoreError> {
+        let current = admin.0.index.current();
+        let described = admin.0.index.described();
+        let releases = admin.0.store.releases(COMMITS).await?.into_iter();
+        let commits: BTreeMap<u64, Commit> = releases
+            .filter_map(|record| {
+                let commit = Commit {
+                    id: record.release.revision.commit,
+                    subject: record.release.revision.subject,
+                };
+                Some((record.release.sequence?, commit))
+            })
+            .collect();
+        let mut devices = Vec::new();
+        for record in admin.0.store.devices().await? {
+            let name = &record.device.device;
+            let offered = current.as_ref().and_then(|current| current.offered(name));
+            let seen = Seen {
+                offered,
+                heartbeat_seconds: heartbeat(admin, offered).await,
+                described: described.get(name),
+                commits: &commits,
+                now,
+            };
+            devices.push(seen.view(record));
+        }
+        Ok(devices)
+    }
+}
+
+async fn heartbeat(admin: &Admin, offered: Option<Offered>) -> u32 {
+    let default = manifest::Settings::default().heartbeat_seconds;
+    let Some(offered) = offered else {
+        return default;
+    };
+    let known = admin.0.index.heartbeat(offered.manifest, &admin.0.depot);
+    match known.await {
+        Ok(known) => known.unwrap_or(default),
+        Err(error) => {
+            tracing::warn!(%error, manifest = %offered.manifest, "a manifest cannot be read");
+            default
+        }
+    }
+}
+
+/// What a device looks like from the server's side.
+struct Seen<'a> {
+    offered: Option<Offered>,
+    heartbeat_seconds: u32,
+    described: Option<&'a Described>,
+    commits: &'a BTreeMap<u64, Commit>,
+    now: Timestamp,
+}
+
+impl Seen<'_> {
+    fn view(&self, record: DeviceRecord) -> Device {
+        let DeviceRecord {
+            device,
+            report,
+            seen,
+        } = record;
+        let state = status::device_state(Facts {
+            report: report.as_ref(),
+            seen,
+            now: self.now,
+            offered: self.offered,
+            heartbeat_seconds: self.heartbeat_seconds,
+            revoked: device.revoked_at.is_some(),
+        });
+        let applied = report.as_ref().and_then(|report| report.applied);
+        let running = applied
+            .zip(state.release)
+            .map(|(applied, release)| self.running(release, applied.manifest));
+        let wanted = self
+            .offered
+            .map(|offered| self.running(offered.sequence, offered.manifest));
+        let reported = report.map(|report| (report.agent, report.hardware, report.workloads));
+        let (agent, hardware, workloads) =
+            reported.unwrap_or_else(|| (String::new(), device.hardware.clone(), Vec::new()));
+        let condition = |condition: status::Condition| Condition {
+            kind: condition.kind.to_owned(),
+            status: format!("{:?}", condition.status),
+            reason: condition.reason.to_owned(),
+            message: condition.message,
+            last_transition_time: None,
+        };
+        let described = self.described.cloned().unwrap_or_default();
+        let mut labels = described.labels;
+        labels.extend(device.labels);
+        let mut sets = described.sets;
+        if let Some(set) = device.set {
+            if sets.is_empty() {
+                sets.push(set.clone());
+            }
+            labels.entry(MEMBER_OF.to_owned()).or_insert(set);
+        }
+        let fingerprint = device.key.hex();
+        let metadata = Metadata {
+            uid: Some(fingerprint.clone()),
+            labels,
+            ..named(&device.device, Some(device.joined_at))
+        };
+        Device::new(
+            metadata,
+            DeviceStatus {
+                state: state.state.to_string(),
+                message: state.message,
+                sets,
+                last_seen: seen,
+                identity: Some(Identity {
+                    fingerprint,
+                    certificate_expires: Some(device.certificate_not_after),
+                }),
+                wanted,
+                running,
+                conditions: state.conditions.into_iter().map(condition).collect(),
+                workloads: workloads.into_iter().map(workload).collect(),
+                hardware,
+                agent,
+            },
+        )
+    }
+
+    fn running(&self, release: u64, manifest: Digest) -> Running {
+        Running {
+            release,
+            manifest: manifest.to_string(),
+            commit: self.commits.get(&release).cloned(),
+        }
+    }
+}
+
+fn workload(report: WorkloadReport) -> DeviceWorkload {
+    DeviceWorkload {
+        name: report.name,
+        state: report.state,
+        message: report
+            .problem
+            .map(|problem| problem.message)
+            .unwrap_or_default(),
+        since: report.since,
+        restarts: report.restarts,
+    }
+}

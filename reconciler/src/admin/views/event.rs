@@ -1,0 +1,54 @@
+//! What happened.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::admin::Admin;
+use crate::admin::list::Listed;
+use crate::admin::resource::{EventObject, EventStatus, Metadata};
+use crate::store::{EventFilter, FleetEvent, StoreError};
+
+/// Most that are listed, the newest ones.
+const LISTED: u32 = 1000;
+
+impl Listed for EventObject {
+    async fn all(admin: &Admin, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
+        let filter = EventFilter {
+            limit: LISTED,
+            ..EventFilter::default()
+        };
+        Ok(admin
+            .0
+            .store
+            .events(filter)
+            .await?
+            .into_iter()
+            .map(view)
+            .collect())
+    }
+}
+
+fn view(event: FleetEvent) -> EventObject {
+    let object = match &event.device {
+        Some(device) => format!("device/{device}"),
+        None => "fleet".to_owned(),
+    };
+    let metadata = Metadata {
+        name: event.id.to_string(),
+        namespace: event.device.map(|device| device.namespace().to_owned()),
+        uid: None,
+        labels: BTreeMap::new(),
+        creation_timestamp: Some(event.time),
+    };
+    EventObject::new(
+        metadata,
+        EventStatus {
+            time: event.time,
+            kind: if event.warning { "Warning" } else { "Normal" }.to_owned(),
+            reason: event.reason,
+            message: event.message,
+            object,
+        },
+    )
+}

@@ -1,0 +1,63 @@
+//! Releases, and commits that were refused.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::admin::Admin;
+use crate::admin::list::Listed;
+use crate::admin::resource::{Commit, Metadata, ReleaseObject, ReleaseStatus};
+use crate::publish::VALIDITY;
+use crate::store::{ReleaseRecord, StoreError};
+
+/// Most that are listed: a screen, and a month of busy days.
+const LISTED: u32 = 200;
+
+impl Listed for ReleaseObject {
+    async fn all(admin: &Admin, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
+        let in_force = admin.0.index.current().map(|current| current.sequence());
+        let records = admin.0.store.releases(LISTED).await?;
+        Ok(records
+            .into_iter()
+            .map(|record| view(record, in_force))
+            .collect())
+    }
+}
+
+fn view(record: ReleaseRecord, in_force: Option<u64>) -> ReleaseObject {
+    let release = record.release;
+    let state = match release.sequence {
+        None => "Refused",
+        sequence if sequence == in_force => "InForce",
+        Some(_) => "Superseded",
+    };
+    let metadata = Metadata {
+        name: match release.sequence {
+            Some(sequence) => sequence.to_string(),
+            None => format!("refused-{}", record.id),
+        },
+        namespace: None,
+        uid: None,
+        labels: BTreeMap::new(),
+        creation_timestamp: Some(release.at),
+    };
+    ReleaseObject::new(
+        metadata,
+        ReleaseStatus {
+            state: state.to_owned(),
+            message: release.refused.unwrap_or_default(),
+            source: release.revision.source,
+            commit: Commit {
+                id: release.revision.commit,
+                subject: release.revision.subject,
+            },
+            issued: release.at,
+            expires: release
+                .sequence
+                .and_then(|_| release.at.checked_add(VALIDITY).ok()),
+            devices: release.devices,
+            workloads: release.workloads,
+            manifests: release.manifests,
+        },
+    )
+}

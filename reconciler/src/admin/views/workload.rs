@@ -1,0 +1,52 @@
+//! Workloads, over all the devices that report them.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::wire::WorkloadState;
+use jiff::Timestamp;
+
+use crate::admin::Admin;
+use crate::admin::list::Listed;
+use crate::admin::resource::{Device, Metadata, Workload, WorkloadOn, WorkloadStatus};
+use crate::store::StoreError;
+
+impl Listed for Workload {
+    async fn all(admin: &Admin, now: Timestamp) -> Result<Vec<Self>, StoreError> {
+        Ok(collect(&Device::all(admin, now).await?))
+    }
+}
+
+/// The workloads of a namespace's devices, each once.
+fn collect(devices: &[Device]) -> Vec<Workload> {
+    let mut workloads: BTreeMap<(Option<String>, String), WorkloadStatus> = BTreeMap::new();
+    for device in devices {
+        for workload in &device.status.workloads {
+            let key = (device.metadata.namespace.clone(), workload.name.clone());
+            let status = workloads.entry(key).or_default();
+            status.devices += 1;
+            match workload.state {
+                WorkloadState::Running => status.running += 1,
+                WorkloadState::Failed => status.failed += 1,
+                _ => {}
+            }
+            if status.message.is_empty() && !workload.message.is_empty() {
+                status.message = format!("{}: {}", device.metadata.name, workload.message);
+            }
+            status.on.push(WorkloadOn {
+                device: device.metadata.name.clone(),
+                workload: workload.clone(),
+            });
+        }
+    }
+    workloads
+        .into_iter()
+        .map(|((namespace, name), status)| {
+            let metadata = Metadata {
+                name,
+                namespace,
+                ..Metadata::default()
+            };
+            Workload::new(metadata, status)
+        })
+        .collect()
+}

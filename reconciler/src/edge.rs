@@ -1,0 +1,99 @@
+//! The edge API: what devices speak to, and all that the internet can reach.
+//!
+//! | route | certificate | answers |
+//! |---|---|---|
+//! | `POST /v1/enrolments` | no | joined, waits, or denied |
+//! | `GET /v1/enrolments/KEY` | no | the same, later |
+//! | `POST /v1/certificates` | yes | a new certificate for the same key |
+//! | `GET /v1/desired?root=N` | yes | what the device should have; held until that changes |
+//! | `GET /v1/blobs/sha256:HEX` | yes | a manifest or file of that |
+//! | `PUT /v1/report` | yes | which events were kept |
+//!
+//! TLS 1.3 alone. Who a device is comes from its verified certificate and nothing else, and ends with it: when the
+//! certificate expires, or the identity is revoked, its connections close. Everything is bounded ([`limits`]).
+
+mod answer;
+pub mod blobs;
+mod connection;
+mod desired;
+mod identity;
+pub mod limits;
+mod report;
+mod routes;
+mod tls;
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::enrol::Enroller;
+use crate::index::Index;
+use crate::keys::Fleet;
+use crate::store::Store;
+use blobs::Blobs;
+use limits::{Limits, Rate};
+
+#[cfg(test)]
+mod tests;
+
+/// The edge API. Cheap to clone.
+#[derive(Clone)]
+pub struct Edge(Arc<Inner>);
+
+struct Inner {
+    fleet: Arc<Fleet>,
+    store: Store,
+    index: Arc<Index>,
+    blobs: Arc<dyn Blobs>,
+    enroller: Enroller,
+    tls: Arc<ServerConfig>,
+    limits: Limits,
+    /// Requests to join, all together: each costs two signatures and a transaction.
+    asks: Rate,
+    /// Looks at what became of one.
+    looks: Rate,
+    /// Blobs on their way out: each may be 16 MiB of memory.
+    downloads: Arc<Semaphore>,
+    stopping: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge")
+            .field("fleet", &self.0.fleet)
+            .field("limits", &self.0.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Edge {
+    /// The API over these. Fails when the fleet's own certificates are of no use.
+    pub fn new(
+        fleet: Arc<Fleet>,
+        store: Store,
+        index: Arc<Index>,
+        blobs: Arc<dyn Blobs>,
+        limits: Limits,
+    ) -> Result<Self, rustls::Error> {
+        Ok(Self(Arc::new(Inner {
+            tls: tls::config(&fleet)?,
+            enroller: Enroller::new(Arc::clone(&fleet), store.clone()),
+            fleet,
+            store,
+            index,
+            blobs,
+            asks: Rate::per_second(limits.asks),
+            looks: Rate::per_second(limits.looks),
+            downloads: Arc::new(Semaphore::new(limits.downloads)),
+            limits,
+            stopping: watch::Sender::new(false),
+        })))
+    }
+
+    /// Serves until `stop` is done, and until requests under way are answered; held polls are answered at once.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
+        connection::accept(self, listener, stop).await;
+    }
+}

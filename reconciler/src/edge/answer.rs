@@ -1,0 +1,128 @@
+//! Answers that are not a success, and bodies of requests.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::response::{IntoResponse, Response};
+use flotta_bundle::wire::Failure;
+use flotta_bundle::{Code, Problem, code};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::limits;
+use crate::enrol::EnrolError;
+use crate::store::StoreError;
+
+/// A request that is refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    problem: Problem,
+}
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            problem: Problem::new(code, message),
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code::BAD_REQUEST, message)
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::NOT_FOUND, "no such thing")
+    }
+
+    pub(super) fn too_many() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            code::TOO_MANY,
+            "too many requests",
+        )
+    }
+
+    pub(super) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, message)
+    }
+
+    /// The server's own trouble: the log says what, the device only that.
+    pub(super) fn failed(code: Code, error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(code = code.id, error, "a device's request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, code.title)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let busy = self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error();
+        let failure = Failure {
+            error: self.problem,
+            details: BTreeMap::new(),
+        };
+        let mut response = (self.status, Json(failure)).into_response();
+        if busy {
+            let seconds = HeaderValue::from(limits::retry_after());
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::failed(error.code(), &error)
+    }
+}
+
+impl From<EnrolError> for Refused {
+    fn from(error: EnrolError) -> Self {
+        let status = match &error {
+            EnrolError::Store(_) | EnrolError::Keys(_) => {
+                return Self::failed(error.code(), &error);
+            }
+            EnrolError::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            EnrolError::KeyTaken(_) | EnrolError::NameTaken(_) => StatusCode::CONFLICT,
+            EnrolError::Csr(_) | EnrolError::Sealing | EnrolError::OtherKey => {
+                StatusCode::BAD_REQUEST
+            }
+            _ => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, error.code(), error.to_string())
+    }
+}
+
+pub(super) async fn no_route() -> Refused {
+    Refused::not_found()
+}
+
+pub(super) async fn no_method() -> Refused {
+    Refused::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        code::BAD_REQUEST,
+        "not a method of this route",
+    )
+}
+
+/// A body of at most `max` bytes, which arrives in time.
+pub(super) async fn read_json<T: DeserializeOwned>(body: Body, max: usize) -> Result<T, Refused> {
+    let bytes = tokio::time::timeout(limits::BODY, to_bytes(body, max)).await;
+    let bytes = match bytes {
+        Ok(Ok(bytes)) => bytes,
+        // the connection broke, and nobody reads this, or the body is too long
+        Ok(Err(_)) => return Err(Refused::too_large(format!("more than {max} bytes"))),
+        Err(_) => {
+            return Err(Refused::new(
+                StatusCode::REQUEST_TIMEOUT,
+                code::BAD_REQUEST,
+                "the body did not arrive in time",
+            ));
+        }
+    };
+    // serde's message quotes what was sent, to whom sent it
+    serde_json::from_slice(&bytes).map_err(|error| Refused::bad_request(error.to_string()))
+}

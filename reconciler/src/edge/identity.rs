@@ -1,0 +1,175 @@
+//! Who is at the other end: from the verified certificate, and from nothing else.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use flotta_bundle::{DeviceName, Digest, code};
+use http::StatusCode;
+use http::request::Parts;
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Edge;
+use super::answer::Refused;
+use crate::keys::DeviceKey;
+use crate::store::Member;
+
+/// Who made a connection.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) address: IpAddr,
+    pub(super) who: Who,
+}
+
+#[derive(Debug)]
+pub(super) enum Who {
+    /// Without a certificate.
+    Nobody,
+    /// With one that the device authority made, but that does not say who this is.
+    Stranger(&'static str),
+    /// With the certificate of a device whose identity is no longer in force.
+    Left(DeviceName),
+    /// A device.
+    Device(Peer),
+}
+
+/// A device at the other end.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) device: DeviceName,
+    pub(super) member: Arc<Member>,
+    pub(super) expires: Timestamp,
+}
+
+/// What a certificate says.
+struct Said {
+    device: DeviceName,
+    key: Digest,
+    expires: Timestamp,
+}
+
+impl Caller {
+    /// Who is at the other end of a handshake that rustls has accepted. `chain` is what the client sent: rustls has
+    /// verified its first certificate, and what follows is at most how. Nothing but the first is looked at.
+    pub(super) fn new(
+        edge: &Edge,
+        chain: Option<&[CertificateDer<'_>]>,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Self {
+        let who = match chain.and_then(<[_]>::first) {
+            None => Who::Nobody,
+            Some(leaf) => match read(leaf, edge) {
+                Err(why) => Who::Stranger(why),
+                // A resumed session was verified when it began.
+                Ok(said) if now >= said.expires => Who::Stranger("it has expired"),
+                Ok(said) => match edge.0.store.member(&said.device) {
+                    Some(member) if member.key() == said.key && member.in_force() => {
+                        Who::Device(Peer {
+                            device: said.device,
+                            member,
+                            expires: said.expires,
+                        })
+                    }
+                    _ => Who::Left(said.device),
+                },
+            },
+        };
+        Self { address, who }
+    }
+}
+
+fn read(leaf: &CertificateDer<'_>, edge: &Edge) -> Result<Said, &'static str> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| "it cannot be read")?;
+    let names = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .ok_or("it names nobody")?;
+    let [GeneralName::URI(uri)] = names.value.general_names.as_slice() else {
+        return Err("it does not name one device");
+    };
+    let (fleet, device) =
+        DeviceName::from_identity(uri).map_err(|_| "it does not name a device")?;
+    if fleet != *edge.0.fleet.name() {
+        return Err("it is of another fleet");
+    }
+    let key = DeviceKey::from_spki(certificate.public_key().raw)
+        .ok_or("its key is not a device's")?
+        .fingerprint();
+    let expires = Timestamp::from_second(certificate.validity().not_after.timestamp())
+        .map_err(|_| "its end cannot be read")?;
+    Ok(Said {
+        device,
+        key,
+        expires,
+    })
+}
+
+impl Peer {
+    /// Whether the device may still ask: a connection is closed when it may not, and this is for what was on its way.
+    pub(super) fn check(&self, now: Timestamp) -> Result<(), Refused> {
+        if !self.member.in_force() {
+            return Err(revoked(&self.device));
+        }
+        if now >= self.expires {
+            return Err(bad_certificate("it has expired"));
+        }
+        Ok(())
+    }
+}
+
+fn revoked(device: &DeviceName) -> Refused {
+    let message = format!("the identity of {device} with this key is not in force");
+    Refused::new(StatusCode::FORBIDDEN, code::REVOKED, message)
+}
+
+fn bad_certificate(why: &str) -> Refused {
+    let message = format!("the certificate identifies no device: {why}");
+    Refused::new(StatusCode::FORBIDDEN, code::BAD_CERTIFICATE, message)
+}
+
+impl FromRequestParts<Edge> for Peer {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _edge: &Edge) -> Result<Self, Refused> {
+        let caller = caller(parts)?;
+        match &caller.who {
+            Who::Nobody => Err(Refused::new(
+                StatusCode::UNAUTHORIZED,
+                code::NO_CERTIFICATE,
+                "this takes a device's certificate",
+            )),
+            Who::Stranger(why) => Err(bad_certificate(why)),
+            Who::Left(device) => Err(revoked(device)),
+            Who::Device(peer) => {
+                let now = Timestamp::now();
+                peer.check(now)?;
+                if !peer.member.allowance().admits_request() {
+                    return Err(Refused::too_many());
+                }
+                peer.member.saw(now);
+                Ok(peer.clone())
+            }
+        }
+    }
+}
+
+/// The address a request came from.
+pub(super) struct From(pub(super) IpAddr);
+
+impl FromRequestParts<Edge> for From {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _edge: &Edge) -> Result<Self, Refused> {
+        Ok(Self(caller(parts)?.address))
+    }
+}
+
+fn caller(parts: &Parts) -> Result<&Arc<Caller>, Refused> {
+    // every connection puts it there
+    parts.extensions.get().ok_or_else(Refused::not_found)
+}

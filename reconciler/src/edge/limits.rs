@@ -1,0 +1,119 @@
+//! How much of everything. Rates are per device identity, never per address: whole fleets sit behind one.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use rand::Rng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a TLS handshake may take, and HTTP/1 headers.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a body may take to arrive.
+pub(super) const BODY: Duration = Duration::from_secs(60);
+/// Requests of one connection at a time. A device has a held poll, a report and a few downloads.
+pub(super) const STREAMS: u32 = 32;
+/// Longest headers of a request together, in bytes.
+pub(super) const HEADER_BYTES: u32 = 16 << 10;
+/// How often a connection that says nothing is tried, and how long it may take to answer. Agents ask more often themselves.
+pub(super) const KEEP_ALIVE: (Duration, Duration) =
+    (Duration::from_secs(90), Duration::from_secs(30));
+/// Longest time a poll is held.
+pub(super) const HOLD: Duration = Duration::from_secs(30 * 60);
+/// How long a poll is held for a device that no release names yet: one that has just joined is in the next within a second.
+pub(super) const HOLD_FOR_FIRST: Duration = Duration::from_secs(5);
+
+/// Connections of one device at a time: one in use, the others are dead ones that nobody has noticed yet.
+const CONNECTIONS_EACH: usize = 16;
+/// Requests of one device: a second, and at once. A first bundle may be a few hundred files.
+const REQUESTS_EACH: (u32, u32) = (20, 1000);
+
+/// What depends on the size of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections of devices.
+    pub connections: usize,
+    /// Connections without a certificate.
+    pub anonymous: usize,
+    /// Handshakes at a time; further connections wait in the kernel's queue.
+    pub handshakes: usize,
+    /// How long a connection without a certificate may last.
+    pub anonymous_life: Duration,
+    /// Requests to join a second, of all devices together.
+    pub asks: u32,
+    /// Looks at what became of one, a second, of all devices together.
+    pub looks: u32,
+    /// Blobs on their way out at a time.
+    pub downloads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            anonymous: 1024,
+            handshakes: 1024,
+            anonymous_life: Duration::from_secs(60),
+            asks: 20,
+            looks: 100,
+            downloads: 64,
+        }
+    }
+}
+
+/// How often something may be done.
+#[derive(Debug)]
+pub(crate) struct Rate(DefaultDirectRateLimiter);
+
+impl Rate {
+    /// So often a second, and five seconds' worth at once.
+    pub(crate) fn per_second(count: u32) -> Self {
+        Self::new(count, count.saturating_mul(5))
+    }
+
+    /// So often a second, and so many at once.
+    pub(crate) fn new(count: u32, burst: u32) -> Self {
+        let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(count)).allow_burst(at_least_one(burst));
+        Self(RateLimiter::direct(quota))
+    }
+
+    /// Whether it may be done now.
+    pub(crate) fn admits(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
+
+/// What one device may use.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    requests: Rate,
+    connections: Arc<Semaphore>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        let (count, burst) = REQUESTS_EACH;
+        Self {
+            requests: Rate::new(count, burst),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_EACH)),
+        }
+    }
+}
+
+impl Allowance {
+    pub(super) fn admits_request(&self) -> bool {
+        self.requests.admits()
+    }
+
+    /// A connection of the device, until it is dropped.
+    pub(super) fn connection(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.connections).try_acquire_owned().ok()
+    }
+}
+
+/// Seconds for `Retry-After`, with full jitter: those who were turned away together do not come back together.
+pub(super) fn retry_after() -> u64 {
+    rand::rng().random_range(1..=30)
+}

@@ -1,0 +1,146 @@
+//! The routes.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use data_encoding::HEXLOWER;
+use flotta_bundle::wire::{
+    Enrolment, EnrolmentRequest, MAX_ENROLMENT_BYTES, Renewal, RenewalRequest,
+};
+use flotta_bundle::{Digest, code};
+use futures_util::StreamExt;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
+
+use super::answer::{Refused, no_method, no_route, read_json};
+use super::identity::{From, Peer};
+use super::{Edge, desired, report};
+
+pub(super) fn router(edge: Edge) -> Router {
+    Router::new()
+        .route("/v1/enrolments", post(enrol))
+        .route("/v1/enrolments/{key}", get(enrolment))
+        .route("/v1/certificates", post(renew))
+        .route("/v1/desired", get(desired::serve))
+        .route("/v1/blobs/{digest}", get(blob))
+        .route("/v1/report", put(report::put))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(edge)
+}
+
+async fn enrol(
+    State(edge): State<Edge>,
+    From(address): From,
+    body: Body,
+) -> Result<Json<Enrolment>, Refused> {
+    if !edge.0.asks.admits() {
+        return Err(Refused::too_many());
+    }
+    let request: EnrolmentRequest = read_json(body, MAX_ENROLMENT_BYTES).await?;
+    let enrolled = edge.0.enroller.enrol(request, address, Timestamp::now());
+    Ok(Json(enrolled.await?))
+}
+
+async fn enrolment(
+    State(edge): State<Edge>,
+    Path(key): Path<String>,
+) -> Result<Json<Enrolment>, Refused> {
+    if !edge.0.looks.admits() {
+        return Err(Refused::too_many());
+    }
+    let key = HEXLOWER
+        .decode(key.as_bytes())
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| Refused::bad_request("a key is 64 lower-case hex digits"))?;
+    let state = edge.0.enroller.state(Digest::from_bytes(key)).await?;
+    state.map(Json).ok_or_else(Refused::not_found)
+}
+
+async fn renew(State(edge): State<Edge>, peer: Peer, body: Body) -> Result<Json<Renewal>, Refused> {
+    let request: RenewalRequest = read_json(body, MAX_ENROLMENT_BYTES).await?;
+    let enroller = &edge.0.enroller;
+    let renewed = enroller.renew(&peer.device, &peer.member, &request.csr, Timestamp::now());
+    Ok(Json(renewed.await?))
+}
+
+/// A blob, whole or from an offset on. The digest is the check of it, so it may be kept for ever.
+async fn blob(
+    State(edge): State<Edge>,
+    peer: Peer,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let digest: Digest = digest
+        .parse()
+        .map_err(|_| Refused::bad_request("a blob is named sha256: and 64 hex digits"))?;
+    let offset = offset(&headers)?;
+    let failed = |error: std::io::Error| Refused::failed(code::DEPOT, &error);
+    // one answer for what is not there and for what is another's: it tells nothing
+    let not_yours = || {
+        let message = format!("{digest} is not part of the bundle of {}", peer.device);
+        Refused::new(StatusCode::FORBIDDEN, code::NOT_YOURS, message)
+    };
+    // before anything is read: what is read is in memory
+    let slot = edge.0.downloads.clone().acquire_owned().await;
+    let blobs = edge.0.blobs.as_ref();
+    let may_read = edge.0.index.may_read(&peer.device, &digest, blobs);
+    if !may_read.await.map_err(failed)? {
+        return Err(not_yours());
+    }
+    let Some(blob) = blobs.get(digest, offset).await.map_err(failed)? else {
+        return Err(not_yours());
+    };
+    let size = blob.size;
+    if offset > 0 && offset >= size {
+        return Err(Refused::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            code::BAD_REQUEST,
+            format!("the blob ends at {size}"),
+        ));
+    }
+    let body = blob.body.map(move |chunk| {
+        let _until_sent = &slot;
+        chunk
+    });
+    let mut response = Body::from_stream(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size - offset));
+    let octets = HeaderValue::from_static("application/octet-stream");
+    headers.insert(CONTENT_TYPE, octets);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let for_ever = HeaderValue::from_static("private, max-age=31536000, immutable");
+    headers.insert(CACHE_CONTROL, for_ever);
+    if offset > 0 {
+        let range = format!("bytes {offset}-{}/{size}", size - 1);
+        if let Ok(range) = range.parse() {
+            headers.insert(CONTENT_RANGE, range);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+/// `Range: bytes=N-`, the one form that resuming takes; 0 without it.
+fn offset(headers: &HeaderMap) -> Result<u64, Refused> {
+    let Some(range) = headers.get(RANGE) else {
+        return Ok(0);
+    };
+    range
+        .to_str()
+        .ok()
+        .and_then(|range| {
+            range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse()
+                .ok()
+        })
+        .ok_or_else(|| Refused::bad_request("a range is written bytes=N-"))
+}

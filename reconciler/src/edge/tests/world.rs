@@ -1,0 +1,242 @@
+//! A server on a loopback address, and clients that speak real TLS to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flotta_bundle::wire::{Enrolment, Failure, Token};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::Timestamp;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use crate::edge::Edge;
+use crate::edge::limits::Limits;
+use crate::fixture::{DEADLINE, House, Machine};
+use crate::keys::{Csr, Fleet};
+
+/// A certificate chain and its key, as a client shows them.
+pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+pub(super) struct World {
+    pub(super) house: House,
+    pub(super) address: SocketAddr,
+    pub(super) data: TempDir,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    pub(super) async fn with(limits: Limits) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let house = House::open(data.path());
+        Self::serve(house, data, limits).await
+    }
+
+    pub(super) async fn serve(house: House, data: TempDir, limits: Limits) -> Self {
+        let edge = Edge::new(
+            Arc::clone(&house.fleet),
+            house.store.clone(),
+            Arc::clone(&house.index),
+            Arc::new(house.depot.clone()),
+            limits,
+        )
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(edge.serve(listener, async {
+            let _ = stopped.await;
+        }));
+        Self {
+            house,
+            address,
+            data,
+            stop,
+            served,
+        }
+    }
+
+    /// Stops the server, and gives what it leaves on disk.
+    pub(super) async fn stop(self) -> TempDir {
+        self.stop.send(()).unwrap();
+        let served = tokio::time::timeout(DEADLINE, self.served).await;
+        served.unwrap().unwrap();
+        self.data
+    }
+
+    pub(super) async fn connect(&self, identity: Option<Identity>) -> Result<Client, String> {
+        let connecting = connect(&self.house.fleet, self.address, identity);
+        tokio::time::timeout(DEADLINE, connecting).await.unwrap()
+    }
+
+    /// One request on a connection of its own, without a certificate.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Answer {
+        let client = self.connect(None).await.unwrap();
+        client.send(method, path, &[], body).await.unwrap()
+    }
+
+    pub(super) async fn enrol(&self, machine: &Machine, token: Option<Token>) -> Answer {
+        let body = serde_json::to_vec(&machine.request(token)).unwrap();
+        self.ask(Method::POST, "/v1/enrolments", body).await
+    }
+
+    /// A machine that joins by a token.
+    pub(super) async fn join(&self, machine: &Machine) -> Identity {
+        let token = self.house.token(Some(&machine.name.to_string())).await;
+        match self.enrol(machine, Some(token)).await.json() {
+            Enrolment::Approved { certificate, .. } => identity(machine, &certificate),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A machine that has joined, connected.
+    pub(super) async fn device(&self, machine: &Machine) -> Client {
+        let identity = self.join(machine).await;
+        self.connect(Some(identity)).await.unwrap()
+    }
+}
+
+pub(super) fn identity(machine: &Machine, certificate: &str) -> Identity {
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+    (chain.map(Result::unwrap).collect(), key(machine))
+}
+
+pub(super) fn key(machine: &Machine) -> PrivateKeyDer<'static> {
+    PrivatePkcs8KeyDer::from(machine.key.serialize_der()).into()
+}
+
+/// A certificate of `fleet`, made at `then`, whether the machine has joined or not.
+pub(super) fn certified(fleet: &Fleet, machine: &Machine, then: Timestamp) -> Identity {
+    let csr = Csr::parse(&machine.csr()).unwrap();
+    let issued = fleet.sign_device_certificate(csr.key(), &machine.name, then);
+    identity(machine, &issued.unwrap().pem)
+}
+
+async fn connect(
+    fleet: &Fleet,
+    address: SocketAddr,
+    identity: Option<Identity>,
+) -> Result<Client, String> {
+    let mut roots = RootCertStore::empty();
+    let ca = fleet.server_ca_certificate_pem();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| error.to_string())?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect("localhost".try_into().unwrap(), stream)
+        .await
+        .map_err(|error| error.to_string())?;
+    let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(Client {
+        sender,
+        certificate,
+        ended: tokio::spawn(async move {
+            let _ = connection.await;
+        }),
+    })
+}
+
+pub(super) struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    /// The server's.
+    pub(super) certificate: Vec<u8>,
+    ended: JoinHandle<()>,
+}
+
+impl Client {
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("https://localhost{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        let answer = async {
+            let response = self.sender.clone().send_request(request).await?;
+            let (parts, body) = response.into_parts();
+            Ok::<_, hyper::Error>(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: body.collect().await?.to_bytes(),
+            })
+        };
+        let answer = tokio::time::timeout(DEADLINE, answer).await.unwrap();
+        answer.map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(Method::GET, path, headers, Bytes::new())
+            .await
+            .unwrap()
+    }
+
+    pub(super) async fn put(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.send(Method::PUT, path, &[], body).await.unwrap()
+    }
+
+    /// Waits for the server to close the connection.
+    pub(super) async fn ended(self) {
+        let ended = tokio::time::timeout(DEADLINE, self.ended).await;
+        ended.expect("the connection is still open").unwrap();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {} {:?}", self.status, self.body))
+    }
+
+    /// Status and stable code of a failure.
+    pub(super) fn failure(&self) -> (u16, String) {
+        (self.status.as_u16(), self.json::<Failure>().error.code)
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+}

@@ -1,0 +1,45 @@
+//! TLS towards devices.
+
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::keys::Fleet;
+
+/// TLS 1.3, the fleet's server certificate, and clients that have a certificate of its device authority or none at all.
+pub(super) fn config(fleet: &Arc<Fleet>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let mut authorities = RootCertStore::empty();
+    authorities.add(fleet.ca_certificate().clone())?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(Current(Arc::clone(fleet))));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Sessions are resumed by tickets that the client keeps: nothing is held for devices that are away. The certificate in
+    // a ticket was verified when it was made; whether it is still good is looked at again (`identity`).
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = ring::Ticketer::new()?;
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// The server's certificate as it is now: one that was renewed serves from the next handshake on.
+#[derive(Debug)]
+struct Current(Arc<Fleet>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.server_certificate())
+    }
+}

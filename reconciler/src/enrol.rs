@@ -1,0 +1,359 @@
+//! How devices join and leave: tokens, requests, approval, renewal, revocation.
+//!
+//! A name belongs to the key that joined with it until the device is revoked, or a person approves another key in its place:
+//! neither a token nor a certificate request can take it over. Each decision is one durable transaction, made by the pure
+//! function [`rules::decide`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use data_encoding::BASE64URL_NOPAD;
+use flotta_bundle::wire::{Enrolment, EnrolmentRequest, JoinFile, Renewal, Token};
+use flotta_bundle::{DeviceName, Digest};
+use jiff::{SignedDuration, Timestamp};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::edge::limits::Rate;
+use crate::keys::{Csr, Fleet, KeysError};
+use crate::store::tokens::TokenRecord;
+use crate::store::{
+    Device, FleetEvent, JoinRequest, Member, NewToken, RequestState, Store, devices, requests,
+    tokens,
+};
+use crate::text::plain;
+
+mod error;
+mod proof;
+mod rules;
+mod transaction;
+
+pub use error::EnrolError;
+use proof::Proven;
+use transaction::{Done, approve, enrol, find_request};
+
+#[cfg(test)]
+mod tests;
+
+/// Most requests that wait for a person. Beyond it newer ones are turned away, and those that wait stay.
+pub const MAX_PENDING: u64 = 10_000;
+/// Most of them from one address: one network cannot keep all others out.
+pub const MAX_PENDING_EACH: u64 = 1_000;
+/// Longest life of a token. A join file in a drawer is a key to the fleet.
+pub const MAX_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Longest reason of a denial, in characters; it is shown on the device.
+const MAX_REASON: usize = 256;
+
+/// Which request a person means.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The name asked for.
+    pub device: DeviceName,
+    /// The key as the device shows it (`SHA256:` and at least 16 hex digits); needed when several ask for one name.
+    pub key: Option<String>,
+}
+
+/// How a device is let in.
+#[derive(Debug, Clone, Default)]
+pub struct Approval {
+    /// The set it is put in.
+    pub set: Option<String>,
+    /// Labels it gets.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it may take the place of a device that has joined by this name with another key.
+    pub replace: bool,
+}
+
+/// Decides who joins. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Enroller {
+    fleet: Arc<Fleet>,
+    store: Store,
+    /// Bounds what refusals write: one who is refused a thousand times a second is noted once a second.
+    notes: Arc<Rate>,
+}
+
+impl Enroller {
+    /// An enroller for `fleet`.
+    pub fn new(fleet: Arc<Fleet>, store: Store) -> Self {
+        Self {
+            fleet,
+            store,
+            notes: Arc::new(Rate::new(1, 60)),
+        }
+    }
+
+    /// Makes a token that lives for `ttl`, at most [`MAX_TTL`]. Returns it, which is the only copy, and when it ends.
+    pub async fn create_token(
+        &self,
+        token: NewToken,
+        ttl: SignedDuration,
+        now: Timestamp,
+    ) -> Result<(Token, Timestamp), EnrolError> {
+        let mut bytes = [0; 32];
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_| KeysError::Random)?;
+        let secret = Token::new(format!("flotta_{}", BASE64URL_NOPAD.encode(&bytes)));
+        let expires_at = now + ttl.clamp(SignedDuration::ZERO, MAX_TTL);
+        let record = TokenRecord {
+            hash: tokens::hash(&secret),
+            token,
+            created_at: now,
+            expires_at,
+            used: None,
+        };
+        self.store
+            .write(
+                move |connection| Ok::<_, EnrolError>(tokens::insert(connection, &record)?),
+                |()| {},
+            )
+            .await?;
+        Ok((secret, expires_at))
+    }
+
+    /// The join file for a device: where the server is, what to trust, and the token.
+    pub fn join_file(
+        &self,
+        server: String,
+        device: Option<DeviceName>,
+        token: Option<Token>,
+    ) -> JoinFile {
+        JoinFile {
+            schema: 1,
+            fleet: self.fleet.name().clone(),
+            server,
+            ca: self.fleet.server_ca_certificate_pem().to_owned(),
+            trust_root: self.fleet.trust_root_envelope().clone(),
+            device,
+            token,
+        }
+    }
+
+    /// A device asks to join, or for a new certificate for the key it joined with.
+    pub async fn enrol(
+        &self,
+        request: EnrolmentRequest,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<Enrolment, EnrolError> {
+        let device = request.device.clone();
+        let done = self.try_enrol(request, from, now).await;
+        match &done {
+            Ok(Done::Joined(_, _, true)) => {
+                self.note(Some(&device), false, "Joined", format!("from {from}"), now)
+                    .await;
+            }
+            Ok(Done::Waits(true)) => {
+                let message = format!("{device} asks to join, from {from}: flotta get requests");
+                self.note(None, false, "JoinRequested", message, now).await;
+            }
+            Err(error) if error.is_refusal() => self.note_refusal(&device, from, error, now).await,
+            _ => {}
+        }
+        Ok(match done? {
+            Done::Joined(device, issued, _) => Enrolment::Approved {
+                device: device.device,
+                certificate: issued.pem,
+            },
+            Done::Waits(_) => Enrolment::Pending { device },
+            Done::Denied(reason) => Enrolment::Denied { reason },
+        })
+    }
+
+    async fn try_enrol(
+        &self,
+        request: EnrolmentRequest,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<Done, EnrolError> {
+        let token = request.token.as_ref().map(tokens::hash);
+        let proven = Proven::verify(request)?;
+        let fleet = self.fleet.clone();
+        let store = self.store.clone();
+        self.store
+            .write(
+                move |connection| enrol(connection, &fleet, proven, token, from, now),
+                move |done| {
+                    if let Done::Joined(device, ..) = done {
+                        store.has_joined(&device.device, device.key);
+                    }
+                },
+            )
+            .await
+    }
+
+    /// What became of the request of a key; none when there is none.
+    pub async fn state(&self, key: Digest) -> Result<Option<Enrolment>, EnrolError> {
+        let Some(request) = self.store.request(key).await? else {
+            return Ok(None);
+        };
+        Ok(Some(match request.state {
+            RequestState::Pending => Enrolment::Pending {
+                device: request.device,
+            },
+            RequestState::Approved { certificate, .. } => Enrolment::Approved {
+                device: request.device,
+                certificate,
+            },
+            RequestState::Denied { reason, .. } => Enrolment::Denied { reason },
+        }))
+    }
+
+    /// A new certificate for a device that still has one in force, for the same key.
+    pub async fn renew(
+        &self,
+        device: &DeviceName,
+        member: &Member,
+        csr: &str,
+        now: Timestamp,
+    ) -> Result<Renewal, EnrolError> {
+        let csr = Csr::parse(csr)?;
+        if csr.key().fingerprint() != member.key() {
+            return Err(EnrolError::OtherKey);
+        }
+        let issued = self.fleet.sign_device_certificate(csr.key(), device, now)?;
+        let certificate = issued.pem.clone();
+        let (device, key) = (device.clone(), member.key());
+        self.store
+            .write(
+                move |connection| {
+                    let current = devices::find(connection, &device)?;
+                    // Revoked or replaced while this was on its way.
+                    if current.is_none_or(|d| d.key != key || d.revoked_at.is_some()) {
+                        return Err(EnrolError::Revoked);
+                    }
+                    devices::put_certificate(connection, &device, &issued)?;
+                    Ok(())
+                },
+                |()| {},
+            )
+            .await?;
+        Ok(Renewal { certificate })
+    }
+
+    /// A person lets a device in. A denied request may be approved after all.
+    pub async fn approve(
+        &self,
+        target: Target,
+        approval: Approval,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Device, EnrolError> {
+        let (fleet, store, who) = (self.fleet.clone(), self.store.clone(), by.to_owned());
+        let device = self
+            .store
+            .write(
+                move |connection| approve(connection, &fleet, &target, approval, who, now),
+                move |device| store.has_joined(&device.device, device.key),
+            )
+            .await?;
+        let message = format!("joined, approved by {by}");
+        self.note(Some(&device.device), false, "Joined", message, now)
+            .await;
+        Ok(device)
+    }
+
+    /// A person turns a device away.
+    pub async fn deny(
+        &self,
+        target: Target,
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<JoinRequest, EnrolError> {
+        let state = RequestState::Denied {
+            at: now,
+            by: by.to_owned(),
+            reason: plain(reason, MAX_REASON),
+        };
+        let request = self
+            .store
+            .write(
+                move |connection| {
+                    let mut request = find_request(connection, &target)?;
+                    if matches!(request.state, RequestState::Approved { .. }) {
+                        return Err(EnrolError::AlreadyApproved(request.device));
+                    }
+                    request.state = state;
+                    requests::put(connection, &request)?;
+                    Ok(request)
+                },
+                |_| {},
+            )
+            .await?;
+        let message = format!("{} was denied by {by}: {reason}", request.device);
+        self.note(None, false, "JoinDenied", message, now).await;
+        Ok(request)
+    }
+
+    /// A person ends a device's identity: its certificate is worth nothing from now on, its connections close, its name is
+    /// free. A device that was revoked before stays so.
+    pub async fn revoke(
+        &self,
+        device: &DeviceName,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Device, EnrolError> {
+        let (name, store) = (device.clone(), self.store.clone());
+        let revoked = self
+            .store
+            .write(
+                move |connection| {
+                    let mut device = devices::find(connection, &name)?
+                        .ok_or_else(|| EnrolError::NoDevice(name.clone()))?;
+                    device.revoked_at.get_or_insert(now);
+                    devices::put(connection, &device)?;
+                    requests::remove(connection, &device.key)?;
+                    Ok::<_, EnrolError>(device)
+                },
+                move |device| store.has_left(&device.device),
+            )
+            .await?;
+        let message = format!("identity revoked by {by}");
+        self.note(Some(device), true, "Revoked", message, now).await;
+        Ok(revoked)
+    }
+
+    /// On both sides: the device gets the answer, people get the event and the log line.
+    async fn note_refusal(
+        &self,
+        device: &DeviceName,
+        from: IpAddr,
+        error: &EnrolError,
+        now: Timestamp,
+    ) {
+        if !self.notes.admits() {
+            return;
+        }
+        let code = error.code();
+        tracing::warn!(%device, %from, code = code.id, %error, "refused a device that asked to join");
+        let known = self.store.member(device).map(|_| device);
+        let message = format!("{device} from {from}: {}: {error}", code.id);
+        self.note(known, true, "JoinRefused", message, now).await;
+    }
+
+    async fn note(
+        &self,
+        device: Option<&DeviceName>,
+        warning: bool,
+        reason: &str,
+        message: String,
+        now: Timestamp,
+    ) {
+        tracing::info!(device = device.map(tracing::field::display), %reason, %message, "enrolment");
+        let event = FleetEvent {
+            id: 0,
+            time: now,
+            device: device.cloned(),
+            reason: reason.to_owned(),
+            message,
+            warning,
+        };
+        // What was decided stands, whether it can be noted or not.
+        if let Err(error) = self.store.add_event(event).await {
+            tracing::error!(%error, "an event is lost");
+        }
+    }
+}

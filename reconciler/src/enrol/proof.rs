@@ -1,0 +1,65 @@
+//! What a request to join must prove before anything is looked up for it.
+
+use data_encoding::BASE64;
+use flotta_bundle::DeviceName;
+use flotta_bundle::wire::{EnrolmentRequest, Hardware, sealing_statement};
+use jiff::Timestamp;
+
+use super::EnrolError;
+use crate::keys::{Csr, DeviceKey};
+use crate::store::{JoinRequest, RequestState};
+use crate::text::plain;
+
+/// Longest text that a stranger may have shown, in characters.
+const MAX_TEXT: usize = 128;
+
+/// A request whose proofs hold: the sender has the identity key, and the identity key vouches for the sealing key.
+pub(super) struct Proven {
+    pub(super) device: DeviceName,
+    pub(super) key: DeviceKey,
+    pub(super) sealing_key: String,
+    pub(super) hardware: Hardware,
+}
+
+impl Proven {
+    pub(super) fn verify(request: EnrolmentRequest) -> Result<Self, EnrolError> {
+        let csr = Csr::parse(&request.csr)?;
+        let sealing_key = BASE64
+            .decode(request.sealing_key.as_bytes())
+            .map_err(|_| EnrolError::Sealing)?;
+        let proof = BASE64
+            .decode(request.sealing_proof.as_bytes())
+            .map_err(|_| EnrolError::Sealing)?;
+        // An all-zero key is the one point that is easy to send and that everything can be read with.
+        let plausible = sealing_key.len() == 32 && sealing_key.iter().any(|byte| *byte != 0);
+        let statement = sealing_statement(&request.device, &request.sealing_key);
+        if !plausible || !csr.key().verifies(&statement, &proof) {
+            return Err(EnrolError::Sealing);
+        }
+        Ok(Self {
+            device: request.device,
+            key: csr.key().clone(),
+            sealing_key: request.sealing_key,
+            hardware: Hardware {
+                model: plain(&request.hardware.model, MAX_TEXT),
+                serial: plain(&request.hardware.serial, MAX_TEXT),
+                architecture: plain(&request.hardware.architecture, MAX_TEXT),
+                os: plain(&request.hardware.os, MAX_TEXT),
+            },
+        })
+    }
+
+    pub(super) fn into_request(self, address: String, note: String, now: Timestamp) -> JoinRequest {
+        JoinRequest {
+            key: self.key.fingerprint(),
+            spki: self.key.spki().to_vec(),
+            device: self.device,
+            sealing_key: self.sealing_key,
+            hardware: self.hardware,
+            address,
+            asked_at: now,
+            note,
+            state: RequestState::Pending,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+use rusqlite::Connection;
+
+use super::*;
+use crate::fixture::{House, Machine, name};
+
+const FROM: &str = "192.0.2.1";
+
+struct Door {
+    _data: tempfile::TempDir,
+    house: House,
+    now: Timestamp,
+}
+
+impl Door {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        Self {
+            house: House::open(data.path()),
+            _data: data,
+            now: Timestamp::now(),
+        }
+    }
+
+    async fn ask(&self, machine: &Machine, token: Option<Token>) -> Result<Enrolment, EnrolError> {
+        let from = FROM.parse().unwrap();
+        let enroller = &self.house.enroller;
+        enroller.enrol(machine.request(token), from, self.now).await
+    }
+
+    async fn approve(
+        &self,
+        device: &str,
+        key: Option<&str>,
+        replace: bool,
+    ) -> Result<Device, EnrolError> {
+        let target = Target {
+            device: name(device),
+            key: key.map(str::to_owned),
+        };
+        let approval = Approval {
+            replace,
+            ..Approval::default()
+        };
+        self.house
+            .enroller
+            .approve(target, approval, "ada", self.now)
+            .await
+    }
+
+    async fn revoke(&self, device: &str) {
+        let device = name(device);
+        let revoked = self.house.enroller.revoke(&device, "ada", self.now);
+        revoked.await.unwrap();
+    }
+}
+
+fn joined(answer: &Result<Enrolment, EnrolError>) -> bool {
+    matches!(answer, Ok(Enrolment::Approved { .. }))
+}
+
+fn waits(answer: &Result<Enrolment, EnrolError>) -> bool {
+    matches!(answer, Ok(Enrolment::Pending { .. }))
+}
+
+#[tokio::test]
+async fn a_token_ends_at_its_moment_and_lives_a_month_at_most() {
+    let mut door = Door::new();
+    let year = SignedDuration::from_hours(24 * 365);
+    let enroller = &door.house.enroller;
+    let made = enroller.create_token(NewToken::default(), year, door.now);
+    let (token, ends) = made.await.unwrap();
+    assert_eq!(ends.duration_since(door.now), MAX_TTL);
+    door.now = ends;
+    let late = door.ask(&Machine::new("a"), Some(token.clone())).await;
+    assert_eq!(late.unwrap_err().code().id, "FLT0407");
+    door.now = ends - SignedDuration::from_millis(1);
+    assert!(joined(&door.ask(&Machine::new("a"), Some(token)).await));
+}
+
+#[tokio::test]
+async fn what_a_token_says_of_a_device_becomes_inventory() {
+    let door = Door::new();
+    let terms = NewToken {
+        device: None,
+        set: Some("tills".to_owned()),
+        labels: [("site".to_owned(), "berlin".to_owned())].into(),
+    };
+    let hour = SignedDuration::from_hours(1);
+    let made = door
+        .house
+        .enroller
+        .create_token(terms.clone(), hour, door.now);
+    let (token, _) = made.await.unwrap();
+    assert!(joined(&door.ask(&Machine::new("a"), Some(token)).await));
+    let inventory = door.house.store.inventory().await.unwrap();
+    assert_eq!(inventory[0].set, terms.set);
+    assert_eq!(inventory[0].labels, terms.labels);
+}
+
+#[tokio::test]
+async fn a_revoked_key_comes_back_by_a_token_alone() {
+    let door = Door::new();
+    let machine = Machine::new("a");
+    let token = door.house.token(None).await;
+    assert!(joined(&door.ask(&machine, Some(token.clone())).await));
+    door.revoke("a").await;
+    assert!(door.house.store.member(&name("a")).is_none());
+    assert!(door.house.store.inventory().await.unwrap().is_empty());
+    assert_eq!(
+        door.ask(&machine, None).await.unwrap_err().code().id,
+        "FLT0403"
+    );
+    assert_eq!(
+        door.ask(&machine, Some(token)).await.unwrap_err().code().id,
+        "FLT0406"
+    );
+    let token = door.house.token(None).await;
+    assert!(joined(&door.ask(&machine, Some(token)).await));
+}
+
+#[tokio::test]
+async fn a_revoked_name_is_free_for_another_key() {
+    let door = Door::new();
+    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let token = door.house.token(None).await;
+    door.ask(&first, Some(token)).await.unwrap();
+    door.revoke("a").await;
+    let token = door.house.token(Some("a")).await;
+    assert!(joined(&door.ask(&second, Some(token)).await));
+    let member = door.house.store.member(&name("a")).unwrap();
+    assert_eq!(member.key(), second.fingerprint());
+}
+
+#[tokio::test]
+async fn approval_in_place_of_another_ends_that_one() {
+    let door = Door::new();
+    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let token = door.house.token(None).await;
+    door.ask(&first, Some(token)).await.unwrap();
+    let before = door.house.store.member(&name("a")).unwrap();
+    assert!(waits(&door.ask(&second, None).await));
+    let taken = door.approve("a", None, false).await.unwrap_err();
+    assert_eq!(taken.code().id, "FLT0409");
+    assert!(before.in_force());
+    door.approve("a", None, true).await.unwrap();
+    assert!(!before.in_force());
+    assert!(joined(&door.ask(&second, None).await));
+    assert!(waits(&door.ask(&first, None).await));
+}
+
+#[tokio::test]
+async fn of_several_requests_the_key_says_which() {
+    let door = Door::new();
+    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    for machine in [&first, &second] {
+        assert!(waits(&door.ask(machine, None).await));
+    }
+    let error = door.approve("a", None, false).await.unwrap_err();
+    assert_eq!(error.code().id, "FLT0418");
+    let shown = crate::keys::fingerprint_text(&second.fingerprint());
+    let error = door
+        .approve("a", Some(&shown[..12]), false)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, EnrolError::ShortKey));
+    let approved = door.approve("a", Some(&shown), false).await.unwrap();
+    assert_eq!(approved.key, second.fingerprint());
+    assert!(matches!(
+        door.approve("b", None, false).await,
+        Err(EnrolError::NoRequest(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_key_that_joined_elsewhere_meanwhile_is_not_approved() {
+    let door = Door::new();
+    let machine = Machine::new("a");
+    assert!(waits(&door.ask(&machine, None).await));
+    let token = door.house.token(Some("b")).await;
+    assert!(joined(&door.ask(&machine.renamed("b"), Some(token)).await));
+    // joining took the request away with it
+    assert!(door.approve("a", None, false).await.is_err());
+}
+
+#[tokio::test]
+async fn the_sealing_key_must_be_vouched_for() {
+    let door = Door::new();
+    let machine = Machine::new("a");
+    let ask = |change: &dyn Fn(&mut EnrolmentRequest)| {
+        let mut request = machine.request(None);
+        change(&mut request);
+        let enroller = door.house.enroller.clone();
+        let now = door.now;
+        async move { enroller.enrol(request, FROM.parse().unwrap(), now).await }
+    };
+    let zero = data_encoding::BASE64.encode(&[0; 32]);
+    let short = data_encoding::BASE64.encode(&[7; 31]);
+    let others = Machine::new("a").request(None).sealing_proof;
+    let renamed = machine.renamed("b").request(None).sealing_proof;
+    for asked in [
+        ask(&|request| request.sealing_key.clone_from(&zero)).await,
+        ask(&|request| request.sealing_key.clone_from(&short)).await,
+        ask(&|request| request.sealing_proof.clone_from(&others)).await,
+        ask(&|request| request.sealing_proof.clone_from(&renamed)).await,
+        ask(&|request| request.sealing_proof.clear()).await,
+    ] {
+        assert!(matches!(asked, Err(EnrolError::Sealing)), "{asked:?}");
+    }
+    assert_eq!(door.house.store.pending().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_a_stranger_says_of_itself_is_harmless() {
+    let door = Door::new();
+    let mut request = Machine::new("a").request(None);
+    request.hardware.model = format!("\x1b[2J{}", "x".repeat(4000));
+    let asked = door
+        .house
+        .enroller
+        .enrol(request, FROM.parse().unwrap(), door.now);
+    asked.await.unwrap();
+    let model = &door.house.store.requests().await.unwrap()[0].hardware.model;
+    assert!(
+        model.starts_with("?[2J") && model.chars().count() == 128,
+        "{model}"
+    );
+}
+
+#[tokio::test]
+async fn one_network_cannot_fill_the_queue() {
+    let door = Door::new();
+    // as many rows as one address may have, without as many signatures
+    let proto = Machine::new("a");
+    door.ask(&proto, None).await.unwrap();
+    let request = door
+        .house
+        .store
+        .request(proto.fingerprint())
+        .await
+        .unwrap()
+        .unwrap();
+    let fill = move |connection: &Connection| {
+        for at in 1..MAX_PENDING_EACH {
+            let key = Digest::of(&at.to_le_bytes());
+            requests::put(
+                connection,
+                &JoinRequest {
+                    key,
+                    ..request.clone()
+                },
+            )?;
+        }
+        Ok::<_, EnrolError>(())
+    };
+    door.house.store.write(fill, |()| {}).await.unwrap();
+    let full = door.ask(&Machine::new("b"), None).await.unwrap_err();
+    assert_eq!(full.code().id, "FLT0413");
+    // who waits already is not turned away, and neither is another network
+    assert!(waits(&door.ask(&proto, None).await));
+    let elsewhere = "198.51.100.7".parse().unwrap();
+    let other = Machine::new("c").request(None);
+    let asked = door.house.enroller.enrol(other, elsewhere, door.now).await;
+    assert!(waits(&asked));
+}

@@ -1,0 +1,167 @@
+//! What joining reads and writes: each function is the work of one durable transaction.
+
+use std::net::IpAddr;
+
+use flotta_bundle::Digest;
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::proof::Proven;
+use super::rules::{self, Facts, Verdict};
+use super::{Approval, EnrolError, MAX_PENDING, MAX_PENDING_EACH, Target};
+use crate::keys::{DeviceKey, Fleet, Issued};
+use crate::store::{Device, JoinRequest, NewToken, RequestState, devices, requests, tokens};
+
+/// What a transaction of [`super::Enroller::enrol`] came to.
+pub(super) enum Done {
+    Joined(Box<Device>, Issued, bool),
+    Waits(bool),
+    Denied(String),
+}
+
+pub(super) fn enrol(
+    connection: &Connection,
+    fleet: &Fleet,
+    proven: Proven,
+    token: Option<Digest>,
+    from: IpAddr,
+    now: Timestamp,
+) -> Result<Done, EnrolError> {
+    let key = proven.key.fingerprint();
+    let token = match token {
+        Some(hash) => Some(tokens::find(connection, &hash)?.ok_or(EnrolError::TokenUnknown)),
+        None => None,
+    };
+    let facts = Facts {
+        name: &proven.device,
+        key,
+        device: devices::find(connection, &proven.device)?,
+        key_of: devices::name_of_key(connection, &key)?,
+        request: requests::find(connection, &key)?,
+        token,
+        now,
+    };
+    match rules::decide(facts)? {
+        Verdict::Join(record) => {
+            tokens::use_up(connection, &record.hash, &key, &proven.device, now)?;
+            requests::remove(connection, &key)?;
+            let (device, issued) = join(connection, fleet, proven, record.token, now)?;
+            Ok(Done::Joined(Box::new(device), issued, true))
+        }
+        Verdict::Again(mut device) => {
+            let issued = fleet.sign_device_certificate(&proven.key, &device.device, now)?;
+            device.sealing_key = proven.sealing_key;
+            device.certificate_serial.clone_from(&issued.serial);
+            device.certificate_not_after = issued.not_after;
+            devices::put(connection, &device)?;
+            Ok(Done::Joined(Box::new(device), issued, false))
+        }
+        Verdict::Wait { note, new } => {
+            let address = from.to_string();
+            let (all, each) = requests::count_pending(connection, &address)?;
+            if new && (all >= MAX_PENDING || each >= MAX_PENDING_EACH) {
+                return Err(EnrolError::TooManyRequests);
+            }
+            if new {
+                requests::put(connection, &proven.into_request(address, note, now))?;
+            }
+            Ok(Done::Waits(new))
+        }
+        Verdict::Denied(reason) => Ok(Done::Denied(reason)),
+    }
+}
+
+fn join(
+    connection: &Connection,
+    fleet: &Fleet,
+    proven: Proven,
+    terms: NewToken,
+    now: Timestamp,
+) -> Result<(Device, Issued), EnrolError> {
+    let issued = fleet.sign_device_certificate(&proven.key, &proven.device, now)?;
+    let device = Device {
+        key: proven.key.fingerprint(),
+        spki: proven.key.spki().to_vec(),
+        device: proven.device,
+        sealing_key: proven.sealing_key,
+        hardware: proven.hardware,
+        set: terms.set,
+        labels: terms.labels,
+        joined_at: now,
+        certificate_serial: issued.serial.clone(),
+        certificate_not_after: issued.not_after,
+        revoked_at: None,
+    };
+    devices::put(connection, &device)?;
+    Ok((device, issued))
+}
+
+pub(super) fn approve(
+    connection: &Connection,
+    fleet: &Fleet,
+    target: &Target,
+    approval: Approval,
+    by: String,
+    now: Timestamp,
+) -> Result<Device, EnrolError> {
+    let mut request = find_request(connection, target)?;
+    let there = devices::find(connection, &request.device)?.filter(|d| d.revoked_at.is_none());
+    if let Some(there) = there {
+        if there.key == request.key {
+            return Ok(there);
+        }
+        if !approval.replace {
+            return Err(EnrolError::NameTaken(there.device));
+        }
+    }
+    if let Some(other) = devices::name_of_key(connection, &request.key)? {
+        return Err(EnrolError::KeyTaken(other));
+    }
+    let key = DeviceKey::from_spki(&request.spki).ok_or(EnrolError::OtherKey)?;
+    let proven = Proven {
+        device: request.device.clone(),
+        key,
+        sealing_key: request.sealing_key.clone(),
+        hardware: request.hardware.clone(),
+    };
+    let terms = NewToken {
+        device: None,
+        set: approval.set,
+        labels: approval.labels,
+    };
+    let (device, issued) = join(connection, fleet, proven, terms, now)?;
+    request.state = RequestState::Approved {
+        at: now,
+        by,
+        certificate: issued.pem,
+    };
+    requests::put(connection, &request)?;
+    Ok(device)
+}
+
+/// The one request that a person means.
+pub(super) fn find_request(
+    connection: &Connection,
+    target: &Target,
+) -> Result<JoinRequest, EnrolError> {
+    let mut fitting = requests::list(connection, Some(&target.device))?;
+    match &target.key {
+        Some(text) => {
+            let prefix = text.strip_prefix("SHA256:").unwrap_or(text).to_lowercase();
+            if prefix.len() < 16 {
+                return Err(EnrolError::ShortKey);
+            }
+            fitting.retain(|request| request.key.hex().starts_with(&prefix));
+        }
+        // Without a key named, what was decided is out of the way of what waits.
+        None if fitting.iter().any(|r| r.state == RequestState::Pending) => {
+            fitting.retain(|request| request.state == RequestState::Pending);
+        }
+        None => {}
+    }
+    match fitting.len() {
+        0 => Err(EnrolError::NoRequest(target.device.clone())),
+        1 => Ok(fitting.remove(0)),
+        count => Err(EnrolError::Ambiguous(target.device.clone(), count)),
+    }
+}

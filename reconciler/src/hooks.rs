@@ -1,0 +1,184 @@
+//! `POST /hooks/git`, on a listener of its own: a forge says that something was pushed, and the source is looked at now
+//! instead of at the next poll. Nothing in the body is believed; a forged hook could cause a poll, no more, and even that
+//! takes the secret.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::post;
+use data_encoding::{BASE64, HEXLOWER};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use ring::hmac;
+use tokio::sync::Notify;
+
+#[cfg(test)]
+mod tests;
+
+/// Longest body: GitHub sends up to 25 MB for the largest pushes, and those the next poll finds.
+const MAX_BODY: usize = 1 << 20;
+/// How old a timestamp may be, or how far ahead: what Standard Webhooks' own libraries allow.
+const FRESH_SECONDS: i64 = 300;
+/// Shortest secret: 16 characters cannot be tried out.
+const MIN_SECRET: usize = 16;
+/// Hooks a second, and at once: a forge sends one a push.
+const PER_SECOND: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("10 is not 0");
+
+/// The secret shared with the forge.
+pub struct Secret {
+    plain: hmac::Key,
+    /// The plain key's tag over the secret itself: to compare a token that is sent as it is.
+    token: hmac::Tag,
+    /// Standard Webhooks write the key as `whsec_` and base64; GitLab requires it.
+    standard: hmac::Key,
+}
+
+/// A secret that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file cannot be read.
+    #[error("{0} cannot be read")]
+    Read(String, #[source] std::io::Error),
+    /// Too short to be one.
+    #[error(
+        "the secret is shorter than {MIN_SECRET} characters: make one with `openssl rand -hex 32`"
+    )]
+    Short,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Secret {
+    /// Reads the secret from a file; white space around it does not count.
+    pub fn read(path: &Path) -> Result<Self, SecretError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| SecretError::Read(path.display().to_string(), error))?;
+        Self::new(text.trim())
+    }
+
+    /// A secret as it is given to the forge.
+    pub fn new(text: &str) -> Result<Self, SecretError> {
+        if text.len() < MIN_SECRET {
+            return Err(SecretError::Short);
+        }
+        let plain = hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes());
+        let decoded = text
+            .strip_prefix("whsec_")
+            .and_then(|base64| BASE64.decode(base64.as_bytes()).ok());
+        let standard = hmac::Key::new(
+            hmac::HMAC_SHA256,
+            decoded.as_deref().unwrap_or(text.as_bytes()),
+        );
+        let token = hmac::sign(&plain, text.as_bytes());
+        Ok(Self {
+            plain,
+            token,
+            standard,
+        })
+    }
+
+    /// Whether the request is by someone who has the secret. All comparisons take constant time.
+    ///
+    /// - GitHub, Gitea, Forgejo: `X-Hub-Signature-256: sha256=HEX`, HMAC-SHA256 over the body
+    /// - GitLab from 19.0, Standard Webhooks: `webhook-signature: v1,BASE64 …`, HMAC-SHA256 over `ID.TIMESTAMP.BODY`
+    /// - GitLab: `X-Gitlab-Token`, the secret itself
+    pub fn admits(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> bool {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        // the strongest that is there decides: a bad signature is not mended by a token beside it
+        if let Some(signatures) = header("webhook-signature") {
+            return header("webhook-id")
+                .zip(header("webhook-timestamp"))
+                .is_some_and(|(id, time)| self.standard(signatures, id, time, body, now));
+        }
+        if let Some(signature) = header("x-hub-signature-256") {
+            return signature
+                .strip_prefix("sha256=")
+                .and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok())
+                .is_some_and(|tag| hmac::verify(&self.plain, body, &tag).is_ok());
+        }
+        header("x-gitlab-token").is_some_and(|token| {
+            hmac::verify(&self.plain, token.as_bytes(), self.token.as_ref()).is_ok()
+        })
+    }
+
+    fn standard(
+        &self,
+        signatures: &str,
+        id: &str,
+        time: &str,
+        body: &[u8],
+        now: Timestamp,
+    ) -> bool {
+        let fresh = time
+            .parse::<i64>()
+            .is_ok_and(|time| now.as_second().abs_diff(time) <= FRESH_SECONDS.unsigned_abs());
+        if !fresh {
+            return false;
+        }
+        let mut message = format!("{id}.{time}.").into_bytes();
+        message.extend_from_slice(body);
+        signatures
+            .split(' ')
+            .take(8)
+            .filter_map(|signature| signature.strip_prefix("v1,"))
+            .filter_map(|base64| BASE64.decode(base64.as_bytes()).ok())
+            .any(|tag| hmac::verify(&self.standard, &message, &tag).is_ok())
+    }
+}
+
+struct Hooks {
+    secret: Secret,
+    wake: Arc<Notify>,
+    limiter: DefaultDirectRateLimiter,
+}
+
+/// The routes of the hook listener; `wake` is notified by every hook that is admitted.
+pub fn router(secret: Secret, wake: Arc<Notify>) -> Router {
+    let limiter = RateLimiter::direct(Quota::per_second(PER_SECOND));
+    Router::new()
+        .route("/hooks/git", post(receive))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Arc::new(Hooks {
+            secret,
+            wake,
+            limiter,
+        }))
+}
+
+async fn receive(
+    State(hooks): State<Arc<Hooks>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, &'static str) {
+    if hooks.limiter.check().is_err() {
+        return (StatusCode::TOO_MANY_REQUESTS, "too many hooks\n");
+    }
+    if !hooks.secret.admits(&headers, &body, Timestamp::now()) {
+        tracing::warn!("a hook was refused: its signature or token does not match the secret");
+        return (
+            StatusCode::UNAUTHORIZED,
+            "the signature or token does not match\n",
+        );
+    }
+    hooks.wake.notify_one();
+    (StatusCode::ACCEPTED, "the source is looked at now\n")
+}
+
+/// Serves the hooks until `stop` is done.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await
+}

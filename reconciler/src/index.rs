@@ -1,0 +1,338 @@
+//! One owner of the release in force: what each device is offered, who waits for a change of it, and which blobs it may read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use flotta_bundle::envelope::Envelope;
+use flotta_bundle::tree::Tree;
+use flotta_bundle::wire::Offer;
+use flotta_bundle::{DeviceName, Digest, Leaf, Manifest};
+use tokio::sync::watch;
+
+use crate::edge::blobs::{Blobs, read_whole};
+
+#[cfg(test)]
+mod tests;
+
+/// Most digests kept of which blobs belong to which manifest: 32 MB. A fleet has a few roles of a few hundred files.
+const MAX_CACHED: usize = 1 << 20;
+
+/// The release in force, with everything that is asked of it.
+#[derive(Debug)]
+pub struct Current {
+    release: Envelope,
+    sequence: u64,
+    tree: Tree,
+    devices: HashMap<DeviceName, Entry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    index: u64,
+    /// What the device is offered: the leaf's manifest, or an earlier one that it names.
+    offered: Digest,
+}
+
+/// What a device is offered, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offered {
+    /// Sequence of the release.
+    pub sequence: u64,
+    /// The manifest.
+    pub manifest: Digest,
+}
+
+impl Current {
+    /// A release over `leaves`, which come in the order of its tree. Each device is offered its leaf's newest manifest.
+    pub fn new(release: Envelope, sequence: u64, leaves: impl IntoIterator<Item = Leaf>) -> Self {
+        let mut devices = HashMap::new();
+        let tree = Tree::new(leaves.into_iter().zip(0..).map(|(leaf, index)| {
+            let bytes = leaf.encode();
+            let offered = leaf.manifest;
+            devices.insert(leaf.device, Entry { index, offered });
+            bytes
+        }));
+        Self {
+            release,
+            sequence,
+            tree,
+            devices,
+        }
+    }
+
+    /// Offers `device` another manifest that its leaf names. Says whether the leaf names it.
+    pub fn hold_back(&mut self, device: &DeviceName, manifest: Digest) -> bool {
+        let named = self.leaf(device).is_some_and(|leaf| leaf.names(&manifest));
+        match self.devices.get_mut(device) {
+            Some(entry) if named => {
+                entry.offered = manifest;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sequence of the release.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The signed release.
+    pub fn release(&self) -> &Envelope {
+        &self.release
+    }
+
+    /// Number of devices in the release.
+    pub fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Whether the release is over no device.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// What `device` is offered; none when the release does not name it.
+    pub fn offered(&self, device: &DeviceName) -> Option<Offered> {
+        self.devices.get(device).map(|entry| Offered {
+            sequence: self.sequence,
+            manifest: entry.offered,
+        })
+    }
+
+    /// The leaf of `device`.
+    pub fn leaf(&self, device: &DeviceName) -> Option<Leaf> {
+        let entry = self.devices.get(device)?;
+        Leaf::parse(self.tree.leaf(entry.index)?).ok()
+    }
+
+    fn offer(&self, device: &DeviceName, roots: Vec<Envelope>) -> Option<Offer> {
+        let entry = self.devices.get(device)?;
+        Some(Offer {
+            roots,
+            release: self.release.clone(),
+            leaf: String::from_utf8(self.tree.leaf(entry.index)?.to_vec()).ok()?,
+            index: entry.index,
+            proof: self.tree.prove(entry.index)?,
+            manifest: entry.offered,
+        })
+    }
+}
+
+/// The index. Shared as `Arc<Index>`.
+#[derive(Debug)]
+pub struct Index {
+    roots: Vec<Envelope>,
+    current: ArcSwapOption<Current>,
+    /// Who waits. An entry lives as long as somebody does.
+    waiting: Mutex<HashMap<DeviceName, watch::Sender<Option<Digest>>>>,
+    content: Mutex<Content>,
+    described: ArcSwap<BTreeMap<DeviceName, Described>>,
+}
+
+/// What is asked of manifests: functions of their digests, so shared by all devices and never stale.
+#[derive(Debug, Default)]
+struct Content {
+    manifests: HashMap<Digest, Arc<Known>>,
+    digests: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Sorted.
+    files: Vec<Digest>,
+    heartbeat_seconds: u32,
+}
+
+/// What rendering found out about a device, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Described {
+    /// The sets it is in, the strongest first.
+    pub sets: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these locks; if it did, the maps are still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Index {
+    /// An index without a release. `roots` are all trust roots in order: version 1 first.
+    pub fn new(roots: Vec<Envelope>) -> Self {
+        Self {
+            roots,
+            current: ArcSwapOption::empty(),
+            waiting: Mutex::default(),
+            content: Mutex::default(),
+            described: ArcSwap::default(),
+        }
+    }
+
+    /// Replaces what is known of devices beside what they are offered.
+    pub fn describe(&self, described: Arc<BTreeMap<DeviceName, Described>>) {
+        self.described.store(described);
+    }
+
+    /// What is known of devices beside what they are offered.
+    pub fn described(&self) -> Arc<BTreeMap<DeviceName, Described>> {
+        self.described.load_full()
+    }
+
+    /// Puts a release in force, and wakes the devices whose offered manifest is another one now.
+    pub fn publish(&self, current: Current) {
+        let waiting = lock(&self.waiting);
+        let current = Arc::new(current);
+        self.current.store(Some(current.clone()));
+        for (device, sender) in waiting.iter() {
+            let now = current.offered(device).map(|offered| offered.manifest);
+            sender.send_if_modified(|before| std::mem::replace(before, now) != now);
+        }
+    }
+
+    /// The release in force.
+    pub fn current(&self) -> Option<Arc<Current>> {
+        self.current.load_full()
+    }
+
+    /// What `device` is offered, in short: all that a poll without a change costs.
+    pub fn offered(&self, device: &DeviceName) -> Option<Offered> {
+        self.current.load().as_ref()?.offered(device)
+    }
+
+    /// What `device` is offered, with the trust roots after version `after_root`.
+    pub fn offer(&self, device: &DeviceName, after_root: u32) -> Option<(Offered, Offer)> {
+        let skip = usize::try_from(after_root).unwrap_or(usize::MAX);
+        let roots = self.roots.iter().skip(skip).cloned().collect();
+        let current = self.current.load();
+        let current = current.as_ref()?;
+        Some((current.offered(device)?, current.offer(device, roots)?))
+    }
+
+    /// Begins to wait for a change of the manifest that `device` is offered. Look at [`Self::offered`] after this call: what
+    /// is published later wakes the watch.
+    pub fn watch(self: &Arc<Self>, device: &DeviceName) -> Watch {
+        let mut waiting = lock(&self.waiting);
+        let receiver = waiting
+            .entry(device.clone())
+            .or_insert_with(|| {
+                let offered = self.offered(device).map(|offered| offered.manifest);
+                watch::Sender::new(offered)
+            })
+            .subscribe();
+        Watch {
+            index: self.clone(),
+            device: device.clone(),
+            receiver: Some(receiver),
+        }
+    }
+
+    /// Number of devices that somebody waits for.
+    pub fn waiting(&self) -> usize {
+        lock(&self.waiting).len()
+    }
+
+    /// Whether `blob` belongs to a manifest that `device` may be offered: a manifest that its leaf names, or a file of one.
+    /// Earlier ones count: a device that is fetching one when a release comes may finish.
+    pub async fn may_read(
+        &self,
+        device: &DeviceName,
+        blob: &Digest,
+        blobs: &dyn Blobs,
+    ) -> std::io::Result<bool> {
+        let Some(leaf) = self.current().and_then(|current| current.leaf(device)) else {
+            return Ok(false);
+        };
+        if leaf.names(blob) {
+            return Ok(true);
+        }
+        for manifest in std::iter::once(leaf.manifest).chain(leaf.earlier) {
+            // earlier ones may be gone from the depot
+            if let Some(known) = self.content(manifest, blobs).await?
+                && known.files.binary_search(blob).is_ok()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How often a device with this manifest reports, in seconds; none when the depot does not have the manifest.
+    pub async fn heartbeat(
+        &self,
+        manifest: Digest,
+        blobs: &dyn Blobs,
+    ) -> std::io::Result<Option<u32>> {
+        let known = self.content(manifest, blobs).await?;
+        Ok(known.map(|known| known.heartbeat_seconds))
+    }
+
+    async fn content(
+        &self,
+        manifest: Digest,
+        blobs: &dyn Blobs,
+    ) -> std::io::Result<Option<Arc<Known>>> {
+        if let Some(known) = lock(&self.content).manifests.get(&manifest) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let Some(bytes) = read_whole(blobs, manifest, flotta_bundle::manifest::MAX_BYTES).await?
+        else {
+            return Ok(None);
+        };
+        let parsed = Manifest::parse(&bytes).map_err(std::io::Error::other)?;
+        let mut files: Vec<_> = parsed.files.iter().map(|file| file.digest).collect();
+        files.sort_unstable();
+        files.dedup();
+        let known = Arc::new(Known {
+            files,
+            heartbeat_seconds: parsed.settings.heartbeat_seconds,
+        });
+        let mut content = lock(&self.content);
+        let size = known.files.len() + 1;
+        if content.digests + size > MAX_CACHED {
+            *content = Content::default();
+        }
+        content.digests += size;
+        content.manifests.insert(manifest, Arc::clone(&known));
+        Ok(Some(known))
+    }
+}
+
+/// Waits for a change of the manifest that one device is offered.
+#[derive(Debug)]
+pub struct Watch {
+    index: Arc<Index>,
+    device: DeviceName,
+    /// There until drop.
+    receiver: Option<watch::Receiver<Option<Digest>>>,
+}
+
+impl Watch {
+    /// Returns when the manifest offered is another one than at the last call, or at [`Index::watch`].
+    pub async fn changed(&mut self) {
+        let changed = match &mut self.receiver {
+            Some(receiver) => receiver.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
+            // The index lives as long as its watches, so this is not reached; if it were, there is nothing to wake for.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.index.waiting);
+        // Under the lock, so that of two that end at once the second sees that it is the last.
+        self.receiver = None;
+        if waiting
+            .get(&self.device)
+            .is_some_and(|sender| sender.receiver_count() == 0)
+        {
+            waiting.remove(&self.device);
+        }
+    }
+}

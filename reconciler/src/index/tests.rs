@@ -1,0 +1,123 @@
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::*;
+use crate::edge::blobs::Blob;
+use crate::fixture::{House, bundle, name};
+
+fn digest(content: &str) -> Digest {
+    Digest::of(content.as_bytes())
+}
+
+fn house() -> (tempfile::TempDir, House) {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    (data, house)
+}
+
+#[test]
+fn only_those_whose_manifest_changed_are_woken() {
+    let (_data, house) = house();
+    let index = &house.index;
+    let (one, two) = (digest("1"), digest("2"));
+    house.publish(1, &[("a", &[one]), ("b", &[one]), ("c", &[one])]);
+    let mut watches: Vec<_> = ["a", "b", "c", "d"]
+        .map(|device| index.watch(&name(device)))
+        .into();
+    // b changes, c leaves, d comes
+    house.publish(2, &[("a", &[one]), ("b", &[two, one]), ("d", &[one])]);
+    let woken: Vec<_> = watches
+        .iter_mut()
+        .map(|watch| watch.changed().now_or_never().is_some())
+        .collect();
+    assert_eq!(woken, [false, true, true, true]);
+    assert!(
+        watches[1].changed().now_or_never().is_none(),
+        "once for each change"
+    );
+    // and a release that takes it back wakes again
+    house.publish(3, &[("a", &[one]), ("b", &[one, two]), ("d", &[one])]);
+    assert!(watches[1].changed().now_or_never().is_some());
+}
+
+#[test]
+fn an_entry_lives_as_long_as_somebody_waits() {
+    let (_data, house) = house();
+    let first = house.index.watch(&name("a"));
+    let second = house.index.watch(&name("a"));
+    assert_eq!(house.index.waiting(), 1);
+    drop(first);
+    assert_eq!(house.index.waiting(), 1);
+    drop(second);
+    assert_eq!(house.index.waiting(), 0);
+}
+
+#[test]
+fn a_device_is_held_back_to_what_its_leaf_names() {
+    let (_data, house) = house();
+    let (new, old) = (digest("new"), digest("old"));
+    let mut current = crate::fixture::release(&house.fleet, 4, &[("a", &[new, old])]);
+    assert!(!current.hold_back(&name("a"), digest("other")));
+    assert!(!current.hold_back(&name("b"), old));
+    assert_eq!(current.offered(&name("a")).unwrap().manifest, new);
+    assert!(current.hold_back(&name("a"), old));
+    house.index.publish(current);
+    let (offered, offer) = house.index.offer(&name("a"), 1).unwrap();
+    assert_eq!(
+        (offered.sequence, offered.manifest, offer.manifest),
+        (4, old, old)
+    );
+    assert!(house.index.offer(&name("b"), 1).is_none());
+}
+
+#[test]
+fn roots_come_after_the_one_that_is_known() {
+    let (_data, house) = house();
+    house.publish(1, &[("a", &[digest("1")])]);
+    let roots = |after| house.index.offer(&name("a"), after).unwrap().1.roots.len();
+    assert_eq!([roots(0), roots(1), roots(u32::MAX)], [1, 0, 0]);
+}
+
+/// Counts what is read.
+#[derive(Default)]
+struct Counting(HashMap<Digest, Vec<u8>>, Mutex<usize>);
+
+impl Blobs for Counting {
+    fn get(&self, digest: Digest, offset: u64) -> BoxFuture<'_, std::io::Result<Option<Blob>>> {
+        *lock(&self.1) += 1;
+        let bytes = self.0.get(&digest).cloned();
+        let blob = bytes.map(|bytes| Blob::from_bytes(bytes.into(), offset));
+        std::future::ready(Ok(blob)).boxed()
+    }
+}
+
+#[tokio::test]
+async fn blobs_belong_to_the_manifests_a_leaf_names() {
+    let (_data, house) = house();
+    let (new, mut blobs) = bundle(b"new");
+    let (old, of_old) = bundle(b"old");
+    let (other, of_other) = bundle(b"other");
+    blobs.extend(of_old);
+    blobs.extend(of_other);
+    let gone = digest("gone");
+    house.publish(1, &[("a", &[new, gone, old]), ("b", &[other])]);
+    let blobs = Counting(blobs.into_iter().collect(), Mutex::default());
+    let (a, index) = (name("a"), &house.index);
+    for own in [new, old, gone, digest("new"), digest("old")] {
+        assert!(index.may_read(&a, &own, &blobs).await.unwrap(), "{own}");
+    }
+    for foreign in [other, digest("other"), digest("none")] {
+        assert!(
+            !index.may_read(&a, &foreign, &blobs).await.unwrap(),
+            "{foreign}"
+        );
+    }
+    assert!(!index.may_read(&name("c"), &new, &blobs).await.unwrap());
+    assert_eq!(index.heartbeat(new, &blobs).await.unwrap(), Some(60));
+    assert_eq!(index.heartbeat(gone, &blobs).await.unwrap(), None);
+
+    // manifests that are there are read once
+    let before = *lock(&blobs.1);
+    index.may_read(&a, &digest("new"), &blobs).await.unwrap();
+    assert_eq!(*lock(&blobs.1), before);
+}

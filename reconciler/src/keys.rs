@@ -1,0 +1,360 @@
+//! The fleet's keys: trust root, release key, device authority, server certificate. Made once, at first start.
+//!
+//! ```text
+//! DATA/keys/fleet            the fleet's name
+//!   root.pem release.pem     Ed25519, PKCS#8: sign trust roots, sign releases. Either may be taken offline
+//!   roots/VERSION.json       the trust roots, each signed
+//!   device-ca.pem            P-256 key and certificate of the authority that vouches for devices
+//!   server-ca.pem            the same for the server: a device's certificate can never be taken for a server's
+//!   server.pem               the server's key and certificate, renewed by the server itself
+//!   hmac                     32 secret bytes: what salts of sealed files are derived from
+//! ```
+//!
+//! First start fills a folder beside the final one and renames it: a crash leaves all of it or nothing, never a mixture.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use flotta_bundle::code::{self, Code};
+use flotta_bundle::crypto::{KeyError, SigningKey};
+use flotta_bundle::envelope::{Envelope, EnvelopeError};
+use flotta_bundle::root::{self, Role, RootError, TrustRoot};
+use flotta_bundle::{DeviceName, Digest, FleetName};
+use jiff::Timestamp;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+
+mod authority;
+mod device_key;
+mod files;
+
+pub use authority::Issued;
+use authority::{Authority, ServerIdentity};
+pub use device_key::{Csr, CsrError, DeviceKey};
+
+#[cfg(test)]
+mod tests;
+
+/// The fleet's name when nobody gives one.
+const DEFAULT_FLEET: &str = "fleet";
+
+/// Why the fleet's keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// A file or folder.
+    #[error("{}: cannot be read or written", .0.display())]
+    Io(PathBuf, #[source] std::io::Error),
+    /// A file that is not what it should be.
+    #[error("{path}: {what}", path = .0.display(), what = .1)]
+    Malformed(PathBuf, String),
+    /// The system's random numbers, or a key that is no key.
+    #[error("a signing key cannot be made or read")]
+    Key(#[from] KeyError),
+    /// A trust root that does not follow.
+    #[error("the trust roots do not follow each other")]
+    Root(#[from] RootError),
+    /// A trust root that cannot be read.
+    #[error("a trust root cannot be read")]
+    Envelope(#[from] EnvelopeError),
+    /// A certificate cannot be made.
+    #[error("a certificate cannot be made")]
+    Certificate(#[from] rcgen::Error),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes to make a key from")]
+    Random,
+    /// The data directory belongs to another fleet.
+    #[error("this data directory is of fleet {found}, not {wanted}")]
+    OtherFleet {
+        /// The fleet asked for.
+        wanted: FleetName,
+        /// The fleet found.
+        found: FleetName,
+    },
+    /// A text that is neither a DNS name nor an address.
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    BadName(String),
+}
+
+impl KeysError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        code::KEYS
+    }
+}
+
+/// What to make a fleet with, and under which names it serves.
+#[derive(Debug, Clone)]
+pub struct FirstStart {
+    /// The fleet's name: `fleet` when absent; checked against the one that is there at later starts.
+    pub fleet: Option<FleetName>,
+    /// DNS names and addresses for the server's certificate. When it lacks one of them it is made anew; none: it stays.
+    pub names: Vec<String>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Whether the fleet was there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Made now: the first start.
+    Created,
+    /// Read from the data directory.
+    Opened,
+}
+
+/// The fleet's keys, read or made. Its Debug form shows nothing secret.
+pub struct Fleet {
+    directory: PathBuf,
+    name: FleetName,
+    roots: Vec<Envelope>,
+    trust: TrustRoot,
+    release: Option<Arc<SigningKey>>,
+    devices: Authority,
+    servers: Authority,
+    server: ArcSwap<ServerIdentity>,
+    hmac: [u8; 32],
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet")
+            .field("directory", &self.directory)
+            .field("name", &self.name)
+            .field("trust", &self.trust)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fleet {
+    /// Reads the fleet's keys from `data`, or makes them.
+    pub fn open_or_create(data: &Path, options: &FirstStart) -> Result<(Self, Start), KeysError> {
+        files::make_private_directory(data)?;
+        let directory = data.join("keys");
+        let start = if directory.exists() {
+            Start::Opened
+        } else {
+            create(data, &directory, options)?;
+            Start::Created
+        };
+        let fleet = Self::open(directory)?;
+        if let Some(wanted) = options.fleet.as_ref().filter(|name| **name != fleet.name) {
+            return Err(KeysError::OtherFleet {
+                wanted: wanted.clone(),
+                found: fleet.name,
+            });
+        }
+        let names = authority::checked_names(&options.names)?;
+        if !names.is_subset(fleet.server.load().names()) {
+            fleet.replace_server_certificate(&names, options.now)?;
+        }
+        Ok((fleet, start))
+    }
+
+    fn open(directory: PathBuf) -> Result<Self, KeysError> {
+        let path = directory.join("fleet");
+        let name: FleetName = files::read_text(&path)?
+            .trim_end()
+            .parse()
+            .map_err(|error| KeysError::Malformed(path, format!("{error}")))?;
+        let (roots, trust) = read_roots(&directory.join("roots"))?;
+        if trust.fleet != name {
+            return Err(KeysError::OtherFleet {
+                wanted: name,
+                found: trust.fleet,
+            });
+        }
+        let path = directory.join("release.pem");
+        let release = if path.exists() {
+            Some(Arc::new(files::read_signing_key(&path)?))
+        } else {
+            None
+        };
+        let path = directory.join("hmac");
+        let hmac = files::read(&path)?
+            .try_into()
+            .map_err(|_| KeysError::Malformed(path, "expected 32 bytes".to_owned()))?;
+        Ok(Self {
+            devices: Authority::read(&directory.join("device-ca.pem"))?,
+            servers: Authority::read(&directory.join("server-ca.pem"))?,
+            server: ArcSwap::from_pointee(ServerIdentity::read(&directory.join("server.pem"))?),
+            directory,
+            name,
+            roots,
+            trust,
+            release,
+            hmac,
+        })
+    }
+
+    /// The fleet's name.
+    pub fn name(&self) -> &FleetName {
+        &self.name
+    }
+
+    /// Every trust root in order; the one at index `i` is version `i + 1`.
+    pub fn trust_roots(&self) -> &[Envelope] {
+        &self.roots
+    }
+
+    /// The trust root in force.
+    pub fn trust_root(&self) -> &TrustRoot {
+        &self.trust
+    }
+
+    /// The signed trust root in force: what a join file carries.
+    pub fn trust_root_envelope(&self) -> &Envelope {
+        self.roots.last().expect("open() refuses an empty chain")
+    }
+
+    /// What people compare of the trust root in force: the digest of its canonical bytes.
+    pub fn trust_root_fingerprint(&self) -> Digest {
+        Digest::of(&self.trust.encode())
+    }
+
+    /// The key that signs releases; none when it was taken away because CI signs.
+    pub fn release_key(&self) -> Option<Arc<SigningKey>> {
+        self.release.clone()
+    }
+
+    /// The certificate of the authority that vouches for devices, PEM.
+    pub fn ca_certificate_pem(&self) -> &str {
+        self.devices.certificate_pem()
+    }
+
+    /// The same certificate, DER: what client certificates are verified against.
+    pub fn ca_certificate(&self) -> &CertificateDer<'static> {
+        self.devices.certificate()
+    }
+
+    /// Digest of the device authority's certificate (DER).
+    pub fn ca_fingerprint(&self) -> Digest {
+        Digest::of(self.devices.certificate())
+    }
+
+    /// When the device authority's certificate ends.
+    pub fn ca_not_after(&self) -> Timestamp {
+        self.devices.not_after()
+    }
+
+    /// The certificate of the authority that vouches for the server, PEM: `ca` of a join file.
+    pub fn server_ca_certificate_pem(&self) -> &str {
+        self.servers.certificate_pem()
+    }
+
+    /// The names in the server's certificate, sorted.
+    pub fn server_names(&self) -> Vec<String> {
+        self.server.load().names().iter().cloned().collect()
+    }
+
+    /// When the server's certificate ends.
+    pub fn server_not_after(&self) -> Timestamp {
+        self.server.load().not_after()
+    }
+
+    /// The server's certificate as it is now, with its key, for TLS.
+    pub fn server_certificate(&self) -> Arc<CertifiedKey> {
+        self.server.load().for_tls()
+    }
+
+    /// Makes the server's certificate anew when less than a third of its life is left. Says whether it did.
+    pub fn renew_server_certificate(&self, now: Timestamp) -> Result<bool, KeysError> {
+        let current = self.server.load_full();
+        if !current.is_due(now) {
+            return Ok(false);
+        }
+        self.replace_server_certificate(&current.names().clone(), now)?;
+        Ok(true)
+    }
+
+    fn replace_server_certificate(
+        &self,
+        names: &BTreeSet<String>,
+        now: Timestamp,
+    ) -> Result<(), KeysError> {
+        let made = ServerIdentity::make(names, &self.servers, now)?;
+        made.write(&self.directory.join("server.pem"))?;
+        self.server.store(Arc::new(made));
+        Ok(())
+    }
+
+    /// A device's certificate for a key that its device has proven to possess: nothing else of a request goes into it.
+    pub fn sign_device_certificate(
+        &self,
+        key: &DeviceKey,
+        device: &DeviceName,
+        now: Timestamp,
+    ) -> Result<Issued, KeysError> {
+        self.devices.sign_device(key, device, &self.name, now)
+    }
+
+    /// The secret that salts of sealed files are derived from.
+    pub fn hmac_secret(&self) -> &[u8; 32] {
+        &self.hmac
+    }
+}
+
+/// A fingerprint as people see it on both sides: `SHA256:` and the first 16 hex digits. 64 bits: nobody makes a second key
+/// that shows the same while an approval waits; programs compare the whole digest.
+pub fn fingerprint_text(digest: &Digest) -> String {
+    format!("SHA256:{}", &digest.hex()[..16])
+}
+
+fn create(data: &Path, directory: &Path, options: &FirstStart) -> Result<(), KeysError> {
+    let fleet = match &options.fleet {
+        Some(name) => name.clone(),
+        None => DEFAULT_FLEET.parse().expect("a valid name"),
+    };
+    let names = authority::checked_names(&options.names)?;
+    let new = data.join("keys.new");
+    files::remove_directory(&new)?; // a first start that did not get to its end
+    files::make_private_directory(&new)?;
+    let roots = new.join("roots");
+    files::make_private_directory(&roots)?;
+
+    let (root_key, root_pkcs8) = SigningKey::generate()?;
+    let (release_key, release_pkcs8) = SigningKey::generate()?;
+    let trust = TrustRoot {
+        schema: root::SCHEMA,
+        fleet: fleet.clone(),
+        version: 1,
+        root: Role::any_of([root_key.public()]),
+        release: Role::any_of([release_key.public()]),
+    };
+    let envelope = Envelope::sign(root::PAYLOAD_TYPE, &trust.encode(), &[&root_key]);
+    files::write_signing_key(&new.join("root.pem"), &root_pkcs8)?;
+    files::write_signing_key(&new.join("release.pem"), &release_pkcs8)?;
+    files::write(&roots.join("1.json"), &envelope.encode())?;
+
+    let devices = Authority::make(&format!("{fleet} devices"), options.now)?;
+    devices.write(&new.join("device-ca.pem"))?;
+    let servers = Authority::make(&format!("{fleet} server"), options.now)?;
+    servers.write(&new.join("server-ca.pem"))?;
+    ServerIdentity::make(&names, &servers, options.now)?.write(&new.join("server.pem"))?;
+    files::write(&new.join("hmac"), &files::random::<32>()?)?;
+    files::write(&new.join("fleet"), format!("{fleet}\n").as_bytes())?;
+
+    files::sync_directory(&roots)?;
+    files::sync_directory(&new)?;
+    files::rename(&new, directory)
+}
+
+fn read_roots(directory: &Path) -> Result<(Vec<Envelope>, TrustRoot), KeysError> {
+    let mut roots = Vec::new();
+    let mut trust: Option<TrustRoot> = None;
+    for version in 1_u32.. {
+        let path = directory.join(format!("{version}.json"));
+        if !path.exists() {
+            break;
+        }
+        let envelope = Envelope::parse(&files::read(&path)?)?;
+        trust = Some(match trust {
+            None => TrustRoot::open(&envelope)?,
+            Some(before) => before.follow(&envelope)?,
+        });
+        roots.push(envelope);
+    }
+    let missing = || KeysError::Malformed(directory.join("1.json"), "missing".to_owned());
+    Ok((roots, trust.ok_or_else(missing)?))
+}

@@ -1,0 +1,222 @@
+use flotta_bundle::envelope::Envelope;
+use flotta_renderer::SourceFile;
+
+use super::*;
+use crate::keys::FirstStart;
+
+const DEVICE: &str = "apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeDevice
+metadata:
+  name: shop-1
+";
+const BAD: &str = "apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeDevice
+metadata:
+  name: shop-1
+spek: {}
+";
+
+fn tree(content: &str) -> Arc<Tree> {
+    Arc::new(Tree {
+        files: vec![SourceFile {
+            path: "device.yaml".to_owned(),
+            content: content.as_bytes().to_vec(),
+        }],
+        ..Tree::default()
+    })
+}
+
+fn revision(commit: &str) -> Revision {
+    Revision {
+        source: "directory".to_owned(),
+        commit: commit.to_owned(),
+        subject: "a commit".to_owned(),
+        inventory: None,
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-11-23T12:00:00Z".parse().unwrap()
+}
+
+fn joined(name: &str) -> InventoryDevice {
+    InventoryDevice {
+        device: name.parse().unwrap(),
+        set: None,
+        labels: BTreeMap::new(),
+    }
+}
+
+struct House {
+    data: tempfile::TempDir,
+    fleet: Arc<Fleet>,
+}
+
+impl House {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let first = FirstStart {
+            fleet: None,
+            names: vec!["localhost".to_owned()],
+            now: now(),
+        };
+        let (fleet, _) = Fleet::open_or_create(data.path(), &first).unwrap();
+        Self {
+            data,
+            fleet: Arc::new(fleet),
+        }
+    }
+
+    /// As a start of the server would open it.
+    async fn publisher(&self, floor: u64) -> Publisher {
+        let depot = Depot::local(&self.data.path().join("depot")).unwrap();
+        let fleet = Arc::clone(&self.fleet);
+        Publisher::open(fleet, depot, Options::default(), floor)
+            .await
+            .unwrap()
+    }
+}
+
+async fn publish(publisher: &mut Publisher, commit: &str, content: &str) -> Outcome {
+    let (tree, revision) = (tree(content), revision(commit));
+    publisher
+        .publish(tree, revision, Vec::new(), now())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_commit_becomes_a_signed_release_and_a_restart_makes_nothing_new() {
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    let Outcome::Published { release, .. } = publish(&mut publisher, "c1", DEVICE).await else {
+        panic!("not published");
+    };
+    assert_eq!(release.release.sequence, 1);
+    assert_eq!(release.leaves.len(), 1);
+    assert!(matches!(
+        publish(&mut publisher, "c1", DEVICE).await,
+        Outcome::Unchanged
+    ));
+
+    let mut again = house.publisher(0).await;
+    assert_eq!(again.current().unwrap().release, release.release);
+    assert!(matches!(
+        publish(&mut again, "c1", DEVICE).await,
+        Outcome::Unchanged
+    ));
+    let Outcome::Published { release, .. } = publish(&mut again, "c2", DEVICE).await else {
+        panic!("not published");
+    };
+    assert_eq!(release.release.sequence, 2);
+    for leaf in release.leaves.values() {
+        let depot = Depot::local(&house.data.path().join("depot")).unwrap();
+        assert!(depot.blob(&leaf.manifest).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_bad_commit_changes_nothing() {
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    publish(&mut publisher, "c1", DEVICE).await;
+    let Outcome::Refused(refusal) = publish(&mut publisher, "c2", BAD).await else {
+        panic!("not refused");
+    };
+    assert_eq!(refusal.to_string(), "1 error (FLT0103 device.yaml:5)");
+    assert_eq!(publisher.current().unwrap().release.sequence, 1);
+    assert!(matches!(
+        publish(&mut publisher, "c1", DEVICE).await,
+        Outcome::Unchanged
+    ));
+}
+
+#[tokio::test]
+async fn who_joined_without_being_in_git_is_part_of_the_release() {
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    publish(&mut publisher, "c1", DEVICE).await;
+
+    let in_git = vec![joined("default/shop-1")];
+    let outcome = publisher
+        .publish(tree(DEVICE), revision("c1"), in_git, now())
+        .await
+        .unwrap();
+    assert!(
+        matches!(outcome, Outcome::Unchanged),
+        "a device of Git is no inventory"
+    );
+
+    let new = vec![joined("default/shop-2"), joined("default/shop-1")];
+    let outcome = publisher
+        .publish(tree(DEVICE), revision("c1"), new, now())
+        .await
+        .unwrap();
+    let Outcome::Published { release, .. } = outcome else {
+        panic!("not published");
+    };
+    assert_eq!(release.leaves.len(), 2);
+    assert!(release.release.revision.inventory.is_some());
+}
+
+#[tokio::test]
+async fn a_release_that_nothing_follows_is_signed_anew_in_time() {
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    publish(&mut publisher, "c1", DEVICE).await;
+    for (days, published) in [(59, false), (61, true)] {
+        let later = now() + SignedDuration::from_hours(24 * days);
+        let outcome = publisher
+            .publish(tree(DEVICE), revision("c1"), Vec::new(), later)
+            .await
+            .unwrap();
+        assert_eq!(
+            matches!(outcome, Outcome::Published { .. }),
+            published,
+            "{days} days"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_lost_depot_does_not_bring_a_sequence_back() {
+    let house = House::new();
+    let mut publisher = house.publisher(41).await;
+    let Outcome::Published { release, .. } = publish(&mut publisher, "c1", DEVICE).await else {
+        panic!("not published");
+    };
+    assert_eq!(release.release.sequence, 42);
+}
+
+#[tokio::test]
+async fn a_depot_that_someone_else_wrote_is_not_served() {
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    publish(&mut publisher, "c1", DEVICE).await;
+    let depot = Depot::local(&house.data.path().join("depot")).unwrap();
+    let stored = depot.release(1).await.unwrap().unwrap();
+    let role = &house.fleet.trust_root().release;
+    assert!(Published::open(&stored, role).is_ok());
+
+    let (key, _) = SigningKey::generate().unwrap();
+    let payload = stored
+        .envelope
+        .verify(release::PAYLOAD_TYPE, &role.keys, 1)
+        .unwrap();
+    let forged = Stored {
+        envelope: Envelope::sign(release::PAYLOAD_TYPE, &payload, &[&key]),
+        ..stored.clone()
+    };
+    assert!(matches!(
+        Published::open(&forged, role),
+        Err(OpenError::Signature(_))
+    ));
+    let fewer = Stored {
+        leaves: Vec::new(),
+        ..stored
+    };
+    assert!(matches!(
+        Published::open(&fewer, role),
+        Err(OpenError::Leaves)
+    ));
+}

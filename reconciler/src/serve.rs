@@ -1,0 +1,390 @@
+//! The server, wired: source -> publisher -> depot, index -> edge API; the admin socket; the hooks.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotta_bundle::FleetName;
+use flotta_bundle::code::{self, Code};
+use flotta_renderer::Options;
+use jiff::Timestamp;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::admin::request::FleetFacts;
+use crate::admin::{self, Admin};
+use crate::depot::{Depot, DepotError};
+use crate::edge::Edge;
+use crate::edge::limits::Limits;
+use crate::enrol::Enroller;
+use crate::hooks::{self, Secret, SecretError};
+use crate::index::Index;
+use crate::keys::{FirstStart, Fleet, KeysError, Start};
+use crate::publish::{Follower, Notice, PublishError, Publisher};
+use crate::source::{Selection, Source, SourceError};
+use crate::store::{Store, StoreError};
+
+/// What `flotta serve` was asked for.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Git URL or directory.
+    pub source: String,
+    /// Which part of it.
+    pub selection: Selection,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Address of the edge API.
+    pub listen: SocketAddr,
+    /// The fleet's name, at first start.
+    pub fleet: Option<FleetName>,
+    /// Names for the server's certificate; the first stands in join files.
+    pub names: Vec<String>,
+    /// The admin socket; [`admin::DEFAULT_SOCKET`] where that can be made, otherwise `DATA/admin.sock`.
+    pub admin: Option<PathBuf>,
+    /// The listener for hooks.
+    pub hooks: Option<Hooks>,
+    /// How often to look at the source.
+    pub interval: Duration,
+    /// Whether an image without a digest refuses a commit.
+    pub require_digests: bool,
+}
+
+/// The listener for hooks.
+#[derive(Debug, Clone)]
+pub struct Hooks {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// The file with the secret.
+    pub secret_file: PathBuf,
+}
+
+/// Why the server does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The source is none.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The fleet's keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The depot.
+    #[error(transparent)]
+    Depot(#[from] DepotError),
+    /// The release in the depot.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// TLS.
+    #[error("TLS towards devices")]
+    Tls(#[from] rustls::Error),
+    /// The hooks' secret.
+    #[error("hooks")]
+    Secret(#[from] SecretError),
+    /// An address or socket that cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(String, #[source] std::io::Error),
+    /// A listener that ended.
+    #[error("{0} ended")]
+    Ended(&'static str, #[source] std::io::Error),
+}
+
+impl ServeError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Source(error) => error.code(),
+            Self::Keys(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::Depot(error) => error.code(),
+            Self::Publish(error) => error.code(),
+            Self::Tls(_) => code::KEYS,
+            Self::Secret(_) | Self::Listen(..) | Self::Ended(..) => code::LISTEN,
+        }
+    }
+}
+
+/// What people are told of a server.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Of this program.
+    pub version: &'static str,
+    /// Whether the fleet was made now.
+    pub first_start: bool,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The fleet.
+    pub facts: FleetFacts,
+    /// Names in the server's certificate.
+    pub names: Vec<String>,
+    /// Address of the edge API, with the port that was given when 0 was asked for.
+    pub listen: SocketAddr,
+    /// The admin socket.
+    pub admin: PathBuf,
+    /// Address of the hooks.
+    pub hooks: Option<SocketAddr>,
+}
+
+/// How long requests under way may take to end when the server is stopped. Held polls end at once.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often the server tidies up after itself.
+const CHORES: Duration = Duration::from_secs(60);
+
+/// A server that is ready to run: everything is open, nothing is served yet.
+#[derive(Debug)]
+pub struct Server {
+    about: About,
+    follower: Follower,
+    interval: Duration,
+    wake: Arc<Notify>,
+    edge: Edge,
+    edge_listener: TcpListener,
+    admin: Admin,
+    admin_listener: UnixListener,
+    hooks: Option<(TcpListener, Secret)>,
+    store: Store,
+    fleet: Arc<Fleet>,
+}
+
+impl Server {
+    /// Opens the data directory, makes the fleet if there is none, and binds every address.
+    pub async fn open(config: Config) -> Result<Self, ServeError> {
+        // what may be mistyped comes first: a wrong source makes no fleet
+        let source = Source::parse(&config.source, config.selection, &config.data)?;
+        let edge_listener = listen(config.listen).await?;
+        let hooks = match &config.hooks {
+            Some(hooks) => Some((
+                listen(hooks.listen).await?,
+                Secret::read(&hooks.secret_file)?,
+            )),
+            None => None,
+        };
+        let (fleet, start) = open_fleet(&config.data, config.fleet, &config.names)?;
+        let fleet = Arc::new(fleet);
+        let store = Store::open(&config.data)?;
+        let depot = Depot::local(&config.data.join("depot"))?;
+        for (root, version) in fleet.trust_roots().iter().zip(1..) {
+            depot.put_root(version, root).await?;
+        }
+        let options = Options {
+            require_digests: config.require_digests,
+        };
+        let floor = store.highest_sequence().await?.unwrap_or_default();
+        let publisher = Publisher::open(Arc::clone(&fleet), depot.clone(), options, floor).await?;
+        let index = Arc::new(Index::new(fleet.trust_roots().to_vec()));
+        let (admin_listener, admin_path) = admin::listen(config.admin.as_deref(), &config.data)?;
+
+        let about = about(&config.data, &fleet, start, &edge_listener, &config.names);
+        let about = About {
+            admin: admin_path,
+            hooks: hooks
+                .as_ref()
+                .and_then(|(listener, _)| listener.local_addr().ok()),
+            ..about
+        };
+        Ok(Self {
+            edge: Edge::new(
+                Arc::clone(&fleet),
+                store.clone(),
+                Arc::clone(&index),
+                Arc::new(depot.clone()),
+                Limits::default(),
+            )?,
+            admin: Admin::new(
+                Arc::clone(&fleet),
+                store.clone(),
+                Arc::clone(&index),
+                depot,
+                Enroller::new(Arc::clone(&fleet), store.clone()),
+                about.facts.clone(),
+            ),
+            follower: Follower::new(source, publisher, store.clone(), index),
+            interval: config.interval,
+            wake: Arc::new(Notify::new()),
+            about,
+            edge_listener,
+            admin_listener,
+            hooks,
+            store,
+            fleet,
+        })
+    }
+
+    /// What to tell people.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Serves until `stop` is done. `say` is called with everything that happens between source and release.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()> + Send,
+        say: impl Fn(&Notice) + Send + Sync + 'static,
+    ) -> Result<(), ServeError> {
+        let (stopping, stopped) = watch::channel(false);
+        let until = || {
+            let mut stopped = stopped.clone();
+            async move {
+                // an error means that the sender is gone, which is a stop too
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }
+        };
+        let mut tasks: JoinSet<Result<(), ServeError>> = JoinSet::new();
+        let ended = |what| move |error| ServeError::Ended(what, error);
+
+        let (edge, listener, stop_edge) = (self.edge, self.edge_listener, until());
+        tasks.spawn(async move {
+            edge.serve(listener, stop_edge).await;
+            Ok(())
+        });
+        let (admin, listener, stop_admin) = (self.admin, self.admin_listener, until());
+        tasks.spawn(async move {
+            admin
+                .serve(listener, stop_admin)
+                .await
+                .map_err(ended("the admin API"))
+        });
+        if let Some((listener, secret)) = self.hooks {
+            let router = hooks::router(secret, Arc::clone(&self.wake));
+            let stop_hooks = until();
+            tasks.spawn(async move {
+                hooks::serve(listener, router, stop_hooks)
+                    .await
+                    .map_err(ended("the hooks"))
+            });
+        }
+        let (store, fleet, stop_chores) = (self.store, self.fleet, until());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = chores(&store, &fleet) => {}
+                () = stop_chores => {}
+            }
+            // what was seen since the last time is not lost by an orderly stop
+            store.keep_seen().await.map_err(ServeError::Store)
+        });
+        let (follower, interval, wake) = (self.follower, self.interval, self.wake);
+        tasks.spawn(async move {
+            follower.run(interval, wake, stopped.clone(), say).await;
+            Ok(())
+        });
+
+        let first = tokio::select! {
+            () = stop => Ok(()),
+            Some(ended) = tasks.join_next() => flatten(ended),
+        };
+        let _ = stopping.send(true);
+        let rest = async {
+            let mut result = first;
+            while let Some(ended) = tasks.join_next().await {
+                result = result.and(flatten(ended));
+            }
+            result
+        };
+        // tasks that do not end in time are dropped with the set
+        tokio::time::timeout(GRACE, rest).await.unwrap_or(Ok(()))
+    }
+}
+
+fn flatten(
+    ended: Result<Result<(), ServeError>, tokio::task::JoinError>,
+) -> Result<(), ServeError> {
+    ended.unwrap_or_else(|error| Err(ServeError::Ended("a task", std::io::Error::other(error))))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| ServeError::Listen(address.to_string(), error))
+}
+
+fn open_fleet(
+    data: &Path,
+    fleet: Option<FleetName>,
+    names: &[String],
+) -> Result<(Fleet, Start), ServeError> {
+    let mut names = names.to_vec();
+    if names.is_empty() && !data.join("keys").exists() {
+        names.push(host_name());
+    }
+    let first = FirstStart {
+        fleet,
+        names,
+        now: Timestamp::now(),
+    };
+    Ok(Fleet::open_or_create(data, &first)?)
+}
+
+/// What the machine calls itself.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" | "(none)" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn about(
+    data: &Path,
+    fleet: &Fleet,
+    start: Start,
+    listener: &TcpListener,
+    names: &[String],
+) -> About {
+    let listen = listener
+        .local_addr()
+        .expect("a bound listener has an address");
+    let all = fleet.server_names();
+    // the name given first; after a restart without one, the one in the certificate
+    let name = names
+        .first()
+        .or(all.first())
+        .cloned()
+        .unwrap_or_else(|| "localhost".to_owned());
+    let host = if name.contains(':') {
+        format!("[{name}]")
+    } else {
+        name
+    };
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        first_start: start == Start::Created,
+        data: data.to_owned(),
+        facts: FleetFacts {
+            fleet: fleet.name().to_string(),
+            trust_root: fleet.trust_root_fingerprint().hex(),
+            trust_root_version: fleet.trust_root().version,
+            device_ca: fleet.ca_fingerprint().hex(),
+            device_ca_expires: fleet.ca_not_after(),
+            server: format!("https://{host}:{}", listen.port()),
+            server_expires: fleet.server_not_after(),
+            data: data.display().to_string(),
+        },
+        names: all,
+        listen,
+        admin: PathBuf::new(),
+        hooks: None,
+    }
+}
+
+/// What is done once a minute: last-seen times to disk, old tokens away, the server's certificate renewed in time.
+async fn chores(store: &Store, fleet: &Fleet) {
+    let mut every = tokio::time::interval(CHORES);
+    loop {
+        every.tick().await;
+        let now = Timestamp::now();
+        if let Err(error) = store.keep_seen().await {
+            tracing::error!(%error, "last-seen times were not kept");
+        }
+        if let Err(error) = store.purge(now).await {
+            tracing::error!(%error, "old tokens and requests were not removed");
+        }
+        match fleet.renew_server_certificate(now) {
+            Ok(true) => tracing::info!("the server's certificate was renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the server's certificate was not renewed"),
+        }
+    }
+}

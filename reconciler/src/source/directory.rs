@@ -1,0 +1,49 @@
+//! A plain directory: its files as they are now. The digest of its content stands for the commit.
+
+use std::path::Path;
+
+use flotta_bundle::Digest;
+use flotta_bundle::release::Revision;
+use flotta_renderer::Tree;
+
+use super::{Checkout, Selection, SourceError};
+
+/// Reads the directory, unless its content is what `seen` names.
+pub(super) fn read(
+    directory: &Path,
+    selection: &Selection,
+    seen: Option<&str>,
+) -> Result<Option<Checkout>, SourceError> {
+    let directory = match &selection.path {
+        Some(path) => directory.join(path),
+        None => directory.to_owned(),
+    };
+    let tree = Tree::read_dir(&directory)
+        .map_err(|error| SourceError::Read(directory.display().to_string(), Box::new(error)))?;
+    let commit = digest(&tree).to_string();
+    if seen == Some(commit.as_str()) {
+        return Ok(None);
+    }
+    Ok(Some(Checkout {
+        tree,
+        revision: Revision {
+            source: "directory".to_owned(),
+            commit,
+            subject: String::new(),
+            inventory: None,
+        },
+        branch: None,
+    }))
+}
+
+/// The digest of paths and contents, each with its length, so that no two trees share one.
+pub(super) fn digest(tree: &Tree) -> Digest {
+    let mut bytes = Vec::new();
+    for file in &tree.files {
+        for part in [file.path.as_bytes(), &file.content] {
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+    }
+    Digest::of(&bytes)
+}

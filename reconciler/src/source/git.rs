@@ -1,0 +1,82 @@
+//! A commit, read through Git's objects.
+
+use std::path::Path;
+
+use flotta_renderer::Tree;
+use git2::Repository;
+
+use super::remote::{FETCHED, Mirror, Tip};
+use super::{Checkout, Selection, SourceError};
+
+/// Whether the directory is itself a work tree or a bare repository. One above it is not looked for: a fleet's folder that
+/// happens to lie in someone's repository is read as the folder it is.
+pub(super) fn is_repository(directory: &Path) -> bool {
+    Repository::open(directory).is_ok()
+}
+
+/// The branch of a repository on this machine, unless it still points to `seen`.
+pub(super) fn read_local(
+    directory: &Path,
+    selection: &Selection,
+    seen: Option<&str>,
+) -> Result<Option<Checkout>, SourceError> {
+    let place = directory.display().to_string();
+    let repository = Repository::open(directory).map_err(SourceError::read(&place))?;
+    let reference = match &selection.branch {
+        Some(branch) => repository
+            .find_reference(&format!("refs/heads/{branch}"))
+            .map_err(|_| SourceError::Branch(place.clone(), branch.clone()))?,
+        None => repository.head().map_err(SourceError::read(&place))?,
+    };
+    let commit = reference
+        .peel_to_commit()
+        .map_err(SourceError::read(&place))?
+        .id()
+        .to_string();
+    if seen == Some(commit.as_str()) {
+        return Ok(None);
+    }
+    let tip = Tip {
+        commit,
+        branch: reference
+            .is_branch()
+            .then(|| reference.shorthand().ok().map(str::to_owned))
+            .flatten(),
+    };
+    // a path on this machine says nothing to a device: the commit does
+    read(&repository, &tip, selection, "directory".to_owned()).map(Some)
+}
+
+/// The commit that was fetched into a mirror: the branch may have moved on since its tip was asked for.
+pub(super) fn read_mirror(
+    mirror: &Mirror,
+    branch: Option<String>,
+    selection: &Selection,
+) -> Result<Checkout, SourceError> {
+    let url = mirror.url().redacted();
+    let repository = Repository::open_bare(mirror.directory()).map_err(SourceError::read(&url))?;
+    let commit = repository
+        .find_reference(FETCHED)
+        .and_then(|reference| reference.peel_to_commit())
+        .map_err(SourceError::read(&url))?
+        .id()
+        .to_string();
+    read(&repository, &Tip { commit, branch }, selection, url)
+}
+
+fn read(
+    repository: &Repository,
+    tip: &Tip,
+    selection: &Selection,
+    place: String,
+) -> Result<Checkout, SourceError> {
+    let (tree, mut revision) =
+        Tree::at_revision(repository, &tip.commit, selection.path.as_deref())
+            .map_err(|error| SourceError::Read(place.clone(), Box::new(error)))?;
+    revision.source = place;
+    Ok(Checkout {
+        tree,
+        revision,
+        branch: tip.branch.clone(),
+    })
+}

@@ -1,0 +1,201 @@
+//! Where the fleet's YAML comes from: a directory, a Git repository on this machine, or a Git URL.
+//!
+//! A Git repository is read through its objects, never through its working tree: what is served is what was committed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flotta_bundle::code::{self, Code};
+use flotta_bundle::release::Revision;
+use flotta_renderer::Tree;
+
+mod directory;
+mod git;
+mod once;
+mod remote;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+pub use once::open;
+pub use url::Url;
+
+use remote::Mirror;
+
+/// How often a source is looked at when no hook wakes it.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a source gave: everything a release is rendered from, but the inventory.
+#[derive(Debug)]
+pub struct Checkout {
+    /// The files.
+    pub tree: Tree,
+    /// Where they are from. Its `inventory` is still empty.
+    pub revision: Revision,
+    /// The branch, when there is one: `main`.
+    pub branch: Option<String>,
+}
+
+impl Checkout {
+    /// How people are told of it: `main@4f2c91a`.
+    pub fn label(&self) -> String {
+        match &self.branch {
+            Some(branch) => format!("{branch}@{}", self.revision.short()),
+            None => self.revision.short().to_owned(),
+        }
+    }
+}
+
+/// Which part of a source to take.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// The branch; `HEAD`'s when absent.
+    pub branch: Option<String>,
+    /// The folder within the repository; all of it when absent.
+    pub path: Option<String>,
+}
+
+/// Why a source gives nothing. What was published stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The text is neither a directory nor a Git URL.
+    #[error("`{0}` is neither a directory nor a Git URL")]
+    Unknown(String),
+    /// A branch or folder that cannot be one.
+    #[error("`{0}` is not a {1}")]
+    Selection(String, &'static str),
+    /// Files could not be read.
+    #[error("{0} cannot be read")]
+    Read(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The `git` program failed, or is not there.
+    #[error("git {command}: {message}")]
+    Git {
+        /// What was asked of it: `fetch`.
+        command: &'static str,
+        /// The end of what it said, without credentials.
+        message: String,
+    },
+    /// The branch is not in the repository.
+    #[error("{0} has no branch `{1}`")]
+    Branch(String, String),
+}
+
+impl SourceError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        code::SOURCE
+    }
+
+    fn read(what: impl Into<String>) -> impl FnOnce(git2::Error) -> Self {
+        move |error| Self::Read(what.into(), Box::new(error))
+    }
+}
+
+/// A source and what was last seen of it.
+#[derive(Debug)]
+pub struct Source {
+    place: Place,
+    selection: Selection,
+    seen: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Directory(PathBuf),
+    Repository(PathBuf),
+    Remote(Mirror),
+}
+
+impl Source {
+    /// Reads `--source`: a directory, which is taken as a Git repository if it is one itself (not if one is above it), or
+    /// a Git URL, mirrored in `data/source.git`.
+    pub fn parse(text: &str, selection: Selection, data: &Path) -> Result<Self, SourceError> {
+        check(&selection)?;
+        let place = if let Some(url) = Url::parse(text) {
+            Place::Remote(Mirror::new(url, data.join("source.git")))
+        } else {
+            let path = std::fs::canonicalize(text)
+                .ok()
+                .filter(|path| path.is_dir())
+                .ok_or_else(|| SourceError::Unknown(text.to_owned()))?;
+            if git::is_repository(&path) {
+                Place::Repository(path)
+            } else if let Some(branch) = selection.branch {
+                return Err(SourceError::Branch(text.to_owned(), branch));
+            } else {
+                Place::Directory(path)
+            }
+        };
+        Ok(Self {
+            place,
+            selection,
+            seen: None,
+        })
+    }
+
+    /// Where it is, without credentials.
+    pub fn describe(&self) -> String {
+        match &self.place {
+            Place::Directory(path) | Place::Repository(path) => path.display().to_string(),
+            Place::Remote(mirror) => mirror.url().redacted(),
+        }
+    }
+
+    /// What the source holds, if that is not what the last successful call returned.
+    pub async fn poll(&mut self) -> Result<Option<Checkout>, SourceError> {
+        let at = match &self.place {
+            Place::Remote(mirror) => {
+                let tip = mirror.tip(self.selection.branch.as_deref()).await?;
+                if self.seen.as_ref() == Some(&tip.commit) {
+                    return Ok(None);
+                }
+                mirror.fetch(&tip).await?;
+                Some(tip)
+            }
+            _ => None,
+        };
+        let (place, selection, seen) = (
+            self.place.clone(),
+            self.selection.clone(),
+            self.seen.clone(),
+        );
+        let read = tokio::task::spawn_blocking(move || match place {
+            Place::Directory(path) => directory::read(&path, &selection, seen.as_deref()),
+            Place::Repository(path) => git::read_local(&path, &selection, seen.as_deref()),
+            Place::Remote(mirror) => {
+                let tip = at.expect("a remote was asked for its tip above");
+                git::read_mirror(&mirror, tip.branch, &selection).map(Some)
+            }
+        });
+        let checkout = read
+            .await
+            .map_err(|error| SourceError::Read(self.describe(), Box::new(error)))??;
+        if let Some(checkout) = &checkout {
+            self.seen = Some(checkout.revision.commit.clone());
+        }
+        Ok(checkout)
+    }
+
+    /// Forgets what was seen: the next [`Self::poll`] returns what is there.
+    pub fn forget(&mut self) {
+        self.seen = None;
+    }
+}
+
+fn check(selection: &Selection) -> Result<(), SourceError> {
+    if let Some(branch) = &selection.branch
+        && !git2::Reference::is_valid_name(&format!("refs/heads/{branch}"))
+    {
+        return Err(SourceError::Selection(branch.clone(), "branch name"));
+    }
+    if let Some(path) = &selection.path
+        && path.split('/').any(|part| matches!(part, "" | "." | ".."))
+    {
+        return Err(SourceError::Selection(
+            path.clone(),
+            "folder within the repository: give it relative and without `.` or `..`",
+        ));
+    }
+    Ok(())
+}

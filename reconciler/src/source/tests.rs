@@ -1,0 +1,227 @@
+use std::path::Path;
+
+use git2::{Repository, Signature};
+
+use super::remote::{Tip, parse_tip};
+use super::*;
+
+fn commit(directory: &Path, file: &str, content: &str) -> String {
+    let repository = Repository::open(directory).unwrap_or_else(|_| {
+        let mut options = git2::RepositoryInitOptions::new();
+        options.initial_head("main");
+        Repository::init_opts(directory, &options).unwrap()
+    });
+    let path = directory.join(file);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, content).unwrap();
+    let mut index = repository.index().unwrap();
+    index.add_path(Path::new(file)).unwrap();
+    index.write().unwrap();
+    let tree = repository.find_tree(index.write_tree().unwrap()).unwrap();
+    let parent = repository
+        .head()
+        .ok()
+        .map(|head| head.peel_to_commit().unwrap());
+    let who = Signature::now("test", "test@example.com").unwrap();
+    let parents: Vec<_> = parent.iter().collect();
+    repository
+        .commit(
+            Some("HEAD"),
+            &who,
+            &who,
+            &format!("change {file}\n\nmore"),
+            &tree,
+            &parents,
+        )
+        .unwrap()
+        .to_string()
+}
+
+fn paths(checkout: &Checkout) -> Vec<&str> {
+    checkout
+        .tree
+        .files
+        .iter()
+        .map(|file| file.path.as_str())
+        .collect()
+}
+
+#[test]
+fn urls_are_told_from_paths() {
+    for url in [
+        "https://git.example/fleet.git",
+        "ssh://git@git.example:2222/fleet.git",
+        "git@git.example:team/fleet.git",
+        "file:///srv/fleet.git",
+    ] {
+        assert!(Url::parse(url).is_some(), "{url}");
+    }
+    for path in [
+        "fleet",
+        "./fleet",
+        "/srv/fleet",
+        "C:fleet",
+        "https://",
+        "ext::sh -c id",
+        "ext://x",
+        "-u@host:x",
+        "--upload-pack=x@y:z",
+        "https://host/a b",
+    ] {
+        assert!(Url::parse(path).is_none(), "{path}");
+    }
+}
+
+#[test]
+fn credentials_are_not_shown() {
+    for (url, shown) in [
+        (
+            "https://ada:s3cret@git.example/f.git",
+            "https://git.example/f.git",
+        ),
+        (
+            "https://ghp_token@git.example/f.git?a=b",
+            "https://git.example/f.git",
+        ),
+        ("ssh://git@git.example/f.git", "ssh://git@git.example/f.git"),
+        (
+            "ssh://git:pw12345@git.example/f.git",
+            "ssh://git@git.example/f.git",
+        ),
+        ("git@git.example:f.git", "git@git.example:f.git"),
+    ] {
+        let url = Url::parse(url).unwrap();
+        assert_eq!(url.redacted(), shown);
+        assert_eq!(format!("{url} {url:?}"), format!("{shown} {shown}"));
+    }
+    let url = Url::parse("https://ada:s3cret@git.example/f.git").unwrap();
+    let said =
+        "fatal: unable to access 'https://ada:s3cret@git.example/f.git/': password s3cret refused";
+    assert_eq!(
+        url.scrub(said),
+        "fatal: unable to access 'https://git.example/f.git/': password *** refused"
+    );
+}
+
+#[test]
+fn a_tip_is_read_from_ls_remote() {
+    let answer = "ref: refs/heads/main\tHEAD\n4f2c91a0\tHEAD\n4f2c91a0\trefs/remotes/origin/HEAD\n";
+    let tip = |commit: &str, branch: &str| Tip {
+        commit: commit.to_owned(),
+        branch: Some(branch.to_owned()),
+    };
+    assert_eq!(parse_tip(answer, "HEAD"), Some(tip("4f2c91a0", "main")));
+    assert_eq!(
+        parse_tip("9e1d3c00\trefs/heads/next\n", "refs/heads/next"),
+        Some(tip("9e1d3c00", "next"))
+    );
+    assert_eq!(parse_tip("", "HEAD"), None);
+}
+
+#[test]
+fn a_selection_cannot_leave_the_repository() {
+    for (branch, path) in [
+        (Some("a..b"), None),
+        (Some("--x "), None),
+        (None, Some("../x")),
+        (None, Some("/x")),
+    ] {
+        let selection = Selection {
+            branch: branch.map(str::to_owned),
+            path: path.map(str::to_owned),
+        };
+        assert!(matches!(
+            Source::parse("/", selection, Path::new("/")),
+            Err(SourceError::Selection(..))
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_read_when_it_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.yaml"), "a: 1").unwrap();
+    let text = directory.path().to_str().unwrap();
+    let mut source = Source::parse(text, Selection::default(), directory.path()).unwrap();
+
+    let first = source.poll().await.unwrap().unwrap();
+    assert_eq!(paths(&first), ["a.yaml"]);
+    assert!(first.revision.commit.starts_with("sha256:"));
+    assert!(source.poll().await.unwrap().is_none());
+
+    std::fs::write(directory.path().join("a.yaml"), "a: 2").unwrap();
+    let second = source.poll().await.unwrap().unwrap();
+    assert_ne!(first.revision.commit, second.revision.commit);
+}
+
+#[tokio::test]
+async fn a_repository_is_read_at_its_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = commit(directory.path(), "fleet/a.yaml", "a: 1");
+    std::fs::write(directory.path().join("fleet/a.yaml"), "not committed").unwrap();
+    let text = directory.path().to_str().unwrap();
+    let selection = Selection {
+        path: Some("fleet".to_owned()),
+        ..Selection::default()
+    };
+    let mut source = Source::parse(text, selection, directory.path()).unwrap();
+
+    let checkout = source.poll().await.unwrap().unwrap();
+    assert_eq!(checkout.revision.commit, first);
+    assert_eq!(checkout.revision.subject, "change fleet/a.yaml");
+    assert_eq!(checkout.label(), format!("main@{}", &first[..7]));
+    assert_eq!(checkout.tree.files[0].content, b"a: 1");
+    assert!(source.poll().await.unwrap().is_none());
+
+    source.forget();
+    assert!(source.poll().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_url_is_mirrored() {
+    let data = tempfile::tempdir().unwrap();
+    let origin = tempfile::tempdir().unwrap();
+    let first = commit(origin.path(), "a.yaml", "a: 1");
+    let url = format!("file://{}", origin.path().display());
+    let mut source = Source::parse(&url, Selection::default(), data.path()).unwrap();
+
+    let checkout = source.poll().await.unwrap().unwrap();
+    assert_eq!(checkout.revision.commit, first);
+    assert_eq!(checkout.revision.source, url);
+    assert_eq!(checkout.branch.as_deref(), Some("main"));
+    assert!(source.poll().await.unwrap().is_none());
+
+    let second = commit(origin.path(), "b.yaml", "b: 1");
+    let checkout = source.poll().await.unwrap().unwrap();
+    assert_eq!(checkout.revision.commit, second);
+    assert_eq!(paths(&checkout), ["a.yaml", "b.yaml"]);
+}
+
+#[tokio::test]
+async fn what_git_says_is_in_the_error() {
+    let data = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/none.git", data.path().display());
+    let mut source = Source::parse(&url, Selection::default(), data.path()).unwrap();
+    let error = source.poll().await.unwrap_err().to_string();
+    assert!(error.starts_with("git ls-remote: "), "{error}");
+    assert!(error.contains("none.git"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_branch_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    commit(directory.path(), "a.yaml", "a: 1");
+    for text in [
+        directory.path().display().to_string(),
+        format!("file://{}", directory.path().display()),
+    ] {
+        let data = tempfile::tempdir().unwrap();
+        let selection = Selection {
+            branch: Some("next".to_owned()),
+            path: None,
+        };
+        let mut source = Source::parse(&text, selection, data.path()).unwrap();
+        let error = source.poll().await.unwrap_err().to_string();
+        assert!(error.ends_with("has no branch `next`"), "{error}");
+    }
+}

@@ -1,0 +1,220 @@
+use flotta_bundle::wire::Applied;
+use flotta_bundle::{Digest, Problem};
+
+use super::*;
+use crate::fixture::report;
+
+const NOW: &str = "2026-11-23T10:45:12Z";
+
+fn digest(text: &str) -> Digest {
+    Digest::of(text.as_bytes())
+}
+
+fn runs(name: &str, state: WorkloadState, why: Option<&str>) -> WorkloadReport {
+    WorkloadReport {
+        name: name.to_owned(),
+        state,
+        problem: why.map(|why| Problem::new(code::UNIT_FAILED, why)),
+        since: None,
+        restarts: 0,
+    }
+}
+
+/// A device that has what release 42 wants, and runs it.
+fn good() -> Report {
+    Report {
+        wanted: Some(digest("new")),
+        applied: Some(Applied {
+            manifest: digest("new"),
+            release: 41,
+        }),
+        workloads: vec![
+            runs("till", WorkloadState::Running, None),
+            runs("web", WorkloadState::Running, None),
+        ],
+        ..report()
+    }
+}
+
+/// The same, before it has applied that release.
+fn behind() -> Report {
+    let mut report = good();
+    report.applied = Some(Applied {
+        manifest: digest("old"),
+        release: 41,
+    });
+    report
+}
+
+struct Case {
+    report: Option<Report>,
+    seen_ago: Option<i64>,
+    offered: bool,
+    revoked: bool,
+}
+
+impl From<Report> for Case {
+    fn from(report: Report) -> Self {
+        Self {
+            report: Some(report),
+            seen_ago: Some(4),
+            offered: true,
+            revoked: false,
+        }
+    }
+}
+
+impl Case {
+    fn status(&self) -> DeviceStatus {
+        let now: Timestamp = NOW.parse().unwrap();
+        device_state(Facts {
+            report: self.report.as_ref(),
+            seen: self
+                .seen_ago
+                .map(|ago| now - SignedDuration::from_secs(ago)),
+            now,
+            offered: self.offered.then(|| Offered {
+                sequence: 42,
+                manifest: digest("new"),
+            }),
+            heartbeat_seconds: 60,
+            revoked: self.revoked,
+        })
+    }
+
+    fn is(&self, state: State, reason: &str, message: &str) {
+        let status = self.status();
+        let ready = &status.conditions[0];
+        assert_eq!(
+            (status.state, ready.reason, status.message.as_str()),
+            (state, reason, message)
+        );
+        let kinds: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|condition| condition.kind)
+            .collect();
+        assert_eq!(
+            kinds,
+            ["Ready", "Connected", "InSync", "Updating", "Healthy"]
+        );
+        assert_eq!(ready.status == Truth::True, state == State::Ready);
+    }
+}
+
+fn truth(status: &DeviceStatus, kind: &str) -> Truth {
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.kind == kind);
+    condition.unwrap().status
+}
+
+#[test]
+fn ready_is_to_have_what_is_wanted_and_run_it() {
+    let case = Case::from(good());
+    case.is(State::Ready, "AsWanted", "");
+    let status = case.status();
+    // the manifest came with 41 and is 42's too
+    assert_eq!((status.release, status.wanted), (Some(42), None));
+    assert_eq!((status.running, status.workloads), (2, 2));
+}
+
+#[test]
+fn a_device_on_its_way_says_with_what() {
+    let mut report = behind();
+    report.phase = Phase::Fetching;
+    Case::from(report.clone()).is(State::Updating, "Fetching", "fetching release 42");
+    report.workloads[1] = runs("web", WorkloadState::Pulling, Some("38 MiB of 112 MiB"));
+    let case = Case::from(report.clone());
+    case.is(
+        State::Updating,
+        "Fetching",
+        "pulling web (38 MiB of 112 MiB)",
+    );
+    assert_eq!(
+        (case.status().release, case.status().wanted),
+        (Some(41), Some(42))
+    );
+    report.phase = Phase::Applying;
+    report.workloads[1] = runs("web", WorkloadState::Starting, None);
+    Case::from(report).is(State::Updating, "Applying", "starting web");
+    Case::from(behind()).is(State::Updating, "Waiting", "has not begun with release 42");
+}
+
+#[test]
+fn a_device_that_cannot_get_there_says_why() {
+    let mut report = behind();
+    report.problems = vec![Problem::new(code::IMAGE_PULL, "no such image")];
+    Case::from(report.clone()).is(State::Failed, "ApplyFailed", "no such image");
+    // a problem with an older release is not one with this
+    report.wanted = Some(digest("older"));
+    Case::from(report.clone()).is(State::Updating, "Waiting", "has not begun with release 42");
+    // but a refusal is, of whatever it was offered
+    report.problems = vec![Problem::new(code::SIGNATURE, "too few signatures")];
+    Case::from(report).is(State::Failed, "Refused", "too few signatures");
+}
+
+#[test]
+fn a_workload_that_does_not_run_fails_the_device_and_names_itself() {
+    let mut report = good();
+    report.workloads[1] = runs("web", WorkloadState::Failed, Some("exited 1 after 2s"));
+    let case = Case::from(report.clone());
+    case.is(State::Failed, "WorkloadFailed", "web: exited 1 after 2s");
+    assert_eq!(truth(&case.status(), "Healthy"), Truth::False);
+    assert_eq!(truth(&case.status(), "InSync"), Truth::True);
+    assert_eq!(case.status().running, 1);
+    report.workloads[0] = runs("till", WorkloadState::Failed, None);
+    Case::from(report.clone()).is(State::Failed, "WorkloadFailed", "till: failed (and 1 more)");
+    report.workloads = vec![runs("web", WorkloadState::Stopped, None)];
+    Case::from(report).is(State::Updating, "Starting", "web: stopped");
+}
+
+#[test]
+fn an_expired_release_is_told_and_fails_nothing() {
+    let mut report = good();
+    report.problems = vec![Problem::new(code::TRUST_EXPIRED, "release 42 has expired")];
+    Case::from(report.clone()).is(State::Ready, "AsWanted", "release 42 has expired");
+    report
+        .problems
+        .push(Problem::new(code::FILE_FAILED, "disk full"));
+    Case::from(report).is(State::Failed, "Problem", "disk full");
+}
+
+#[test]
+fn who_is_silent_for_three_heartbeats_is_offline() {
+    let mut case = Case::from(good());
+    case.seen_ago = Some(3 * 60 + 30);
+    case.is(State::Ready, "AsWanted", "");
+    case.seen_ago = Some(3 * 60 + 31);
+    case.is(
+        State::Offline,
+        "NotReporting",
+        "last seen 2026-11-23T10:41:41Z",
+    );
+    let status = case.status();
+    // what is known of it stays visible
+    assert_eq!(truth(&status, "Connected"), Truth::False);
+    assert_eq!(truth(&status, "InSync"), Truth::True);
+}
+
+#[test]
+fn before_the_first_report_and_without_a_release_it_is_pending() {
+    let mut case = Case::from(good());
+    case.offered = false;
+    case.is(
+        State::Pending,
+        "NoRelease",
+        "no release names it: it keeps what it has",
+    );
+    case.report = None;
+    case.seen_ago = None;
+    case.is(
+        State::Pending,
+        "NoReport",
+        "has joined, has not reported yet",
+    );
+    assert_eq!(truth(&case.status(), "Healthy"), Truth::Unknown);
+    case.revoked = true;
+    case.is(State::Revoked, "Revoked", "its identity was revoked");
+}

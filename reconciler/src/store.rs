@@ -1,0 +1,254 @@
+//! What the control plane remembers: devices, tokens, requests, releases; reports and events.
+//!
+//! Two `SQLite` files, because a file has one durability:
+//! `fleet.db` (devices, tokens, requests, releases) is synced at every commit; `status.db` (reports, events, last seen) is not:
+//! a power cut may cost its last seconds, and the next report of each device brings them back.
+//! Each has one writer thread, which commits what has come in while it committed before: group commits without a timer.
+//!
+//! Who has joined is kept in memory too ([`Member`]): a request of a device costs no query.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use flotta_bundle::DeviceName;
+use flotta_bundle::code::{self, Code};
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+mod connection;
+pub mod devices;
+pub mod events;
+mod member;
+pub mod releases;
+pub mod reports;
+pub mod requests;
+pub mod tokens;
+mod value;
+
+use connection::{Readers, Writer};
+pub use devices::{Device, DeviceRecord};
+pub use events::{EventFilter, FleetEvent};
+pub use member::Member;
+pub use releases::{NewRelease, ReleaseRecord};
+pub use requests::{JoinRequest, RequestState};
+pub use tokens::{NewToken, TokenRecord};
+
+#[cfg(test)]
+mod tests;
+
+/// Why the store gives or takes nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The data directory.
+    #[error("{}: cannot be used", .0.display())]
+    Io(PathBuf, #[source] Arc<std::io::Error>),
+    /// Another process has it open.
+    #[error("{}: another flotta serve uses this data directory", .0.display())]
+    InUse(PathBuf),
+    /// The database.
+    #[error("the store failed")]
+    Database(#[source] Arc<rusqlite::Error>),
+    /// Made by a newer version.
+    #[error("{file} has version {found}, this program knows {known}: use the newer flotta")]
+    Newer {
+        /// The file.
+        file: &'static str,
+        /// Its version.
+        found: usize,
+        /// The newest known here.
+        known: usize,
+    },
+    /// A value that this program did not write.
+    #[error("the store holds something unreadable: {0}")]
+    Malformed(String),
+    /// The thread that writes has ended.
+    #[error("the store no longer writes")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl StoreError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        code::STORE
+    }
+}
+
+/// The store. Cheap to clone. One process at a time has it open.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    fleet: Writer,
+    status: Writer,
+    readers: Readers,
+    members: RwLock<HashMap<DeviceName, Arc<Member>>>,
+    inventory: watch::Sender<u64>,
+    revocations: watch::Sender<u64>,
+    changes: watch::Sender<u64>,
+    /// Held, not read: tells other processes to stay away.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store in `directory`, which must exist; makes it when it is not there.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let lock = lock(&directory.join("store.lock"))?;
+        let (fleet, status) = (directory.join("fleet.db"), directory.join("status.db"));
+        let fleet_connection = connection::open(&fleet, connection::FLEET)?;
+        let status_connection = connection::open(&status, connection::STATUS)?;
+        let members = member::load(&fleet_connection, &status_connection)?;
+        Ok(Self(Arc::new(Inner {
+            fleet: Writer::start("fleet.db", fleet_connection)?,
+            status: Writer::start("status.db", status_connection)?,
+            readers: Readers::new(fleet, status),
+            members: RwLock::new(members),
+            inventory: watch::Sender::new(0),
+            revocations: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+            _lock: lock,
+        })))
+    }
+
+    /// The device as the edge needs it: its key, and whether that is still in force.
+    pub fn member(&self, device: &DeviceName) -> Option<Arc<Member>> {
+        let members = self.0.members.read();
+        let members = members.unwrap_or_else(PoisonError::into_inner);
+        members.get(device).cloned()
+    }
+
+    fn replace_member(&self, device: &DeviceName, member: Option<Arc<Member>>) {
+        let members = self.0.members.write();
+        let mut members = members.unwrap_or_else(PoisonError::into_inner);
+        let before = match member {
+            Some(member) => members.insert(device.clone(), member),
+            None => members.remove(device),
+        };
+        drop(members);
+        if let Some(before) = before {
+            before.end();
+            self.0.revocations.send_modify(|count| *count += 1);
+        }
+        self.0.inventory.send_modify(|count| *count += 1);
+    }
+
+    fn all_members(&self) -> Vec<(DeviceName, Arc<Member>)> {
+        let members = self.0.members.read();
+        let members = members.unwrap_or_else(PoisonError::into_inner);
+        let pair = |(name, member): (&DeviceName, &Arc<Member>)| (name.clone(), member.clone());
+        members.iter().map(pair).collect()
+    }
+
+    /// Changes when a device joins or leaves: the inventory is an input of the next release.
+    pub fn inventory_changes(&self) -> watch::Receiver<u64> {
+        self.0.inventory.subscribe()
+    }
+
+    /// Changes when an identity that was in force no longer is.
+    pub fn revocations(&self) -> watch::Receiver<u64> {
+        self.0.revocations.subscribe()
+    }
+
+    /// Changes with everything that is written, last-seen times apart: what `flotta get -w` waits for.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Runs `work` as one durable transaction; when it is committed, `then` runs before any later transaction.
+    pub(crate) async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let done = self.0.fleet.run(work, then).await;
+        self.changed();
+        done
+    }
+
+    async fn write_status<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = self.0.status.run(work, |_| {}).await;
+        self.changed();
+        done
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.0.readers.with(work))
+            .await
+            .map_err(|_| StoreError::Closed)?
+    }
+
+    /// What was kept under `key` by [`Self::set_meta`].
+    pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+            let mut rows = query.query([key])?;
+            Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+        })
+        .await
+    }
+
+    /// Keeps a small value under `key`.
+    pub async fn set_meta(&self, key: &'static str, value: String) -> Result<(), StoreError> {
+        self.write(
+            move |connection| {
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+                    .execute((key, value))?;
+                Ok(())
+            },
+            |()| {},
+        )
+        .await
+    }
+
+    /// Forgets what is long past: tokens and requests that nobody will ask for again.
+    pub async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(
+            move |connection| {
+                tokens::purge(connection, now)?;
+                requests::purge(connection, now)
+            },
+            |()| {},
+        )
+        .await
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let io = |error| StoreError::Io(path.to_owned(), Arc::new(error));
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+    }
+}

@@ -1,0 +1,240 @@
+//! `SQLite`: opening, migrating, one writer thread per file, a few readers over both.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+
+/// Writes that may wait for the writer. Full, callers wait: memory stays bounded, devices are slowed down.
+const QUEUE: usize = 1024;
+/// Most writes in one commit: bounds how long the first of them waits.
+const BATCH: usize = 512;
+/// Connections that read. Queries are short, and a machine that serves a fleet has two cores or more.
+const READERS: usize = 2;
+/// How long `SQLite` waits for a lock, which only another program (a backup) can hold.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// A file of the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schema {
+    name: &'static str,
+    synchronous: &'static str,
+    /// Step `i` leads from version `i` to `i + 1`. A step that was released is never changed.
+    steps: &'static [&'static str],
+}
+
+pub(super) const FLEET: Schema = Schema {
+    name: "fleet.db",
+    synchronous: "FULL",
+    steps: &[include_str!("fleet_1.sql")],
+};
+
+pub(super) const STATUS: Schema = Schema {
+    name: "status.db",
+    synchronous: "NORMAL",
+    steps: &[include_str!("status_1.sql")],
+};
+
+/// Opens a file and brings it to the newest version, each step whole or not at all.
+pub(super) fn open(path: &Path, schema: Schema) -> Result<Connection, StoreError> {
+    let mut connection = connect(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", schema.synchronous)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > schema.steps.len() {
+        return Err(StoreError::Newer {
+            file: schema.name,
+            found,
+            known: schema.steps.len(),
+        });
+    }
+    for (step, version) in schema.steps.iter().zip(1_usize..).skip(found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Tells the caller of one write how it went, after the commit.
+type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// One write. Says whether to keep what it did.
+type Job = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
+
+/// The one thread that writes to a file. It ends when the store is dropped.
+#[derive(Debug)]
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    pub(super) fn start(name: &'static str, connection: Connection) -> Result<Self, StoreError> {
+        let (jobs, receiver) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || write_all(&connection, receiver))
+            .map_err(|error| StoreError::Io(PathBuf::from(name), Arc::new(error)))?;
+        Ok(Self { jobs })
+    }
+
+    pub(super) async fn run<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel::<Result<T, E>>();
+        let job: Job = Box::new(move |connection| {
+            let result = work(connection);
+            let keep = result.is_ok();
+            let finish: Finish = Box::new(move |committed| {
+                let result = result.and_then(|value| {
+                    committed?;
+                    then(&value);
+                    Ok(value)
+                });
+                // A caller that has gone away misses the answer, not the write.
+                let _ = reply.send(result);
+            });
+            (keep, finish)
+        });
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn write_all(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut finishes = Vec::new();
+        let mut next = Some(first);
+        let mut done = connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(StoreError::from);
+        while let Some(job) = next {
+            if done.is_ok() {
+                done = run_one(connection, job, &mut finishes);
+            }
+            next = if finishes.len() < BATCH {
+                jobs.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        let done = done.and_then(|()| Ok(connection.execute_batch("COMMIT")?));
+        if let Err(error) = &done {
+            tracing::error!(%error, cause = ?error, "the store cannot be written");
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        for finish in finishes {
+            finish(done.clone());
+        }
+    }
+}
+
+/// Each job in a savepoint of its own: one that fails, or panics, takes nothing else with it.
+fn run_one(
+    connection: &Connection,
+    job: Job,
+    finishes: &mut Vec<Finish>,
+) -> Result<(), StoreError> {
+    connection.execute_batch("SAVEPOINT job")?;
+    let keep = match catch_unwind(AssertUnwindSafe(|| job(connection))) {
+        Ok((keep, finish)) => {
+            finishes.push(finish);
+            keep
+        }
+        Err(_) => false, // the caller sees its answer dropped
+    };
+    if !keep {
+        connection.execute_batch("ROLLBACK TO job")?;
+    }
+    connection.execute_batch("RELEASE job")?;
+    Ok(())
+}
+
+/// Connections that read both files: `fleet.db` as main, `status.db` as `status`.
+#[derive(Debug)]
+pub(super) struct Readers {
+    fleet: PathBuf,
+    status: PathBuf,
+    pool: Mutex<Pool>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    open: usize,
+}
+
+impl Readers {
+    pub(super) fn new(fleet: PathBuf, status: PathBuf) -> Self {
+        Self {
+            fleet,
+            status,
+            pool: Mutex::default(),
+            returned: Condvar::new(),
+        }
+    }
+
+    pub(super) fn with<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let connection = self.take()?;
+        let result = catch_unwind(AssertUnwindSafe(|| work(&connection)));
+        self.pool().idle.push(connection);
+        self.returned.notify_one();
+        result.unwrap_or_else(|_| Err(StoreError::Malformed("a query failed".to_owned())))
+    }
+
+    fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Result<Connection, StoreError> {
+        let mut pool = self.pool();
+        loop {
+            if let Some(connection) = pool.idle.pop() {
+                return Ok(connection);
+            }
+            if pool.open < READERS {
+                let connection = self.open()?;
+                pool.open += 1;
+                return Ok(connection);
+            }
+            pool = self
+                .returned
+                .wait(pool)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn open(&self) -> Result<Connection, StoreError> {
+        let connection = connect(&self.fleet)?;
+        let status = self.status.to_string_lossy();
+        connection.execute("ATTACH DATABASE ?1 AS status", [status])?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+}

@@ -1,0 +1,112 @@
+//! What happened, for people to read. Bounded: the newest of each device, and of the fleet.
+
+use flotta_bundle::DeviceName;
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::value::{millis, name, time};
+use super::{Store, StoreError};
+
+/// Events kept of one device, and of the server itself. A device in a crash loop must not push out the others' events.
+pub const KEPT_EACH: u64 = 200;
+/// Events kept in all: 100,000 devices with ten each, about 200 MB.
+pub const KEPT: i64 = 1_000_000;
+/// Longest message kept, in characters.
+const MAX_MESSAGE: usize = 1024;
+/// Longest reason kept, in characters.
+const MAX_REASON: usize = 64;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetEvent {
+    /// Grows with each event; 0 before it is stored.
+    pub id: i64,
+    /// When: by the device's clock if a device reported it.
+    pub time: Timestamp,
+    /// The device it is about; none: the fleet.
+    pub device: Option<DeviceName>,
+    /// One word in `CamelCase`.
+    pub reason: String,
+    /// What happened.
+    pub message: String,
+    /// Whether someone should look.
+    pub warning: bool,
+}
+
+/// Which events to list.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only of this device.
+    pub device: Option<DeviceName>,
+    /// Only newer than this id.
+    pub after: i64,
+    /// At most so many, the newest ones.
+    pub limit: u32,
+}
+
+/// Adds an event, and lets go of the oldest of the same device.
+pub(super) fn insert(connection: &Connection, event: &FleetEvent) -> Result<(), StoreError> {
+    let device = event.device.as_ref().map(ToString::to_string);
+    let device = device.unwrap_or_default();
+    let cut = |text: &str, max| text.chars().take(max).collect::<String>();
+    connection
+        .prepare_cached(
+            "INSERT INTO events (time, device, reason, message, warning) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute((
+            millis(event.time),
+            &device,
+            cut(&event.reason, MAX_REASON),
+            cut(&event.message, MAX_MESSAGE),
+            event.warning,
+        ))?;
+    let newest = connection.last_insert_rowid();
+    connection
+        .prepare_cached(
+            "DELETE FROM events WHERE device = ?1 AND id <= (SELECT id FROM events WHERE device = ?1 \
+             ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+        )?
+        .execute((&device, KEPT_EACH))?;
+    connection
+        .prepare_cached("DELETE FROM events WHERE id <= ?1")?
+        .execute([newest - KEPT])?;
+    Ok(())
+}
+
+impl Store {
+    /// Adds an event.
+    pub async fn add_event(&self, event: FleetEvent) -> Result<(), StoreError> {
+        self.write_status(move |connection| insert(connection, &event))
+            .await
+    }
+
+    /// The newest events that pass `filter`, oldest first.
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<FleetEvent>, StoreError> {
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT id, time, device, reason, message, warning FROM status.events \
+                 WHERE id > ?1 AND (?2 IS NULL OR device = ?2) ORDER BY id DESC LIMIT ?3",
+            )?;
+            let device = filter.device.as_ref().map(ToString::to_string);
+            let mut rows = query.query((filter.after, device, filter.limit))?;
+            let mut events = Vec::new();
+            while let Some(row) = rows.next()? {
+                let device: String = row.get(2)?;
+                events.push(FleetEvent {
+                    id: row.get(0)?,
+                    time: time(row.get(1)?)?,
+                    device: match device.as_str() {
+                        "" => None,
+                        text => Some(name(text)?),
+                    },
+                    reason: row.get(3)?,
+                    message: row.get(4)?,
+                    warning: row.get(5)?,
+                });
+            }
+            events.reverse();
+            Ok(events)
+        })
+        .await
+    }
+}

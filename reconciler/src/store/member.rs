@@ -1,0 +1,166 @@
+//! A device as the edge needs it at every request, in memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flotta_bundle::{DeviceName, Digest};
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::Notify;
+
+use super::value::{digest, millis, name};
+use super::{Store, StoreError};
+use crate::edge::limits::Allowance;
+
+/// A device that has joined and was not revoked. Superseded, never changed: what is looked up once is good while
+/// [`Self::in_force`].
+#[derive(Debug)]
+pub struct Member {
+    key: Digest,
+    ended: AtomicBool,
+    end: Notify,
+    /// Milliseconds since 1970; 0: never.
+    seen: AtomicI64,
+    /// What of `seen` is on disk.
+    seen_kept: AtomicI64,
+    last_event: AtomicU64,
+    content: Mutex<Option<Digest>>,
+    allowance: Allowance,
+}
+
+impl Member {
+    pub(super) fn new(key: Digest) -> Self {
+        Self {
+            key,
+            ended: AtomicBool::new(false),
+            end: Notify::new(),
+            seen: AtomicI64::new(0),
+            seen_kept: AtomicI64::new(0),
+            last_event: AtomicU64::new(0),
+            content: Mutex::new(None),
+            allowance: Allowance::default(),
+        }
+    }
+
+    /// Fingerprint of its identity key.
+    pub fn key(&self) -> Digest {
+        self.key
+    }
+
+    /// Whether this is still who the device is: false from the moment it is revoked or joins with another key.
+    pub fn in_force(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    /// Returns when it no longer is.
+    pub async fn ended(&self) {
+        let notified = self.end.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if self.in_force() {
+            notified.await;
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.end.notify_waiters();
+    }
+
+    /// What of the server's time and memory it may use.
+    pub(crate) fn allowance(&self) -> &Allowance {
+        &self.allowance
+    }
+
+    /// Remembers that the device spoke. Costs no write: [`Store::keep_seen`] writes many at once.
+    pub fn saw(&self, now: Timestamp) {
+        self.seen.fetch_max(millis(now), Ordering::Relaxed);
+    }
+
+    /// When the device last spoke.
+    pub fn seen(&self) -> Option<Timestamp> {
+        match self.seen.load(Ordering::Relaxed) {
+            0 => None,
+            at => Timestamp::from_millisecond(at).ok(),
+        }
+    }
+
+    /// The highest event id that was kept.
+    pub(super) fn last_event(&self) -> u64 {
+        self.last_event.load(Ordering::Acquire)
+    }
+
+    /// Whether a report says nothing new.
+    pub(super) fn has(&self, content: &Digest) -> bool {
+        let kept = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref() == Some(content)
+    }
+
+    pub(super) fn kept(&self, content: Digest, last_event: u64, seen: i64) {
+        *self.content.lock().unwrap_or_else(PoisonError::into_inner) = Some(content);
+        self.last_event.fetch_max(last_event, Ordering::Release);
+        self.seen_kept.fetch_max(seen, Ordering::Relaxed);
+    }
+}
+
+/// Everyone who has joined, as a store that was just opened has them.
+pub(super) fn load(
+    fleet: &Connection,
+    status: &Connection,
+) -> Result<HashMap<DeviceName, Arc<Member>>, StoreError> {
+    let mut members = HashMap::new();
+    let mut query = fleet.prepare("SELECT device, key FROM devices WHERE revoked_at IS NULL")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let member = Member::new(digest(row.get(1)?));
+        members.insert(name(&row.get::<_, String>(0)?)?, Arc::new(member));
+    }
+    let mut query =
+        status.prepare("SELECT device, key, content, seen_at, last_event FROM reports")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let device = name(&row.get::<_, String>(0)?)?;
+        let Some(member) = members.get(&device) else {
+            continue;
+        };
+        if member.key == digest(row.get(1)?) {
+            let seen = row.get(3)?;
+            member.seen.store(seen, Ordering::Relaxed);
+            member.kept(digest(row.get(2)?), row.get(4)?, seen);
+        }
+    }
+    Ok(members)
+}
+
+impl Store {
+    /// Writes last-seen times that changed since the last call, in one transaction.
+    pub async fn keep_seen(&self) -> Result<(), StoreError> {
+        let changed: Vec<_> = self
+            .all_members()
+            .into_iter()
+            .filter_map(|(device, member)| {
+                let seen = member.seen.load(Ordering::Relaxed);
+                let before = member.seen_kept.swap(seen, Ordering::Relaxed);
+                (seen != before).then(|| (device.to_string(), seen))
+            })
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        self.0
+            .status
+            .run(
+                move |connection| {
+                    let mut update = connection
+                        .prepare_cached("UPDATE reports SET seen_at = ?2 WHERE device = ?1")?;
+                    for row in &changed {
+                        update.execute((&row.0, row.1))?;
+                    }
+                    Ok(())
+                },
+                |()| {},
+            )
+            .await
+    }
+}

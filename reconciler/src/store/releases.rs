@@ -1,0 +1,121 @@
+//! The history of releases, refused commits among them. The releases themselves are in the depot.
+
+use flotta_bundle::release::Revision;
+use jiff::Timestamp;
+
+use super::value::{millis, time};
+use super::{Store, StoreError};
+
+/// Rows kept: years of commits.
+const KEPT: i64 = 10_000;
+
+/// A release to remember, or a commit that did not become one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRelease {
+    /// Its sequence; none when it was refused.
+    pub sequence: Option<u64>,
+    /// What it was rendered from.
+    pub revision: Revision,
+    /// When.
+    pub at: Timestamp,
+    /// Why it was refused.
+    pub refused: Option<String>,
+    /// Devices in it.
+    pub devices: u64,
+    /// Workloads in it.
+    pub workloads: u64,
+    /// Distinct manifests in it.
+    pub manifests: u64,
+}
+
+/// A release as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseRecord {
+    /// Grows with each.
+    pub id: i64,
+    /// The release.
+    pub release: NewRelease,
+}
+
+impl Store {
+    /// Remembers a release. One that was refused for the same commit and reason as the newest is not remembered twice: the
+    /// source is looked at again and again.
+    pub async fn add_release(&self, release: NewRelease) -> Result<(), StoreError> {
+        self.write(
+            move |connection| {
+                let newest = connection.prepare_cached(
+                    "SELECT 1 FROM releases WHERE id = (SELECT max(id) FROM releases) AND refused = ?1 AND revision = ?2",
+                )?.exists((&release.refused, &release.revision.commit))?;
+                if newest {
+                    return Ok(());
+                }
+                connection
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO releases (sequence, source, revision, subject, at, refused, devices, workloads, \
+                         manifests) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                    )?
+                    .execute((
+                        release.sequence,
+                        &release.revision.source,
+                        &release.revision.commit,
+                        &release.revision.subject,
+                        millis(release.at),
+                        &release.refused,
+                        release.devices,
+                        release.workloads,
+                        release.manifests,
+                    ))?;
+                connection
+                    .prepare_cached(
+                        "DELETE FROM releases WHERE id <= ?1 AND (sequence IS NULL OR sequence < (SELECT max(sequence) FROM releases))",
+                    )?
+                    .execute([connection.last_insert_rowid() - KEPT])?;
+                Ok(())
+            },
+            |()| {},
+        )
+        .await
+    }
+
+    /// The newest `limit` releases and refused commits, newest first.
+    pub async fn releases(&self, limit: u32) -> Result<Vec<ReleaseRecord>, StoreError> {
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT id, sequence, source, revision, subject, at, refused, devices, workloads, manifests \
+                 FROM releases ORDER BY id DESC LIMIT ?1",
+            )?;
+            let mut rows = query.query([limit])?;
+            let mut releases = Vec::new();
+            while let Some(row) = rows.next()? {
+                releases.push(ReleaseRecord {
+                    id: row.get(0)?,
+                    release: NewRelease {
+                        sequence: row.get(1)?,
+                        revision: Revision {
+                            source: row.get(2)?,
+                            commit: row.get(3)?,
+                            subject: row.get(4)?,
+                            inventory: None,
+                        },
+                        at: time(row.get(5)?)?,
+                        refused: row.get(6)?,
+                        devices: row.get(7)?,
+                        workloads: row.get(8)?,
+                        manifests: row.get(9)?,
+                    },
+                });
+            }
+            Ok(releases)
+        })
+        .await
+    }
+
+    /// The highest sequence ever published; devices that accepted it take no lower one.
+    pub async fn highest_sequence(&self) -> Result<Option<u64>, StoreError> {
+        self.read(|connection| {
+            let highest = "SELECT max(sequence) FROM releases";
+            Ok(connection.query_row(highest, [], |row| row.get(0))?)
+        })
+        .await
+    }
+}

@@ -1,0 +1,101 @@
+//! Reports. Level-triggered: the newest says everything, so one that says nothing new is not written.
+
+use flotta_bundle::wire::{Acknowledged, Event, Report};
+use flotta_bundle::{DeviceName, Digest};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::events::{self, FleetEvent};
+use super::member::Member;
+use super::value::{json, millis};
+use super::{Store, StoreError};
+
+/// Most events taken from one report; the device sends the rest with its next.
+const MAX_EVENTS: usize = 100;
+
+impl Store {
+    /// Keeps a report of `device`, which is `member`. Says which of its events the device may forget.
+    pub async fn put_report(
+        &self,
+        device: &DeviceName,
+        member: &Member,
+        mut report: Report,
+        now: Timestamp,
+    ) -> Result<Acknowledged, StoreError> {
+        member.saw(now);
+        let kept = member.last_event();
+        let mut new = std::mem::take(&mut report.events);
+        new.retain(|event| event.id > kept);
+        new.sort_unstable_by_key(|event| event.id);
+        new.truncate(MAX_EVENTS);
+        let text = json(&report);
+        // Only the time differs between two reports of a device at rest.
+        report.time = Timestamp::UNIX_EPOCH;
+        let content = Digest::of(json(&report).as_bytes());
+        if new.is_empty() && member.has(&content) {
+            return Ok(Acknowledged { events: kept });
+        }
+        let row = Row {
+            device: device.clone(),
+            key: member.key(),
+            content,
+            text,
+            seen: millis(now),
+        };
+        let last = self
+            .write_status(move |connection| row.write(connection, new))
+            .await?;
+        member.kept(content, last, millis(now));
+        Ok(Acknowledged { events: last })
+    }
+}
+
+struct Row {
+    device: DeviceName,
+    key: Digest,
+    content: Digest,
+    text: String,
+    seen: i64,
+}
+
+impl Row {
+    /// Writes the report and those of the events that no other report of the device has brought meanwhile. Returns the
+    /// highest event that is kept.
+    fn write(&self, connection: &Connection, new: Vec<Event>) -> Result<u64, StoreError> {
+        let device = self.device.to_string();
+        let mut last: u64 = connection
+            .prepare_cached("SELECT last_event FROM reports WHERE device = ?1 AND key = ?2")?
+            .query_row((&device, self.key.as_bytes()), |row| row.get(0))
+            .optional()?
+            .unwrap_or_default();
+        for event in new {
+            if event.id <= last {
+                continue;
+            }
+            last = event.id;
+            let event = FleetEvent {
+                id: 0,
+                time: event.time,
+                device: Some(self.device.clone()),
+                reason: event.reason,
+                message: event.message,
+                warning: event.warning,
+            };
+            events::insert(connection, &event)?;
+        }
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO reports (device, key, content, report, seen_at, last_event) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute((
+                device,
+                self.key.as_bytes(),
+                self.content.as_bytes(),
+                &self.text,
+                self.seen,
+                last,
+            ))?;
+        Ok(last)
+    }
+}

@@ -1,0 +1,209 @@
+//! Devices that ask to join and wait for a person.
+
+use flotta_bundle::wire::Hardware;
+use flotta_bundle::{DeviceName, Digest};
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::value::{digest, from_json, json, maybe_time, millis, name, time};
+use super::{Store, StoreError};
+
+/// How long a request is kept: a device that still wants to join asks again.
+const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// A request to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// Fingerprint of the key that asks: what a person compares with the device's screen.
+    pub key: Digest,
+    /// The name asked for.
+    pub device: DeviceName,
+    /// The key, `SubjectPublicKeyInfo` (DER).
+    pub spki: Vec<u8>,
+    /// X25519 key that secrets would be sealed to, base64.
+    pub sealing_key: String,
+    /// What the machine says of itself.
+    pub hardware: Hardware,
+    /// The address it asks from.
+    pub address: String,
+    /// When it first asked.
+    pub asked_at: Timestamp,
+    /// Why it waits, when that is not plain: another device has the name.
+    pub note: String,
+    /// What became of it.
+    pub state: RequestState,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestState {
+    /// It waits.
+    Pending,
+    /// The device may join.
+    Approved {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: String,
+        /// Its certificate, then the authority's, PEM.
+        certificate: String,
+    },
+    /// It may not.
+    Denied {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
+}
+
+const COLUMNS: &str = "key, device, spki, sealing_key, hardware, address, asked_at, note, state, decided_at, decided_by, \
+     reason, certificate";
+
+fn read(row: &Row<'_>) -> Result<JoinRequest, StoreError> {
+    let at = maybe_time(row.get(9)?)?.unwrap_or(Timestamp::UNIX_EPOCH);
+    let by = row.get::<_, Option<String>>(10)?.unwrap_or_default();
+    let state = match row.get::<_, String>(8)?.as_str() {
+        "pending" => RequestState::Pending,
+        "approved" => RequestState::Approved {
+            at,
+            by,
+            certificate: row.get::<_, Option<String>>(12)?.unwrap_or_default(),
+        },
+        "denied" => RequestState::Denied {
+            at,
+            by,
+            reason: row.get(11)?,
+        },
+        other => return Err(StoreError::Malformed(format!("request state {other:?}"))),
+    };
+    Ok(JoinRequest {
+        key: digest(row.get(0)?),
+        device: name(&row.get::<_, String>(1)?)?,
+        spki: row.get(2)?,
+        sealing_key: row.get(3)?,
+        hardware: from_json(&row.get::<_, String>(4)?)?,
+        address: row.get(5)?,
+        asked_at: time(row.get(6)?)?,
+        note: row.get(7)?,
+        state,
+    })
+}
+
+pub(crate) fn find(
+    connection: &Connection,
+    key: &Digest,
+) -> Result<Option<JoinRequest>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM requests WHERE key = ?1");
+    let mut query = connection.prepare_cached(&sql)?;
+    let mut rows = query.query([key.as_bytes()])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// Requests that wait, for one name or for all, oldest first.
+pub(crate) fn list(
+    connection: &Connection,
+    device: Option<&DeviceName>,
+) -> Result<Vec<JoinRequest>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM requests WHERE ?1 IS NULL OR device = ?1 ORDER BY asked_at, key"
+    );
+    let mut query = connection.prepare_cached(&sql)?;
+    let mut rows = query.query([device.map(ToString::to_string)])?;
+    let mut requests = Vec::new();
+    while let Some(row) = rows.next()? {
+        requests.push(read(row)?);
+    }
+    Ok(requests)
+}
+
+/// How many requests wait: all, and from one address.
+pub(crate) fn count_pending(
+    connection: &Connection,
+    address: &str,
+) -> Result<(u64, u64), StoreError> {
+    let all = connection
+        .prepare_cached("SELECT count(*) FROM requests WHERE state = 'pending'")?
+        .query_row([], |row| row.get(0))?;
+    let from = connection
+        .prepare_cached("SELECT count(*) FROM requests WHERE state = 'pending' AND address = ?1")?
+        .query_row([address], |row| row.get(0))?;
+    Ok((all, from))
+}
+
+pub(crate) fn put(connection: &Connection, request: &JoinRequest) -> Result<(), StoreError> {
+    let (state, at, by, reason, certificate) = match &request.state {
+        RequestState::Pending => ("pending", None, None, "", None),
+        RequestState::Approved {
+            at,
+            by,
+            certificate,
+        } => ("approved", Some(at), Some(by), "", Some(certificate)),
+        RequestState::Denied { at, by, reason } => {
+            ("denied", Some(at), Some(by), reason.as_str(), None)
+        }
+    };
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO requests (key, device, spki, sealing_key, hardware, address, asked_at, note, state, \
+             decided_at, decided_by, reason, certificate) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?
+        .execute((
+            request.key.as_bytes(),
+            request.device.to_string(),
+            &request.spki,
+            &request.sealing_key,
+            json(&request.hardware),
+            &request.address,
+            millis(request.asked_at),
+            &request.note,
+            state,
+            at.copied().map(millis),
+            by,
+            reason,
+            certificate,
+        ))?;
+    Ok(())
+}
+
+pub(crate) fn remove(connection: &Connection, key: &Digest) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM requests WHERE key = ?1")?
+        .execute([key.as_bytes()])?;
+    Ok(())
+}
+
+pub(super) fn purge(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
+    let before = now.saturating_sub(KEPT).unwrap_or(Timestamp::MIN);
+    connection
+        .prepare_cached("DELETE FROM requests WHERE coalesce(decided_at, asked_at) < ?1")?
+        .execute([millis(before)])?;
+    Ok(())
+}
+
+impl Store {
+    /// Every request that is remembered, decided ones included, oldest first.
+    pub async fn requests(&self) -> Result<Vec<JoinRequest>, StoreError> {
+        self.read(|connection| list(connection, None)).await
+    }
+
+    /// The request of a key.
+    pub async fn request(&self, key: Digest) -> Result<Option<JoinRequest>, StoreError> {
+        self.read(move |connection| find(connection, &key)).await
+    }
+
+    /// Number of requests that wait.
+    pub async fn pending(&self) -> Result<u64, StoreError> {
+        self.read(|connection| {
+            let count = "SELECT count(*) FROM requests WHERE state = 'pending'";
+            let row: Option<u64> = connection
+                .prepare_cached(count)?
+                .query_row([], |row| row.get(0))
+                .optional()?;
+            Ok(row.unwrap_or_default())
+        })
+        .await
+    }
+}

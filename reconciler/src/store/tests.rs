@@ -1,0 +1,208 @@
+use flotta_bundle::release::Revision;
+use flotta_bundle::wire::{Event, Report};
+
+use super::*;
+use crate::fixture::{House, Machine, name, report};
+
+async fn join(house: &House, device: &str) -> (Machine, Arc<Member>) {
+    let machine = Machine::new(device);
+    let token = house.token(None).await;
+    let address = "192.0.2.1".parse().unwrap();
+    let request = machine.request(Some(token));
+    let joined = house.enroller.enrol(request, address, Timestamp::now());
+    joined.await.unwrap();
+    let member = house.store.member(&machine.name).unwrap();
+    (machine, member)
+}
+
+fn with_events(ids: impl IntoIterator<Item = u64>) -> Report {
+    let event = |id| Event {
+        id,
+        time: Timestamp::now(),
+        reason: "Applied".to_owned(),
+        message: id.to_string(),
+        warning: false,
+    };
+    Report {
+        events: ids.into_iter().map(event).collect(),
+        ..report()
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_device_outlives_the_process() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let (machine, member) = join(&house, "a").await;
+    let at = Timestamp::now();
+    let put = house
+        .store
+        .put_report(&machine.name, &member, with_events([1, 2]), at);
+    assert_eq!(put.await.unwrap().events, 2);
+    let later: Timestamp = at + jiff::SignedDuration::from_secs(60);
+    member.saw(later);
+    house.store.keep_seen().await.unwrap();
+    let before = house.store.device(&machine.name).await.unwrap().unwrap();
+    drop((house, member));
+
+    let house = House::open(data.path());
+    let after = house.store.device(&machine.name).await.unwrap().unwrap();
+    assert_eq!(after, before);
+    assert_eq!(after.seen.unwrap().as_millisecond(), later.as_millisecond());
+    let member = house.store.member(&machine.name).unwrap();
+    assert_eq!(member.key(), machine.fingerprint());
+    // an event that was kept before is not kept again
+    let put = house
+        .store
+        .put_report(&machine.name, &member, with_events([2, 3]), later);
+    assert_eq!(put.await.unwrap().events, 3);
+    let messages = house.events().await;
+    let times = |message: &str| messages.iter().filter(|event| event.1 == message).count();
+    assert_eq!((times("1"), times("2"), times("3")), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn reports_that_come_together_keep_each_event_once() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let (machine, member) = join(&house, "a").await;
+    let put = || {
+        house.store.put_report(
+            &machine.name,
+            &member,
+            with_events(1..=50),
+            Timestamp::now(),
+        )
+    };
+    for done in futures_util::future::join_all((0..8).map(|_| put())).await {
+        assert_eq!(done.unwrap().events, 50);
+    }
+    let events = house.events().await;
+    let applied = events.iter().filter(|event| event.0 == "Applied").count();
+    assert_eq!(applied, 50);
+}
+
+#[tokio::test]
+async fn a_device_in_a_loop_pushes_out_its_own_events_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let event = |device: &str, message: String| FleetEvent {
+        id: 0,
+        time: Timestamp::now(),
+        device: Some(name(device)),
+        reason: "Restarted".to_owned(),
+        message,
+        warning: true,
+    };
+    house
+        .store
+        .add_event(event("quiet", "once".to_owned()))
+        .await
+        .unwrap();
+    let noise =
+        (0..=events::KEPT_EACH).map(|at| house.store.add_event(event("loud", at.to_string())));
+    for done in futures_util::future::join_all(noise).await {
+        done.unwrap();
+    }
+    let kept = house.events().await;
+    assert_eq!(kept.len() as u64, events::KEPT_EACH + 1);
+    assert_eq!(kept[0].1, "once");
+    assert_eq!(kept[1].1, "1");
+}
+
+#[tokio::test]
+async fn a_write_that_fails_takes_no_other_with_it() {
+    let data = tempfile::tempdir().unwrap();
+    let store = Store::open(data.path()).unwrap();
+    let bad = store.write(
+        |connection| {
+            connection.execute("INSERT INTO meta (key, value) VALUES ('half', 'x')", [])?;
+            Err::<(), _>(StoreError::Malformed("on purpose".to_owned()))
+        },
+        |()| panic!("nothing was committed"),
+    );
+    let panics = store.write(
+        |_| -> Result<(), StoreError> { panic!("on purpose") },
+        |()| {},
+    );
+    let good = store.set_meta("whole", "y".to_owned());
+    let (bad, panics, good) = futures_util::future::join3(bad, panics, good).await;
+    assert!(bad.is_err() && panics.is_err());
+    good.unwrap();
+    assert_eq!(store.meta("half").await.unwrap(), None);
+    assert_eq!(store.meta("whole").await.unwrap().as_deref(), Some("y"));
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let data = tempfile::tempdir().unwrap();
+    let first = Store::open(data.path()).unwrap();
+    assert!(matches!(
+        Store::open(data.path()),
+        Err(StoreError::InUse(_))
+    ));
+    drop(first);
+    Store::open(data.path()).unwrap();
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_left_alone() {
+    let data = tempfile::tempdir().unwrap();
+    drop(Store::open(data.path()).unwrap());
+    let file = data.path().join("fleet.db");
+    Connection::open(&file)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    let error = Store::open(data.path()).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Newer { found: 99, .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_same_refusal_is_remembered_once_and_the_highest_sequence_always() {
+    let data = tempfile::tempdir().unwrap();
+    let store = Store::open(data.path()).unwrap();
+    let add = |sequence: Option<u64>, commit: &str, refused: Option<&str>| {
+        store.add_release(NewRelease {
+            sequence,
+            revision: Revision {
+                source: "directory".to_owned(),
+                commit: commit.to_owned(),
+                subject: String::new(),
+                inventory: None,
+            },
+            at: Timestamp::now(),
+            refused: refused.map(str::to_owned),
+            devices: 1,
+            workloads: 0,
+            manifests: 1,
+        })
+    };
+    assert_eq!(store.highest_sequence().await.unwrap(), None);
+    add(Some(7), "one", None).await.unwrap();
+    add(None, "two", Some("1 error")).await.unwrap();
+    add(None, "two", Some("1 error")).await.unwrap();
+    add(None, "two", Some("2 errors")).await.unwrap();
+    assert_eq!(store.releases(10).await.unwrap().len(), 3);
+    assert_eq!(store.highest_sequence().await.unwrap(), Some(7));
+}
+
+#[tokio::test]
+async fn tokens_are_stored_as_hashes_and_forgotten_in_the_end() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let token = house.token(Some("a")).await;
+    house.store.purge(Timestamp::now()).await.unwrap();
+    assert_eq!(house.store.tokens().await.unwrap().len(), 1);
+    let later = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 31);
+    for file in ["fleet.db", "fleet.db-wal"] {
+        let bytes = std::fs::read(data.path().join(file)).unwrap();
+        let secret = token.expose().as_bytes();
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret));
+    }
+    house.store.purge(later).await.unwrap();
+    assert!(house.store.tokens().await.unwrap().is_empty());
+}

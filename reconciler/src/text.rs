@@ -1,0 +1,34 @@
+//! Text of machines and strangers, which people will see in a terminal and in the log.
+
+/// At most `max` characters of `text`, without what moves the cursor, begins a line or turns one around: no device can
+/// write a line that looks like another's.
+pub(crate) fn plain(text: &str, max: usize) -> String {
+    let harmless = |c: char| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.trim()
+        .chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            c if harmless(c) => c,
+            _ => '?',
+        })
+        .take(max)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn a_line_stays_one_line() {
+        let forged = "ok\n2026-11-23 ERROR revoked\r\x1b[2Kall well\u{202e}";
+        assert_eq!(
+            plain(forged, 80),
+            "ok 2026-11-23 ERROR revoked??[2Kall well?"
+        );
+        assert_eq!(plain("äöü…", 3), "äöü");
+    }
+}

@@ -1,0 +1,79 @@
+//! `flotta describe`.
+
+use clap::{Args, ValueEnum};
+use flotta_bundle::{Problem, code};
+use flotta_reconciler::admin::client::Client;
+use flotta_reconciler::admin::query::Query;
+use flotta_reconciler::admin::resource::{Device, EventObject, List, Resource, Workload};
+use jiff::Timestamp;
+
+use crate::error::{Answer, Coded};
+use crate::{output, print};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    #[value(aliases = ["devices", "ed"])]
+    Device,
+    #[value(aliases = ["workloads", "ew"])]
+    Workload,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// What it is
+    #[arg(value_enum)]
+    kind: Kind,
+    /// Its name; NAMESPACE/NAME or NAME
+    name: String,
+    /// The namespace [default: default]
+    #[arg(long, short)]
+    namespace: Option<String>,
+}
+
+impl Describe {
+    pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let name = super::device_name(&self.name, self.namespace.as_deref())?;
+        let query = Query {
+            namespace: Some(name.namespace().to_owned()),
+            name: Some(name.name().to_owned()),
+            ..Query::default()
+        };
+        let query = query.encode();
+        let now = Timestamp::now();
+        let colours = print::colours(&std::io::stdout());
+        let kind = match self.kind {
+            Kind::Device => "device",
+            Kind::Workload => "workload",
+        };
+        let about = format!("{kind}/{name}");
+        let text = match self.kind {
+            Kind::Device => {
+                let device: Device = one(client, &query, &about).await?;
+                print::describe::device(&device, &events(client, &about).await?, now, colours)
+            }
+            Kind::Workload => {
+                let workload: Workload = one(client, &query, &about).await?;
+                print::describe::workload(&workload, &events(client, &about).await?, now, colours)
+            }
+        };
+        output::answer(&text)?;
+        Ok(Answer::Yes)
+    }
+}
+
+async fn one<T: Resource>(client: &Client, query: &str, about: &str) -> anyhow::Result<T> {
+    let list: List<T> = client.get(&format!("/v1/{}{query}", T::PLURAL)).await?;
+    list.items.into_iter().next().ok_or_else(|| {
+        let problem = Problem::new(
+            code::NOT_FOUND,
+            format!("no {}", about.replacen('/', " ", 1)),
+        );
+        anyhow::Error::new(Coded(problem))
+    })
+}
+
+async fn events(client: &Client, about: &str) -> anyhow::Result<Vec<EventObject>> {
+    let list: List<EventObject> = client.get("/v1/events").await?;
+    let about = |event: &EventObject| event.status.object == about;
+    Ok(list.items.into_iter().filter(about).collect())
+}

@@ -1,0 +1,258 @@
+//! `flotta get`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, ValueEnum};
+use flotta_reconciler::admin::client::Client;
+use flotta_reconciler::admin::query::{Query, Selector};
+use flotta_reconciler::admin::resource::{
+    Change, Device, EventObject, List, ReleaseObject, Request, What, Workload,
+};
+use jiff::Timestamp;
+
+use crate::error::Answer;
+use crate::print::resources::{Columns, Row, head, row};
+use crate::print::table::Table;
+use crate::{output, print};
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    #[value(aliases = ["device", "ed"])]
+    Devices,
+    #[value(aliases = ["workload", "ew"])]
+    Workloads,
+    #[value(aliases = ["request", "edsr"])]
+    Requests,
+    #[value(aliases = ["release"])]
+    Releases,
+    #[value(aliases = ["event"])]
+    Events,
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns, for people
+    #[default]
+    Table,
+    /// All columns
+    Wide,
+    /// JSON; one change a line with -w
+    Json,
+    /// YAML
+    Yaml,
+    /// KIND/NAME, one a line, to be pasted or piped
+    Name,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// What to list
+    #[arg(value_enum)]
+    kind: Kind,
+    /// One of them; NAMESPACE/NAME or NAME
+    name: Option<String>,
+    /// The namespace [default: default]
+    #[arg(long, short, conflicts_with = "all_namespaces")]
+    namespace: Option<String>,
+    /// All namespaces
+    #[arg(long, short = 'A')]
+    all_namespaces: bool,
+    /// Labels: a=b, a!=b, a, !a, a in (b,c); joined by commas
+    #[arg(long, short = 'l', value_parser = checked_selector)]
+    selector: Option<String>,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+    /// Go on and print what changes
+    #[arg(long, short)]
+    watch: bool,
+    /// Leave out the line with the names of the columns
+    #[arg(long)]
+    no_headers: bool,
+}
+
+fn checked_selector(text: &str) -> Result<String, String> {
+    Selector::parse(text).map(|_| text.to_owned())
+}
+
+impl Get {
+    pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        match self.kind {
+            Kind::Devices => self.list::<Device>(client).await,
+            Kind::Workloads => self.list::<Workload>(client).await,
+            Kind::Requests => self.list::<Request>(client).await,
+            Kind::Releases => self.list::<ReleaseObject>(client).await,
+            Kind::Events => self.list::<EventObject>(client).await,
+        }
+    }
+
+    fn query(&self) -> Query {
+        let (in_name, name) = match self
+            .name
+            .as_deref()
+            .map(|name| (name.split_once('/'), name))
+        {
+            Some((Some((namespace, name)), _)) => (Some(namespace), Some(name)),
+            Some((None, name)) => (None, Some(name)),
+            None => (None, None),
+        };
+        let namespace = in_name.or(self.namespace.as_deref()).unwrap_or("default");
+        Query {
+            namespace: (!self.all_namespaces).then(|| namespace.to_owned()),
+            name: name.map(str::to_owned),
+            selector: self.selector.clone(),
+            watch: false,
+        }
+    }
+
+    async fn list<T: Row>(&self, client: &Client) -> anyhow::Result<Answer> {
+        let query = self.query();
+        let path = format!("/v1/{}", T::PLURAL);
+        let list: List<T> = client.get(&format!("{path}{}", query.encode())).await?;
+        let none = list.items.is_empty();
+        let mut printer = Printer::new(self, query.name.is_some());
+        output::answer(&printer.start(&list, Timestamp::now())?)?;
+        if none && !self.watch {
+            output::talk(&nothing::<T>(&query));
+        }
+        if self.watch {
+            self.follow(client, &path, query, list, printer).await?;
+        } else if none && self.name.is_some() {
+            return Ok(Answer::No);
+        }
+        Ok(Answer::Yes)
+    }
+
+    async fn follow<T: Row>(
+        &self,
+        client: &Client,
+        path: &str,
+        query: Query,
+        list: List<T>,
+        mut printer: Printer,
+    ) -> anyhow::Result<()> {
+        let query = Query {
+            watch: true,
+            ..query
+        };
+        // a watch begins with everything there is: what was printed already is not printed again
+        let mut known: BTreeMap<_, T> = list
+            .items
+            .into_iter()
+            .map(|object| (object.metadata().key(), object))
+            .collect();
+        let mut watch = client
+            .watch::<T>(&format!("{path}{}", query.encode()))
+            .await?;
+        while let Some(change) = watch.next().await? {
+            let same = known.remove(&change.object.metadata().key());
+            if change.what != What::Added || same.as_ref() != Some(&change.object) {
+                output::answer(&printer.change(&change, Timestamp::now())?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn nothing<T: Row>(query: &Query) -> String {
+    match (&query.name, &query.namespace) {
+        (Some(name), Some(namespace)) if T::NAMESPACED => {
+            format!("no {} {namespace}/{name}", T::PLURAL.trim_end_matches('s'))
+        }
+        (Some(name), _) => format!("no {} {name}", T::PLURAL.trim_end_matches('s')),
+        (None, Some(namespace)) if T::NAMESPACED => {
+            format!(
+                "no {} in namespace {namespace} (all namespaces: -A)",
+                T::PLURAL
+            )
+        }
+        _ => format!("no {}", T::PLURAL),
+    }
+}
+
+/// Prints a list, then changes to it.
+#[derive(Debug)]
+struct Printer {
+    format: Format,
+    columns: Columns,
+    headers: bool,
+    /// One object was asked for by name: it is printed by itself, not as a list.
+    single: bool,
+    table: Option<Table>,
+}
+
+impl Printer {
+    fn new(get: &Get, single: bool) -> Self {
+        Self {
+            format: get.output,
+            columns: Columns {
+                namespace: get.all_namespaces,
+                wide: get.output == Format::Wide,
+            },
+            headers: !get.no_headers,
+            single,
+            table: None,
+        }
+    }
+
+    fn start<T: Row>(&mut self, list: &List<T>, now: Timestamp) -> anyhow::Result<String> {
+        let single = list.items.first().filter(|_| self.single);
+        Ok(match self.format {
+            Format::Table | Format::Wide => {
+                let rows: Vec<_> = list
+                    .items
+                    .iter()
+                    .map(|object| row(object, self.columns, now))
+                    .collect();
+                let colours = print::colours(&std::io::stdout());
+                let table = self
+                    .table
+                    .insert(Table::new(head::<T>(self.columns), colours));
+                if !self.headers {
+                    table.more(&rows)
+                } else if rows.is_empty() {
+                    String::new()
+                } else {
+                    table.start(&rows)
+                }
+            }
+            Format::Json => match single {
+                Some(object) => format!("{}\n", serde_json::to_string_pretty(object)?),
+                None if self.single => String::new(),
+                None => format!("{}\n", serde_json::to_string_pretty(list)?),
+            },
+            Format::Yaml => match single {
+                Some(object) => print::yaml(object)?,
+                None if self.single => String::new(),
+                None => print::yaml(list)?,
+            },
+            Format::Name => list.items.iter().map(name).collect(),
+        })
+    }
+
+    fn change<T: Row>(&mut self, change: &Change<T>, now: Timestamp) -> anyhow::Result<String> {
+        let object = &change.object;
+        Ok(match self.format {
+            Format::Table | Format::Wide => {
+                let rows = [row(object, self.columns, now)];
+                self.table
+                    .as_mut()
+                    .map_or_else(String::new, |table| table.more(&rows))
+            }
+            Format::Json => format!("{}\n", serde_json::to_string(change)?),
+            Format::Yaml => format!("---\n{}", print::yaml(change)?),
+            Format::Name => name(object),
+        })
+    }
+}
+
+/// `device/default/shop-17`.
+fn name<T: Row>(object: &T) -> String {
+    format!(
+        "{}/{}\n",
+        T::PLURAL.trim_end_matches('s'),
+        object.metadata().full_name()
+    )
+}

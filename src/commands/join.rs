@@ -1,0 +1,88 @@
+//! `flotta approve`, `deny`, `revoke`: who is in the fleet.
+
+use clap::Args;
+use flotta_bundle::DeviceName;
+use flotta_reconciler::admin::client::Client;
+use flotta_reconciler::admin::request::{Approval, Decided, Denial, Revocation};
+
+use crate::error::Answer;
+use crate::{output, print};
+
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    /// The device, as `flotta get requests` names it
+    device: DeviceName,
+    /// The key it must have: the fingerprint shown on the device, or its beginning
+    #[arg(long, value_name = "SHA256:…")]
+    key: Option<String>,
+    /// The set it becomes a member of, if Git has no EdgeDevice of its name
+    #[arg(long)]
+    set: Option<String>,
+    /// A label it gets, if Git has no EdgeDevice of its name
+    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE", value_parser = super::label)]
+    labels: Vec<(String, String)>,
+    /// Let it take the place of a device that has joined by this name with another key
+    #[arg(long)]
+    replace: bool,
+}
+
+impl Approve {
+    pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let approval = Approval {
+            device: self.device,
+            key: self.key,
+            set: self.set,
+            labels: self.labels.into_iter().collect(),
+            replace: self.replace,
+        };
+        let decided: Decided = client.post("/v1/approve", &approval).await?;
+        done(&decided, "approved")
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deny {
+    /// The device, as `flotta get requests` names it
+    device: DeviceName,
+    /// The key of the request, when several ask for one name
+    #[arg(long, value_name = "SHA256:…")]
+    key: Option<String>,
+    /// Why; it is shown on the device
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+impl Deny {
+    pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let denial = Denial {
+            device: self.device,
+            key: self.key,
+            reason: self.reason,
+        };
+        let decided: Decided = client.post("/v1/deny", &denial).await?;
+        done(&decided, "denied")
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// The device
+    device: DeviceName,
+}
+
+impl Revoke {
+    pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let revocation = Revocation {
+            device: self.device,
+        };
+        let decided: Decided = client.post("/v1/revoke", &revocation).await?;
+        done(&decided, "revoked")
+    }
+}
+
+/// As `kubectl` confirms: what it was, and what became of it.
+fn done(decided: &Decided, what: &str) -> anyhow::Result<Answer> {
+    let key = print::fingerprint(&decided.fingerprint);
+    output::answer(&format!("{} {what}   {key}\n", decided.device))?;
+    Ok(Answer::Yes)
+}

@@ -1,0 +1,115 @@
+//! `flotta serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use flotta_bundle::{FleetName, Problem};
+use flotta_reconciler::serve::{Config, Hooks, ServeError, Server};
+use flotta_reconciler::source::Selection;
+use jiff::SignedDuration;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::{Answer, Coded};
+use crate::print::time::parse_span;
+use crate::{output, print};
+
+/// Where the server keeps what it must not lose.
+pub(super) const DATA: &str = "/var/lib/flotta";
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Git URL or directory; a directory that is a repository is read at its commit, never at its working tree
+    #[arg(long, value_name = "URL|DIR")]
+    source: String,
+    /// Branch [default: the repository's own]
+    #[arg(long)]
+    branch: Option<String>,
+    /// Folder within the source
+    #[arg(long)]
+    path: Option<String>,
+    /// Keys, releases, devices and reports
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    data: PathBuf,
+    /// Address of the edge API, for devices
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7443")]
+    listen: SocketAddr,
+    /// Name of the fleet, at first start [default: fleet]
+    #[arg(long)]
+    fleet: Option<FleetName>,
+    /// DNS name or address that devices reach the server by; may be given again [default: the host's name]
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// Address for POST /hooks/git of GitHub, GitLab, Gitea and Forgejo
+    #[arg(long, value_name = "ADDR", requires = "hooks_secret_file")]
+    hooks_listen: Option<SocketAddr>,
+    /// File with the secret given to the forge
+    #[arg(long, value_name = "FILE", requires = "hooks_listen")]
+    hooks_secret_file: Option<PathBuf>,
+    /// How often to look at the source
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_span)]
+    poll: SignedDuration,
+    /// Refuse commits with an image that has no digest
+    #[arg(long)]
+    require_digests: bool,
+}
+
+impl Serve {
+    pub(crate) async fn run(self, admin: Option<PathBuf>) -> anyhow::Result<Answer> {
+        let config = Config {
+            source: self.source,
+            selection: Selection {
+                branch: self.branch,
+                path: self.path,
+            },
+            data: self.data,
+            listen: self.listen,
+            fleet: self.fleet,
+            names: self.names,
+            admin,
+            hooks: self
+                .hooks_listen
+                .zip(self.hooks_secret_file)
+                .map(|(listen, secret_file)| Hooks {
+                    listen,
+                    secret_file,
+                }),
+            interval: self.poll.unsigned_abs(),
+            require_digests: self.require_digests,
+        };
+        let server = Server::open(config).await.map_err(coded)?;
+        let about = server.about();
+        output::talk(print::start::screen(about).trim_end());
+        let ready = print::start::ready(about);
+        let said = std::sync::Once::new();
+        let say = move |notice: &flotta_reconciler::publish::Notice| {
+            output::talk(&notice.to_string());
+            said.call_once(|| output::talk(&ready));
+        };
+        server.run(stopped()?, say).await.map_err(coded)?;
+        Ok(Answer::Yes)
+    }
+}
+
+fn coded(error: ServeError) -> anyhow::Error {
+    let code = error.code();
+    Coded(Problem::new(
+        code,
+        format!("{:#}", anyhow::Error::new(error)),
+    ))
+    .into()
+}
+
+/// Done at SIGTERM or SIGINT.
+fn stopped() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,95 @@
+//! `flotta token create`.
+
+use clap::{Args, Subcommand};
+use flotta_bundle::DeviceName;
+use flotta_reconciler::admin::client::Client;
+use flotta_reconciler::admin::request::{TokenCreated, TokenRequest};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::Answer;
+use crate::output;
+use crate::print::time::{parse_span, span};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a join file with a one-time token, on stdout: flotta token create shop-17 > shop-17.join
+    Create(Create),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The device that may join with it; any when absent
+    device: Option<DeviceName>,
+    /// How long it is good for
+    #[arg(long, default_value = "1h", value_parser = parse_span)]
+    ttl: SignedDuration,
+    /// The set the device becomes a member of, if Git has no EdgeDevice of its name
+    #[arg(long)]
+    set: Option<String>,
+    /// A label the device gets, if Git has no EdgeDevice of its name
+    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE", value_parser = super::label)]
+    labels: Vec<(String, String)>,
+    /// URL the device reaches the server at [default: the server's own name and port]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+}
+
+impl Token {
+    pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let Self::Create(create) = self;
+        let request = TokenRequest {
+            device: create.device,
+            ttl_seconds: create.ttl.as_secs(),
+            set: create.set,
+            labels: create.labels.into_iter().collect(),
+            server: create.server,
+        };
+        let created: TokenCreated = client.post("/v1/tokens", &request).await?;
+        output::answer(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&created.join)?
+        ))?;
+        output::talk(&talk(
+            &created,
+            output::destination().as_deref(),
+            Timestamp::now(),
+        ));
+        Ok(Answer::Yes)
+    }
+}
+
+fn talk(created: &TokenCreated, file: Option<&str>, now: Timestamp) -> String {
+    let device = match &created.join.device {
+        Some(device) => device.to_string(),
+        None => "any device".to_owned(),
+    };
+    let until = created.expires.strftime("%H:%M");
+    let left = span(created.expires.duration_since(now));
+    let (to, file) = match file {
+        Some(file) => (format!(": {file}"), file),
+        None => (String::new(), "FILE"),
+    };
+    format!(
+        "token for {device}, one use, until {until} UTC ({left}){to}\non the device:  flotta-agent enrol {file}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_step_can_be_pasted() {
+        let join = r#"{"schema":1,"fleet":"shops","server":"https://e:7443","ca":"",
+            "trust_root":{"payloadType":"","payload":"","signatures":[]},"device":"default/shop-17"}"#;
+        let created = TokenCreated {
+            join: serde_json::from_str(join).unwrap(),
+            expires: "2026-11-23T14:05:00Z".parse().unwrap(),
+        };
+        let now = "2026-11-23T13:05:30Z".parse().unwrap();
+        insta::assert_snapshot!(talk(&created, Some("shop-17.join"), now), @r"
+        token for default/shop-17, one use, until 14:05 UTC (59m): shop-17.join
+        on the device:  flotta-agent enrol shop-17.join
+        ");
+    }
+}

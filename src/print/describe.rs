@@ -1,0 +1,235 @@
+//! `flotta describe`: everything about one object, what matters first.
+
+use std::fmt::Write;
+
+use flotta_reconciler::admin::resource::{
+    Device, DeviceWorkload, EventObject, Resource, Running, Workload,
+};
+use jiff::Timestamp;
+
+use super::resources::{style, workload_state};
+use super::table::{Cell, one_line};
+use super::time::age;
+use super::{fingerprint, paint};
+
+/// Most events that are shown.
+const EVENTS: usize = 10;
+
+/// A device, and what happened to it.
+pub(crate) fn device(
+    device: &Device,
+    events: &[EventObject],
+    now: Timestamp,
+    colours: bool,
+) -> String {
+    let status = &device.status;
+    let mut text = paint(
+        &device.metadata().full_name(),
+        Some(super::Style::Strong),
+        colours,
+    );
+    write(
+        &mut text,
+        format_args!(
+            "    {}",
+            paint(&status.state, style(&status.state), colours)
+        ),
+    );
+    if !status.message.is_empty() {
+        write(&mut text, format_args!("    {}", one_line(&status.message)));
+    }
+    text.push('\n');
+
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            write(
+                &mut text,
+                format_args!("  {name:<9}  {}\n", one_line(&value)),
+            );
+        }
+    };
+    field("set", status.sets.join(", "));
+    field("labels", labels(device));
+    let identity = status.identity.as_ref().map(|identity| {
+        let until = identity
+            .certificate_expires
+            .map(|until| format!("  certificate until {}", date(until)));
+        fingerprint(&identity.fingerprint) + &until.unwrap_or_default()
+    });
+    field("identity", identity.unwrap_or_default());
+    field(
+        "running",
+        status.running.as_ref().map(running).unwrap_or_default(),
+    );
+    field(
+        "wanted",
+        status.wanted.as_ref().map(running).unwrap_or_default(),
+    );
+    field("machine", machine(device));
+    let seen = status
+        .last_seen
+        .map(|seen| format!("{} ago", age(now, seen)));
+    field("seen", seen.unwrap_or_default());
+
+    let conditions = status.conditions.iter().map(|condition| {
+        vec![
+            condition.kind.clone(),
+            condition.status.clone(),
+            condition.reason.clone(),
+            condition.message.clone(),
+        ]
+    });
+    section(&mut text, "Conditions", &conditions.collect::<Vec<_>>());
+    let workloads = status
+        .workloads
+        .iter()
+        .map(|workload| row(&workload.name, workload, now));
+    section(&mut text, "Workloads", &workloads.collect::<Vec<_>>());
+    section(&mut text, "Events", &event_rows(events, now));
+    text
+}
+
+/// A workload on all its devices: those where it does not run first.
+pub(crate) fn workload(
+    workload: &Workload,
+    events: &[EventObject],
+    now: Timestamp,
+    colours: bool,
+) -> String {
+    let status = &workload.status;
+    let mut text = paint(
+        &workload.metadata().full_name(),
+        Some(super::Style::Strong),
+        colours,
+    );
+    write(
+        &mut text,
+        format_args!("    {} of {} running", status.running, status.devices),
+    );
+    if status.failed > 0 {
+        write(&mut text, format_args!(", {} failed", status.failed));
+    }
+    text.push('\n');
+    let mut on: Vec<_> = status.on.iter().collect();
+    on.sort_by_key(|on| {
+        (
+            std::cmp::Reverse(on.workload.state == flotta_bundle::wire::WorkloadState::Failed),
+            &on.device,
+        )
+    });
+    let rows = on.iter().map(|on| row(&on.device, &on.workload, now));
+    section(&mut text, "Devices", &rows.collect::<Vec<_>>());
+    section(&mut text, "Events", &event_rows(events, now));
+    text
+}
+
+fn row(name: &str, workload: &DeviceWorkload, now: Timestamp) -> Vec<String> {
+    let restarts = match workload.restarts {
+        0 => String::new(),
+        1 => "1 restart".to_owned(),
+        many => format!("{many} restarts"),
+    };
+    vec![
+        name.to_owned(),
+        workload_state(workload.state).to_owned(),
+        workload
+            .since
+            .map_or_else(String::new, |since| age(now, since)),
+        restarts,
+        workload.message.clone(),
+    ]
+}
+
+fn event_rows(events: &[EventObject], now: Timestamp) -> Vec<Vec<String>> {
+    events
+        .iter()
+        .rev()
+        .take(EVENTS)
+        .map(|event| {
+            let status = &event.status;
+            vec![
+                age(now, status.time),
+                status.reason.clone(),
+                status.message.clone(),
+            ]
+        })
+        .collect()
+}
+
+/// A head and rows whose columns are aligned; nothing when there are no rows. Columns that are empty in all rows are left out.
+fn section(text: &mut String, name: &str, rows: &[Vec<String>]) {
+    if rows.is_empty() {
+        return;
+    }
+    let filled: Vec<usize> = (0..rows[0].len())
+        .filter(|column| rows.iter().any(|row| !row[*column].is_empty()))
+        .collect();
+    let cells: Vec<Vec<Cell>> = rows
+        .iter()
+        .map(|row| {
+            filled
+                .iter()
+                .map(|column| Cell::from(&row[*column]))
+                .collect()
+        })
+        .collect();
+    write(text, format_args!("{name}\n"));
+    let mut table = super::table::Table::new(vec![""; filled.len()], false);
+    for line in table.more(&cells).lines() {
+        write(text, format_args!("  {line}\n"));
+    }
+}
+
+fn labels(device: &Device) -> String {
+    let pairs = device
+        .metadata
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(", ")
+}
+
+fn machine(device: &Device) -> String {
+    let hardware = &device.status.hardware;
+    let parts = [
+        &hardware.model,
+        &hardware.serial,
+        &hardware.architecture,
+        &hardware.os,
+    ];
+    let parts: Vec<&str> = parts
+        .into_iter()
+        .map(String::as_str)
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join(", ")
+}
+
+fn running(running: &Running) -> String {
+    let digest = running.manifest.trim_start_matches("sha256:");
+    let mut text = format!(
+        "release {}  manifest {}",
+        running.release,
+        digest.get(..12).unwrap_or(digest)
+    );
+    if let Some(commit) = &running.commit {
+        let id = commit.id.trim_start_matches("sha256:");
+        write(
+            &mut text,
+            format_args!("  commit {}", id.get(..7).unwrap_or(id)),
+        );
+        if !commit.subject.is_empty() {
+            write(&mut text, format_args!(" \"{}\"", commit.subject));
+        }
+    }
+    text
+}
+
+/// The day, in UTC.
+fn date(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
+}
+
+fn write(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a String takes any text");
+}

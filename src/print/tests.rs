@@ -1,0 +1,317 @@
+//! The screens that people meet most, from fixed answers at a fixed time.
+
+use std::path::PathBuf;
+
+use flotta_reconciler::admin::request::FleetFacts;
+use flotta_reconciler::admin::resource::{Device, EventObject, ReleaseObject, Request, Workload};
+use flotta_reconciler::publish::Notice;
+use flotta_reconciler::serve::About;
+use flotta_renderer::{Options, SourceFile, Tree, render};
+use insta::assert_snapshot;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::resources::{Columns, Row, head, row};
+use super::table::Table;
+use super::{describe, findings, start};
+
+const KEY: &str = "0c1d5e7f9a3b2c4d0c1d5e7f9a3b2c4d0c1d5e7f9a3b2c4d0c1d5e7f9a3b2c9a";
+
+fn now() -> Timestamp {
+    "2026-11-23T10:45:12Z".parse().unwrap()
+}
+
+fn object(kind: &str, name: &str, status: Value) -> Value {
+    json!({
+        "apiVersion": "management.project-flotta.io/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {},
+        "status": status,
+    })
+}
+
+fn workload(name: &str, state: &str, since: &str, message: &str) -> Value {
+    json!({"name": name, "state": state, "since": since, "message": message,
+        "restarts": u32::from(state == "Failed") * 3})
+}
+
+fn devices() -> Vec<Device> {
+    let up = || {
+        vec![
+            workload("cam", "Running", "2026-11-23T05:30:00Z", ""),
+            workload("till", "Running", "2026-11-23T05:30:00Z", ""),
+        ]
+    };
+    let running = |release: u64| json!({"release": release, "manifest": "sha256:5b2e9d8c7a6f11aa", "commit": {"id": "77ab04c0ffee", "subject": "tills"}});
+    let mut with = up();
+    with.push(workload("web", "Running", "2026-11-23T10:43:00Z", ""));
+    let mut pulling = up();
+    pulling.push(workload("web", "Pulling", "2026-11-23T10:45:00Z", ""));
+    let mut failed = up();
+    failed.push(workload(
+        "web",
+        "Failed",
+        "2026-11-23T10:41:00Z",
+        "exited 1 after 2s",
+    ));
+    let wanted = json!({"release": 42, "manifest": "sha256:88f0c0ffee123456", "commit": {"id": "4f2c91a9e1d3c0", "subject": "web 2.4"}});
+    [
+        ("shop-17", json!({"state": "Ready", "sets": ["shops"], "lastSeen": "2026-11-23T10:45:08Z", "running": wanted, "wanted": wanted, "workloads": with})),
+        ("shop-18", json!({"state": "Updating", "message": "pulling web (38 MiB of 112 MiB)", "sets": ["shops"], "lastSeen": "2026-11-23T10:45:11Z", "running": running(41), "wanted": wanted, "workloads": pulling})),
+        ("shop-19", json!({"state": "Failed", "message": "web: exited 1 after 2s", "sets": ["shops", "base"], "lastSeen": "2026-11-23T10:45:03Z", "running": running(41), "wanted": wanted, "workloads": failed,
+            "identity": {"fingerprint": KEY, "certificateExpires": "2027-02-21T10:00:00Z"},
+            "hardware": {"model": "Dell Edge 3200", "architecture": "x86_64", "os": "Fedora IoT 43"},
+            "conditions": [
+                {"type": "Ready", "status": "False", "reason": "WorkloadFailed", "message": "web exited 1 after 2s"},
+                {"type": "Connected", "status": "True", "reason": "Reporting"},
+                {"type": "InSync", "status": "True", "reason": "Applied"}]})),
+        ("shop-20", json!({"state": "Offline", "message": "last seen 2026-11-20 09:12", "sets": ["shops"], "lastSeen": "2026-11-20T09:12:00Z", "running": running(40), "wanted": wanted, "workloads": with})),
+        ("shop-21", json!({"state": "Pending", "message": "it has joined, and has not reported yet"})),
+    ]
+    .into_iter()
+    .map(|(name, status)| serde_json::from_value(object("EdgeDevice", name, status)).unwrap())
+    .collect()
+}
+
+fn events() -> Vec<EventObject> {
+    [
+        ("Applying", "release 42: 1 unit changed (web)", "Normal", "2026-11-23T10:41:00Z"),
+        ("WorkloadFailed", "web: exited 1 after 2s", "Warning", "2026-11-23T10:41:05Z"),
+    ]
+    .into_iter()
+    .map(|(reason, message, kind, time)| {
+        let status = json!({"time": time, "type": kind, "reason": reason, "message": message, "object": "device/default/shop-19"});
+        serde_json::from_value(object("Event", "1", status)).unwrap()
+    })
+    .collect()
+}
+
+fn table<T: Row>(objects: &[T], columns: Columns) -> String {
+    let rows: Vec<_> = objects
+        .iter()
+        .map(|object| row(object, columns, now()))
+        .collect();
+    Table::new(head::<T>(columns), false).start(&rows)
+}
+
+#[test]
+fn get_devices() {
+    assert_snapshot!(table(&devices(), Columns::default()));
+}
+
+#[test]
+fn get_devices_of_all_namespaces_wide() {
+    let columns = Columns {
+        namespace: true,
+        wide: true,
+    };
+    assert_snapshot!(table(&devices()[1..3], columns));
+}
+
+#[test]
+fn get_requests() {
+    let mut request = object(
+        "EdgeDeviceSignedRequest",
+        "shop-17",
+        json!({
+            "state": "Pending", "fingerprint": KEY, "from": "198.51.100.7",
+            "hardware": {"model": "Dell Edge 3200"},
+        }),
+    );
+    request["metadata"]["creationTimestamp"] = json!("2026-11-23T10:44:31Z");
+    let request: Request = serde_json::from_value(request).unwrap();
+    assert_snapshot!(table(&[request], Columns::default()));
+}
+
+#[test]
+fn get_releases() {
+    let release = |name: &str,
+                   state: &str,
+                   commit: &str,
+                   subject: &str,
+                   message: &str,
+                   time: &str|
+     -> ReleaseObject {
+        let status = json!({"state": state, "message": message, "source": "https://git.example/fleet.git",
+            "commit": {"id": commit, "subject": subject}, "issued": time, "devices": 40, "workloads": 12, "manifests": 10});
+        serde_json::from_value(object("Release", name, status)).unwrap()
+    };
+    let releases = [
+        release(
+            "refused-44",
+            "Refused",
+            "9e1d3c0aa",
+            "oops",
+            "1 error (FLT0103 fleet/workloads/web.yaml:14)",
+            "2026-11-23T10:44:00Z",
+        ),
+        release(
+            "42",
+            "InForce",
+            "4f2c91aaa",
+            "web 2.4",
+            "",
+            "2026-11-23T10:40:00Z",
+        ),
+        release(
+            "41",
+            "Superseded",
+            "77ab04caa",
+            "tills",
+            "",
+            "2026-11-02T08:00:00Z",
+        ),
+    ];
+    assert_snapshot!(table(&releases, Columns::default()));
+}
+
+#[test]
+fn get_workloads_and_events() {
+    let status =
+        json!({"running": 3, "failed": 1, "devices": 5, "message": "shop-19: exited 1 after 2s"});
+    let workload: Workload = serde_json::from_value(object("EdgeWorkload", "web", status)).unwrap();
+    assert_snapshot!(
+        table(&[workload], Columns::default()) + "\n" + &table(&events(), Columns::default())
+    );
+}
+
+#[test]
+fn describe_device() {
+    assert_snapshot!(describe::device(&devices()[2], &events(), now(), false));
+}
+
+#[test]
+fn describe_workload() {
+    let on = |device: &str, mut workload: Value| {
+        workload["device"] = json!(device);
+        workload
+    };
+    let status = json!({"running": 1, "failed": 1, "devices": 2, "on": [
+        on("shop-17", workload("web", "Running", "2026-11-23T10:43:00Z", "")),
+        on("shop-19", workload("web", "Failed", "2026-11-23T10:41:00Z", "exited 1 after 2s")),
+    ]});
+    let workload = serde_json::from_value(object("EdgeWorkload", "web", status)).unwrap();
+    assert_snapshot!(describe::workload(&workload, &[], now(), false));
+}
+
+fn about(first_start: bool) -> About {
+    About {
+        version: "0.1.0",
+        first_start,
+        data: PathBuf::from("/var/lib/flotta"),
+        facts: FleetFacts {
+            fleet: "shops".to_owned(),
+            trust_root: "9f3c0a1b2c3d4e5f9f3c0a1b2c3d4e5f9f3c0a1b2c3d4e5f9f3c0a1b2c3d4ee1"
+                .to_owned(),
+            trust_root_version: 1,
+            device_ca: "77ab0a1b2c3d4e5f77ab0a1b2c3d4e5f77ab0a1b2c3d4e5f77ab0a1b2c3d4e04"
+                .to_owned(),
+            device_ca_expires: "2036-11-20T10:00:00Z".parse().unwrap(),
+            server: "https://edge.example.com:7443".to_owned(),
+            server_expires: "2027-02-21T10:00:00Z".parse().unwrap(),
+            data: "/var/lib/flotta".to_owned(),
+        },
+        names: vec!["edge.example.com".to_owned()],
+        listen: "0.0.0.0:7443".parse().unwrap(),
+        admin: PathBuf::from("/run/flotta/admin.sock"),
+        hooks: None,
+    }
+}
+
+#[test]
+fn first_start() {
+    let published = Notice::Published {
+        label: "main@4f2c91a".to_owned(),
+        counts: flotta_renderer::Counts {
+            files: 12,
+            devices: 40,
+            workloads: 12,
+            manifests: 10,
+        },
+        sequence: 1,
+        took: std::time::Duration::from_millis(31),
+        manifests: 10,
+        held: 0,
+    };
+    let about = about(true);
+    let ready = start::ready(&about);
+    assert_snapshot!(format!("{}{published}\n{ready}\n", start::screen(&about)));
+}
+
+#[test]
+fn later_start() {
+    let unchanged = Notice::Unchanged {
+        label: "main@4f2c91a".to_owned(),
+        sequence: 42,
+    };
+    let about = About {
+        data: PathBuf::from("/srv/fleet"),
+        admin: PathBuf::from("/srv/fleet/admin.sock"),
+        hooks: Some("127.0.0.1:7080".parse().unwrap()),
+        ..about(false)
+    };
+    let ready = start::ready(&about);
+    assert_snapshot!(format!("{}{unchanged}\n{ready}\n", start::screen(&about)));
+}
+
+#[test]
+fn refused_and_failed() {
+    let refused = Notice::Refused {
+        label: "main@9e1d3c0".to_owned(),
+        refusal: "1 error (FLT0103 fleet/workloads/web.yaml:14)".to_owned(),
+        in_force: Some(42),
+    };
+    let failed = Notice::Failed {
+        message: "git ls-remote: fatal: unable to access 'https://git.example/fleet.git/'"
+            .to_owned(),
+        in_force: None,
+    };
+    assert_snapshot!(format!("{refused}\n{failed}\n{}\n", Notice::Recovered));
+}
+
+#[test]
+fn lint_of_a_bad_commit() {
+    let workload = "apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeWorkload
+metadata:
+  name: web
+spec:
+  deviceSelector:
+    matchLabels: {app: shop}
+  type: pod
+  pod:
+    spec:
+      containers:
+        - name: web
+          image: registry.example/web:2.4
+          ports:
+            - containerPort: 80
+              hostport: 8080
+";
+    let tree = Tree {
+        files: vec![SourceFile {
+            path: "workloads/web.yaml".to_owned(),
+            content: workload.as_bytes().to_vec(),
+        }],
+        ..Tree::default()
+    };
+    let rendered = render(&tree, &[], &Options::default());
+    assert_snapshot!(findings::human(
+        &rendered.findings,
+        &tree,
+        &rendered.counts,
+        "fleet/",
+        false
+    ));
+}
+
+#[test]
+fn yaml_can_be_read_back() {
+    for device in devices() {
+        let text = super::yaml(&device).unwrap();
+        let read: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(read, serde_json::to_value(&device).unwrap(), "{text}");
+    }
+    assert_snapshot!(super::yaml(&devices()[2]).unwrap());
+}

@@ -1,0 +1,66 @@
+//! Times for people.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// How long ago: `4s`, `3m`, `5h`, `3d`.
+pub(crate) fn age(now: Timestamp, then: Timestamp) -> String {
+    span(now.duration_since(then))
+}
+
+/// A length of time in its largest unit, cut: `59m`.
+pub(crate) fn span(length: SignedDuration) -> String {
+    let seconds = length.as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+/// A length of time as people write it: `90s`, `30m`, `1h`, `7d`.
+pub(crate) fn parse_span(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || format!("`{text}` is not a time: write 90s, 30m, 1h or 7d");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86400,
+        _ => return Err(wrong()),
+    };
+    let number: i64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match number.checked_mul(factor) {
+        // ten years: longer is a slip of the finger, and far inside what a timestamp can hold
+        Some(seconds @ 1..=315_360_000) => Ok(SignedDuration::from_secs(seconds)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_cut_to_their_largest_unit() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        for (then, text) in [
+            ("2026-11-23T12:00:05Z", "0s"),
+            ("2026-11-23T11:59:01Z", "59s"),
+            ("2026-11-23T11:57:00Z", "3m"),
+            ("2026-11-23T06:30:00Z", "5h"),
+            ("2026-11-20T09:12:00Z", "3d"),
+        ] {
+            assert_eq!(age(now, then.parse().unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn spans_are_read_back() {
+        assert_eq!(parse_span("90m"), Ok(SignedDuration::from_mins(90)));
+        assert_eq!(parse_span("7d"), Ok(SignedDuration::from_hours(168)));
+        for wrong in ["", "h", "0s", "-1h", "1", "1w", "1é", "99999999999d"] {
+            assert!(parse_span(wrong).is_err(), "{wrong}");
+        }
+    }
+}
