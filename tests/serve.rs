@@ -22,7 +22,7 @@ async fn a_commit_becomes_a_release_and_a_bad_one_does_not() {
     assert_eq!(
         server.refused().await,
         format!(
-            "source main@{} refused: 1 error (FLT0103 bad.yaml:5); release 2 stays in force",
+            "source main@{} refused: 1 error (FLT0103 bad.yaml:5:1); release 2 stays in force",
             &bad[..7]
         )
     );

@@ -35,6 +35,8 @@ pub struct Machine<S, P, F> {
     pub files: F,
     /// Why units failed, as long as they do.
     pub reasons: Reasons,
+    /// What the last try could not do, by workload.
+    pub failures: Failures,
 }
 
 impl Machine<Bus, Socket, Disk> {
@@ -45,6 +47,7 @@ impl Machine<Bus, Socket, Disk> {
             podman: Socket::new(settings.podman.clone()),
             files: Disk::new(settings.root.clone()),
             reasons: Reasons::default(),
+            failures: Failures::new(),
         })
     }
 }
@@ -107,6 +110,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
             problems.push(problem.clone());
         }
     }
+    machine.failures.clone_from(&failures);
     let runs = |report: &WorkloadReport| {
         report.state == WorkloadState::Running && report.problem.is_none()
     };
@@ -143,7 +147,11 @@ pub async fn look<S: Systemd, P: Podman, F: Files>(
     _ledger: &Ledger,
     machine: &mut Machine<S, P, F>,
 ) -> Vec<WorkloadReport> {
-    states::states(manifest, machine).await
+    let mut workloads = states::states(manifest, machine).await;
+    for (workload, problem) in &machine.failures {
+        states::blame(&mut workloads, workload, problem);
+    }
+    workloads
 }
 
 /// What would be done. Changes nothing.

@@ -2,7 +2,7 @@
 //!
 //! A name belongs to the key that joined with it until the device is revoked, or a person approves another key in its place:
 //! neither a token nor a certificate request can take it over. Each decision is one durable transaction, made by the pure
-//! function [`rules::decide`].
+//! function, `rules::decide`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -12,9 +13,13 @@ use axum::routing::post;
 use data_encoding::{BASE64, HEXLOWER};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{HeaderMap, StatusCode};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use ring::hmac;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +32,12 @@ const FRESH_SECONDS: i64 = 300;
 const MIN_SECRET: usize = 16;
 /// Hooks a second, and at once: a forge sends one a push.
 const PER_SECOND: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("10 is not 0");
+
+/// Connections at a time; others wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// How long one may last, and what to wait when the system gives none.
+const LIFE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The secret shared with the forge.
 pub struct Secret {
@@ -172,13 +183,48 @@ async fn receive(
     (StatusCode::ACCEPTED, "the source is looked at now\n")
 }
 
-/// Serves the hooks until `stop` is done.
+/// Serves the hooks until `stop` is done. A hook that this cuts off is found by the next start's first look.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            (stream, slot) = next(&listener, &slots) => {
+                let service = TowerToHyperService::new(router.clone());
+                connections.spawn(async move {
+                    let _slot = slot;
+                    let served = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(LIFE)
+                        .serve_connection(TokioIo::new(stream), service);
+                    // one that is slow, or broken, is nobody's loss
+                    let _ = tokio::time::timeout(LIFE, served).await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn next(
+    listener: &tokio::net::TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (tokio::net::TcpStream, Option<OwnedSemaphorePermit>) {
+    // never closed, so there always is one
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, slot),
+            Err(error) => {
+                tracing::warn!(%error, "no hook can be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
 }

@@ -210,7 +210,7 @@ impl Fleet {
 
     /// What people compare of the trust root in force: the digest of its canonical bytes.
     pub fn trust_root_fingerprint(&self) -> Digest {
-        Digest::of(&self.trust.encode())
+        self.trust.fingerprint()
     }
 
     /// The key that signs releases; none when it was taken away because CI signs.

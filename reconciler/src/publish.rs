@@ -162,18 +162,14 @@ pub struct Refusal {
 }
 
 impl std::fmt::Display for Refusal {
-    /// `2 errors (FLT0103 fleet/workloads/web.yaml:14, …)`.
+    /// `2 errors (FLT0103 fleet/workloads/web.yaml:14:13, …)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let count = self.errors.len();
         let plural = if count == 1 { "" } else { "s" };
         write!(f, "{count} error{plural}")?;
         if let Some(first) = self.errors.first() {
             let more = if count > 1 { ", …" } else { "" };
-            write!(
-                f,
-                " ({} {}:{}{more})",
-                first.code.id, first.place.file, first.place.line
-            )?;
+            write!(f, " ({} {}{more})", first.code.id, first.place)?;
         }
         Ok(())
     }

@@ -251,9 +251,8 @@ impl Server {
             let router = hooks::router(secret, Arc::clone(&self.wake));
             let stop_hooks = until();
             tasks.spawn(async move {
-                hooks::serve(listener, router, stop_hooks)
-                    .await
-                    .map_err(ended("the hooks"))
+                hooks::serve(listener, router, stop_hooks).await;
+                Ok(())
             });
         }
         let (store, fleet, stop_chores) = (self.store, self.fleet, until());

@@ -200,6 +200,10 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
             let message = work_at(report).unwrap_or_else(|| format!("applying release {sequence}"));
             verdict(State::Updating, "Applying", message)
         }
+        // Applied as far as it goes: the workload that does not run is why.
+        (Phase::Idle, None) if tries_it && judge_workloads(report).state == State::Failed => {
+            judge_workloads(report)
+        }
         (Phase::Idle, _) => {
             let message = format!("has not begun with release {sequence}");
             verdict(State::Updating, "Waiting", message)

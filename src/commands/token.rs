@@ -23,6 +23,9 @@ pub(crate) struct Create {
     /// How long it is good for
     #[arg(long, default_value = "1h", value_parser = parse_span)]
     ttl: SignedDuration,
+    /// Put no token in: the device asks to join, and waits for `flotta approve`
+    #[arg(long, conflicts_with_all = ["ttl", "set", "labels"])]
+    ask: bool,
     /// The set the device becomes a member of, if Git has no EdgeDevice of its name
     #[arg(long)]
     set: Option<String>,
@@ -40,6 +43,7 @@ impl Token {
         let request = TokenRequest {
             device: create.device,
             ttl_seconds: create.ttl.as_secs(),
+            ask: create.ask,
             set: create.set,
             labels: create.labels.into_iter().collect(),
             server: create.server,
@@ -63,15 +67,19 @@ fn talk(created: &TokenCreated, file: Option<&str>, now: Timestamp) -> String {
         Some(device) => device.to_string(),
         None => "any device".to_owned(),
     };
-    let until = created.expires.strftime("%H:%M");
-    let left = span(created.expires.duration_since(now));
     let (to, file) = match file {
         Some(file) => (format!(": {file}"), file),
         None => (String::new(), "FILE"),
     };
-    format!(
-        "token for {device}, one use, until {until} UTC ({left}){to}\non the device:  flotta-agent enrol {file}"
-    )
+    let what = match created.expires {
+        Some(expires) => {
+            let until = expires.strftime("%H:%M");
+            let left = span(expires.duration_since(now));
+            format!("token for {device}, one use, until {until} UTC ({left})")
+        }
+        None => format!("{device} may ask to join; approve it: flotta approve"),
+    };
+    format!("{what}{to}\non the device:  flotta-agent enrol {file}")
 }
 
 #[cfg(test)]
@@ -84,7 +92,7 @@ mod tests {
             "trust_root":{"payloadType":"","payload":"","signatures":[]},"device":"default/shop-17"}"#;
         let created = TokenCreated {
             join: serde_json::from_str(join).unwrap(),
-            expires: "2026-11-23T14:05:00Z".parse().unwrap(),
+            expires: Some("2026-11-23T14:05:00Z".parse().unwrap()),
         };
         let now = "2026-11-23T13:05:30Z".parse().unwrap();
         insta::assert_snapshot!(talk(&created, Some("shop-17.join"), now), @r"

@@ -136,7 +136,11 @@ fn row(name: &str, workload: &DeviceWorkload, now: Timestamp) -> Vec<String> {
             .since
             .map_or_else(String::new, |since| age(now, since)),
         restarts,
-        workload.message.clone(),
+        if workload.code.is_empty() {
+            workload.message.clone()
+        } else {
+            format!("{}: {}", workload.code, workload.message)
+        },
     ]
 }
 

@@ -1,5 +1,6 @@
 //! A virtual device, by way of `ci/lab/lab`.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything to become so. Nothing should take a tenth of it.
-const DEADLINE: Duration = Duration::from_secs(90);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -45,8 +46,13 @@ fn lab_does(arguments: &[&str]) -> String {
     stdout
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
+}
+
+/// Brings the lab's bridge up: the server listens on it.
+pub(crate) fn network() {
+    lab_does(&["network", "up"]);
 }
 
 /// A running device; it is removed when dropped.
@@ -92,6 +98,64 @@ impl Device {
             text(&output.stderr)
         );
         text(&output.stdout)
+    }
+
+    /// A power cut.
+    pub(crate) fn cut(&self) {
+        lab_does(&["device", "cut", &self.name]);
+    }
+
+    pub(crate) fn reboot(&self) {
+        lab_does(&["device", "reboot", &self.name]);
+    }
+
+    /// Writes a file on its disk.
+    pub(crate) fn write(&self, inside: &str, content: &str) {
+        let path = self.path(inside);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        std::fs::write(path, content).expect("a file");
+    }
+
+    /// Its containers: name and id.
+    pub(crate) fn containers(&self) -> BTreeMap<String, String> {
+        let all = self.exec(&["podman", "ps", "--format", "{{.Names}} {{.ID}}"]);
+        let pairs = all.lines().filter_map(|line| line.split_once(' '));
+        pairs
+            .map(|(name, id)| (name.to_owned(), id.to_owned()))
+            .collect()
+    }
+
+    /// What the agent has logged.
+    pub(crate) fn log(&self) -> String {
+        text(
+            &self
+                .run(&[
+                    "journalctl",
+                    "-u",
+                    "flotta-agent",
+                    "--no-pager",
+                    "-o",
+                    "cat",
+                ])
+                .stdout,
+        )
+    }
+
+    /// Waits until a page has this content.
+    #[track_caller]
+    pub(crate) fn shows(&self, port: u16, content: &str) {
+        wait(
+            &format!("{} shows {content:?} on port {port}", self.name),
+            || {
+                let (_, body) = get(&self.address, port, "/")
+                    .map_err(|error| format!("{error}\n{}", self.log()))?;
+                if body.contains(content) {
+                    Ok(())
+                } else {
+                    Err(body)
+                }
+            },
+        );
     }
 
     /// A place on its disk, as this machine sees it.

@@ -3,4 +3,10 @@
 //! Every test has devices of its own and cleans up after itself; what went wrong stays readable in the panic's message.
 
 mod device;
+mod joining;
+mod lifecycle;
+mod outage;
 mod rendered;
+mod site;
+mod tls;
+mod trouble;

@@ -1,6 +1,5 @@
 //! `flotta-agent enrol`.
 
-use flotta_bundle::crypto::PublicKey;
 use tokio::time::Instant;
 
 use super::{Answer, CliError, Enrol, print};
@@ -32,7 +31,7 @@ impl Enrol {
             "fleet {} at {}   trust root {} v{}\n",
             join.file.fleet,
             client.authority(),
-            root_fingerprint(&join.trust.root.keys),
+            identity::short(&join.trust.fingerprint()),
             join.trust.version
         ))?;
         if self.reset {
@@ -94,10 +93,4 @@ impl Enrol {
             }
         }
     }
-}
-
-/// What people compare with the server's first screen.
-fn root_fingerprint(keys: &[PublicKey]) -> String {
-    keys.first()
-        .map_or_else(String::new, |key| identity::short(&key.fingerprint()))
 }

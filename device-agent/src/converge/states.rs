@@ -154,6 +154,7 @@ fn says_something(line: &str) -> bool {
         "Stopping ",
         "Failed to start ",
         "container ",
+        "conmon ",
     ];
     let about = [
         ": Main process exited",

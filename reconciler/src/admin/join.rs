@@ -49,16 +49,22 @@ pub(super) async fn token(
             "`{server}` is not the URL of an edge API: write https://HOST:PORT"
         )));
     }
+    let enroller = &admin.0.enroller;
+    if request.ask {
+        return Ok(Json(TokenCreated {
+            join: enroller.join_file(server, request.device, None),
+            expires: None,
+        }));
+    }
     let token = NewToken {
         device: request.device.clone(),
         set: request.set,
         labels: request.labels,
     };
-    let enroller = &admin.0.enroller;
     let (token, expires) = enroller.create_token(token, ttl, Timestamp::now()).await?;
     Ok(Json(TokenCreated {
         join: enroller.join_file(server, request.device, Some(token)),
-        expires,
+        expires: Some(expires),
     }))
 }
 

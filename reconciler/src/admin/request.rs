@@ -15,6 +15,9 @@ pub struct TokenRequest {
     pub device: Option<DeviceName>,
     /// How long it is good for.
     pub ttl_seconds: i64,
+    /// Put no token in: the device asks, and waits for a person.
+    #[serde(default)]
+    pub ask: bool,
     /// The set the device becomes a member of.
     pub set: Option<String>,
     /// Labels the device gets.
@@ -29,8 +32,8 @@ pub struct TokenRequest {
 pub struct TokenCreated {
     /// What the device gets.
     pub join: JoinFile,
-    /// When the token ends.
-    pub expires: Timestamp,
+    /// When the token ends; none when there is none.
+    pub expires: Option<Timestamp>,
 }
 
 /// `POST /v1/approve`.

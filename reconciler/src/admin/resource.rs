@@ -265,6 +265,9 @@ pub struct DeviceWorkload {
     pub name: String,
     /// What it is.
     pub state: WorkloadState,
+    /// The stable code of why it does not run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub code: String,
     /// Why it does not run, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,

@@ -81,6 +81,7 @@ fn token() -> TokenRequest {
     TokenRequest {
         device: None,
         ttl_seconds: 3600,
+        ask: false,
         set: None,
         labels: BTreeMap::new(),
         server: None,

@@ -331,8 +331,11 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
 
     let held = hold(client, &tag);
     waits(&world).await;
-    // a commit for b wakes b alone: had this woken a, its answer would be of release 2
+    // a commit for b wakes b alone: had it woken a, a would have been told of release 2 while b asks
+    let other = world.device(&Machine::new("b")).await;
     world.house.publish(2, &[("a", &[old]), ("b", &[new, old])]);
+    let told = other.get("/v1/desired?root=1", &[]).await;
+    assert_eq!(told.header("etag"), format!("\"2-{}\"", new.hex()));
     world
         .house
         .publish(3, &[("a", &[new, old]), ("b", &[new, old])]);

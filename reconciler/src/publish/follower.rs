@@ -2,6 +2,7 @@
 //!
 //! Level-triggered: every round reads source and inventory anew and brings the release up with both, whatever woke it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub struct Follower {
     latest: Option<Latest>,
     /// The commit that was refused last: it is not rendered again.
     refused: Option<Revision>,
+    /// The warnings of the last release: said once.
+    warned: BTreeSet<String>,
     /// Whether it was said that the release in force is the source's.
     greeted: bool,
     /// What the last round failed of: said once.
@@ -71,6 +74,7 @@ impl Follower {
             index,
             latest: None,
             refused: None,
+            warned: BTreeSet::new(),
             greeted: false,
             failure: None,
         }
@@ -162,6 +166,7 @@ impl Follower {
                 self.index.publish(offer(&release));
                 self.record(&release, counts.workloads, now).await?;
                 self.record_held(&findings, now).await?;
+                self.record_warnings(&findings, now).await?;
                 say(&Notice::Published {
                     label,
                     counts,
@@ -252,17 +257,31 @@ impl Follower {
             .iter()
             .filter(|finding| finding.severity == Severity::Error);
         for finding in errors.take(HELD_EVENTS) {
-            let place = &finding.place;
-            let message = format!(
-                "{} {}:{}: {}",
-                finding.code.id, place.file, place.line, finding.message
-            );
+            let message = words(finding);
             for device in finding.devices.iter().take(HELD_EVENTS) {
                 let device = Some(device.clone());
                 self.event(device, "HeldBack", message.clone(), true, now)
                     .await?;
             }
         }
+        Ok(())
+    }
+
+    /// Tells of what someone should look at, once: not again with every release that still has it.
+    async fn record_warnings(
+        &mut self,
+        findings: &[Finding],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let warnings = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Warning);
+        let warnings: BTreeSet<_> = warnings.take(HELD_EVENTS).map(words).collect();
+        for message in warnings.difference(&self.warned) {
+            self.event(None, "Warned", message.clone(), true, now)
+                .await?;
+        }
+        self.warned = warnings;
         Ok(())
     }
 
@@ -344,4 +363,8 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     message
+}
+/// `FLT0104 web.yaml:15:36: ConfigMap …`.
+fn words(finding: &Finding) -> String {
+    format!("{} {}: {}", finding.code.id, finding.place, finding.message)
 }

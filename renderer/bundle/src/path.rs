@@ -10,7 +10,7 @@ pub const MAX_PATH: usize = 1024;
 /// Longest component, in bytes: 255 on every file system a device runs, less the suffix of a temporary name.
 pub const MAX_COMPONENT: usize = 200;
 
-/// Where files of a manifest may lie. All else on a device is out of reach for a release, whoever signed it.
+/// Where files of a manifest may lie. No file of a release lies elsewhere, whoever signed it; what the containers it starts may do is for whoever reviews the commit.
 pub const ALLOWED_PREFIXES: [&str; 2] = [
     // Quadlet's folder for system units (podman-systemd.unit(5))
     "/etc/containers/systemd/",

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::{self, Code};
 use crate::crypto::PublicKey;
+use crate::digest::Digest;
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::name::FleetName;
 
@@ -105,6 +106,11 @@ impl TrustRoot {
     /// The bytes to sign.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a trust root has only string keys")
+    }
+
+    /// What people compare on server and device before they believe it.
+    pub fn fingerprint(&self) -> Digest {
+        Digest::of(&self.encode())
     }
 
     fn parse(payload: &[u8]) -> Result<Self, RootError> {

@@ -153,13 +153,15 @@ impl Seen<'_> {
 }
 
 fn workload(report: WorkloadReport) -> DeviceWorkload {
+    let problem = report
+        .problem
+        .map(|problem| (problem.code, problem.message));
+    let (code, message) = problem.unwrap_or_default();
     DeviceWorkload {
         name: report.name,
         state: report.state,
-        message: report
-            .problem
-            .map(|problem| problem.message)
-            .unwrap_or_default(),
+        code,
+        message,
         since: report.since,
         restarts: report.restarts,
     }

@@ -1,0 +1,132 @@
+//! Bad commits, and workloads that cannot run: who is told what, and that the others go on.
+
+use crate::site::{EXITS, HELLO, Site, device, page, workload};
+
+const API: &str = "apiVersion: management.project-flotta.io/v1alpha1";
+
+#[test]
+fn a_bad_commit_says_where_and_the_last_good_release_stays() {
+    let site = Site::start(&[
+        ("good.yaml", &device("good")),
+        ("hurt.yaml", &device("hurt")),
+        ("web.yaml", &page("web", 8080, "first")),
+    ]);
+    let (good, hurt) = (site.join("good"), site.join("hurt"));
+    site.in_sync("good");
+    site.in_sync("hurt");
+
+    // h. YAML that is none, a field that is none: the commit is refused and everything stays.
+    site.commit("broken", &[("broken.yaml", "kind: [\n")]);
+    site.hears("refused: 1 error (FLT0101 broken.yaml:");
+    let misspelt = page("web", 8080, "second").replace("hostPort", "hostport");
+    site.commit("misspelt", &[("broken.yaml", ""), ("web.yaml", &misspelt)]);
+    let refusal = site.hears("FLT0103 web.yaml:14:");
+    assert!(refusal.contains("release 1 stays in force"), "{refusal}");
+    good.shows(8080, "first");
+    site.event(&["Refused", "FLT0103", "web.yaml:14:"]);
+
+    // A ConfigMap that is not there concerns the devices that want it, and only them.
+    let lost = workload("lost", HELLO, 8090, "[\"8090\", /index.txt]")
+        .replace("deviceSelector: {}", "device: hurt")
+        + "          envFrom: [{configMapRef: {name: gone}}]\n";
+    let nowhere = workload("nowhere", HELLO, 8091, "[]").replace(
+        "deviceSelector: {}",
+        "deviceSelector: {matchLabels: {site: moon}}",
+    );
+    site.commit(
+        "second",
+        &[
+            ("web.yaml", &page("web", 8080, "second")),
+            ("lost.yaml", &lost),
+            ("nowhere.yaml", &nowhere),
+        ],
+    );
+    good.shows(8080, "second");
+    site.in_sync("good");
+    hurt.shows(8080, "first");
+    site.event(&["FLT0104", "lost.yaml:15:", "gone"]);
+    // A selector that matches nothing is a warning, and stops nobody.
+    site.event(&["FLT0202", "nowhere.yaml:7:"]);
+
+    // Mended, the held device follows.
+    site.commit("mended", &[("lost.yaml", "")]);
+    hurt.shows(8080, "second");
+}
+
+#[test]
+fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
+    let gone = "registry.example/gone@sha256:00000000000000000000000000000000000000000000000000000000000000aa";
+    let site = Site::start(&[("device.yaml", &device("rough"))]);
+    let rough = site.join("rough");
+    site.in_sync("rough");
+    // The host itself uses a port.
+    rough.exec(&[
+        "podman",
+        "run",
+        "--detach",
+        "--name",
+        "squatter",
+        "--publish",
+        "8083:8083",
+        HELLO,
+        "8083",
+        "/index.txt",
+    ]);
+    site.commit(
+        "one good, three bad",
+        &[
+            ("good.yaml", &page("good", 8080, "good page")),
+            ("pull.yaml", &workload("pull", gone, 8081, "[]")),
+            ("exits.yaml", &workload("exits", EXITS, 8082, "[\"3\"]")),
+            ("port.yaml", &page("port", 8083, "port page")),
+        ],
+    );
+    // k. Which workload and why; other workloads run.
+    rough.shows(8080, "good page");
+    let why = site.problem("rough", "pull", "FLT0501");
+    assert!(why.contains("registry.example/gone"), "{why}");
+    let why = site.problem("rough", "exits", "FLT0502");
+    assert!(why.contains("exited 3"), "{why}");
+    let why = site.problem("rough", "port", "FLT0503");
+    assert!(why.contains("8083"), "{why}");
+    let screen = site.flotta(&["describe", "device", "rough"]);
+    for code in ["FLT0501", "FLT0502", "FLT0503"] {
+        assert!(screen.contains(code), "{code}:\n{screen}");
+    }
+    assert!(site.status("rough")["state"] == "Failed", "{screen}");
+    let status = rough.run(&["flotta-agent", "status"]);
+    assert_eq!(status.status.code(), Some(1), "the device itself says no");
+    let good = rough.containers()["good"].clone();
+
+    // The port is free again: it heals by itself, and nothing else is started anew.
+    rough.exec(&["podman", "rm", "--force", "squatter"]);
+    rough.shows(8083, "port page");
+    // The bad ones leave: all is well.
+    site.commit("only good ones", &[("pull.yaml", ""), ("exits.yaml", "")]);
+    site.in_sync("rough");
+    assert_eq!(rough.containers()["good"], good);
+
+    // A unit that belongs to the host is not taken over.
+    rough.write(
+        "/etc/systemd/system/own.service",
+        "[Service]\nExecStart=/usr/bin/sleep infinity\n",
+    );
+    rough.exec(&["systemctl", "daemon-reload"]);
+    rough.exec(&["systemctl", "start", "own.service"]);
+    site.commit(
+        "a name that is taken",
+        &[(
+            "own.yaml",
+            &format!(
+                "{}\n---\n{API}\nkind: EdgeDevice\nmetadata: {{name: other}}\n",
+                workload("own", HELLO, 8084, "[\"8084\", /index.txt]")
+            ),
+        )],
+    );
+    site.problem("rough", "own", "FLT0504");
+    assert_eq!(
+        rough.exec(&["systemctl", "is-active", "own.service"]),
+        "active"
+    );
+    assert!(!rough.path("/etc/containers/systemd/own.container").exists());
+}
