@@ -8,6 +8,7 @@ use flotta_bundle::{Problem, code};
 
 use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
 use crate::converge::Machine;
+use crate::fault;
 use crate::ledger::{Due, Ledger, LedgerError, Owned, OwnedUnit};
 use crate::plan::{Plan, Step, inputs, workload_of};
 
@@ -30,7 +31,10 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
         failures: Failures::new(),
     };
     let mut steps = plan.steps.iter().peekable();
+    let mut number = 0;
     while let Some(step) = steps.next() {
+        number += 1;
+        fault::point(number);
         match step {
             Step::Begin => {
                 let owned = walk.begun(ledger.owned());
@@ -44,7 +48,10 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     steps.next();
                 }
                 for (name, error) in machine.systemd.jobs(&jobs, JOBS).await {
-                    tracing::warn!(unit = %name, %error, "does not stop");
+                    let unit = ledger.owned().units.get(&name);
+                    let workload = unit.map_or("", |unit| &unit.workload);
+                    let message = format!("{name} does not stop: {error}");
+                    walk.fail(workload, Problem::new(code::BACKEND, message));
                 }
             }
             Step::Write(file) => {
@@ -62,41 +69,23 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 }
             }
             Step::Remove(path) => {
+                let workload = ledger.owned().files.get(path).map_or("", String::as_str);
+                // What still runs of it needs its files.
+                if walk.failures.contains_key(workload) {
+                    continue;
+                }
                 if let Err(error) = machine.files.remove(path) {
-                    let workload = ledger.owned().files.get(path).cloned().unwrap_or_default();
-                    walk.fail(
-                        &workload,
-                        Problem::new(code::FILE_FAILED, error.to_string()),
-                    );
+                    walk.fail(workload, Problem::new(code::FILE_FAILED, error.to_string()));
                 }
             }
             Step::Reload => {
                 if let Err(error) = machine.systemd.reload().await {
-                    walk.fail_all(&Problem::new(
-                        code::BACKEND,
-                        format!("systemd does not reload: {error}"),
-                    ));
+                    let message = format!("systemd does not reload: {error}");
+                    walk.fail_all(ledger.owned(), &Problem::new(code::BACKEND, message));
                 }
             }
             Step::Reloaded => {
-                let mut since = BTreeMap::new();
-                for name in plan.due.keys() {
-                    let workload = walk.workload(name).to_owned();
-                    match machine.systemd.unit(name).await {
-                        Ok(state) if state.is_loaded() => {
-                            since.insert(name.clone(), state.invocation);
-                        }
-                        Ok(state) => {
-                            let message =
-                                format!("Quadlet made no unit {name}: systemd says {}", state.load);
-                            walk.fail(&workload, Problem::new(code::GENERATOR, message));
-                        }
-                        Err(error) => {
-                            walk.fail(&workload, Problem::new(code::BACKEND, error.to_string()))
-                        }
-                    }
-                }
-                let owned = walk.reloaded(ledger.owned(), since);
+                let owned = walk.reloaded(ledger.owned(), &mut machine.systemd).await;
                 ledger.own(owned, None)?;
             }
             Step::ResetFailed(name) => {
@@ -117,8 +106,12 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 }
             }
             Step::Sweep(workload) => {
+                if walk.failures.contains_key(workload) {
+                    continue;
+                }
                 if let Err(error) = machine.podman.sweep(workload).await {
-                    tracing::warn!(%workload, %error, "not swept");
+                    let message = format!("what {workload} left behind cannot be removed: {error}");
+                    walk.fail(workload, Problem::new(code::BACKEND, message));
                 }
             }
             Step::Finish => {
@@ -129,6 +122,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
             }
         }
     }
+    fault::point(number + 1);
     Ok(walk.failures)
 }
 
@@ -143,10 +137,12 @@ impl Walk<'_> {
         self.failures.entry(workload.to_owned()).or_insert(problem);
     }
 
-    fn fail_all(&mut self, problem: &Problem) {
-        for unit in &self.manifest.units {
+    fn fail_all(&mut self, owned: &Owned, problem: &Problem) {
+        let wanted = self.manifest.units.iter().map(|unit| &unit.workload);
+        let ours = owned.units.values().map(|unit| &unit.workload);
+        for workload in wanted.chain(ours) {
             self.failures
-                .entry(unit.workload.clone())
+                .entry(workload.clone())
                 .or_insert_with(|| problem.clone());
         }
     }
@@ -183,11 +179,29 @@ impl Walk<'_> {
         owned
     }
 
-    fn reloaded(&self, owned: &Owned, since: BTreeMap<String, String>) -> Owned {
+    /// What systemd knows now of the units that change.
+    async fn reloaded<S: Systemd>(&mut self, owned: &Owned, systemd: &mut S) -> Owned {
+        let mut since = BTreeMap::new();
+        for name in self.plan.due.keys() {
+            let workload = self.workload(name).to_owned();
+            match systemd.unit(name).await {
+                Ok(state) if state.is_loaded() => {
+                    since.insert(name, state.invocation);
+                }
+                Ok(state) => {
+                    let message =
+                        format!("Quadlet made no unit {name}: systemd says {}", state.load);
+                    self.fail(&workload, Problem::new(code::GENERATOR, message));
+                }
+                Err(error) => {
+                    self.fail(&workload, Problem::new(code::BACKEND, error.to_string()));
+                }
+            }
+        }
         let mut owned = owned.clone();
         for (name, invocation) in since {
-            let failed = self.failures.contains_key(self.workload(&name));
-            if let Some(unit) = owned.units.get_mut(&name).filter(|_| !failed) {
+            let failed = self.failures.contains_key(self.workload(name));
+            if let Some(unit) = owned.units.get_mut(name).filter(|_| !failed) {
                 unit.due = Some(Due::Since(invocation));
             }
         }

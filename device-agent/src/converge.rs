@@ -106,7 +106,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     }
     let mut workloads = states::states(manifest, machine).await;
     for (workload, problem) in &failures {
-        if !states::blame(&mut workloads, workload, problem) {
+        if !states::blame(&mut workloads, workload, problem) && !problems.contains(problem) {
             problems.push(problem.clone());
         }
     }
@@ -114,8 +114,13 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     let runs = |report: &WorkloadReport| {
         report.state == WorkloadState::Running && report.problem.is_none()
     };
-    let complete = problems.is_empty() && failures.is_empty() && workloads.iter().all(runs);
-    let noted = note(manifest, release, ledger, &plan, &workloads, &problems, now);
+    // A unit may run and not yet with its new files: its restart was not taken.
+    let settled = ledger.owned().units.values().all(|unit| unit.due.is_none());
+    let complete =
+        settled && problems.is_empty() && failures.is_empty() && workloads.iter().all(runs);
+    let done = done(manifest, &plan, &failures);
+    let done = done.map(|done| format!("release {release}: {done}"));
+    let noted = note(ledger, done, &workloads, &problems, now);
     let kept = if complete && is_new {
         let state = AppliedState {
             manifest: digest,
@@ -178,16 +183,8 @@ fn ledger_problem(error: &LedgerError) -> Problem {
     Problem::new(code::LEDGER, chain(error))
 }
 
-/// Tells the server what was done and what failed.
-fn note(
-    manifest: &Manifest,
-    release: u64,
-    ledger: &mut Ledger,
-    plan: &Plan,
-    workloads: &[WorkloadReport],
-    problems: &[Problem],
-    now: &dyn Fn() -> Timestamp,
-) -> Result<(), LedgerError> {
+/// What was done, in words; none when nothing was.
+fn done(manifest: &Manifest, plan: &Plan, failures: &Failures) -> Option<String> {
     let mut done: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for step in &plan.steps {
         let (verb, name) = match step {
@@ -198,19 +195,27 @@ fn note(
         };
         let unit = manifest.units.iter().find(|unit| unit.name == *name);
         let name = unit.map_or(name.as_str(), |unit| unit.workload.as_str());
-        done.entry(verb).or_default().insert(name);
+        if !failures.contains_key(name) {
+            done.entry(verb).or_default().insert(name);
+        }
     }
-    if !done.is_empty() {
-        let parts = done.iter().map(|(verb, names)| {
-            format!(
-                "{verb} {}",
-                names.iter().copied().collect::<Vec<_>>().join(", ")
-            )
-        });
-        let message = format!(
-            "release {release}: {}",
-            parts.collect::<Vec<_>>().join("; ")
-        );
+    let parts = done.iter().map(|(verb, names)| {
+        let names: Vec<_> = names.iter().copied().collect();
+        format!("{verb} {}", names.join(", "))
+    });
+    let parts: Vec<_> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Tells the server what was done and what failed.
+fn note(
+    ledger: &mut Ledger,
+    done: Option<String>,
+    workloads: &[WorkloadReport],
+    problems: &[Problem],
+    now: &dyn Fn() -> Timestamp,
+) -> Result<(), LedgerError> {
+    if let Some(message) = done {
         ledger.note(now(), "Applied", message, false)?;
     }
     let of_workloads = workloads

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod converge;
 mod durable;
 pub mod enrol;
+mod fault;
 pub mod fetch;
 pub mod hardware;
 pub mod identity;

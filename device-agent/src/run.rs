@@ -58,6 +58,7 @@ pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
 
 async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
     let mut ledger = Ledger::open(&settings.state)?;
+    ledger.sweep()?;
     if let Some(accepted) = ledger.accepted() {
         clock.learn(accepted.issued);
     }

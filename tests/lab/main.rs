@@ -6,6 +6,7 @@ mod device;
 mod joining;
 mod lifecycle;
 mod outage;
+mod power;
 mod rendered;
 mod site;
 mod tls;

@@ -275,13 +275,7 @@ impl Site {
     pub(crate) fn install(name: &str) -> Device {
         let device = Device::create(name);
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let agent = Path::new(env!("CARGO_BIN_EXE_flotta")).with_file_name("flotta-agent");
-        assert!(
-            agent.is_file(),
-            "{} is not there: run `cargo build` first",
-            agent.display()
-        );
-        put(&agent, &device.path("/usr/bin/flotta-agent"));
+        device.install_agent("flotta-agent");
         let unit = "/usr/lib/systemd/system/flotta-agent.service";
         put(
             &root.join("device-agent/dist/flotta-agent.service"),
@@ -315,7 +309,7 @@ impl Drop for Site {
     }
 }
 
-fn put(from: &Path, to: &Path) {
+pub(crate) fn put(from: &Path, to: &Path) {
     std::fs::create_dir_all(to.parent().expect("a folder")).expect("folders");
     std::fs::copy(from, to).expect("a copy");
 }

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::process::Command;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use zbus::OwnedVariant;
 use zbus::message::Type;
@@ -35,9 +38,10 @@ const MAX_JOURNAL: usize = 64 << 10;
 pub struct Bus {
     connection: Connection,
     manager: Proxy<'static>,
-    changes: MessageStream,
     /// Object paths of the units that were asked for: their changes are of interest.
-    ours: BTreeSet<String>,
+    ours: Arc<Mutex<BTreeSet<String>>>,
+    /// Counts their changes; ends with the bus.
+    changes: watch::Receiver<u64>,
     again: Option<Instant>,
 }
 
@@ -68,13 +72,16 @@ impl Bus {
             .path_namespace("/org/freedesktop/systemd1/unit")
             .add_arg(UNIT)
             .build()?;
-        let changes = MessageStream::for_match_rule(units, &connection, None).await?;
+        let stream = MessageStream::for_match_rule(units, &connection, None).await?;
+        let ours = Arc::new(Mutex::new(BTreeSet::new()));
+        let (count, changes) = watch::channel(0);
+        tokio::spawn(listen(stream, Arc::clone(&ours), count));
         let () = manager.call("Subscribe", &()).await?;
         Ok(Self {
             connection,
             manager,
+            ours,
             changes,
-            ours: BTreeSet::new(),
             again: None,
         })
     }
@@ -88,21 +95,45 @@ impl Bus {
         Ok(Properties(proxy.call("GetAll", &(interface,)).await?))
     }
 
-    /// Waits for a change of one of our units. False when the bus is gone.
-    async fn next_change(&mut self) -> bool {
-        while let Some(message) = self.changes.next().await {
-            let Ok(message) = message else { continue };
-            if message
-                .header()
-                .path()
-                .is_some_and(|path| self.ours.contains(path.as_str()))
-            {
-                return true;
+    /// Listens to how jobs end.
+    async fn ends(&self) -> Result<(Ends, JoinHandle<()>), BackendError> {
+        let rule = rule(MANAGER, "JobRemoved").build()?;
+        let mut stream = MessageStream::for_match_rule(rule, &self.connection, None).await?;
+        let (sender, ends) = mpsc::unbounded_channel();
+        let listener = tokio::spawn(async move {
+            while let Some(message) = stream.next().await {
+                let Ok(message) = message else { continue };
+                let body = message.body();
+                let removed = body.deserialize::<(u32, OwnedObjectPath, String, String)>();
+                if let Ok((_, job, _, result)) = removed
+                    && sender.send((job.as_str().to_owned(), result)).is_err()
+                {
+                    return;
+                }
             }
-        }
-        false
+        });
+        Ok((ends, listener))
     }
 }
+
+/// Counts changes of our units. Always listening: a stream that nobody reads fills up, and then the connection stands still
+/// with all its answers.
+async fn listen(mut stream: MessageStream, ours: Arc<Mutex<BTreeSet<String>>>, count: watch::Sender<u64>) {
+    while let Some(message) = stream.next().await {
+        let Ok(message) = message else { continue };
+        let header = message.header();
+        let is_ours = |path: &str| ours.lock().is_ok_and(|ours| ours.contains(path));
+        if header.path().is_some_and(|path| is_ours(path.as_str())) {
+            count.send_modify(|count| *count += 1);
+        }
+        if count.is_closed() {
+            return;
+        }
+    }
+}
+
+/// How jobs ended, by their object path.
+type Ends = mpsc::UnboundedReceiver<(String, String)>;
 
 struct Properties(HashMap<String, OwnedVariant>);
 
@@ -135,7 +166,9 @@ impl Systemd for Bus {
 
     async fn unit(&mut self, name: &str) -> Result<UnitState, BackendError> {
         let path: OwnedObjectPath = self.manager.call("LoadUnit", &(name,)).await?;
-        self.ours.insert(path.as_str().to_owned());
+        if let Ok(mut ours) = self.ours.lock() {
+            ours.insert(path.as_str().to_owned());
+        }
         let unit = self.properties(&path, UNIT).await?;
         let mut state = UnitState {
             load: unit.text("LoadState"),
@@ -188,14 +221,10 @@ impl Systemd for Bus {
                 .map(|(_, name)| (name.clone(), error.clone()))
                 .collect()
         };
-        let removed = match rule(MANAGER, "JobRemoved").build() {
-            Ok(rule) => MessageStream::for_match_rule(rule, &self.connection, None).await,
-            Err(error) => Err(error),
-        };
         // Listening before the first job starts: a job may be done before its call returns.
-        let mut removed = match removed {
-            Ok(removed) => removed,
-            Err(error) => return all(&error.into()),
+        let (mut ends, listener) = match self.ends().await {
+            Ok(found) => found,
+            Err(error) => return all(&error),
         };
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
@@ -216,22 +245,16 @@ impl Systemd for Bus {
         }
         let end = Instant::now() + limit;
         while !open.is_empty() {
-            let Ok(Some(message)) = timeout_at(end, removed.next()).await else {
+            let Ok(Some((job, result))) = timeout_at(end, ends.recv()).await else {
                 break;
             };
-            let Ok(message) = message else { continue };
-            let body = message.body();
-            let Ok((_, job, _, result)) =
-                body.deserialize::<(u32, OwnedObjectPath, String, String)>()
-            else {
-                continue;
-            };
-            if let Some(name) = open.remove(job.as_str())
+            if let Some(name) = open.remove(&job)
                 && result != "done"
             {
                 failures.push((name, BackendError(format!("job ended: {result}"))));
             }
         }
+        listener.abort();
         failures.extend(open.into_values().map(|name| {
             (
                 name,
@@ -273,7 +296,7 @@ impl Systemd for Bus {
     async fn changed(&mut self) {
         let again = self.again;
         let alive = tokio::select! {
-            alive = self.next_change() => alive,
+            changed = self.changes.changed() => changed.is_ok(),
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => true,
         };
         self.again = None;
@@ -281,15 +304,12 @@ impl Systemd for Bus {
             // The bus was restarted. Until it is back, units are looked at now and then.
             sleep(ANSWER).await;
             if let Ok(fresh) = Self::open().await {
-                *self = Self {
-                    ours: std::mem::take(&mut self.ours),
-                    ..fresh
-                };
+                *self = fresh;
             }
             return;
         }
         let end = Instant::now() + BURST;
-        while timeout_at(end, self.next_change()).await == Ok(true) {}
+        while let Ok(Ok(())) = timeout_at(end, self.changes.changed()).await {}
     }
 
     fn look_again(&mut self, after: Option<Duration>) {

@@ -13,6 +13,9 @@ use crate::backend::{Systemd, UnitState};
 /// A unit that was restarted by itself counts as failed until it has stayed up for so long: between two of its ends a
 /// container that exits at once looks as if it ran.
 const STAYS_UP: Duration = Duration::from_secs(10);
+/// After so long the restarts before are forgiven: systemd's delay before a restart only grows, and a crash a year must not
+/// cost a minute each in the end. Kubernetes has the same ten minutes.
+const FORGIVEN: Duration = Duration::from_secs(600);
 /// Longest line of a journal that is passed on.
 const MAX_LINE: usize = 300;
 
@@ -38,6 +41,13 @@ pub(super) async fn states<S: Systemd, P, F>(
                     (state, Some(problem), found)
                 } else {
                     machine.reasons.remove(&unit.name);
+                    if let Some(left) = forgiven_in(&found) {
+                        if left.is_zero() {
+                            let _ = machine.systemd.reset_failed(&unit.name).await;
+                        } else {
+                            again = Some(again.map_or(left, |before| before.min(left)));
+                        }
+                    }
                     (state, None, found)
                 }
             }
@@ -80,6 +90,12 @@ fn state(unit: &UnitState, wanted: Wanted) -> WorkloadState {
         _ if unit.restarts > 0 => WorkloadState::Failed,
         _ => WorkloadState::Stopped,
     }
+}
+
+/// When the restarts of a unit that runs are to be forgotten; none when it has none.
+fn forgiven_in(unit: &UnitState) -> Option<Duration> {
+    let up = unit.active_for.filter(|_| unit.restarts > 0)?;
+    Some(FORGIVEN.saturating_sub(up))
 }
 
 /// Which state of its units a workload has.
@@ -131,7 +147,7 @@ pub(super) fn explain(name: &str, unit: &UnitState, lines: &[String]) -> Problem
         (_, true) => format!("was ended by signal {}", unit.exit_status),
         _ => format!("exited {}", unit.exit_status),
     };
-    let message = match lines.iter().rev().find(|line| says_something(line)) {
+    let message = match lines.iter().rev().find(|line| says_something(name, line)) {
         Some(line) => format!("{name} {how}: {}", short(line)),
         None => format!("{name} {how}"),
     };
@@ -145,7 +161,7 @@ fn port(line: &str) -> Option<u16> {
 }
 
 /// Whether a line is the workload's own, not systemd's or Podman's talk about it.
-fn says_something(line: &str) -> bool {
+fn says_something(unit: &str, line: &str) -> bool {
     let id = line.len() == 64 && line.bytes().all(|b| b.is_ascii_hexdigit());
     let talk = [
         "Started ",
@@ -153,25 +169,22 @@ fn says_something(line: &str) -> bool {
         "Stopped ",
         "Stopping ",
         "Failed to start ",
+        "Dependency failed for ",
         "container ",
         "conmon ",
     ];
-    let about = [
-        ": Main process exited",
-        ": Failed with result",
-        ": Scheduled restart",
-        ": Deactivated",
-        ": Control process",
-        ": Consumed ",
-    ];
+    // `web.service: Main process exited, …`, `web.service: Start request repeated too quickly.`
+    let about = line
+        .strip_prefix(unit)
+        .is_some_and(|rest| rest.starts_with(": "));
     let event = line.starts_with("20")
         && [" container ", " image ", " pod ", " volume ", " network "]
             .iter()
             .any(|kind| line.contains(kind));
     !(id || event
+        || about
         || line.trim().is_empty()
-        || talk.iter().any(|start| line.starts_with(start))
-        || about.iter().any(|part| line.contains(part)))
+        || talk.iter().any(|start| line.starts_with(start)))
 }
 
 /// A line that fits a table: no control characters, not endless.

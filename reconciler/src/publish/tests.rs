@@ -123,7 +123,7 @@ async fn a_bad_commit_changes_nothing() {
     let Outcome::Refused(refusal) = publish(&mut publisher, "c2", BAD).await else {
         panic!("not refused");
     };
-    assert_eq!(refusal.to_string(), "1 error (FLT0103 device.yaml:5)");
+    assert_eq!(refusal.to_string(), "1 error (FLT0103 device.yaml:5:1)");
     assert_eq!(publisher.current().unwrap().release.sequence, 1);
     assert!(matches!(
         publish(&mut publisher, "c1", DEVICE).await,
