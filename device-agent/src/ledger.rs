@@ -163,6 +163,10 @@ struct MachineState {
 #[serde(deny_unknown_fields)]
 struct Log {
     last: u64,
+    /// The server has kept events up to this one.
+    #[serde(default)]
+    kept: u64,
+    /// Those it has not, and before them the newest that it has: they are not noted again either.
     events: Vec<Event>,
 }
 
@@ -307,16 +311,24 @@ impl Ledger {
 
     /// Events that the server has not kept yet, oldest first.
     pub fn unacknowledged(&self) -> &[Event] {
-        &self.log.events
+        &self.log.events[self.first_open()..]
+    }
+
+    /// Where events begin that the server has not kept.
+    fn first_open(&self) -> usize {
+        let kept = |event: &Event| event.id <= self.log.kept;
+        self.log.events.partition_point(kept)
     }
 
     /// The server has kept events up to this id.
     pub fn acknowledge(&mut self, up_to: u64) -> Result<(), LedgerError> {
-        let before = self.log.events.len();
-        self.log.events.retain(|event| event.id > up_to);
-        if self.log.events.len() == before {
+        let up_to = up_to.min(self.log.last);
+        if up_to <= self.log.kept {
             return Ok(());
         }
+        self.log.kept = up_to;
+        let excess = self.first_open().saturating_sub(RECENT);
+        self.log.events.drain(..excess);
         save(&self.folder, "events.json", &self.log)
     }
 

@@ -12,7 +12,8 @@ use crate::ledger::Owned;
 pub struct Observed {
     /// What is at the paths of files that are wanted.
     pub files: BTreeMap<DevicePath, Found>,
-    /// Files that are the fleet's, no longer wanted, and there.
+    /// Files that are the fleet's and no longer wanted. Those that are gone are among them: a try before this one may have
+    /// ended between a file and what is left of it (its folder, its unit).
     pub leaving: Vec<DevicePath>,
     /// Units that are wanted or the fleet's.
     pub units: BTreeMap<String, UnitState>,
@@ -38,19 +39,12 @@ pub async fn observe<S: Systemd, F: Files>(
             }
         }
     }
-    for path in owned
-        .files
-        .keys()
-        .filter(|path| manifest.files.iter().all(|file| file.path != **path))
-    {
-        match files.exists(path) {
-            Ok(true) => observed.leaving.push(path.clone()),
-            Ok(false) => {}
-            Err(error) => {
-                observed.blind.insert(path.to_string(), error);
-            }
-        }
-    }
+    let wanted = |path: &DevicePath| {
+        let at = manifest.files.binary_search_by(|file| file.path.cmp(path));
+        at.is_ok()
+    };
+    let leaving = owned.files.keys().filter(|path| !wanted(path));
+    observed.leaving = leaving.cloned().collect();
     let wanted = manifest.units.iter().map(|unit| &unit.name);
     for name in wanted.chain(owned.units.keys()) {
         if observed.units.contains_key(name) {

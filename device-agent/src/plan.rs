@@ -2,7 +2,7 @@
 //! steps are done it has none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use flotta_bundle::manifest::{File, FileKind, Unit, Wanted};
 use flotta_bundle::{Code, DevicePath, Digest, Manifest, Problem, code};
@@ -116,7 +116,8 @@ pub fn inputs(unit: &Unit, files: &[File]) -> Digest {
     let mut text = String::new();
     for path in &unit.restart_on {
         if let Ok(at) = files.binary_search_by(|file| file.path.cmp(path)) {
-            text.push_str(&format!("{path} {}\n", files[at].digest));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{path} {}", files[at].digest);
         }
     }
     Digest::of(text.as_bytes())
@@ -140,7 +141,7 @@ pub fn plan(
     desk.hold_what_is_not_ours();
     let writes = desk.writes();
     let removes = desk.removes();
-    let stops = desk.stops();
+    let halts = desk.stops();
     let (jobs, due) = desk.jobs();
     let gone: BTreeSet<_> = owned
         .units
@@ -159,14 +160,18 @@ pub fn plan(
             .get(*name)
             .is_some_and(|unit| unit.active == "failed")
     };
-    let reset: Vec<_> = stops
+    // A unit that had to be killed has failed by being stopped.
+    let reset: Vec<_> = halts
         .iter()
-        .chain(jobs.iter().map(|(_, name)| name))
-        .filter(failed)
+        .chain(jobs.iter().map(|(_, name)| name).filter(failed))
         .cloned()
         .map(Step::ResetFailed)
         .collect();
-    steps.extend(stops.into_iter().map(Step::Stop));
+    let (first, removes): (Vec<_>, Vec<_>) = removes
+        .into_iter()
+        .partition(|old| writes.iter().any(|file| in_the_way(old, &file.path)));
+    steps.extend(halts.into_iter().map(Step::Stop));
+    steps.extend(first.into_iter().map(Step::Remove));
     steps.extend(writes.into_iter().map(Step::Write));
     steps.extend(removes.into_iter().map(Step::Remove));
     if desk.reload {
@@ -202,7 +207,7 @@ struct Desk<'a> {
     reload: bool,
 }
 
-impl<'a> Desk<'a> {
+impl Desk<'_> {
     fn hold(&mut self, workload: &str, code: Code, message: String) {
         self.held
             .entry(workload.to_owned())
@@ -215,7 +220,10 @@ impl<'a> Desk<'a> {
         for file in &manifest.files {
             let workload = workload_of(&file.path, &manifest.units);
             let ours = self.owned.files.contains_key(&file.path);
+            let goes = |old: &DevicePath| in_the_way(old, &file.path);
             match self.observed.files.get(&file.path) {
+                // A file becomes a folder, or a folder a file: the old one leaves first.
+                None | Some(Found::Other) if self.observed.leaving.iter().any(goes) => {}
                 Some(Found::Other) => self.hold(
                     workload,
                     code::FILE_FAILED,
@@ -355,21 +363,19 @@ impl<'a> Desk<'a> {
                 .restart_on
                 .iter()
                 .any(|path| self.changed.contains(path));
-            let known = self
-                .owned
-                .units
-                .get(&unit.name)
-                .filter(|known| known.inputs == inputs && !touched);
+            let known = self.owned.units.get(&unit.name);
+            // The files may be in place since the last try, and systemd not know them.
+            self.reload |= known.is_some_and(|known| known.due == Some(Due::Files));
+            let known = known.filter(|known| known.inputs == inputs && !touched);
             let has_changed = known.is_none_or(|known| !runs_with_its_files(known, state));
             if has_changed {
                 due.insert(unit.name.clone(), inputs);
             }
             let up = state.is_up();
             let verb = match unit.wanted {
-                // What is started by others is left to them; running with old files it is started again.
-                Wanted::Loaded if has_changed && up => Verb::Restart,
+                _ if has_changed && up => Verb::Restart,
+                // What is started by others is left to them.
                 Wanted::Loaded => continue,
-                Wanted::Active if has_changed && up => Verb::Restart,
                 Wanted::Active if has_changed => Verb::Start,
                 // A container that is not to be started again after it failed.
                 Wanted::Active if up || (state.active == "failed" && state.restart == "no") => {
@@ -422,8 +428,21 @@ fn runs_with_its_files(known: &OwnedUnit, state: &UnitState) -> bool {
     match &known.due {
         None => true,
         Some(Due::Files) => false,
-        Some(Due::Since(invocation)) => state.invocation != *invocation && state.is_up(),
+        // A run that has failed since was a run with them; one that is at rest may never have been.
+        Some(Due::Since(invocation)) => {
+            state.invocation != *invocation && (state.is_up() || state.is_failed())
+        }
     }
+}
+
+/// Whether a file must go before another can be: one's path is a folder of the other's.
+fn in_the_way(old: &DevicePath, new: &DevicePath) -> bool {
+    let (old, new) = (old.as_str(), new.as_str());
+    let above = |folder: &str, path: &str| {
+        path.strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    above(old, new) || above(new, old)
 }
 
 #[cfg(test)]

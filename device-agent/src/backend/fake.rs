@@ -1,1 +1,229 @@
-//! Fakes.
+//! A machine in memory. The three fakes look at one [`World`] and change it by the rules that the real systemd, Quadlet and
+//! Podman have. Every change is a numbered call, and the agent can be made to die at any of them.
+
+#![expect(
+    missing_docs,
+    reason = "the names say it; nobody reads the documentation of a test's code"
+)]
+
+pub mod bundle;
+mod state;
+
+use std::cell::{RefCell, RefMut};
+use std::panic::resume_unwind;
+use std::rc::Rc;
+
+pub use state::{Definition, Did, State, Thing};
+
+use state::{refused, values};
+
+use super::{
+    BackendError, DevicePath, Digest, Duration, File, Files, Found, Podman, Systemd, UnitState,
+    Verb,
+};
+
+/// Where Quadlet looks.
+pub const QUADLET: &str = "/etc/containers/systemd/";
+
+/// What the agent's death carries: a test that sees another payload has found a bug.
+#[derive(Debug)]
+pub struct Died;
+
+/// The machine, as its three fakes and the test share it.
+#[derive(Debug, Clone, Default)]
+pub struct World(Rc<RefCell<State>>);
+
+impl World {
+    pub fn state(&self) -> RefMut<'_, State> {
+        self.0.borrow_mut()
+    }
+
+    /// The agent dies at this call, counted from 1 and from now: before it takes effect, or after.
+    pub fn die_at(&self, call: usize, after: bool) {
+        let mut state = self.state();
+        state.calls = 0;
+        state.dies = Some((call, after));
+    }
+
+    /// Whether a death is still to come. It does not come any more.
+    pub fn spare(&self) -> bool {
+        self.state().dies.take().is_some()
+    }
+
+    /// What happened since the last time.
+    pub fn log(&self) -> Vec<Did> {
+        std::mem::take(&mut self.state().log)
+    }
+
+    pub fn put(&self, path: &str, content: &str) {
+        let content = content.as_bytes().to_vec();
+        let file = Thing::File {
+            content,
+            fits: true,
+        };
+        self.state().files.insert(path.to_owned(), file);
+    }
+
+    /// Counts a call; how the agent dies at it, if it does.
+    fn count(&self) -> Option<bool> {
+        let mut state = self.state();
+        state.calls += 1;
+        let (call, after) = state.dies?;
+        if call != state.calls {
+            return None;
+        }
+        state.dies = None;
+        Some(after)
+    }
+
+    fn act<T>(&self, effect: impl FnOnce(&mut State) -> T) -> T {
+        let dies = self.count();
+        if dies == Some(false) {
+            resume_unwind(Box::new(Died));
+        }
+        let out = effect(&mut self.state());
+        if dies == Some(true) {
+            resume_unwind(Box::new(Died));
+        }
+        out
+    }
+}
+
+impl Systemd for World {
+    async fn reload(&mut self) -> Result<(), BackendError> {
+        self.act(|state| {
+            if state.faults.no_reload {
+                return Err(refused("Connection timed out".to_owned()));
+            }
+            state.reload();
+            Ok(())
+        })
+    }
+
+    async fn unit(&mut self, name: &str) -> Result<UnitState, BackendError> {
+        let state = self.state();
+        let (definition, run) = (state.loaded.get(name), state.runs.get(name));
+        let run = run.cloned().unwrap_or_default();
+        let text = definition.map_or("", |definition| &definition.text);
+        let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
+        Ok(UnitState {
+            load: definition.map_or("not-found", |_| "loaded").to_owned(),
+            active: or(run.active, "inactive"),
+            sub: or(run.sub, "dead"),
+            result: run.result.to_owned(),
+            source: definition.map_or_else(String::new, |definition| definition.source.clone()),
+            fragment: definition.map_or_else(String::new, |_| format!("/run/systemd/{name}")),
+            invocation: run.invocation,
+            exit_status: run.exit,
+            killed: false,
+            restarts: run.restarts,
+            restart: values(text, "Restart").next().unwrap_or("no").to_owned(),
+            since: None,
+            active_for: (run.active == "active").then_some(Duration::from_secs(60)),
+        })
+    }
+
+    /// Each job is a call of its own; systemd goes on with those it was given when the agent dies.
+    async fn jobs(&mut self, jobs: &[(Verb, String)], _: Duration) -> Vec<(String, BackendError)> {
+        for at in 0..jobs.len() {
+            if let Some(after) = self.count() {
+                self.state().run_jobs(&jobs[..at + usize::from(after)]);
+                resume_unwind(Box::new(Died));
+            }
+        }
+        self.state().run_jobs(jobs)
+    }
+
+    async fn reset_failed(&mut self, name: &str) -> Result<(), BackendError> {
+        self.act(|state| {
+            let State { loaded, runs, .. } = state;
+            if !loaded.contains_key(name) && !runs.contains_key(name) {
+                return Err(refused(format!("Unit {name} not loaded.")));
+            }
+            if let Some(run) = runs.get_mut(name).filter(|run| run.active == "failed") {
+                (run.active, run.sub) = ("inactive", "dead");
+            }
+            runs.retain(|name, run| loaded.contains_key(name) || run.active != "inactive");
+            Ok(())
+        })
+    }
+
+    async fn journal(&mut self, name: &str) -> Vec<String> {
+        self.state().journal.get(name).cloned().unwrap_or_default()
+    }
+
+    async fn changed(&mut self) {}
+
+    fn look_again(&mut self, _: Option<Duration>) {}
+}
+
+impl Podman for World {
+    async fn has_image(&self, reference: &str) -> Result<bool, BackendError> {
+        Ok(self.state().images.contains(reference))
+    }
+
+    async fn pull(&self, reference: &str) -> Result<(), BackendError> {
+        self.act(|state| {
+            if !state.registry.contains(reference) {
+                return Err(refused(format!("{reference}: manifest unknown")));
+            }
+            state.log.push(Did::Pull(reference.to_owned()));
+            state.images.insert(reference.to_owned());
+            Ok(())
+        })
+    }
+
+    async fn sweep(&self, workload: &str) -> Result<(), BackendError> {
+        self.act(|state| {
+            if state.faults.no_sweep {
+                return Err(refused("no answer in time".to_owned()));
+            }
+            state.log.push(Did::Sweep(workload.to_owned()));
+            state.containers.retain(|_, label| label != workload);
+            Ok(())
+        })
+    }
+}
+
+impl Files for World {
+    fn look(&mut self, file: &File) -> Result<Found, BackendError> {
+        let path = file.path.as_str();
+        let state = self.state();
+        match (state.files.get(path), state.blocks(path)) {
+            (Some(Thing::File { content, fits }), _) => Ok(Found::File {
+                digest: Digest::of(content),
+                fits: *fits,
+            }),
+            (Some(Thing::Other), _) => Ok(Found::Other),
+            (None, Some(other)) if other.as_str() > path => Ok(Found::Other),
+            (None, Some(other)) => Err(refused(format!("{other} is not a folder"))),
+            (None, None) => Ok(Found::Absent),
+        }
+    }
+
+    fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError> {
+        self.act(|state| {
+            let path = file.path.as_str();
+            if state.faults.writes.contains(path) || state.blocks(path).is_some() {
+                return Err(refused(format!("{path}: Read-only file system")));
+            }
+            let content = content.to_vec();
+            let file = Thing::File {
+                content,
+                fits: true,
+            };
+            state.files.insert(path.to_owned(), file);
+            Ok(())
+        })
+    }
+
+    fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
+        self.act(|state| {
+            if state.faults.removes.contains(path.as_str()) {
+                return Err(refused(format!("{path}: Read-only file system")));
+            }
+            state.files.remove(path.as_str());
+            Ok(())
+        })
+    }
+}

@@ -121,17 +121,6 @@ impl Files for Disk {
         })
     }
 
-    fn exists(&mut self, path: &DevicePath) -> Result<bool, BackendError> {
-        let stat = self.folder(path, false).and_then(|folder| {
-            rustix::fs::statat(&folder, path.file_name(), AtFlags::SYMLINK_NOFOLLOW)
-        });
-        match stat {
-            Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(failed(path)(error)),
-        }
-    }
-
     fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError> {
         let failed = failed(&file.path);
         let (uid, gid) = self.account(file)?;
@@ -166,18 +155,20 @@ impl Files for Disk {
 
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
         let failed = failed(path);
-        let folder = match self.folder(path, false) {
-            Ok(folder) => folder,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        for name in [temporary(path).as_str(), path.file_name()] {
-            match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(error)),
+        match self.folder(path, false) {
+            Ok(folder) => {
+                for name in [temporary(path).as_str(), path.file_name()] {
+                    match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(error) => return Err(failed(error)),
+                    }
+                }
+                rustix::fs::fsync(&folder).map_err(&failed)?;
             }
+            // Gone already: the folders above it may not be.
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed(error)),
         }
-        rustix::fs::fsync(&folder).map_err(&failed)?;
         let mut empty = path.as_str();
         while let Some((folder, _)) = empty.rsplit_once('/') {
             let Some((parent, name)) = folder
@@ -186,16 +177,14 @@ impl Files for Disk {
             else {
                 break;
             };
-            // Fails when it is not empty: then it stays.
-            let parent = self.walk(parent, false);
-            if parent.is_err()
-                || parent.is_ok_and(|parent| {
-                    rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).is_err()
-                })
-            {
-                break;
+            let removed = self
+                .walk(parent, false)
+                .and_then(|parent| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR));
+            match removed {
+                Ok(()) | Err(Errno::NOENT) => empty = folder,
+                // It is not empty: then it stays.
+                Err(_) => break,
             }
-            empty = folder;
         }
         Ok(())
     }

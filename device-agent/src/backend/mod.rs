@@ -134,10 +134,8 @@ pub enum Found {
 pub trait Files {
     /// What is at the path of a file that is wanted.
     fn look(&mut self, file: &File) -> Result<Found, BackendError>;
-    /// Whether anything is at a path.
-    fn exists(&mut self, path: &DevicePath) -> Result<bool, BackendError>;
     /// Writes a file whole, with its mode and owner.
     fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError>;
-    /// Removes a file, and folders of workloads that are empty then.
+    /// Removes a file if it is there, what a write of it left half-done, and folders of workloads that are empty then.
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError>;
 }

@@ -118,7 +118,11 @@ impl Bus {
 
 /// Counts changes of our units. Always listening: a stream that nobody reads fills up, and then the connection stands still
 /// with all its answers.
-async fn listen(mut stream: MessageStream, ours: Arc<Mutex<BTreeSet<String>>>, count: watch::Sender<u64>) {
+async fn listen(
+    mut stream: MessageStream,
+    ours: Arc<Mutex<BTreeSet<String>>>,
+    count: watch::Sender<u64>,
+) {
     while let Some(message) = stream.next().await {
         let Ok(message) = message else { continue };
         let header = message.header();

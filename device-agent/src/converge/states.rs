@@ -190,7 +190,7 @@ fn says_something(unit: &str, line: &str) -> bool {
 /// A line that fits a table: no control characters, not endless.
 fn short(line: &str) -> String {
     let clean = line
-        .trim()
+        .trim_matches(|c: char| c.is_whitespace() || c.is_control())
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c });
     clean.take(MAX_LINE).collect()
@@ -225,3 +225,6 @@ pub(super) fn blame(reports: &mut [WorkloadReport], workload: &str, problem: &Pr
     report.problem = Some(problem.clone());
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,379 @@
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use flotta_bundle::Leaf;
+use flotta_bundle::crypto::SigningKey;
+use flotta_bundle::release::{self, Release};
+use flotta_bundle::root::{self, Role, TrustRoot};
+use flotta_bundle::tree::Tree;
+use flotta_bundle::verify::verify_offer;
+use flotta_bundle::{DeviceName, code};
+use tempfile::TempDir;
+
 use super::*;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn bench() -> (TempDir, Ledger) {
+    let state = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(state.path()).expect("a ledger");
+    (state, ledger)
+}
+
+fn owned(unit: &str) -> Owned {
+    let known = OwnedUnit {
+        workload: "web".to_owned(),
+        inputs: Digest::of(b"inputs"),
+        due: Some(Due::Since("abc".to_owned())),
+    };
+    let path = "/etc/containers/systemd/web.container".parse();
+    Owned {
+        files: [(path.expect("allowed"), "web".to_owned())].into(),
+        units: [(unit.to_owned(), known)].into(),
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// A fleet of one device.
+struct Fleet {
+    key: SigningKey,
+    device: DeviceName,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        Self {
+            key: SigningKey::generate().expect("a key").0,
+            device: "shop-17".parse().expect("a name"),
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        let trust = TrustRoot {
+            schema: root::SCHEMA,
+            fleet: "shops".parse().expect("a fleet"),
+            version: 1,
+            root: Role::any_of([self.key.public()]),
+            release: Role::any_of([self.key.public()]),
+        };
+        Memory {
+            trust,
+            highest: None,
+        }
+    }
+
+    fn offer(&self, sequence: u64) -> Offer {
+        let manifest = Digest::of(&sequence.to_be_bytes());
+        let leaf = Leaf::following(self.device.clone(), manifest, None).encode();
+        let tree = Tree::new([leaf.clone()]);
+        let release = Release {
+            schema: release::SCHEMA,
+            fleet: "shops".parse().expect("a fleet"),
+            sequence,
+            revision: Revision {
+                source: "directory".to_owned(),
+                commit: "4f2c91a".to_owned(),
+                subject: "Prices".to_owned(),
+                inventory: None,
+            },
+            issued: NOW,
+            expires: NOW,
+            tree: tree.head(),
+        };
+        Offer {
+            roots: Vec::new(),
+            release: Envelope::sign(release::PAYLOAD_TYPE, &release.encode(), &[&self.key]),
+            leaf: String::from_utf8(leaf).expect("JSON"),
+            index: 0,
+            proof: tree.prove(0).expect("a proof"),
+            manifest,
+        }
+    }
+
+    fn accept(&self, ledger: &mut Ledger, sequence: u64) {
+        let offer = self.offer(sequence);
+        let memory = ledger.memory().expect("joined");
+        let accepted = verify_offer(&offer, &self.device, memory).expect("a good offer");
+        ledger.accept(&offer, &accepted).expect("written");
+    }
+}
+
+#[test]
+fn what_is_written_is_there_after_a_restart() {
+    let (state, mut ledger) = bench();
+    assert!(ledger.memory().is_none() && ledger.accepted().is_none());
+    let fleet = Fleet::new();
+    ledger.begin(fleet.memory()).expect("written");
+    fleet.accept(&mut ledger, 3);
+    let applied = AppliedState {
+        manifest: Digest::of(b"manifest"),
+        release: 3,
+        since: NOW,
+    };
+    ledger
+        .own(owned("web.service"), Some(applied))
+        .expect("written");
+    ledger.own(owned("radio.service"), None).expect("written");
+    ledger
+        .note(NOW, "Failed", "web".to_owned(), true)
+        .expect("written");
+
+    let again = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(again.memory(), ledger.memory());
+    let accepted = again.accepted().expect("accepted");
+    assert_eq!(Some(accepted), ledger.accepted());
+    assert_eq!(accepted.envelope, fleet.offer(3).release, "with its proof");
+    assert_eq!(
+        again.applied(),
+        Some(&applied),
+        "kept when only what is owned changes"
+    );
+    assert_eq!(again.owned(), &owned("radio.service"));
+    assert_eq!(again.unacknowledged(), ledger.unacknowledged());
+    assert_eq!(again.history(), ledger.history());
+    assert_eq!(again.history().len(), 1);
+}
+
+#[test]
+fn only_its_owner_can_read_it() {
+    let (state, mut ledger) = bench();
+    ledger.own(owned("web.service"), None).expect("written");
+    let mode = |path: &str| {
+        let metadata = fs::metadata(state.path().join(path)).expect("it is there");
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!(mode("ledger"), 0o700);
+    assert_eq!(mode("ledger/machine.json"), 0o600);
+    assert_eq!(mode("blobs/sha256"), 0o700);
+}
+
+#[test]
+fn what_a_power_cut_left_is_no_harm_and_is_swept() {
+    let (state, mut ledger) = bench();
+    ledger.own(owned("web.service"), None).expect("written");
+    let folder = state.path().join("ledger");
+    fs::write(folder.join(".new-aB3xYz"), b"{\"applied\":nul").expect("written");
+    let mut ledger = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(ledger.owned(), &owned("web.service"));
+    ledger.own(owned("radio.service"), None).expect("written");
+    ledger.sweep().expect("swept");
+    assert_eq!(names(&folder), ["machine.json"]);
+    assert_eq!(ledger.owned(), &owned("radio.service"));
+}
+
+#[test]
+fn what_cannot_be_written_is_not_believed() {
+    let (state, mut ledger) = bench();
+    ledger.own(owned("web.service"), None).expect("written");
+    // A folder cannot be replaced by a file, even by root.
+    let path = state.path().join("ledger/machine.json");
+    fs::remove_file(&path).expect("removed");
+    fs::create_dir(&path).expect("made");
+    let error = ledger
+        .own(owned("radio.service"), None)
+        .expect_err("refused");
+    assert!(error.to_string().starts_with("cannot write "), "{error}");
+    assert_eq!(ledger.owned(), &owned("web.service"));
+    assert_eq!(
+        names(&state.path().join("ledger")),
+        ["machine.json"],
+        "no temporary stays"
+    );
+}
+
+#[test]
+fn what_is_not_a_ledger_is_refused() {
+    let (state, mut ledger) = bench();
+    let fleet = Fleet::new();
+    ledger.begin(fleet.memory()).expect("written");
+    fleet.accept(&mut ledger, 1);
+    ledger.own(owned("web.service"), None).expect("written");
+    ledger
+        .note(NOW, "Failed", "web".to_owned(), true)
+        .expect("written");
+    let folder = state.path().join("ledger");
+    for name in ["trust.json", "machine.json", "events.json", "history.json"] {
+        let path = folder.join(name);
+        let good = fs::read_to_string(&path).expect("it is there");
+        let unknown = good.replacen('{', "{\"newer\":1,", 1);
+        for bad in [unknown.as_str(), "", "{", &good[..good.len() - 1]] {
+            fs::write(&path, bad).expect("written");
+            let error = Ledger::open(state.path()).expect_err("refused");
+            assert!(error.to_string().starts_with("cannot read "), "{error}");
+            assert!(error.to_string().ends_with(name), "{error}");
+        }
+        fs::write(&path, good).expect("written");
+    }
+    Ledger::open(state.path()).expect("good again");
+    let huge = fs::File::create(folder.join("events.json")).expect("made");
+    huge.set_len(MAX_BYTES as u64 + 1).expect("made longer");
+    Ledger::open(state.path()).expect_err("longer than any ledger");
+}
+
+#[test]
+fn events_are_bounded_and_numbered_and_kept_until_the_server_has_them() {
+    let (state, mut ledger) = bench();
+    for n in 0..MAX_EVENTS + 10 {
+        ledger
+            .note(NOW, "Failed", n.to_string(), true)
+            .expect("written");
+    }
+    let ids = |ledger: &Ledger| -> Vec<u64> {
+        let events = ledger.unacknowledged().iter();
+        events.map(|event| event.id).collect()
+    };
+    assert_eq!(
+        ids(&ledger),
+        (11..=210).collect::<Vec<_>>(),
+        "the oldest went"
+    );
+    ledger.acknowledge(208).expect("written");
+    assert_eq!(ids(&ledger), [209, 210]);
+    ledger.acknowledge(3).expect("an old answer");
+    assert_eq!(ids(&ledger), [209, 210]);
+    let mut ledger = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(ids(&ledger), [209, 210]);
+    ledger.acknowledge(u64::MAX).expect("written");
+    assert_eq!(ids(&ledger), [0; 0]);
+    ledger
+        .note(NOW, "Failed", "new".to_owned(), true)
+        .expect("written");
+    assert_eq!(ids(&ledger), [211], "no number twice");
+    assert!(ledger.log.events.len() <= RECENT + 1);
+}
+
+#[test]
+fn what_was_said_a_moment_ago_is_not_said_again() {
+    let (_state, mut ledger) = bench();
+    let mut said = Vec::new();
+    for (reason, message, is_news) in [
+        ("Failed", "web", true),
+        ("Failed", "web", false),
+        ("Failed", "radio", true),
+        ("Failed", "web", false),
+        ("Applied", "release 1", true),
+        ("Failed", "web", true),
+        ("Applied", "release 1", false),
+        ("Failed", "web", false),
+    ] {
+        let before = ledger.unacknowledged().len();
+        ledger
+            .note(NOW, reason, message.to_owned(), true)
+            .expect("written");
+        said.push((ledger.unacknowledged().len() > before) == is_news);
+    }
+    assert_eq!(said, [true; 8]);
+}
+
+#[test]
+fn history_is_bounded_and_says_each_release_once() {
+    let (state, mut ledger) = bench();
+    let fleet = Fleet::new();
+    ledger.begin(fleet.memory()).expect("written");
+    fleet.accept(&mut ledger, 1);
+    fleet.accept(&mut ledger, 1);
+    assert_eq!(ledger.history().len(), 1);
+    let seen = ledger.history()[0];
+    ledger.history = vec![seen; MAX_HISTORY];
+    fleet.accept(&mut ledger, 2);
+    let again = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(again.history().len(), MAX_HISTORY);
+    assert_eq!(again.history().last().map(|seen| seen.sequence), Some(2));
+}
+
+#[test]
+fn a_device_that_joins_anew_owes_nothing_to_the_last_fleet() {
+    let (_state, mut ledger) = bench();
+    let fleet = Fleet::new();
+    ledger.begin(fleet.memory()).expect("written");
+    fleet.accept(&mut ledger, 5);
+    let same = ledger.memory().expect("joined").clone();
+    ledger.begin(same).expect("written");
+    assert!(
+        ledger.accepted().is_some(),
+        "joined again, with what it remembers"
+    );
+    ledger.begin(Fleet::new().memory()).expect("written");
+    assert!(ledger.accepted().is_none());
+}
+
+#[test]
+fn a_blob_goes_on_where_it_was_interrupted() {
+    let (state, ledger) = bench();
+    let digest = Digest::of(b"hello world");
+    let mut partial = ledger.blobs().partial(&digest).expect("a file");
+    partial.append(b"hello ").expect("written");
+    drop(partial);
+    let ledger = Ledger::open(state.path()).expect("a ledger");
+    assert!(!ledger.blobs().has(&digest));
+    let mut partial = ledger.blobs().partial(&digest).expect("a file");
+    assert_eq!(partial.len(), 6);
+    partial.append(b"world").expect("written");
+    partial.finish().expect("kept").expect("as it should be");
+    assert!(ledger.blobs().has(&digest));
+    assert_eq!(ledger.blobs().read(&digest).expect("read"), b"hello world");
+    assert_eq!(names(&state.path().join("blobs/sha256")), [digest.hex()]);
+}
+
+#[test]
+fn a_blob_that_is_something_else_is_thrown_away() {
+    let (state, ledger) = bench();
+    let digest = Digest::of(b"hello world");
+    let mut partial = ledger.blobs().partial(&digest).expect("a file");
+    partial.append(b"hello evil!").expect("written");
+    let refusal = partial.finish().expect("read").expect_err("refused");
+    assert_eq!(refusal.problem().code, code::DIGEST_MISMATCH.id);
+    assert_eq!(names(&state.path().join("blobs/sha256")), [""; 0]);
+    let mut partial = ledger.blobs().partial(&digest).expect("a file");
+    assert_eq!(partial.len(), 0);
+    partial.append(b"other").expect("written");
+    partial.restart().expect("emptied");
+    partial.append(b"hello world").expect("written");
+    partial.finish().expect("kept").expect("as it should be");
+}
+
+#[test]
+fn a_blob_that_the_disk_lost_is_fetched_again() {
+    let (state, ledger) = bench();
+    let digest = Digest::of(b"hello world");
+    let path = state.path().join("blobs/sha256").join(digest.hex());
+    fs::write(&path, b"hello w\0rld").expect("written");
+    ledger.blobs().read(&digest).expect_err("not what it was");
+    assert!(!ledger.blobs().has(&digest));
+    ledger.blobs().read(&digest).expect_err("not there");
+}
+
+#[test]
+fn what_no_manifest_needs_is_collected() {
+    let (state, ledger) = bench();
+    for content in [b"one", b"two"] {
+        let mut partial = ledger
+            .blobs()
+            .partial(&Digest::of(content))
+            .expect("a file");
+        partial.append(content).expect("written");
+        partial.finish().expect("kept").expect("as it should be");
+    }
+    ledger
+        .blobs()
+        .partial(&Digest::of(b"three"))
+        .expect("begun");
+    let folder = state.path().join("blobs/sha256");
+    symlink("/etc/hostname", folder.join("link")).expect("made");
+    let keep = Digest::of(b"two");
+    ledger.blobs().collect(&[keep].into()).expect("collected");
+    assert_eq!(names(&folder), [keep.hex()]);
+}

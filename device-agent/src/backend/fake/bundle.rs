@@ -1,0 +1,226 @@
+//! Manifests as the renderer writes them, from few words.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::manifest::{FileKind, Image, Mode, Pull, SCHEMA, Settings, Unit, Wanted};
+use flotta_bundle::{DevicePath, Digest, Manifest};
+
+use super::{File, QUADLET};
+
+/// A workload in few words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Workload {
+    pub name: String,
+    pub image: String,
+    pub pull: Pull,
+    pub restart: &'static str,
+    /// A line of each container's file, to have it differ.
+    pub says: String,
+    /// A line of the pod's file.
+    pub pod_says: String,
+    /// Files that its (first) container mounts.
+    pub config: BTreeMap<String, String>,
+    pub port: Option<u16>,
+    /// Containers of its pod; none for a container alone.
+    pub members: Vec<&'static str>,
+    /// Has a network of its own: a unit that nobody starts but those that need it.
+    pub network: bool,
+}
+
+impl Workload {
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: "hello:1".to_owned(),
+            pull: Pull::Missing,
+            restart: "always",
+            says: String::new(),
+            pod_says: String::new(),
+            config: BTreeMap::new(),
+            port: None,
+            members: Vec::new(),
+            network: false,
+        }
+    }
+
+    pub fn says(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.says);
+        self
+    }
+
+    pub fn image(mut self, reference: &str, pull: Pull) -> Self {
+        (self.image, self.pull) = (reference.to_owned(), pull);
+        self
+    }
+
+    pub fn config(mut self, key: &str, text: &str) -> Self {
+        self.config.insert(key.to_owned(), text.to_owned());
+        self
+    }
+
+    pub fn pod(mut self, members: &[&'static str]) -> Self {
+        self.members = members.to_vec();
+        self
+    }
+
+    pub fn restart(mut self, restart: &'static str) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    pub fn network(mut self) -> Self {
+        self.network = true;
+        self
+    }
+
+    /// Units that run a container.
+    pub fn containers(&self) -> Vec<String> {
+        let member = |member: &&str| format!("{}-{member}.service", self.name);
+        if self.members.is_empty() {
+            vec![format!("{}.service", self.name)]
+        } else {
+            self.members.iter().map(member).collect()
+        }
+    }
+}
+
+/// A manifest and the content of its files.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    pub manifest: Manifest,
+    pub contents: Vec<Vec<u8>>,
+    pub containers: BTreeMap<String, String>,
+}
+
+pub fn path(text: &str) -> DevicePath {
+    text.parse().expect("a path that a release may use")
+}
+
+/// A file of the fleet's.
+pub fn file(at: &str, content: &[u8]) -> File {
+    let quadlet = at.starts_with(QUADLET);
+    File {
+        path: path(at),
+        mode: Mode::new(0o644),
+        owner: "root".to_owned(),
+        group: "root".to_owned(),
+        digest: Digest::of(content),
+        size: content.len() as u64,
+        kind: if quadlet {
+            FileKind::Quadlet
+        } else {
+            FileKind::Data
+        },
+    }
+}
+
+impl Bundle {
+    pub fn of(workloads: &[Workload]) -> Self {
+        let mut desk = Self {
+            manifest: Manifest {
+                schema: SCHEMA,
+                files: Vec::new(),
+                units: Vec::new(),
+                images: Vec::new(),
+                settings: Settings::default(),
+            },
+            contents: Vec::new(),
+            containers: BTreeMap::new(),
+        };
+        for workload in workloads {
+            desk.add(workload);
+        }
+        let bytes = desk.manifest.encode();
+        desk.manifest = Manifest::parse(&bytes).expect("a manifest by the rules");
+        desk
+    }
+
+    fn add(&mut self, workload: &Workload) {
+        let Workload { name, image, .. } = workload;
+        let folder = format!("/etc/flotta/workloads/{name}/conf");
+        let config = workload.config.iter();
+        let config: Vec<_> = config
+            .map(|(key, text)| self.put(&format!("{folder}/{key}"), text.clone()))
+            .collect();
+        let mut common = Vec::new();
+        let mut network = String::new();
+        if workload.network {
+            let text = format!("[Network]\nNetworkName={name}\n");
+            let path = self.put(&format!("{QUADLET}{name}.network"), text);
+            let unit = format!("{name}-network.service");
+            self.unit(unit, name, Wanted::Loaded, vec![path.clone()]);
+            network = format!("Network={name}.network\n");
+            common.push(path);
+        }
+        let mut ports = String::new();
+        if let Some(port) = workload.port {
+            ports = format!("PublishPort={port}:80\n");
+        }
+        let mut pod = String::new();
+        if !workload.members.is_empty() {
+            let text = format!("[Pod]\nPodName={name}\n{ports}{}\n", workload.pod_says);
+            ports.clear();
+            let path = self.put(&format!("{QUADLET}{name}.pod"), text);
+            self.unit(
+                format!("{name}-pod.service"),
+                name,
+                Wanted::Active,
+                vec![path],
+            );
+            pod = format!("Pod={name}.pod\n");
+        }
+        let mut config = Some(config);
+        for unit in workload.containers() {
+            let stem = unit.trim_end_matches(".service");
+            let mounted = config.take().unwrap_or_default();
+            let volume = if mounted.is_empty() {
+                String::new()
+            } else {
+                format!("Volume={folder}:/etc/conf:ro\n")
+            };
+            let text = format!(
+                "[Container]\nImage={image}\nContainerName={stem}\nLabel=flotta.workload={name}\n\
+                 {ports}{pod}{network}{volume}{}\n[Service]\nRestart={}\n",
+                workload.says, workload.restart
+            );
+            let own = self.put(&format!("{QUADLET}{stem}.container"), text);
+            let inputs = mounted.into_iter().chain(common.clone()).chain([own]);
+            self.unit(unit.clone(), name, Wanted::Active, inputs.collect());
+            self.containers.insert(unit, name.clone());
+        }
+        let images = &mut self.manifest.images;
+        if let Some(known) = images.iter_mut().find(|known| known.reference == *image) {
+            known.pull = known.pull.min(workload.pull);
+            known.workloads.push(name.clone());
+        } else {
+            images.push(Image {
+                reference: image.clone(),
+                digest: None,
+                pull: workload.pull,
+                workloads: vec![name.clone()],
+            });
+        }
+    }
+
+    fn put(&mut self, at: &str, text: String) -> DevicePath {
+        self.manifest.files.push(file(at, text.as_bytes()));
+        self.contents.push(text.into_bytes());
+        path(at)
+    }
+
+    fn unit(&mut self, name: String, workload: &str, wanted: Wanted, restart_on: Vec<DevicePath>) {
+        let workload = workload.to_owned();
+        self.manifest.units.push(Unit {
+            name,
+            workload,
+            wanted,
+            restart_on,
+        });
+    }
+}

@@ -1,0 +1,336 @@
+//! The machine itself, and the rules it goes by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotta_bundle::Digest;
+
+use super::QUADLET;
+use crate::backend::{BackendError, Verb};
+
+/// What happened on the machine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Did {
+    Start(String),
+    Stop(String),
+    Pull(String),
+    Sweep(String),
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Thing {
+    /// A plain file, and whether mode and owner are as the fleet wants them.
+    File { content: Vec<u8>, fits: bool },
+    /// A link or a device.
+    Other,
+}
+
+/// A unit as systemd has read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    pub source: String,
+    pub text: String,
+}
+
+/// How a unit's last run is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Run {
+    pub active: &'static str,
+    pub sub: &'static str,
+    pub result: &'static str,
+    pub invocation: String,
+    pub exit: i32,
+    pub restarts: u32,
+    /// The content of each file that it was started with.
+    pub with: BTreeMap<String, Digest>,
+}
+
+impl Run {
+    pub fn is_up(&self) -> bool {
+        matches!(self.active, "active" | "activating")
+    }
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub struct State {
+    pub files: BTreeMap<String, Thing>,
+    /// Units of the host's own.
+    pub host: BTreeMap<String, Definition>,
+    /// What systemd knows since its last reload.
+    pub loaded: BTreeMap<String, Definition>,
+    pub runs: BTreeMap<String, Run>,
+    /// Containers by name, and the workload on their label.
+    pub containers: BTreeMap<String, String>,
+    pub images: BTreeSet<String>,
+    pub registry: BTreeSet<String>,
+    pub journal: BTreeMap<String, Vec<String>>,
+    pub log: Vec<Did>,
+    pub faults: Faults,
+    pub(super) calls: usize,
+    /// The call at which the agent dies, and whether what it asked for still happens.
+    pub(super) dies: Option<(usize, bool)>,
+    starts: usize,
+}
+
+/// What does not work.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Units whose container exits at once: with what, and what it says.
+    pub exits: BTreeMap<String, (i32, &'static str)>,
+    /// Ports that somebody else holds.
+    pub ports: BTreeSet<String>,
+    /// Paths that cannot be written.
+    pub writes: BTreeSet<String>,
+    /// Paths that cannot be removed.
+    pub removes: BTreeSet<String>,
+    /// Units that systemd has to kill when they stop: they fail by it, and leave their container.
+    pub stubborn: BTreeSet<String>,
+    /// Units whose jobs systemd does not take.
+    pub refused: BTreeSet<String>,
+    pub no_reload: bool,
+    pub no_sweep: bool,
+}
+
+/// The values of a key in a unit file.
+pub(super) fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let of_key = move |line: &'a str| line.strip_prefix(key)?.strip_prefix('=');
+    text.lines().filter_map(of_key)
+}
+
+/// The units that one cannot be up without, by Quadlet's rules.
+fn needs(text: &str) -> Vec<String> {
+    let made = |kind: &'static str| {
+        let unit = move |name: &str| {
+            let stem = name.strip_suffix(&format!(".{kind}"))?;
+            Some(format!("{stem}-{kind}.service"))
+        };
+        let key = if kind == "pod" { "Pod" } else { "Network" };
+        values(text, key).filter_map(unit)
+    };
+    made("pod").chain(made("network")).collect()
+}
+
+pub(super) fn refused(text: String) -> BackendError {
+    BackendError(text)
+}
+
+impl State {
+    /// Runs the generator and reads its units, as a reload and a boot do.
+    pub fn reload(&mut self) {
+        let mut loaded = BTreeMap::new();
+        for (path, thing) in &self.files {
+            let name = path.strip_prefix(QUADLET).unwrap_or_default();
+            let (Some((stem, kind)), Thing::File { content, .. }) = (name.rsplit_once('.'), thing)
+            else {
+                continue;
+            };
+            let (unit, section) = match kind {
+                "container" => (format!("{stem}.service"), "[Container]"),
+                "pod" => (format!("{stem}-pod.service"), "[Pod]"),
+                "network" => (format!("{stem}-network.service"), "[Network]"),
+                _ => continue,
+            };
+            let text = String::from_utf8_lossy(content).into_owned();
+            let has_pod = |pod: &str| self.files.contains_key(&format!("{QUADLET}{pod}"));
+            // What Quadlet cannot read it leaves out.
+            if text.contains(section) && values(&text, "Pod").all(has_pod) {
+                let source = path.clone();
+                loaded.insert(unit, Definition { source, text });
+            }
+        }
+        loaded.extend(self.host.clone());
+        self.loaded = loaded;
+        let State { loaded, runs, .. } = self;
+        runs.retain(|name, run| loaded.contains_key(name) || run.active != "inactive");
+    }
+
+    /// Starts the machine anew: nothing runs, and what is installed is started from the files that are there.
+    pub fn boot(&mut self) {
+        self.runs.clear();
+        self.containers.clear();
+        self.reload();
+        for name in self.loaded.keys().cloned().collect::<Vec<_>>() {
+            if !name.ends_with("-network.service") {
+                let _ = self.start(&name);
+            }
+        }
+    }
+
+    fn is_up(&self, name: &str) -> bool {
+        self.runs.get(name).is_some_and(Run::is_up)
+    }
+
+    fn needed_by(&self, name: &str) -> Vec<String> {
+        let needing = self.loaded.iter();
+        let needing = needing.filter(|(_, def)| needs(&def.text).iter().any(|need| need == name));
+        needing.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Starts a unit after what it needs; a pod starts its members.
+    pub fn start(&mut self, name: &str) -> Result<(), BackendError> {
+        if self.is_up(name) {
+            return Ok(());
+        }
+        let known = self.loaded.get(name).cloned();
+        let definition = known.ok_or_else(|| refused(format!("Unit {name} not found.")))?;
+        let before = self.starts;
+        for need in needs(&definition.text) {
+            self.start(&need)?;
+        }
+        // The pod may have started it.
+        let started = self.runs.get(name);
+        if started
+            .is_some_and(|run| usize::from_str_radix(&run.invocation, 16).is_ok_and(|n| n > before))
+        {
+            return Ok(());
+        }
+        self.starts += 1;
+        self.log.push(Did::Start(name.to_owned()));
+        let mut run = Run {
+            active: "active",
+            sub: "running",
+            result: "success",
+            invocation: format!("{:032x}", self.starts),
+            with: self.inputs(&definition),
+            ..Run::default()
+        };
+        if let Some((exit, said)) = self.fate(name, &definition.text) {
+            run.exit = exit;
+            run.result = "exit-code";
+            let mut lines = vec![
+                said,
+                format!("{name}: Main process exited, code=exited, status={exit}/n/a"),
+                format!("{name}: Failed with result 'exit-code'."),
+            ];
+            if values(&definition.text, "Restart").any(|restart| restart == "no") {
+                (run.active, run.sub) = ("failed", "failed");
+            } else {
+                (run.active, run.sub, run.restarts) = ("activating", "auto-restart", 1);
+                let line = format!("{name}: Scheduled restart job, restart counter is at 1.");
+                lines.push(line);
+            }
+            self.journal
+                .entry(name.to_owned())
+                .or_default()
+                .extend(lines);
+        } else if let Some(label) = values(&definition.text, "Label").next() {
+            let workload = label.trim_start_matches("flotta.workload=");
+            self.containers.insert(name.to_owned(), workload.to_owned());
+        }
+        let failed = run.exit != 0;
+        self.runs.insert(name.to_owned(), run);
+        if failed {
+            return Err(refused("job ended: failed".to_owned()));
+        }
+        if name.ends_with("-pod.service") {
+            for member in self.needed_by(name) {
+                let _ = self.start(&member);
+            }
+        }
+        Ok(())
+    }
+
+    /// How a container ends at once, if it does, and its last words.
+    fn fate(&self, name: &str, text: &str) -> Option<(i32, String)> {
+        let missing = values(text, "Image").find(|image| !self.images.contains(*image));
+        if let Some(image) = missing {
+            return Some((125, format!("Error: {image}: image not known")));
+        }
+        let host = |port: &str| port.split(':').next().unwrap_or_default().to_owned();
+        let taken = values(text, "PublishPort").map(host);
+        let taken = taken.filter(|port| self.faults.ports.contains(port)).min();
+        if let Some(port) = taken {
+            let line = format!(
+                "Error: cannot listen on the TCP port: listen tcp4 :{port}: bind: address already in use"
+            );
+            return Some((126, line));
+        }
+        let exit = self.faults.exits.get(name);
+        exit.map(|(exit, said)| (*exit, (*said).to_owned()))
+    }
+
+    /// What a unit runs with: its source and that of what it needs as systemd has them, and what it mounts as it is now.
+    fn inputs(&self, definition: &Definition) -> BTreeMap<String, Digest> {
+        let needs = needs(&definition.text);
+        let sources = needs.iter().filter_map(|need| self.loaded.get(need));
+        let sources = sources.chain([definition]);
+        let mut with: BTreeMap<_, _> = sources
+            .map(|def| (def.source.clone(), Digest::of(def.text.as_bytes())))
+            .collect();
+        for folder in values(&definition.text, "Volume").filter_map(|v| v.split(':').next()) {
+            for (path, thing) in &self.files {
+                if let Thing::File { content, .. } = thing
+                    && path.starts_with(&format!("{folder}/"))
+                {
+                    with.insert(path.clone(), Digest::of(content));
+                }
+            }
+        }
+        with
+    }
+
+    /// Stops a unit, and before it what cannot be up without it.
+    pub fn stop(&mut self, name: &str) {
+        if !self.is_up(name) {
+            return;
+        }
+        for needing in self.needed_by(name) {
+            self.stop(&needing);
+        }
+        self.log.push(Did::Stop(name.to_owned()));
+        let stubborn = self.faults.stubborn.contains(name);
+        if let Some(run) = self.runs.get_mut(name) {
+            (run.active, run.sub, run.restarts) = ("inactive", "dead", 0);
+            if stubborn {
+                (run.active, run.sub, run.result) = ("failed", "failed", "timeout");
+            }
+        }
+        if !stubborn {
+            self.containers.remove(name);
+        }
+    }
+
+    /// Jobs that were given together run together: all stops before all starts, each unit once.
+    pub(super) fn run_jobs(&mut self, jobs: &[(Verb, String)]) -> Vec<(String, BackendError)> {
+        let mut failures = Vec::new();
+        let mut starts = Vec::new();
+        for (verb, name) in jobs {
+            if self.faults.refused.contains(name) {
+                failures.push((name.clone(), refused("Connection timed out".to_owned())));
+                continue;
+            }
+            if !self.loaded.contains_key(name) && !self.is_up(name) {
+                failures.push((name.clone(), refused(format!("Unit {name} not found."))));
+                continue;
+            }
+            if *verb != Verb::Start {
+                let needing = self.needed_by(name).into_iter();
+                let again: Vec<_> = needing.filter(|name| self.is_up(name)).collect();
+                self.stop(name);
+                if *verb == Verb::Restart {
+                    starts.extend(again);
+                }
+            }
+            if *verb != Verb::Stop {
+                starts.push(name.clone());
+            }
+        }
+        for name in starts {
+            if let Err(error) = self.start(&name) {
+                failures.push((name, error));
+            }
+        }
+        failures
+    }
+
+    /// What else stands where this path has a folder, or has one where this path is a file.
+    pub(super) fn blocks(&self, path: &str) -> Option<&String> {
+        let above = |folder: &str, path: &str| {
+            path.strip_prefix(folder)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let mut paths = self.files.keys();
+        paths.find(|other| above(other, path) || above(path, other))
+    }
+}

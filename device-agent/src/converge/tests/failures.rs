@@ -1,0 +1,432 @@
+//! What does not work concerns its workload and nothing else, and is said in words that help.
+
+use flotta_bundle::manifest::Pull;
+
+use super::*;
+use crate::backend::fake::{Definition, QUADLET};
+
+const RUNNING: (WorkloadState, String) = (WorkloadState::Running, String::new());
+
+fn two() -> [Workload; 2] {
+    [Workload::new("radio"), Workload::new("web")]
+}
+
+#[track_caller]
+fn assert_failed(outcome: &Outcome, workload: &str, code: &str, words: &str) {
+    let (state, said) = problem(outcome, workload);
+    assert_eq!(state, WorkloadState::Failed, "{said}");
+    assert!(said.starts_with(code), "{said}");
+    assert!(said.contains(words), "{said}");
+    assert!(!outcome.complete && outcome.retry);
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_holds_only_its_workload() {
+    let mut bench = Bench::new();
+    let [radio, web] = two();
+    bench.converge(&Bundle::of(&[radio.clone(), web.clone()]));
+    bench.world.log();
+    let next = Bundle::of(&[
+        radio.says("Environment=A=b"),
+        web.image("gone:1", Pull::Missing),
+    ]);
+    let outcome = bench.converge(&next);
+    let (state, said) = problem(&outcome, "web");
+    assert_eq!(state, WorkloadState::Running, "what runs of it goes on");
+    assert_eq!(said, "FLT0501: image gone:1: gone:1: manifest unknown");
+    assert_eq!(problem(&outcome, "radio"), RUNNING);
+    assert!(!outcome.complete && outcome.retry);
+    assert_eq!(bench.starts(), ["radio.service"]);
+    bench.world.state().registry.insert("gone:1".to_owned());
+    assert!(bench.converge(&next).complete);
+    bench.assert_reached(&next);
+    assert_eq!(bench.starts(), ["web.service"]);
+}
+
+#[test]
+fn images_come_before_anything_changes_and_progress_says_so() {
+    let mut bench = Bench::new();
+    let bundle = Bundle::of(&two());
+    let (outcome, said) = bench.watched(&bundle);
+    assert!(outcome.complete);
+    let said: Vec<_> = said
+        .iter()
+        .map(|(phase, reports)| (*phase, reports.iter().map(|r| r.state).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (Phase::Fetching, vec![WorkloadState::Pulling; 2]),
+            (Phase::Applying, vec![WorkloadState::Starting; 2]),
+        ]
+    );
+    let log = bench.world.log();
+    let [Did::Pull(image), Did::Start(_), Did::Start(_)] = log.as_slice() else {
+        panic!("{log:?}");
+    };
+    assert_eq!(image, "hello:1");
+    let (outcome, said) = bench.watched(&bundle);
+    assert!(outcome.complete && said.is_empty() && bench.world.log().is_empty());
+}
+
+#[test]
+fn always_pulls_at_each_new_manifest_that_starts_the_workload() {
+    let mut bench = Bench::new();
+    let web = || Workload::new("web").image("hello:1", Pull::Always);
+    let pull = Did::Pull("hello:1".to_owned());
+    let pulls = |bench: &Bench| bench.world.log().iter().filter(|did| **did == pull).count();
+    bench.converge(&Bundle::of(&[web()]));
+    assert_eq!(pulls(&bench), 1);
+    bench.world.state().stop("web.service");
+    bench.converge(&Bundle::of(&[web()]));
+    assert_eq!(pulls(&bench), 0, "mending is no new manifest");
+    bench.converge(&Bundle::of(&[
+        web(),
+        Workload::new("radio").image("hello:2", Pull::Missing),
+    ]));
+    assert_eq!(pulls(&bench), 0, "another workload's manifest");
+    bench.converge(&Bundle::of(&[web().says("Environment=A=b")]));
+    assert_eq!(pulls(&bench), 1);
+}
+
+#[test]
+fn never_means_that_the_image_must_be_there() {
+    let mut bench = Bench::new();
+    let bundle = Bundle::of(&[Workload::new("web").image("hello:1", Pull::Never)]);
+    let outcome = bench.converge(&bundle);
+    assert_failed(&outcome, "web", "FLT0501", "imagePullPolicy is Never");
+    assert_eq!(bench.world.log(), []);
+    bench.world.state().images.insert("hello:1".to_owned());
+    assert!(bench.converge(&bundle).complete);
+    bench.assert_reached(&bundle);
+}
+
+#[test]
+fn a_container_that_exits_at_once_failed_with_its_last_words() {
+    let mut bench = Bench::new();
+    let bundle = Bundle::of(&two());
+    let exits = [("web.service".to_owned(), (1, "no database at db:5432"))];
+    bench.world.state().faults.exits = exits.into();
+    let outcome = bench.converge(&bundle);
+    assert_failed(
+        &outcome,
+        "web",
+        "FLT0502",
+        "web.service exited 1: no database at db:5432",
+    );
+    assert_eq!(problem(&outcome, "radio"), RUNNING);
+    assert_eq!(outcome.workloads[1].restarts, 1);
+    assert_eq!(bench.plan(&bundle), Plan::default(), "systemd tries again");
+    let (ledger, machine) = bench.agent();
+    let looked = block_on(look(&bundle.manifest, ledger, machine));
+    assert_eq!(looked, outcome.workloads);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let mut bench = Bench::new();
+    let bundle = Bundle::of(&[
+        Workload::new("web").port(8080),
+        Workload::new("radio").port(81),
+    ]);
+    bench.world.state().faults.ports.insert("8080".to_owned());
+    let outcome = bench.converge(&bundle);
+    assert_failed(
+        &outcome,
+        "web",
+        "FLT0503",
+        "web.service: port 8080 is already in use on the device",
+    );
+    assert_eq!(problem(&outcome, "radio"), RUNNING);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_concerns_its_workload_alone() {
+    let mut bench = Bench::new();
+    let [radio, web] = two();
+    let web = web.config("old", "1");
+    bench.converge(&Bundle::of(&[radio.clone(), web]));
+    bench.world.log();
+    let path = "/etc/flotta/workloads/web/conf/new";
+    bench.world.state().faults.writes.insert(path.to_owned());
+    let next = Bundle::of(&[
+        radio.says("Environment=A=b"),
+        Workload::new("web").config("new", "1"),
+    ]);
+    let outcome = bench.converge(&next);
+    let (state, said) = problem(&outcome, "web");
+    assert_eq!(state, WorkloadState::Running, "{said}");
+    assert!(
+        said.starts_with("FLT0505: ") && said.contains(path),
+        "{said}"
+    );
+    assert_eq!(bench.starts(), ["radio.service"]);
+    let old = "/etc/flotta/workloads/web/conf/old";
+    assert!(
+        bench.world.state().files.contains_key(old),
+        "it still runs with it"
+    );
+    assert!(
+        bench
+            .events()
+            .iter()
+            .any(|event| event == "Applied release 7: restarted radio")
+    );
+    bench.world.state().faults.writes.clear();
+    assert!(bench.converge(&next).complete);
+    bench.assert_reached(&next);
+    assert_eq!(bench.starts(), ["web.service"]);
+}
+
+#[test]
+fn an_event_is_noted_once_whatever_the_server_has_kept() {
+    let mut bench = Bench::new();
+    let bundle = Bundle::of(&[Workload::new("web").image("gone:1", Pull::Missing)]);
+    let event = "Failed web: FLT0501: image gone:1: gone:1: manifest unknown";
+    bench.converge(&bundle);
+    bench.converge(&bundle);
+    assert_eq!(bench.events(), [event]);
+    bench.agent().0.acknowledge(1).expect("written");
+    bench.converge(&bundle);
+    bench.agent = None;
+    bench.converge(&bundle);
+    assert!(bench.events().is_empty(), "{:?}", bench.events());
+    bench.world.state().registry.insert("gone:1".to_owned());
+    bench.converge(&bundle);
+    bench.converge(&bundle);
+    assert_eq!(bench.events(), ["Applied release 7: started web"]);
+}
+
+#[test]
+fn removing_a_workload_removes_what_is_its_own_and_nothing_else() {
+    let mut bench = Bench::new();
+    bench.host_file("/etc/flotta/workloads/web/conf/by-hand", "mine");
+    bench.host_file(
+        "/etc/containers/systemd/host.container",
+        "[Container]\nImage=hello:1\n",
+    );
+    bench.host.1.insert("host.service".to_owned());
+    let [radio, web] = two();
+    let both = Bundle::of(&[radio.clone(), web.config("greeting", "hello").network()]);
+    assert!(bench.converge(&both).complete);
+    bench.assert_reached(&both);
+    bench.world.log();
+    let one = Bundle::of(&[radio]);
+    assert!(bench.converge(&one).complete);
+    bench.assert_reached(&one);
+    assert_eq!(
+        bench.world.log(),
+        [
+            Did::Stop("web.service".to_owned()),
+            Did::Stop("web-network.service".to_owned()),
+            Did::Sweep("web".to_owned()),
+        ]
+    );
+    assert_eq!(
+        bench.events().last().map(String::as_str),
+        Some("Applied release 7: removed web")
+    );
+}
+
+#[test]
+fn a_unit_of_the_host_is_not_touched() {
+    let mut bench = Bench::new();
+    let source = "/etc/systemd/system/web.service".to_owned();
+    let text = "[Service]\nExecStart=/usr/sbin/nginx\n".to_owned();
+    {
+        let mut state = bench.world.state();
+        let definition = Definition { source, text };
+        state.host.insert("web.service".to_owned(), definition);
+        state.reload();
+        state.start("web.service").expect("started");
+    }
+    bench.world.log();
+    let [radio, web] = two();
+    let outcome = bench.converge(&Bundle::of(&[radio.clone(), web]));
+    let (_, said) = problem(&outcome, "web");
+    let expected =
+        "FLT0504: unit web.service is there already, from /etc/systemd/system/web.service";
+    assert_eq!(said, expected);
+    assert!(!outcome.complete);
+    assert_eq!(bench.starts(), ["radio.service"]);
+    let files = bench.world.state().files.len();
+    assert_eq!(files, 1, "the radio's");
+    let only = Bundle::of(&[radio]);
+    bench.host.1.insert("web.service".to_owned());
+    assert!(bench.converge(&only).complete);
+    assert_eq!(bench.world.log(), [], "the host's unit runs on");
+}
+
+#[test]
+fn a_file_of_the_host_is_not_touched() {
+    let mut bench = Bench::new();
+    bench.host_file(
+        "/etc/containers/systemd/web.container",
+        "[Container]\nImage=mine\n",
+    );
+    let [radio, web] = two();
+    let outcome = bench.converge(&Bundle::of(&[radio.clone(), web]));
+    let expected =
+        "/etc/containers/systemd/web.container is there already, and not from this fleet";
+    assert_failed(&outcome, "web", "FLT0504", expected);
+    bench.host.1.insert("web.service".to_owned());
+    let only = Bundle::of(&[radio]);
+    assert!(bench.converge(&only).complete);
+    bench.assert_reached(&only);
+    assert_eq!(bench.starts(), ["radio.service"]);
+}
+
+#[test]
+fn a_link_in_place_of_a_file_is_not_touched() {
+    let mut bench = Bench::new();
+    let path = format!("{QUADLET}web.container");
+    bench.world.state().files.insert(path.clone(), Thing::Other);
+    let outcome = bench.converge(&Bundle::of(&two()));
+    assert_failed(&outcome, "web", "FLT0505", "is not a plain file");
+    assert_eq!(bench.world.state().files[&path], Thing::Other);
+    assert_eq!(bench.starts(), ["radio.service"]);
+}
+
+#[test]
+fn a_reboot_in_between_starts_nothing_twice() {
+    let mut bench = Bench::new();
+    let bundle = Bundle::of(&[Workload::new("web").config("greeting", "hello")]);
+    bench.converge(&bundle);
+    bench.agent = None;
+    bench.world.state().boot();
+    bench.world.log();
+    assert!(bench.converge(&bundle).complete);
+    bench.assert_reached(&bundle);
+    assert_eq!(bench.world.log(), []);
+}
+
+#[test]
+fn a_reload_that_fails_is_done_at_the_next_try() {
+    let mut bench = Bench::new();
+    let [radio, web] = two();
+    bench.converge(&Bundle::of(&[radio, web.clone()]));
+    bench.world.log();
+    bench.world.state().faults.no_reload = true;
+    let next = Bundle::of(&[web.says("Environment=A=b")]);
+    let outcome = bench.converge(&next);
+    let (_, said) = problem(&outcome, "web");
+    assert_eq!(
+        said,
+        "FLT0506: systemd does not reload: Connection timed out"
+    );
+    assert!(bench.starts().is_empty());
+    bench.world.state().faults.no_reload = false;
+    assert!(bench.converge(&next).complete);
+    bench.assert_reached(&next);
+    assert_eq!(bench.starts(), ["web.service"]);
+}
+
+#[test]
+fn a_unit_that_does_not_stop_is_not_forgotten() {
+    let mut bench = Bench::new();
+    let [radio, web] = two();
+    let both = Bundle::of(&[radio.clone(), web]);
+    bench.converge(&both);
+    bench
+        .world
+        .state()
+        .faults
+        .refused
+        .insert("web.service".to_owned());
+    let next = Bundle::of(&[radio]);
+    let outcome = bench.converge(&next);
+    let said: Vec<_> = outcome.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        ["FLT0506: web.service does not stop: Connection timed out"]
+    );
+    assert!(
+        bench
+            .world
+            .state()
+            .files
+            .contains_key(&format!("{QUADLET}web.container"))
+    );
+    bench.world.state().faults.refused.clear();
+    assert!(bench.converge(&next).complete);
+    bench.assert_reached(&next);
+}
+
+#[test]
+fn a_unit_that_had_to_be_killed_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    let [radio, web] = two();
+    bench.converge(&Bundle::of(&[radio.clone(), web]));
+    bench
+        .world
+        .state()
+        .faults
+        .stubborn
+        .insert("web.service".to_owned());
+    let next = Bundle::of(&[radio]);
+    assert!(bench.converge(&next).complete);
+    bench.assert_reached(&next);
+}
+
+#[test]
+fn what_cannot_be_swept_or_removed_is_tried_again() {
+    for path in [None, Some(format!("{QUADLET}web.container"))] {
+        let mut bench = Bench::new();
+        let [radio, web] = two();
+        bench.converge(&Bundle::of(&[radio.clone(), web]));
+        bench.world.state().faults.no_sweep = path.is_none();
+        bench.world.state().faults.removes.extend(path);
+        let next = Bundle::of(&[radio]);
+        let outcome = bench.converge(&next);
+        assert!(
+            !outcome.complete && outcome.problems.len() == 1,
+            "{outcome:?}"
+        );
+        bench.world.state().faults.no_sweep = false;
+        bench.world.state().faults.removes.clear();
+        assert!(bench.converge(&next).complete);
+        bench.assert_reached(&next);
+    }
+}
+
+#[test]
+fn a_file_that_quadlet_cannot_read_is_named() {
+    let mut bench = Bench::new();
+    let mut bundle = Bundle::of(&[Workload::new("web")]);
+    let broken = b"[Contaner]\n".to_vec();
+    bundle.manifest.files[0].digest = flotta_bundle::Digest::of(&broken);
+    bundle.contents = vec![broken];
+    let outcome = bench.converge(&bundle);
+    let (state, said) = problem(&outcome, "web");
+    assert_eq!(state, WorkloadState::Failed);
+    assert_eq!(
+        said,
+        "FLT0509: Quadlet made no unit web.service: systemd says not-found"
+    );
+    let mended = Bundle::of(&[Workload::new("web")]);
+    assert!(bench.converge(&mended).complete);
+    bench.assert_reached(&mended);
+}
+
+#[test]
+fn a_restart_that_was_not_taken_is_not_called_done() {
+    let mut bench = Bench::new();
+    let [radio, web] = two();
+    bench.converge(&Bundle::of(&[radio.clone(), web.clone()]));
+    bench
+        .world
+        .state()
+        .faults
+        .refused
+        .insert("web.service".to_owned());
+    let next = Bundle::of(&[radio, web.says("Environment=A=b")]);
+    let outcome = bench.converge(&next);
+    assert!(!outcome.complete && outcome.retry, "{outcome:?}");
+    let digest = flotta_bundle::Digest::of(&next.manifest.clone().encode());
+    let applied = |bench: &mut Bench| bench.agent().0.applied().map(|applied| applied.manifest);
+    assert_ne!(applied(&mut bench), Some(digest));
+    bench.world.state().faults.refused.clear();
+    assert!(bench.converge(&next).complete);
+    bench.assert_reached(&next);
+    assert_eq!(applied(&mut bench), Some(digest));
+}

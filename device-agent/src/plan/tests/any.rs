@@ -1,0 +1,158 @@
+//! Whatever is wanted, seen and remembered.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn workload(name: &'static str) -> impl Strategy<Value = Workload> {
+    let keys = proptest::collection::btree_set(prop_oneof!["a", "b", "c"], 0..3);
+    let members = prop_oneof![
+        Just(vec![]),
+        Just(vec!["front"]),
+        Just(vec!["front", "back"])
+    ];
+    (keys, members, any::<bool>(), 0..3_u8).prop_map(move |(keys, members, network, says)| {
+        let mut workload = Workload::new(name).pod(&members).says(&says.to_string());
+        for key in keys {
+            workload = workload.config(&key, &says.to_string());
+        }
+        workload.network = network;
+        workload
+    })
+}
+
+fn bundle() -> impl Strategy<Value = Bundle> {
+    let some = |name| proptest::option::of(workload(name));
+    (some("job"), some("shop"), some("web")).prop_map(|(job, shop, web)| {
+        let workloads: Vec<_> = [job, shop, web].into_iter().flatten().collect();
+        Bundle::of(&workloads)
+    })
+}
+
+fn unit_state() -> impl Strategy<Value = UnitState> {
+    let load = prop_oneof!["loaded", "not-found", "bad-setting", "masked"];
+    let active = prop_oneof![
+        "active",
+        "inactive",
+        "failed",
+        "activating",
+        "deactivating",
+        "x"
+    ];
+    let restart = prop_oneof!["no", "always"];
+    let source = prop_oneof![Just(String::new()), Just(container().to_string())];
+    (load, active, restart, source, "[ab]?").prop_map(|(load, active, restart, source, run)| {
+        UnitState {
+            load,
+            active,
+            restart,
+            source,
+            invocation: run,
+            ..UnitState::default()
+        }
+    })
+}
+
+fn found() -> impl Strategy<Value = Option<Found>> {
+    let file = |content: &'static [u8], fits| Found::File {
+        digest: Digest::of(content),
+        fits,
+    };
+    prop_oneof![
+        Just(None),
+        Just(Some(Found::Absent)),
+        Just(Some(Found::Other)),
+        Just(Some(file(b"", true))),
+        Just(Some(file(b"0", false))),
+    ]
+}
+
+fn due() -> impl Strategy<Value = Option<Due>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(Due::Files)),
+        "[ab]?".prop_map(|run| Some(Due::Since(run))),
+    ]
+}
+
+proptest! {
+    /// Whatever is seen and remembered: there is a plan, it keeps to what is the fleet's, and its order is the one order.
+    #[test]
+    fn a_plan_is_total_and_keeps_to_what_is_the_fleets(
+        from in bundle(),
+        to in bundle(),
+        files in proptest::collection::vec(proptest::option::of(found()), 16),
+        states in proptest::collection::vec(proptest::option::of(unit_state()), 16),
+        dues in proptest::collection::vec(due(), 16),
+        forgotten in proptest::collection::vec(any::<bool>(), 16),
+        held in any::<bool>(),
+    ) {
+        let (mut observed, mut owned) = towards(&from, &to);
+        for (file, seen) in to.manifest.files.iter().zip(files) {
+            match seen {
+                None => {}
+                Some(None) => { observed.files.remove(&file.path); }
+                Some(Some(found)) => { observed.files.insert(file.path.clone(), found); }
+            }
+        }
+        for (unit, state) in to.manifest.units.iter().zip(states) {
+            if let Some(state) = state {
+                observed.units.insert(unit.name.clone(), state);
+            }
+        }
+        for (unit, due) in owned.units.values_mut().zip(dues) {
+            unit.due = due;
+        }
+        let mut forgotten = forgotten.into_iter();
+        owned.units.retain(|_, _| !forgotten.next().unwrap_or(false));
+        let problem = Problem::new(code::IMAGE_PULL, "no such image");
+        let given: BTreeMap<_, _> = held.then(|| ("web".to_owned(), problem)).into_iter().collect();
+        let plan = plan(&to.manifest, &observed, &owned, &given);
+
+        let workload = |name: &String| {
+            let units = &to.manifest.units;
+            units.iter().find(|unit| unit.name == *name).map(|unit| unit.workload.clone())
+        };
+        prop_assert!(given.keys().all(|name| plan.held.contains_key(name)));
+        let order = |step: &Step| match step {
+            Step::Begin => 0,
+            Step::Stop(_) => 1,
+            Step::Write(_) | Step::Remove(_) => 2,
+            Step::Reload => 3,
+            Step::Reloaded => 4,
+            Step::ResetFailed(_) => 5,
+            Step::Job(..) => 6,
+            Step::Sweep(_) => 7,
+            Step::Finish => 8,
+        };
+        prop_assert!(plan.steps.is_sorted_by_key(order), "{:?}", short(&plan));
+        prop_assert!(plan.is_empty() || plan.steps.last() == Some(&Step::Finish));
+        let begun = plan.steps.first() == Some(&Step::Begin);
+        for step in &plan.steps {
+            match step {
+                Step::Stop(name) => {
+                    prop_assert!(owned.units.contains_key(name) && workload(name).is_none());
+                    prop_assert!(!plan.held.contains_key(&owned.units[name].workload));
+                }
+                Step::Write(file) => {
+                    let of = workload_of(&file.path, &to.manifest.units);
+                    prop_assert!(!plan.held.contains_key(of));
+                    prop_assert!(begun || owned.files.contains_key(&file.path));
+                    prop_assert!(observed.files.get(&file.path) != Some(&Found::Other));
+                }
+                Step::Remove(path) => {
+                    prop_assert!(!plan.held.contains_key(&owned.files[path]));
+                    prop_assert!(to.manifest.files.iter().all(|file| file.path != *path));
+                }
+                Step::Job(_, name) => {
+                    let workload = workload(name);
+                    prop_assert!(workload.is_some_and(|name| !plan.held.contains_key(&name)));
+                }
+                Step::Sweep(name) => {
+                    prop_assert!(to.manifest.units.iter().all(|unit| unit.workload != *name));
+                }
+                _ => {}
+            }
+        }
+    }
+}
