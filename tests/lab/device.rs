@@ -103,7 +103,11 @@ impl Device {
     /// Puts one of the programs that were built beside this test where the agent lies.
     pub(crate) fn install_agent(&self, program: &str) {
         let built = Path::new(env!("CARGO_BIN_EXE_flotta")).with_file_name(program);
-        assert!(built.is_file(), "{} is not there: see ci/test", built.display());
+        assert!(
+            built.is_file(),
+            "{} is not there: see ci/test",
+            built.display()
+        );
         let place = self.path("/usr/bin/flotta-agent");
         let _ = std::fs::remove_file(&place);
         crate::site::put(&built, &place);

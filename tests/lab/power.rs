@@ -28,7 +28,10 @@ fn change(site: &Site, content: &str) {
         .iter()
         .map(|(name, port)| (format!("{name}.yaml"), page(name, *port, content)))
         .collect();
-    let files: Vec<_> = pages.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
+    let files: Vec<_> = pages
+        .iter()
+        .map(|(name, content)| (name.as_str(), content.as_str()))
+        .collect();
     site.commit(content, &files);
 }
 
@@ -43,26 +46,51 @@ fn settled(site: &Site, device: &Device, content: &str) {
     let all = device.exec(&["podman", "ps", "--all", "--format", "{{.Names}}"]);
     assert_eq!(all.lines().count(), 4, "{all}");
     let units = device.path("/etc/containers/systemd");
-    let units = std::fs::read_dir(units).expect("a folder").map(|entry| entry.expect("an entry"));
+    let units = std::fs::read_dir(units)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry"));
     let files = units.filter(|entry| entry.path().is_file());
-    let mut names: Vec<_> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> = files
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
-    let wanted = ["one.container", "still.container", "three.container", "two.container"];
+    let wanted = [
+        "one.container",
+        "still.container",
+        "three.container",
+        "two.container",
+    ];
     assert_eq!(names, wanted, "no orphan and no temporary file");
     for (name, _) in PORTS {
         let folder = device.path(&format!("/etc/flotta/workloads/{name}/site"));
         assert_eq!(std::fs::read_dir(folder).expect("a folder").count(), 1);
     }
-    let ledger = std::fs::read_dir(device.path("/var/lib/flotta-agent/ledger")).expect("the ledger");
-    let names = ledger.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
-    assert!(names.into_iter().all(|name| !name.starts_with('.')), "no temporary file");
+    let ledger =
+        std::fs::read_dir(device.path("/var/lib/flotta-agent/ledger")).expect("the ledger");
+    let names = ledger.map(|entry| {
+        entry
+            .expect("an entry")
+            .file_name()
+            .to_string_lossy()
+            .into_owned()
+    });
+    assert!(
+        names.into_iter().all(|name| !name.starts_with('.')),
+        "no temporary file"
+    );
     assert_eq!(device.exec(&["flotta-agent", "diff"]), "");
 }
 
 /// Lets a random time pass: there is no condition to wait for, the moment is what is tried.
 fn moment(random: &mut StdRng, longest: Duration) {
     let end = Instant::now() + random.random_range(Duration::ZERO..longest);
-    wait("the moment has come", || if Instant::now() >= end { Ok(()) } else { Err(String::new()) });
+    wait("the moment has come", || {
+        if Instant::now() >= end {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    });
 }
 
 #[test]
@@ -106,7 +134,10 @@ fn the_power_is_cut_at_random_moments() {
             for (_, port) in PORTS {
                 let body = device.get(port, "/");
                 let known = [format!("round {round}\n"), format!("round {}\n", round - 1)];
-                assert!(known.iter().any(|page| body.trim_end() == page.trim_end()), "{body}");
+                assert!(
+                    known.iter().any(|page| body.trim_end() == page.trim_end()),
+                    "{body}"
+                );
             }
             site.serve();
         }
@@ -128,7 +159,10 @@ fn the_agent_is_killed_at_every_step_of_an_apply() {
         let content = format!("step {step}");
         let fuse = "/var/lib/flotta-agent/fuse";
         // The fuse burns once: the agent that systemd starts again goes on.
-        device.write(drop_in, &format!("[Service]\nEnvironment=FLOTTA_ABORT_AT_STEP={step} FLOTTA_FUSE={fuse}\n"));
+        device.write(
+            drop_in,
+            &format!("[Service]\nEnvironment=FLOTTA_ABORT_AT_STEP={step} FLOTTA_FUSE={fuse}\n"),
+        );
         device.write(fuse, "");
         device.exec(&["systemctl", "daemon-reload"]);
         device.exec(&["systemctl", "restart", "flotta-agent"]);
@@ -150,7 +184,15 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     // The agent's state on a small file system of its own.
     device.exec(&["systemctl", "stop", "flotta-agent"]);
     device.exec(&["cp", "-a", "/var/lib/flotta-agent", "/root/state"]);
-    device.exec(&["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", "/var/lib/flotta-agent"]);
+    device.exec(&[
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=4m,mode=700",
+        "tmpfs",
+        "/var/lib/flotta-agent",
+    ]);
     device.exec(&["cp", "-a", "/root/state/.", "/var/lib/flotta-agent/"]);
     device.exec(&["systemctl", "start", "flotta-agent"]);
     site.in_sync("full");
@@ -160,7 +202,11 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
         let status = device.run(&["flotta-agent", "status"]);
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
         let says = text.contains("FLT0507") && text.contains("No space left");
-        if says { Ok(()) } else { Err(format!("{text}\n{}", device.log())) }
+        if says {
+            Ok(())
+        } else {
+            Err(format!("{text}\n{}", device.log()))
+        }
     });
     assert_eq!(device.containers(), before, "what runs is kept");
     device.shows(8081, "round 0");
@@ -170,12 +216,21 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     // The same for the place that units lie in.
     let before = device.containers();
     device.exec(&["cp", "-a", "/etc/containers/systemd", "/root/units"]);
-    device.exec(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/etc/containers/systemd"]);
+    device.exec(&[
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=64k",
+        "tmpfs",
+        "/etc/containers/systemd",
+    ]);
     device.exec(&["cp", "-a", "/root/units/.", "/etc/containers/systemd/"]);
     device.exec(&["systemctl", "restart", "flotta-agent"]);
     site.in_sync("full");
     fill(&device, "/etc/containers/systemd");
-    let limited = page("one", 8081, "more").replace("args:", "env: [{name: A, value: b}]\n          args:");
+    let limited =
+        page("one", 8081, "more").replace("args:", "env: [{name: A, value: b}]\n          args:");
     site.commit("a new unit file", &[("one.yaml", &limited)]);
     let why = site.problem("full", "one", "FLT0505");
     assert!(why.contains("No space left"), "{why}");
@@ -189,11 +244,20 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
 fn fill(device: &Device, folder: &str) {
     let filler = format!("of={folder}/filler");
     device.run(&["dd", "if=/dev/zero", &filler, "bs=4k"]);
-    device.run(&["dd", "if=/dev/zero", &filler, "bs=1", "oflag=append", "conv=notrunc"]);
+    device.run(&[
+        "dd",
+        "if=/dev/zero",
+        &filler,
+        "bs=1",
+        "oflag=append",
+        "conv=notrunc",
+    ]);
 }
 
 /// `ci/soak` asks for more.
 fn rounds(usual: u32) -> u32 {
-    let asked = std::env::var("FLOTTA_ROUNDS").ok().and_then(|text| text.parse().ok());
+    let asked = std::env::var("FLOTTA_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     asked.unwrap_or(usual)
 }
