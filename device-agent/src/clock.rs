@@ -1,7 +1,8 @@
 //! What time it is, on machines whose clock begins at 1970 after a power cut.
 //!
 //! The floor is the newest time that there is reason to believe in: when this program was built, when the newest verified
-//! release was issued, what a verified server said. A clock that is behind it is wrong.
+//! release was issued. What a server says unsigned is not among them: one lie about the time would end every certificate.
+//! A clock that is behind the floor is wrong.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -6,10 +6,11 @@ use flotta_bundle::code::{self, Problem};
 use flotta_bundle::verify::{self, Refusal};
 use flotta_bundle::{Digest, Manifest};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use http::StatusCode;
 use tokio::sync::watch;
 
 use crate::ledger::{Blobs, LedgerError};
-use crate::pull::{MAX_MANIFEST, PullError, Session, chain};
+use crate::pull::{MAX_MANIFEST, MIN_BYTES, PullError, Session, chain};
 
 /// Blobs on their way at once: enough that a far server's round trips do not add up, few enough for a small memory.
 const AT_ONCE: usize = 8;
@@ -41,6 +42,15 @@ impl FetchError {
             Self::Refused(refusal) => refusal.problem(),
             Self::Ledger(error) => Problem::new(code::LEDGER, chain(error)),
             Self::Ends => Problem::new(code::UNREACHABLE, self.to_string()),
+        }
+    }
+
+    /// Whether something came and was refused.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Pull(error) => error.is_refusal(),
+            Self::Ledger(_) | Self::Ends => false,
         }
     }
 }
@@ -97,26 +107,40 @@ async fn get(
     Ok(())
 }
 
-/// One try. An error says whether anything came.
+/// One try. An error says whether it brought enough to be worth another.
 async fn download(
     blobs: &Blobs,
     session: &Session,
     digest: Digest,
     max: u64,
 ) -> Result<(), (FetchError, bool)> {
-    let mut progress = false;
+    let (mut had, mut has) = (0, 0);
     let work = async {
         let mut partial = blobs.partial(&digest)?;
-        let mut download = session.blob(&digest, partial.len(), max).await?;
+        had = partial.len();
+        let mut download = match session.blob(&digest, had, max).await {
+            // All of it came the last time, or more than all, and then it was cut off before it was checked.
+            Err(PullError::Refused { status, .. })
+                if status == StatusCode::RANGE_NOT_SATISFIABLE =>
+            {
+                if partial.finish()?.is_ok() {
+                    return Ok(());
+                }
+                partial = blobs.partial(&digest)?;
+                session.blob(&digest, 0, max).await?
+            }
+            answer => answer?,
+        };
         if download.from != partial.len() {
             partial.restart()?;
         }
         while let Some(bytes) = download.next().await? {
             partial.append(&bytes)?;
-            progress = true;
+            has = partial.len();
         }
         partial.finish()??;
         Ok(())
     };
-    work.await.map_err(|error| (error, progress))
+    let done: Result<(), FetchError> = work.await;
+    done.map_err(|error| (error, has >= had + MIN_BYTES))
 }

@@ -32,6 +32,7 @@ pub(crate) mod tests;
 use error::BoxError;
 pub use error::PullError;
 pub(crate) use error::chain;
+pub(crate) use session::MIN_BYTES;
 pub use session::{Desired, Download, MAX_MANIFEST, Session};
 
 /// How long name, connection, TLS and HTTP/2 may each take to be there.
@@ -141,7 +142,6 @@ impl Client {
         Ok(Session {
             sender,
             authority: self.authority.clone(),
-            clock: self.clock.clone(),
             ended,
         })
     }

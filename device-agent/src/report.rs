@@ -127,9 +127,11 @@ impl Reporter {
                     backoff.reset();
                     let now = self.clock.now();
                     self.link.send_modify(|link| link.last_answer = Some(now));
-                    self.acknowledged.send_if_modified(|seen| {
-                        std::mem::replace(seen, answer.events.max(*seen)) < answer.events
-                    });
+                    // a server cannot have kept what it was not told
+                    let told = report.events.last().map_or(0, |event| event.id);
+                    let kept = answer.events.min(told);
+                    self.acknowledged
+                        .send_if_modified(|seen| std::mem::replace(seen, kept.max(*seen)) < kept);
                     let heartbeat = Duration::from_secs(live.heartbeat_seconds.max(1).into());
                     (live, Instant::now() + about(heartbeat))
                 }

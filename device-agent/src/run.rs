@@ -3,6 +3,7 @@
 //! What is durable is in the ledger before anything is touched, so work can be dropped at any point: by a newer manifest, by
 //! SIGTERM, by a power cut. They are all the same, and the same next `converge` mends them.
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use sd_notify::NotifyState;
@@ -10,24 +11,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::backend::{Files, Podman, Systemd};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::converge::Machine;
 use crate::durable;
 use crate::enrol::{self, EnrolError};
 use crate::hardware;
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;
 use crate::machine::State;
 use crate::pull::LinkState;
-use crate::pull::link::{Ends, Link};
+use crate::pull::link::{Ends, Known, Link};
 use crate::report::{Live, Reporter};
 use crate::settings::{self, Settings};
 use crate::status;
 
 mod agent;
 
-use agent::{Agent, RETRY};
+use agent::{AGAIN, Agent, RETRY};
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
@@ -70,25 +72,48 @@ async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
         notify("has not joined yet");
         enrol::join_at_boot(settings, clock, &mut ledger).await?
     };
-    let state = State::Unjoined.joined().unwrap_or(State::Idle);
+    let machine = Machine::open(settings).await.map_err(|error| {
+        EnrolError::Io(
+            "/run/dbus/system_bus_socket".into(),
+            std::io::Error::other(error),
+        )
+    });
+    let Err(error) = serve(settings, clock, ledger, joined, machine?).await;
+    watchdog.abort();
+    Err(error)
+}
 
+/// Works for the fleet that the device has joined, for as long as it is polled.
+pub async fn serve<S: Systemd, P: Podman, F: Files>(
+    settings: &Settings,
+    clock: &Clock,
+    ledger: Ledger,
+    joined: Joined,
+    machine: Machine<S, P, F>,
+) -> Result<Infallible, EnrolError> {
     let (offers, offered) = mpsc::channel(1);
+    let (refusals, refused) = mpsc::channel(1);
+    let state = State::Unjoined.joined().unwrap_or(State::Idle);
     let (sessions, session) = watch::channel(None);
     let (link, link_state) = watch::channel(LinkState::default());
     let (live, live_state) = watch::channel(Live::default());
     let (acknowledged, acknowledgements) = watch::channel(0);
     let version = ledger.memory().map_or(0, |memory| memory.trust.version);
-    let (root, root_version) = watch::channel(version);
+    let (known, news_of_offers) = watch::channel(Known {
+        root: version,
+        ask_again: None,
+    });
     let ends = Ends {
         offers,
         sessions,
         state: link.clone(),
-        root: root_version,
+        refusals,
+        known: news_of_offers,
     };
     let linked = Identity::open(&settings.identity())
         .map_err(EnrolError::from)
         .and_then(|identity| Link::new(joined.clone(), identity, clock, ends));
-    let mut tasks = vec![watchdog];
+    let mut tasks = Vec::new();
     match linked {
         Ok(link) => tasks.push(tokio::spawn(link.run())),
         // what is in the ledger is kept up all the same
@@ -112,24 +137,20 @@ async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
         clock: clock.clone(),
     };
     tasks.push(tokio::spawn(reporter.run()));
-    let hands = Machine::open(settings).await.map_err(|error| {
-        EnrolError::Io(
-            "/run/dbus/system_bus_socket".into(),
-            std::io::Error::other(error),
-        )
-    })?;
     let agent = Agent {
         device: joined.device,
         ledger,
-        hands,
+        hands: machine,
         clock: clock.clone(),
         state,
         offers: offered,
         sessions: session,
         acknowledgements,
-        root,
+        refusals: refused,
+        known,
         live,
         backoff: Backoff::new(RETRY.0, RETRY.1),
+        again: Backoff::new(AGAIN.0, AGAIN.1),
         retry_at: None,
         last_trouble: None,
         refused: None,

@@ -13,6 +13,7 @@ mod lint;
 mod render;
 mod serve;
 mod token;
+mod verify_history;
 mod wait;
 
 use std::path::PathBuf;
@@ -85,6 +86,8 @@ enum Command {
     /// The fleet's keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Compare what two devices accepted: 0 one story, 1 two stories, 2 could not compare
+    VerifyHistory(verify_history::VerifyHistory),
     /// Completion for a shell, on stdout
     Completion(completion::Completion),
 }
@@ -115,6 +118,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<Answer> {
         Command::Describe(describe) => describe.run(client).await,
         Command::Wait(wait) => wait.run(client).await,
         Command::Keys(keys) => keys.run(client).await,
+        Command::VerifyHistory(verify) => verify.run(),
         Command::Completion(completion) => completion.run(),
     }
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use flotta_bundle::code::{self, Problem};
+use flotta_bundle::code::{self, Code, Problem};
 use http::StatusCode;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -29,6 +29,9 @@ pub enum PullError {
     /// More than was asked for.
     #[error("{0} sent more than {1} bytes")]
     TooLong(String, u64),
+    /// It goes on, and would take for ever.
+    #[error("{0} is too slow: less than {1} bytes, and not all, in {2:?}")]
+    Slow(String, u64, Duration),
     /// The server says no.
     #[error("{}", .problem.message)]
     Refused {
@@ -47,8 +50,28 @@ impl PullError {
         match self {
             Self::Refused { problem, .. } => problem.clone(),
             Self::Settings(_) => Problem::new(code::JOIN_FILE, self.to_string()),
-            _ => Problem::new(code::UNREACHABLE, chain(self)),
+            _ => {
+                let refused = self.refusal().unwrap_or(code::UNREACHABLE);
+                Problem::new(refused, chain(self))
+            }
         }
+    }
+
+    /// The code, when something answered and was refused; none when nothing did, or the server itself says no.
+    fn refusal(&self) -> Option<Code> {
+        match self {
+            Self::Connect(_, error) if is_certificate(error) => Some(code::UNTRUSTED_SERVER),
+            Self::NotFlotta(..) | Self::TooLong(..) => Some(code::NOT_FLOTTA),
+            // h2 keeps no more than this text of what it found wrong in what the other side sent
+            Self::Broken(..) if chain(self).contains(" error detected: ") => Some(code::NOT_FLOTTA),
+            Self::Slow(..) => Some(code::TOO_SLOW),
+            _ => None,
+        }
+    }
+
+    /// Whether something answered that people should hear of.
+    pub fn is_refusal(&self) -> bool {
+        self.refusal().is_some()
     }
 
     /// Whether the connection is of no more use.
@@ -77,8 +100,21 @@ impl PullError {
 
     /// Whether the server's TLS turned the device's certificate away. HTTP/2 keeps no more of such an error than its text.
     pub(super) fn is_certificate_refused(&self) -> bool {
-        chain(self).contains("received fatal alert")
+        let text = chain(self);
+        let alert = text.split("received fatal alert: ").nth(1);
+        let kinds = ["Certificate", "UnknownCA", "AccessDenied", "DecryptError"];
+        alert.is_some_and(|alert| kinds.iter().any(|kind| alert.contains(kind)))
     }
+}
+
+/// Whether the server showed a certificate that does not hold.
+fn is_certificate(error: &BoxError) -> bool {
+    let inner = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    inner
+        .and_then(|error| error.downcast_ref::<rustls::Error>())
+        .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
 }
 
 /// An error with all its causes in one line.

@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use flotta_bundle::Problem;
 use flotta_bundle::wire::{Enrolment, Offer};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Client, LinkState, PullError, Session};
 use crate::backoff::{Backoff, about};
@@ -16,6 +17,8 @@ use crate::identity::{Certificate, Identity, IdentityError, Joined};
 
 /// Longest wait between two tries to connect. A fleet of 100,000 devices that all wait as long as this is 300 a second.
 const MAX_WAIT: Duration = Duration::from_secs(300);
+/// An answer sooner than this was not held. One is as it should be; a row of them is a server that does not hold.
+const QUICK: Duration = Duration::from_secs(1);
 /// Longest sleep until the certificate is looked at again: a machine that was suspended wakes with another time.
 const LOOK: Duration = Duration::from_secs(3600);
 
@@ -28,8 +31,19 @@ pub struct Ends {
     pub sessions: watch::Sender<Option<Session>>,
     /// How it is.
     pub state: watch::Sender<LinkState>,
+    /// What came that was no offer and was refused.
+    pub refusals: mpsc::Sender<Problem>,
+    /// What became of the offers.
+    pub known: watch::Receiver<Known>,
+}
+
+/// What became of the offers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
     /// Version of the trust root in force.
-    pub root: watch::Receiver<u32>,
+    pub root: u32,
+    /// The last offer was refused: when to ask for another one.
+    pub ask_again: Option<Instant>,
 }
 
 /// Why the link is not up.
@@ -59,7 +73,11 @@ pub struct Link {
     clock: Clock,
     ends: Ends,
     tag: Option<String>,
+    /// The refused offer that was asked for anew.
+    asked_again: Option<Instant>,
     renewal: Backoff,
+    /// No new certificate is asked for before.
+    renew_after: Instant,
 }
 
 impl Link {
@@ -83,6 +101,8 @@ impl Link {
             clock: clock.clone(),
             ends,
             tag: None,
+            asked_again: None,
+            renew_after: Instant::now(),
             renewal: Backoff::new(Duration::from_secs(60), LOOK),
         })
     }
@@ -100,6 +120,9 @@ impl Link {
                 LinkError::Identity(error) => error.problem(),
                 LinkError::Enrol(error) => error.problem(),
             };
+            if matches!(&error, LinkError::Pull(error) if error.is_refusal()) {
+                self.refused(&problem);
+            }
             let retry_after = match &error {
                 LinkError::Pull(error) => error.retry_after(),
                 _ => None,
@@ -131,28 +154,45 @@ impl Link {
             .identified(self.certificate.chain.clone(), self.identity.private_key())?;
         let session = client.connect().await?;
         let mut refusals = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
-        let mut renew_at = self.certificate.renew_at();
+        let mut hasty = Backoff::new(QUICK, Duration::from_secs(60));
+        let mut ask_at = Instant::now();
+        let mut known_changes = self.ends.known.clone();
         let mut said = false;
         loop {
-            let root = *self.ends.root.borrow_and_update();
-            let renewal = self.clock.until(renew_at).min(LOOK);
-            let answer = tokio::select! {
-                answer = session.desired(root, self.tag.as_deref()) => answer,
+            let known = *known_changes.borrow_and_update();
+            if known.ask_again.is_some() && known.ask_again != self.asked_again {
+                // A server that had a wrong answer may have the right one under the same tag.
+                self.tag = None;
+                ask_at = known.ask_again.unwrap_or(ask_at);
+            }
+            self.asked_again = known.ask_again;
+            let renew_at = self.certificate.renew_at();
+            let renewal = Instant::now() + self.clock.until(renew_at).min(LOOK);
+            let renewal = renewal.max(self.renew_after);
+            let tag = self.tag.clone();
+            let poll = async {
+                sleep_until(ask_at).await;
+                let asked = Instant::now();
+                let answer = session.desired(known.root, tag.as_deref()).await;
+                (answer, asked.elapsed())
+            };
+            let (answer, took) = tokio::select! {
+                answer = poll => answer,
                 why = session.ended() => {
                     return Err(PullError::Broken(client.authority().to_owned(), why.into()).into());
                 }
-                () = sleep(renewal) => {
+                () = sleep_until(renewal) => {
                     if self.clock.now() < renew_at {
                         continue;
                     }
+                    self.renew_after = Instant::now() + self.renewal.next_delay();
                     match self.renew(&session).await {
                         Ok(()) => return Err(LinkError::Renewed),
                         Err(error) => tracing::warn!(error = super::chain(&error), "certificate not renewed"),
                     }
-                    let delay = self.renewal.next_delay();
-                    renew_at = self.clock.now().checked_add(delay).unwrap_or(renew_at);
                     continue;
                 }
+                Ok(()) = known_changes.changed() => continue,
                 () = self.ends.offers.closed() => return Err(LinkError::Ends),
             };
             // whatever it says, a server that was verified has answered this device
@@ -165,13 +205,19 @@ impl Link {
                     backoff.reset();
                     refusals.reset();
                     self.answered(None);
+                    ask_at = Instant::now();
+                    if took < QUICK {
+                        ask_at += hasty.next_delay();
+                    } else {
+                        hasty.reset();
+                    }
                     if let Some(desired) = desired {
                         self.tag = desired.tag;
                         let sent = self.ends.offers.send(desired.offer).await;
                         sent.map_err(|_| LinkError::Ends)?;
                         if self.tag.is_none() {
                             // a server without tags is not asked in a busy loop
-                            sleep(about(Duration::from_secs(30))).await;
+                            ask_at += about(Duration::from_secs(30));
                         }
                     }
                 }
@@ -180,10 +226,18 @@ impl Link {
                     let delay = about(error.retry_after().unwrap_or_else(|| refusals.next_delay()));
                     tracing::info!(error = %error, ?delay, "the server refuses");
                     self.answered(Some(&error));
-                    sleep(delay).await;
+                    if error.is_refusal() {
+                        self.refused(&error.problem());
+                    }
+                    ask_at = Instant::now() + delay;
                 }
             }
         }
+    }
+
+    /// Has it noted, if there is room: one of a kind is enough.
+    fn refused(&self, problem: &Problem) {
+        let _ = self.ends.refusals.try_send(problem.clone());
     }
 
     fn answered(&self, error: Option<&PullError>) {
@@ -218,7 +272,10 @@ impl Link {
     fn keep(&mut self, pem: &str) -> Result<(), LinkError> {
         let Joined { fleet, device, .. } = &self.joined;
         self.certificate = self.identity.keep_certificate(pem, fleet, device)?;
-        self.renewal.reset();
+        // one that is old already must not be asked for in a busy loop
+        if self.certificate.renew_at() > self.clock.now() {
+            self.renewal.reset();
+        }
         let until = self.certificate.not_after;
         tracing::info!(%until, "new certificate");
         self.ends

@@ -18,15 +18,16 @@ use hyper::client::conn::http2::SendRequest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::{BoxError, PullError};
-use crate::clock::Clock;
 
 /// How long an answer may take that is not held.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long a body may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Least bytes of a body in [`SILENCE`]: an eighth of what GPRS carries, for each of the blobs that come together.
+pub(crate) const MIN_BYTES: u64 = 1 << 10;
 /// How long the server may hold a poll. Shorter than an hour, so that a device asks again after a server lost track of it.
 const HOLD: Duration = Duration::from_secs(300);
 /// How long a failed request waits to hear why its connection ended.
@@ -49,7 +50,6 @@ pub struct Desired {
 pub struct Session {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) authority: Arc<str>,
-    pub(super) clock: Clock,
     /// Why the connection ended; without its sender it has.
     pub(super) ended: watch::Receiver<Option<String>>,
 }
@@ -165,6 +165,8 @@ impl Session {
             max,
             body: response.into_body(),
             authority: self.authority.clone(),
+            look_at: Instant::now() + SILENCE,
+            came: 0,
         })
     }
 
@@ -222,11 +224,6 @@ impl Session {
             "" | "identity" => {}
             encoding => return Err(self.not_flotta(&format!("it sends {encoding} encoding"))),
         }
-        // said by a server that was verified
-        let date = text(response.headers(), &header::DATE);
-        if let Ok(date) = jiff::fmt::rfc2822::parse(date) {
-            self.clock.learn(date.timestamp());
-        }
         Ok(response)
     }
 
@@ -271,7 +268,7 @@ impl Session {
         let body = Limited::new(response.into_body(), max).collect();
         let body = timeout(ANSWER, body)
             .await
-            .map_err(|_| PullError::Silent(self.authority.to_string(), ANSWER))?
+            .map_err(|_| PullError::Slow(self.authority.to_string(), max as u64, ANSWER))?
             .map_err(|error| {
                 if error.is::<http_body_util::LengthLimitError>() {
                     PullError::TooLong(self.authority.to_string(), max as u64)
@@ -308,15 +305,23 @@ pub struct Download {
     max: u64,
     body: Incoming,
     authority: Arc<str>,
+    /// When it is looked at how much came, and what came since the last look.
+    look_at: Instant,
+    came: u64,
 }
 
 impl Download {
     /// The next piece; none at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
         loop {
-            let frame = timeout(SILENCE, self.body.frame())
-                .await
-                .map_err(|_| PullError::Silent(self.authority.to_string(), SILENCE))?;
+            let Ok(frame) = timeout_at(self.look_at, self.body.frame()).await else {
+                self.look()?;
+                continue;
+            };
+            // what always has something to give must not give nothing
+            if Instant::now() >= self.look_at {
+                self.look()?;
+            }
             let Some(frame) = frame else {
                 return Ok(None);
             };
@@ -329,7 +334,24 @@ impl Download {
                 .left
                 .checked_sub(data.len() as u64)
                 .ok_or_else(|| PullError::TooLong(self.authority.to_string(), self.max))?;
+            self.came += data.len() as u64;
             return Ok(Some(data));
+        }
+    }
+
+    /// Ends what is silent, or so slow that it may as well be.
+    fn look(&mut self) -> Result<(), PullError> {
+        match std::mem::take(&mut self.came) {
+            0 => Err(PullError::Silent(self.authority.to_string(), SILENCE)),
+            few if few < MIN_BYTES => Err(PullError::Slow(
+                self.authority.to_string(),
+                MIN_BYTES,
+                SILENCE,
+            )),
+            _ => {
+                self.look_at = Instant::now() + SILENCE;
+                Ok(())
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::converge::{self, Machine, Outcome};
 use crate::fetch::{self, FetchError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::machine::{NoEdge, State};
+use crate::pull::link::Known;
 use crate::pull::{Session, chain};
 use crate::report::Live;
 
@@ -26,6 +27,8 @@ mod tests;
 
 /// Shortest and longest bound of the wait before failed work is tried again.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(600));
+/// The same before the server is asked for another offer than the one refused.
+pub(super) const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 /// After this long without trouble the next trouble is a new one.
 const CALM: Duration = Duration::from_secs(900);
 /// Offers that may come while work goes on and do not end it: refused ones, or newer releases of the same manifest.
@@ -87,9 +90,12 @@ pub(super) struct Agent<H> {
     pub(super) offers: mpsc::Receiver<Offer>,
     pub(super) sessions: watch::Receiver<Option<Session>>,
     pub(super) acknowledgements: watch::Receiver<u64>,
-    pub(super) root: watch::Sender<u32>,
+    pub(super) refusals: mpsc::Receiver<Problem>,
+    pub(super) known: watch::Sender<Known>,
     pub(super) live: watch::Sender<Live>,
     pub(super) backoff: Backoff,
+    /// Until the server is asked for another offer than the one refused.
+    pub(super) again: Backoff,
     /// When `Waiting` ends.
     pub(super) retry_at: Option<Instant>,
     pub(super) last_trouble: Option<Instant>,
@@ -151,6 +157,7 @@ impl<H: Hands> Agent<H> {
                 self.retry_at = None;
                 self.state = self.state.begin()?;
             }
+            Some(problem) = self.refusals.recv() => self.note("Refused", &problem),
             () = self.hands.changed() => self.look().await?,
             Ok(()) = self.acknowledgements.changed() => {
                 let up_to = *self.acknowledgements.borrow_and_update();
@@ -249,7 +256,7 @@ impl<H: Hands> Agent<H> {
             Ended::Overtaken => {}
             Ended::Unfetched(error) => {
                 let problem = error.problem();
-                if matches!(error, FetchError::Refused(_)) {
+                if error.is_refusal() {
                     self.note("Refused", &problem);
                 }
                 self.problems = vec![problem];
@@ -319,10 +326,13 @@ impl<H: Hands> Agent<H> {
                 tracing::warn!(%problem, "offer refused");
                 self.note("Refused", &problem);
                 self.refused = Some(problem);
+                let ask_again = Some(Instant::now() + self.again.next_delay());
+                self.known.send_modify(|known| known.ask_again = ask_again);
                 return false;
             }
         };
         self.refused = None;
+        self.again.reset();
         self.clock.learn(accepted.release.issued);
         if self.is_known(&offer, &accepted, memory) {
             return false;
@@ -331,7 +341,9 @@ impl<H: Hands> Agent<H> {
             Ok(()) => {
                 let (release, manifest) = (accepted.release.sequence, accepted.manifest);
                 tracing::info!(release, %manifest, "accepted");
-                self.root.send_replace(accepted.memory.trust.version);
+                let root = accepted.memory.trust.version;
+                self.known
+                    .send_if_modified(|known| std::mem::replace(&mut known.root, root) != root);
                 self.backoff.reset();
                 true
             }

@@ -60,6 +60,9 @@ codes! {
     DIGEST_MISMATCH = "FLT0310", "content that does not have the digest it was asked by", "look at the server's depot, or at what is between";
     MANIFEST = "FLT0311", "a manifest that breaks a rule or limit", "render the fleet with the current version of flotta";
     TRUST_EXPIRED = "FLT0312", "the release in force has expired", "publish a new release; what runs keeps running";
+    NOT_FLOTTA = "FLT0313", "an answer that no Flotta server gives", "see what answers in its place: a portal, a proxy, another server";
+    UNTRUSTED_SERVER = "FLT0314", "a server whose certificate does not hold", "look at the server's certificate, at what is between, and at the device's clock";
+    TOO_SLOW = "FLT0315", "an answer that comes too slowly to wait for", "look at the network and at the server; the device goes on trying";
 
     NO_CERTIFICATE = "FLT0401", "no client certificate", "join the device first: flotta-agent enrol JOINFILE";
     BAD_CERTIFICATE = "FLT0402", "a client certificate that does not identify a device of this fleet", "join the device again";

@@ -144,6 +144,13 @@ impl TrustRoot {
         Ok(root)
     }
 
+    /// Whether a document calls itself this version or an earlier one: then it has nothing to say, whoever signed it.
+    pub(crate) fn has(&self, envelope: &Envelope) -> bool {
+        let payload = envelope.unverified_payload().map_err(RootError::Envelope);
+        let root = payload.and_then(|payload| Self::parse(&payload));
+        root.is_ok_and(|root| root.version <= self.version)
+    }
+
     /// Opens the root that follows this one: version + 1, same fleet, signed by this root's keys and by its own.
     pub fn follow(&self, envelope: &Envelope) -> Result<Self, RootError> {
         self.signed_by(envelope)?;

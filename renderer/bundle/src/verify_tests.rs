@@ -153,15 +153,32 @@ fn each_lie_has_its_code() {
     elsewhere.fleet = "elsewhere".parse().expect("a fleet");
     let elsewhere = Envelope::sign(release::PAYLOAD_TYPE, &elsewhere.encode(), &[&fleet.key]);
     assert_eq!(with(&|o| o.release = elsewhere.clone()), code::WRONG_FLEET);
-    let same_root = Envelope::sign(
-        root::PAYLOAD_TYPE,
-        &fleet.memory.trust.encode(),
-        &[&fleet.key],
-    );
-    assert_eq!(
-        with(&|o| o.roots = vec![same_root.clone()]),
-        code::ROOT_CHAIN
-    );
+    let skips = TrustRoot {
+        version: 3,
+        ..fleet.memory.trust.clone()
+    };
+    let skips = Envelope::sign(root::PAYLOAD_TYPE, &skips.encode(), &[&fleet.key]);
+    assert_eq!(with(&|o| o.roots = vec![skips.clone()]), code::ROOT_CHAIN);
+}
+
+#[test]
+fn a_root_that_the_device_has_already_is_skipped() {
+    let fleet = Fleet::new();
+    let trust = &fleet.memory.trust;
+    let second = TrustRoot {
+        version: 2,
+        ..trust.clone()
+    };
+    let sign = |root: &TrustRoot| Envelope::sign(root::PAYLOAD_TYPE, &root.encode(), &[&fleet.key]);
+    // An offer on its way while the one before it was accepted, or a server that sends them all.
+    let offer = Offer {
+        roots: vec![sign(trust), sign(&second)],
+        ..fleet.offer(7, 2, 1)
+    };
+    let first = verify_offer(&offer, &device(2), &fleet.memory).expect("accepted");
+    assert_eq!(first.memory.trust, second);
+    let again = verify_offer(&offer, &device(2), &first.memory).expect("accepted");
+    assert_eq!(again.memory, first.memory);
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Two devices, one sequence, two truths: neither can know alone, and each keeps what it saw.
+
+use std::process::Command;
+
+use flotta_bundle::{Digest, code};
+use serde_json::Value;
+
+use crate::fleet::{Bundle, manifest};
+use crate::stage::{FIRST, Stage, says};
+
+/// What `flotta-agent history -o json` says: sequences and roots.
+fn history(stage: &Stage) -> Vec<(u64, String)> {
+    let output = Command::new(env!("CARGO_BIN_EXE_flotta-agent"))
+        .args(["history", "-o", "json", "--state"])
+        .arg(&stage.settings.state)
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success());
+    let seen: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+    let each = seen.iter().map(|seen| {
+        let sequence = seen["sequence"].as_u64().expect("a sequence");
+        let root = seen["root"].as_str().expect("a root").to_owned();
+        root.parse::<Digest>().expect("a digest");
+        (sequence, root)
+    });
+    each.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_device_keeps_what_it_saw() {
+    let mut one = Stage::new().await;
+    let mut other = Stage::of(one.fleet.again()).await;
+    for stage in [&mut one, &mut other] {
+        stage.heal();
+        stage.play_first().await;
+    }
+    one.plan(FIRST + 1);
+    // the signer gives the other device another truth under the same sequence
+    let mut bundle = Bundle::default();
+    let text = manifest(&mut bundle, 666).to_string();
+    other.truth = other.signed(FIRST + 1, bundle, &text);
+    for stage in [&one, &other] {
+        stage.heal();
+        stage.play(stage.well()).await;
+    }
+    let (first, second) = (history(&one), history(&other));
+    assert_eq!(first.len(), 2);
+    assert_eq!(first[0], second[0], "the release before is one story");
+    assert_eq!((first[1].0, second[1].0), (FIRST + 1, FIRST + 1));
+    assert_ne!(first[1].1, second[1].1);
+    // shown the other truth later, a device names both roots and keeps its own
+    let before = other.state();
+    other.offer(one.truth.clone(), "\"the other truth\"");
+    let refused = |world: &_| says(world, "Refused", code::EQUIVOCATION.id);
+    other.play(other.until("a refusal", refused)).await;
+    assert!(other.state() == before);
+    let world = other.server.world.borrow();
+    let events = world.reports.iter().flat_map(|report| &report.events);
+    let mut said = events.filter(|event| event.reason == "Refused");
+    let said = &said.next().expect("an event").message;
+    assert!(
+        said.contains(&first[1].1) && said.contains(&second[1].1),
+        "{said}"
+    );
+    assert_eq!(history(&other), second);
+}

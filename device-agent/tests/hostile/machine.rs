@@ -1,0 +1,195 @@
+//! The device's machine: real files below a folder, systemd and Podman in memory. Every call that changes anything is noted.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use flotta_agent::apply::Failures;
+use flotta_agent::backend::files::Disk;
+use flotta_agent::backend::{BackendError, Files, Found, Podman, Systemd, UnitState, Verb};
+use flotta_agent::converge::{Machine, Reasons};
+use flotta_bundle::DevicePath;
+use flotta_bundle::manifest::File;
+
+const QUADLET: &str = "etc/containers/systemd";
+
+#[derive(Default)]
+struct Doings {
+    loaded: BTreeSet<String>,
+    /// Units that run, and which run it is.
+    runs: BTreeMap<String, usize>,
+    calls: Vec<String>,
+}
+
+/// The machine, as agent and test share it.
+#[derive(Clone)]
+pub struct Hand {
+    root: PathBuf,
+    doings: Rc<RefCell<Doings>>,
+}
+
+impl Hand {
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            doings: Rc::default(),
+        }
+    }
+
+    pub fn machine(&self) -> Machine<Self, Self, Self> {
+        Machine {
+            systemd: self.clone(),
+            podman: self.clone(),
+            files: self.clone(),
+            reasons: Reasons::default(),
+            failures: Failures::new(),
+        }
+    }
+
+    fn note(&self, call: String) {
+        self.doings.borrow_mut().calls.push(call);
+    }
+
+    /// How often anything on the machine was touched.
+    pub fn touched(&self) -> usize {
+        self.doings.borrow().calls.len()
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.doings.borrow().calls.clone()
+    }
+
+    /// What runs.
+    pub fn runs(&self) -> BTreeMap<String, usize> {
+        self.doings.borrow().runs.clone()
+    }
+
+    /// Everything below the root: paths, and the content of files.
+    pub fn files(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() && !path.is_symlink() {
+                    found.insert(path.clone(), None);
+                    walk(&path, found);
+                } else {
+                    found.insert(path.clone(), std::fs::read(&path).ok());
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(&self.root, &mut found);
+        found
+    }
+}
+
+impl Systemd for Hand {
+    async fn reload(&mut self) -> Result<(), BackendError> {
+        self.note("reload".to_owned());
+        let folder = std::fs::read_dir(self.root.join(QUADLET));
+        let names = folder.into_iter().flatten().filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            Some(format!("{}.service", name.strip_suffix(".container")?))
+        });
+        self.doings.borrow_mut().loaded = names.collect();
+        Ok(())
+    }
+
+    async fn unit(&mut self, name: &str) -> Result<UnitState, BackendError> {
+        let doings = self.doings.borrow();
+        let stem = name.strip_suffix(".service").unwrap_or(name);
+        let (active, sub) = if doings.runs.contains_key(name) {
+            ("active", "running")
+        } else {
+            ("inactive", "dead")
+        };
+        let state = UnitState {
+            load: "not-found".to_owned(),
+            active: active.to_owned(),
+            sub: sub.to_owned(),
+            result: "success".to_owned(),
+            ..UnitState::default()
+        };
+        if !doings.loaded.contains(name) {
+            return Ok(state);
+        }
+        Ok(UnitState {
+            load: "loaded".to_owned(),
+            source: format!("/{QUADLET}/{stem}.container"),
+            fragment: format!("/run/systemd/generator/{name}"),
+            invocation: doings
+                .runs
+                .get(name)
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            active_for: Some(Duration::from_secs(60)),
+            ..state
+        })
+    }
+
+    async fn jobs(
+        &mut self,
+        jobs: &[(Verb, String)],
+        _limit: Duration,
+    ) -> Vec<(String, BackendError)> {
+        for (verb, name) in jobs {
+            self.note(format!("{verb:?} {name}"));
+            let number = self.touched();
+            let runs = &mut self.doings.borrow_mut().runs;
+            match verb {
+                Verb::Stop => runs.remove(name),
+                Verb::Start | Verb::Restart => runs.insert(name.clone(), number),
+            };
+        }
+        Vec::new()
+    }
+
+    async fn reset_failed(&mut self, name: &str) -> Result<(), BackendError> {
+        self.note(format!("reset {name}"));
+        Ok(())
+    }
+
+    async fn journal(&mut self, _name: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn changed(&mut self) {
+        std::future::pending::<()>().await;
+    }
+
+    fn look_again(&mut self, _after: Option<Duration>) {}
+}
+
+impl Podman for Hand {
+    async fn has_image(&self, _reference: &str) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    async fn pull(&self, reference: &str) -> Result<(), BackendError> {
+        self.note(format!("pull {reference}"));
+        Ok(())
+    }
+
+    async fn sweep(&self, workload: &str) -> Result<(), BackendError> {
+        self.note(format!("sweep {workload}"));
+        Ok(())
+    }
+}
+
+impl Files for Hand {
+    fn look(&mut self, file: &File) -> Result<Found, BackendError> {
+        Disk::new(self.root.clone()).look(file)
+    }
+
+    fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError> {
+        self.note(format!("write {}", file.path));
+        Disk::new(self.root.clone()).write(file, content)
+    }
+
+    fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
+        self.note(format!("remove {path}"));
+        Disk::new(self.root.clone()).remove(path)
+    }
+}

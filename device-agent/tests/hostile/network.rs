@@ -1,0 +1,309 @@
+//! Networks as they are: cut anywhere, without names, with a portal before them, and devices with a wrong clock.
+
+use std::time::Duration;
+
+use flotta_agent::clock::Clock;
+use flotta_agent::enrol::Join;
+use flotta_agent::identity::Identity;
+use flotta_bundle::code;
+use flotta_bundle::wire::{Hardware, JoinFile};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::authority::Authority;
+use crate::fleet::{OURS, device};
+use crate::server::{Front, World};
+use crate::stage::{FIRST, Stage, says};
+
+fn attempts(stage: &Stage) -> usize {
+    stage.server.world.borrow().connections
+}
+
+/// Every connection ends after so many bytes from the server: in the handshake, in the headers, in the middle of a blob. A
+/// blob goes on where it broke off; with too few bytes to get anywhere, the device goes on with what it has.
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_end_after_any_number_of_bytes() {
+    let (mut came, mut stayed) = (0, 0);
+    let few = (0..40).map(|n| n * 97);
+    let some = (0..24).map(|n| 3_880 + n * 1_931);
+    let cuts: Vec<u64> = few.chain(some).collect();
+    for &bytes in &cuts {
+        let mut stage = Stage::new().await;
+        stage.heal();
+        stage.play_first().await;
+        let before = stage.state();
+        stage.plan(FIRST + 1);
+        stage.heal();
+        stage.front(Front::Cut(bytes));
+        let asked = attempts(&stage);
+        let begun = Instant::now();
+        let wanted = stage.truth.manifest;
+        stage
+            .play(async {
+                let done = |world: &World| {
+                    let applied = world.reports.last().and_then(|report| report.applied);
+                    world.lies >= 40 || applied.is_some_and(|applied| applied.manifest == wanted)
+                };
+                stage.until("the end of a cut", done).await;
+                let tries = attempts(&stage) - asked;
+                let allowed = 12 + usize::try_from(begun.elapsed().as_secs()).expect("a number");
+                assert!(tries <= allowed, "{tries} tries in {:?}", begun.elapsed());
+                if stage.server.world.borrow().lies >= 40 {
+                    stayed += 1;
+                    let now = stage.state();
+                    assert!(
+                        now == before || now.touched > before.touched,
+                        "not half of it"
+                    );
+                } else {
+                    came += 1;
+                }
+                stage.heal();
+                stage.well().await;
+            })
+            .await;
+    }
+    println!(
+        "cuts: {} survived of {} tried ({came} got through, {stayed} stayed as they were)",
+        cuts.len(),
+        cuts.len()
+    );
+    assert!(came > 0 && stayed > 0, "both happen: {came}, {stayed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_names_the_device_goes_on_and_comes_back() {
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    let before = stage.state();
+    let path = stage.settings.identity().join("joined.json");
+    let good = std::fs::read_to_string(&path).expect("a file");
+    // RFC 6761: this name is nobody's
+    let gone = good.replace("localhost", "flotta.invalid");
+    std::fs::write(&path, gone).expect("written");
+    stage
+        .play(async {
+            let status = stage.settings.status();
+            let begun = Instant::now();
+            loop {
+                let read = flotta_agent::status::Status::read(&status).expect("readable");
+                if let Some(read) = read.filter(|read| read.link.attempts >= 5) {
+                    let problem = read.link.problem.expect("a problem");
+                    assert_eq!(problem.code, code::UNREACHABLE.id, "{problem}");
+                    break;
+                }
+                assert!(
+                    begun.elapsed() < Duration::from_secs(24 * 3600),
+                    "tries are counted"
+                );
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        })
+        .await;
+    assert!(stage.state() == before);
+    std::fs::write(&path, good).expect("written");
+    stage.plan(FIRST + 1);
+    stage.heal();
+    stage.play(stage.well()).await;
+}
+
+/// A portal before the network: with TLS of its own, without, with another protocol, or saying nothing at all.
+#[tokio::test(start_paused = true)]
+async fn a_portal_is_not_a_server() {
+    let portal = b"HTTP/1.1 302 Found\r\nlocation: http://portal.example/\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<html>Pay";
+    for (name, front, refused) in [
+        ("plain", Some(Front::Says(portal)), None),
+        ("silent", Some(Front::Says(b"")), None),
+        (
+            "its own TLS",
+            Some(Front::Other(Authority::new().server(&["localhost"]))),
+            Some(code::UNTRUSTED_SERVER),
+        ),
+        ("HTTP/1 alone", None, None),
+    ] {
+        let mut stage = Stage::new().await;
+        stage.heal();
+        stage.play_first().await;
+        let before = stage.state();
+        let old = stage
+            .server
+            .authority
+            .server_with(&["localhost"], (1980, 2200), b"http/1.1");
+        stage.front(front.unwrap_or(Front::Other(old)));
+        let asked = attempts(&stage);
+        let begun = Instant::now();
+        stage
+            .play(async {
+                stage
+                    .until(name, |world| world.connections >= asked + 8)
+                    .await;
+                assert!(
+                    begun.elapsed() > Duration::from_secs(8),
+                    "{name}: {:?}",
+                    begun.elapsed()
+                );
+                assert!(stage.state() == before, "{name}");
+                stage.heal();
+                if let Some(code) = refused {
+                    stage
+                        .until(name, |world| says(world, "Refused", code.id))
+                        .await;
+                }
+            })
+            .await;
+        stage.plan(FIRST + 1);
+        stage.heal();
+        stage.play(stage.well()).await;
+    }
+}
+
+fn year(year: i16) -> Timestamp {
+    format!("{year}-01-01T00:00:00Z").parse().expect("a time")
+}
+
+/// A clock that is years ahead makes every certificate look ended, one that is behind makes it look not begun: what runs goes
+/// on, people are told the reason, and with the clock mended all is well.
+#[tokio::test(start_paused = true)]
+async fn a_clock_years_ahead_stops_nothing_and_heals() {
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    let before = stage.state();
+    let right = std::mem::replace(&mut stage.clock, Clock::new(year(2300)));
+    stage.plan(FIRST + 1);
+    stage.heal();
+    let asked = attempts(&stage);
+    stage
+        .play(async {
+            stage
+                .until("tries", |world| world.connections >= asked + 5)
+                .await;
+            assert!(stage.state() == before);
+        })
+        .await;
+    stage.clock = right;
+    stage.play(stage.well()).await;
+    let told = stage.server.world.borrow().clone();
+    assert!(says(&told, "Refused", code::UNTRUSTED_SERVER.id));
+}
+
+/// The floor (what the newest release, the build and the last run say) counts where the clock is behind it.
+#[tokio::test(start_paused = true)]
+async fn a_clock_years_behind_is_mended_by_what_was_signed() {
+    let stage = Stage::new().await;
+    // certificates of a time that this machine's clock has not come to
+    let coming = stage
+        .server
+        .authority
+        .server_with(&["localhost"], (2150, 2199), b"h2");
+    stage.front(Front::Other(coming));
+    stage.heal_offer();
+    stage
+        .play(stage.until("tries", |world| world.lies >= 5))
+        .await;
+    assert_eq!(stage.hand.touched(), 0);
+    stage.clock.learn(year(2160));
+    // by then the release has ended: it is carried out, and people are told
+    let ended = |world: &World| {
+        let last = world
+            .reports
+            .last()
+            .filter(|report| report.applied.is_some());
+        last.is_some_and(|report| report.problems[0].code == code::TRUST_EXPIRED.id)
+    };
+    stage.play(stage.until("the truth", ended)).await;
+}
+
+/// The same at join: the device asks on, and joins when the clock is right.
+#[tokio::test(start_paused = true)]
+async fn a_clock_years_wrong_at_join_is_named_and_heals() {
+    let stage = Stage::new().await;
+    let file = JoinFile {
+        schema: 1,
+        fleet: stage.fleet.trust.fleet.clone(),
+        server: stage.server.url.clone(),
+        ca: stage.server.authority.pem.clone(),
+        trust_root: stage.fleet.sign_root(&stage.fleet.trust),
+        device: Some(device(OURS)),
+        token: None,
+    };
+    let bytes = serde_json::to_vec(&file).expect("JSON");
+    let join = Join::parse(&bytes, "join".as_ref(), None).expect("a join file");
+    let identity = Identity::open(&stage.settings.identity()).expect("keys");
+    let hardware = Hardware::default();
+    let ask = async |clock: &Clock, limit: Option<Duration>| {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        join.ask(&identity, &hardware, clock, deadline, || {}).await
+    };
+    // years ahead: everything has ended
+    let ahead = Clock::new(year(2300));
+    let error = ask(&ahead, Some(Duration::from_secs(600))).await;
+    let problem = error.expect_err("no server is to be believed").problem();
+    assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");
+    assert!(problem.help.contains("clock"), "{problem}");
+    let tried = attempts(&stage);
+    assert!((5..100).contains(&tried), "{tried} tries in 10 minutes");
+    // years behind: nothing has begun; then somebody sets the clock
+    let coming = stage
+        .server
+        .authority
+        .server_with(&["localhost"], (2150, 2199), b"h2");
+    stage.front(Front::Other(coming));
+    let behind = Clock::new(year(2020));
+    let set = async {
+        stage.until("tries", |world| world.lies >= 5).await;
+        behind.learn(year(2160));
+        std::future::pending::<()>().await;
+    };
+    let joined = tokio::select! {
+        joined = ask(&behind, None) => joined.expect("an answer"),
+        () = set => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(joined.expect("approved").0, device(OURS));
+}
+
+impl Stage {
+    /// The truth is offered, whoever stands at the address.
+    fn heal_offer(&self) {
+        self.offer(self.truth.clone(), "\"truth\"");
+    }
+}
+
+/// Each wait is between nothing and a bound that doubles: a fleet that lost its server together does not come back together.
+#[tokio::test(start_paused = true)]
+async fn waits_grow_are_spread_and_are_counted() {
+    let stage = Stage::new().await;
+    stage.front(Front::Cut(0));
+    let begun = Instant::now();
+    let mut waits = Vec::new();
+    stage
+        .play(async {
+            let mut last = Instant::now();
+            for tried in 1..=40 {
+                stage
+                    .until("a try", |world| world.connections >= tried)
+                    .await;
+                waits.push(last.elapsed());
+                last = Instant::now();
+            }
+        })
+        .await;
+    let longest = waits.iter().max().expect("waits");
+    assert!(*longest <= Duration::from_secs(301), "{longest:?}");
+    assert!(
+        begun.elapsed() > Duration::from_secs(900),
+        "{:?}",
+        begun.elapsed()
+    );
+    // full jitter: of thirty waits with the one bound, some are short and some are long
+    let late = &waits[10..];
+    assert!(
+        late.iter().any(|wait| *wait < Duration::from_secs(100)),
+        "{late:?}"
+    );
+    assert!(
+        late.iter().any(|wait| *wait > Duration::from_secs(200)),
+        "{late:?}"
+    );
+}

@@ -1,0 +1,270 @@
+//! Offers that no signer meant.
+
+use flotta_bundle::code;
+use flotta_bundle::envelope::Envelope;
+use flotta_bundle::release;
+use flotta_bundle::root;
+use flotta_bundle::tree::Tree;
+use flotta_bundle::wire::Offer;
+use flotta_bundle::{Digest, Leaf};
+
+use crate::fleet::{Fleet, OURS, device, key};
+use crate::stage::{FIRST, Stage, says};
+use crate::{Case, case};
+
+/// An envelope with one field changed: what a server can do without a key.
+fn bend(envelope: &Envelope, change: impl FnOnce(&mut serde_json::Value)) -> Envelope {
+    let mut value = serde_json::to_value(envelope).expect("JSON");
+    change(&mut value);
+    serde_json::from_value(value).expect("an envelope")
+}
+
+/// The truth's release, signed over these bytes.
+fn of_bytes(stage: &Stage, payload: &str) -> Envelope {
+    let keys = [&stage.fleet.release_key];
+    Envelope::sign(release::PAYLOAD_TYPE, payload.as_bytes(), &keys)
+}
+
+/// An offer to this device of a leaf that is not as leaves are, signed as it should be.
+fn with_leaf(stage: &mut Stage, leaf: &str) {
+    let wanted = stage.truth.manifest;
+    let mut leaves = Fleet::leaves(wanted);
+    leaves[OURS] = leaf.as_bytes().to_vec();
+    let bad = stage.fleet.offer_of(FIRST + 1, leaves, OURS, wanted);
+    stage.plan(FIRST + 2);
+    stage.offer(bad, "\"bad\"");
+}
+
+/// The truth's payload as text.
+fn payload(stage: &Stage) -> String {
+    let tree = Tree::new(Fleet::leaves(stage.truth.manifest));
+    let release = stage.fleet.release(FIRST + 1, &tree);
+    String::from_utf8(release.encode()).expect("text")
+}
+
+const CASES: &[Case] = &[
+    case("a tampered release", code::SIGNATURE, |stage| {
+        let other = stage.fleet.offer(FIRST + 9, stage.truth.manifest).release;
+        let other = serde_json::to_value(&other).expect("JSON");
+        stage.lie(|offer| {
+            offer.release = bend(&offer.release, |e| e["payload"] = other["payload"].clone());
+        });
+    }),
+    case("a release without signatures", code::SIGNATURE, |stage| {
+        stage.lie(|offer| {
+            offer.release = bend(&offer.release, |e| e["signatures"] = [(); 0].into());
+        });
+    }),
+    case("a release by an unknown key", code::SIGNATURE, |stage| {
+        let release = payload(stage);
+        let envelope = Envelope::sign(release::PAYLOAD_TYPE, release.as_bytes(), &[&key()]);
+        stage.lie(|offer| offer.release = envelope);
+    }),
+    case(
+        "a release by a key revoked with it",
+        code::SIGNATURE,
+        |stage| {
+            let next = stage.fleet.root(2, &key());
+            let next = stage.fleet.sign_root(&next);
+            stage.lie(|offer| offer.roots = vec![next]);
+        },
+    ),
+    case("a wrong proof", code::PROOF, |stage| {
+        stage.lie(|offer| offer.proof[0] = Digest::of(b"other"));
+    }),
+    case("a missing proof", code::PROOF, |stage| {
+        stage.lie(|offer| offer.proof.clear());
+    }),
+    case("an endless proof", code::PROOF, |stage| {
+        stage.lie(|offer| offer.proof = vec![Digest::of(b"x"); 10_000]);
+    }),
+    case("a proof for another leaf", code::PROOF, |stage| {
+        let leaves = Fleet::leaves(stage.truth.manifest);
+        let proof = Tree::new(leaves).prove(OURS as u64 + 1);
+        stage.lie(|offer| offer.proof = proof.expect("a proof"));
+    }),
+    case("a place past the end of the tree", code::PROOF, |stage| {
+        stage.lie(|offer| offer.index = u64::MAX);
+    }),
+    case("another device's leaf", code::WRONG_DEVICE, |stage| {
+        let wanted = stage.truth.manifest;
+        let leaves = Fleet::leaves(wanted);
+        let other = stage.fleet.offer_of(FIRST + 1, leaves, OURS + 1, wanted);
+        stage.lie(|offer| *offer = other);
+    }),
+    case("a lower sequence", code::OLDER, |stage| {
+        let older = stage.fleet.offer(FIRST - 1, stage.truth.manifest);
+        stage.lie(|offer| *offer = older);
+    }),
+    case(
+        "one sequence with another root",
+        code::EQUIVOCATION,
+        |stage| {
+            let other = stage.fleet.offer(FIRST, stage.truth.manifest);
+            stage.lie(|offer| *offer = other);
+        },
+    ),
+    case(
+        "an earlier digest that the leaf does not name",
+        code::NOT_IN_LEAF,
+        |stage| {
+            let other = stage.server.world.borrow().blobs.keys().copied().next();
+            stage.lie(|offer| offer.manifest = other.expect("a blob"));
+        },
+    ),
+    case("a trust root by too few keys", code::ROOT_CHAIN, |stage| {
+        let next = stage.fleet.root(2, &stage.fleet.release_key);
+        let few = [&stage.fleet.root_keys[0]];
+        let next = Envelope::sign(root::PAYLOAD_TYPE, &next.encode(), &few);
+        stage.lie(|offer| offer.roots = vec![next]);
+    }),
+    case("a trust root by one key twice", code::ROOT_CHAIN, |stage| {
+        let next = stage.fleet.root(2, &stage.fleet.release_key);
+        let same = [&stage.fleet.root_keys[0]; 2];
+        let next = Envelope::sign(root::PAYLOAD_TYPE, &next.encode(), &same);
+        stage.lie(|offer| offer.roots = vec![next]);
+    }),
+    case(
+        "a trust root by the key that signs releases",
+        code::ROOT_CHAIN,
+        |stage| {
+            let next = stage.fleet.root(2, &stage.fleet.release_key);
+            let wrong = [&stage.fleet.release_key];
+            let next = Envelope::sign(root::PAYLOAD_TYPE, &next.encode(), &wrong);
+            stage.lie(|offer| offer.roots = vec![next]);
+        },
+    ),
+    case(
+        "a trust root that skips a version",
+        code::ROOT_CHAIN,
+        |stage| {
+            let next = stage.fleet.root(3, &stage.fleet.release_key);
+            let next = stage.fleet.sign_root(&next);
+            stage.lie(|offer| offer.roots = vec![next]);
+        },
+    ),
+    case(
+        "a trust root of another fleet",
+        code::WRONG_FLEET,
+        |stage| {
+            let mut next = stage.fleet.root(2, &stage.fleet.release_key);
+            next.fleet = "elsewhere".parse().expect("a name");
+            let next = stage.fleet.sign_root(&next);
+            stage.lie(|offer| offer.roots = vec![next]);
+        },
+    ),
+    case("a release of another fleet", code::WRONG_FLEET, |stage| {
+        let release = payload(stage).replace("\"shops\"", "\"elsewhere\"");
+        let release = of_bytes(stage, &release);
+        stage.lie(|offer| offer.release = release);
+    }),
+    case("a trust root for a release", code::ENVELOPE, |stage| {
+        let bytes = stage.fleet.trust.encode();
+        let keys = [&stage.fleet.release_key];
+        let other = Envelope::sign(root::PAYLOAD_TYPE, &bytes, &keys);
+        stage.lie(|offer| offer.release = other);
+    }),
+    case("a trust root called a release", code::ENVELOPE, |stage| {
+        let text = String::from_utf8(stage.fleet.trust.encode()).expect("text");
+        let other = of_bytes(stage, &text);
+        stage.lie(|offer| offer.release = other);
+    }),
+    case(
+        "a release whose type was changed",
+        code::ENVELOPE,
+        |stage| {
+            stage.lie(|offer| {
+                offer.release = bend(&offer.release, |e| {
+                    e["payloadType"] = root::PAYLOAD_TYPE.into();
+                });
+            });
+        },
+    ),
+    case(
+        "a signed release with a key twice",
+        code::ENVELOPE,
+        |stage| {
+            let release = payload(stage).replacen('{', "{\"sequence\":1,", 1);
+            let release = of_bytes(stage, &release);
+            stage.lie(|offer| offer.release = release);
+        },
+    ),
+    case(
+        "a signed release of a later shape",
+        code::ENVELOPE,
+        |stage| {
+            let release = payload(stage).replace("\"schema\":1", "\"schema\":2");
+            let release = of_bytes(stage, &release);
+            stage.lie(|offer| offer.release = release);
+        },
+    ),
+    case("seventeen signatures", code::ENVELOPE, |stage| {
+        let release = payload(stage);
+        let many = [&stage.fleet.release_key; 17];
+        let release = Envelope::sign(release::PAYLOAD_TYPE, release.as_bytes(), &many);
+        stage.lie(|offer| offer.release = release);
+    }),
+    case("a payload that is not base64", code::ENVELOPE, |stage| {
+        stage.lie(|offer| {
+            offer.release = bend(&offer.release, |e| e["payload"] = "!".into());
+        });
+    }),
+    case("a proven leaf that is none", code::ENVELOPE, |stage| {
+        with_leaf(stage, "{}");
+    }),
+    case("a proven leaf with a key twice", code::ENVELOPE, |stage| {
+        let leaf = Leaf::following(device(OURS), stage.truth.manifest, None).encode();
+        let leaf = String::from_utf8(leaf).expect("text");
+        with_leaf(stage, &leaf.replacen('{', "{\"earlier\":[],", 1));
+    }),
+    case(
+        "a proven leaf with five earlier manifests",
+        code::ENVELOPE,
+        |stage| {
+            let leaf = Leaf {
+                device: device(OURS),
+                manifest: stage.truth.manifest,
+                earlier: (0..5).map(|n| Digest::of(&[n])).collect(),
+            };
+            with_leaf(stage, &String::from_utf8(leaf.encode()).expect("text"));
+        },
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn offers_that_no_signer_meant_are_refused() {
+    crate::play("offers", CASES).await;
+}
+
+/// An old key is out of force once the device has seen the trust root without it, and stays so over a restart.
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_stays_revoked() {
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    let old = std::mem::replace(&mut stage.fleet.release_key, key());
+    let root = stage.fleet.root(2, &stage.fleet.release_key);
+    let root = stage.fleet.sign_root(&root);
+    stage.plan(FIRST + 1);
+    stage.truth.roots = vec![root.clone()];
+    stage.heal();
+    stage.play(stage.well()).await;
+    let before = stage.state();
+    let new = std::mem::replace(&mut stage.fleet.release_key, old);
+    stage.plan(FIRST + 2);
+    let by_old_key: Offer = stage.truth.clone();
+    stage.offer(by_old_key, "\"old key\"");
+    stage
+        .play(async {
+            let refused = |world: &_| says(world, "Refused", code::SIGNATURE.id);
+            stage.until("refused", refused).await;
+        })
+        .await;
+    assert!(stage.state() == before, "nothing is touched");
+    stage.fleet.release_key = new;
+    stage.plan(FIRST + 2);
+    // as a server does that sends all roots it has
+    stage.truth.roots = vec![root];
+    stage.heal();
+    stage.play(stage.well()).await;
+}

@@ -1,0 +1,245 @@
+//! A device with its agent, and a server that it joined: what a case plays on.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotta_agent::clock::Clock;
+use flotta_agent::identity::{Identity, Joined};
+use flotta_agent::ledger::Ledger;
+use flotta_agent::run;
+use flotta_agent::settings::Settings;
+use flotta_bundle::verify::Memory;
+use flotta_bundle::wire::{Offer, Report};
+use flotta_bundle::{Digest, Manifest};
+use jiff::Timestamp;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::fleet::{Bundle, Fleet, OURS, device, manifest};
+use crate::machine::Hand;
+use crate::server::{Front, Lie, Server, World};
+
+/// The release that every device has before the server lies.
+pub const FIRST: u64 = 5;
+/// How long anything may take, by the test's own clock: it stands still while anybody works.
+const DEADLINE: Duration = Duration::from_secs(24 * 3600);
+
+pub struct Stage {
+    pub fleet: Fleet,
+    pub server: Server,
+    pub settings: Settings,
+    pub hand: Hand,
+    pub clock: Clock,
+    /// The release that the server should offer: what it offers when it no longer lies.
+    pub truth: Offer,
+    pub folder: TempDir,
+}
+
+/// What of a machine must not change.
+#[derive(PartialEq, Eq)]
+pub struct State {
+    pub touched: usize,
+    runs: BTreeMap<String, usize>,
+    files: BTreeMap<PathBuf, Option<Vec<u8>>>,
+}
+
+impl Stage {
+    /// A device that has joined and has heard of nothing yet.
+    pub async fn new() -> Self {
+        Self::of(Fleet::new()).await
+    }
+
+    /// The same with a device of this fleet.
+    pub async fn of(fleet: Fleet) -> Self {
+        let server = Server::start(&fleet.trust.fleet).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("root");
+        let owner = std::fs::metadata(folder.path()).expect("a folder");
+        std::fs::create_dir_all(root.join("etc")).expect("a folder");
+        let account = |list: &str, id: u32| {
+            let line = format!("root:x:{id}:{id}::/:\n");
+            std::fs::write(root.join("etc").join(list), line).expect("written");
+        };
+        account("passwd", owner.uid());
+        account("group", owner.gid());
+        let settings = Settings {
+            state: folder.path().join("state"),
+            runtime: folder.path().join("run"),
+            root: root.clone(),
+            ..Settings::default()
+        };
+        settings.make_state().expect("a folder");
+        std::fs::create_dir(&settings.runtime).expect("a folder");
+        let (identity, _) = Identity::open_or_make(&settings.identity()).expect("keys");
+        let (name, of) = (device(OURS), &fleet.trust.fleet);
+        let csr = identity.csr(&name).expect("a request");
+        let certificate = server.authority.device(&csr, &name.identity(of));
+        identity
+            .keep_certificate(&certificate, of, &name)
+            .expect("kept");
+        let joined = Joined {
+            fleet: of.clone(),
+            device: name,
+            server: server.url.clone(),
+        };
+        identity
+            .keep_joined(&joined, &server.authority.pem)
+            .expect("kept");
+        let memory = Memory {
+            trust: fleet.trust.clone(),
+            highest: None,
+        };
+        let mut ledger = Ledger::open(&settings.state).expect("a ledger");
+        ledger.begin(memory).expect("begun");
+        let mut stage = Self {
+            truth: fleet.offer(FIRST, Digest::of(b"")),
+            hand: Hand::new(&root),
+            clock: Clock::new(Timestamp::UNIX_EPOCH),
+            fleet,
+            server,
+            settings,
+            folder,
+        };
+        stage.plan(FIRST);
+        stage
+    }
+
+    /// Makes the good release of this number the truth; the server has its blobs, and does not offer it yet.
+    pub fn plan(&mut self, sequence: u64) {
+        let mut bundle = Bundle::default();
+        let manifest = manifest(&mut bundle, sequence);
+        self.truth = self.signed(sequence, bundle, &manifest.to_string());
+    }
+
+    /// A release of this manifest, signed as it should be; the server has its blobs.
+    pub fn signed(&self, sequence: u64, mut bundle: Bundle, manifest: &str) -> Offer {
+        // a good one is as the renderer writes it, a bad one as it is
+        let bytes = Manifest::parse(manifest.as_bytes())
+            .map_or_else(|_| manifest.as_bytes().to_vec(), Manifest::encode);
+        let digest = bundle.put(&bytes);
+        self.change(|world| world.blobs.extend(bundle.blobs));
+        self.fleet.offer(sequence, digest)
+    }
+
+    /// Offers a release whose manifest is a good one with a change; the release after it is the truth.
+    pub fn offer_manifest(&mut self, change: impl FnOnce(&mut Bundle, &mut Value)) {
+        let mut bundle = Bundle::default();
+        let mut value = manifest(&mut bundle, 1_000);
+        change(&mut bundle, &mut value);
+        self.offer_text(bundle, &value.to_string());
+    }
+
+    /// Offers a release of this manifest; the release after it is the truth.
+    pub fn offer_text(&mut self, bundle: Bundle, manifest: &str) {
+        let bad = self.signed(FIRST + 1, bundle, manifest);
+        self.plan(FIRST + 2);
+        self.offer(bad, "\"bad\"");
+    }
+
+    /// Offers this.
+    pub fn offer(&self, offer: Offer, tag: &str) {
+        self.change(|world| {
+            world.offer = Some(Arc::new(offer));
+            tag.clone_into(&mut world.tag);
+        });
+    }
+
+    /// Offers the truth with a change, under the very tag that the truth has.
+    pub fn lie(&self, change: impl FnOnce(&mut Offer)) {
+        let mut offer = self.truth.clone();
+        change(&mut offer);
+        self.offer(offer, &self.tag());
+        self.change(|world| world.lies += 1);
+    }
+
+    /// Answers like this from now on.
+    pub fn answer(&self, lie: Lie) {
+        self.change(|world| world.lie = Some(lie));
+    }
+
+    /// Something else stands at the server's address, and what was open is closed.
+    pub fn front(&self, front: Front) {
+        self.change(|world| {
+            world.front = front;
+            world.era += 1;
+        });
+    }
+
+    fn tag(&self) -> String {
+        format!("\"{}\"", self.truth.manifest.short())
+    }
+
+    /// The server tells the truth.
+    pub fn heal(&self) {
+        self.change(|world| world.lie = None);
+        if !matches!(self.server.world.borrow().front, Front::Server) {
+            self.front(Front::Server);
+        }
+        self.offer(self.truth.clone(), &self.tag());
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut World)) {
+        self.server.world.send_modify(change);
+    }
+
+    pub fn state(&self) -> State {
+        State {
+            touched: self.hand.touched(),
+            runs: self.hand.runs(),
+            files: self.hand.files(),
+        }
+    }
+
+    /// Runs the agent while `script` plays.
+    pub async fn play<T>(&self, script: impl Future<Output = T>) -> T {
+        let ledger = Ledger::open(&self.settings.state).expect("a ledger");
+        let joined = flotta_agent::identity::joined(&self.settings.identity());
+        let joined = joined.expect("readable").expect("joined");
+        let machine = self.hand.machine();
+        let agent = run::serve(&self.settings, &self.clock, ledger, joined, machine);
+        tokio::select! {
+            ended = agent => panic!("the agent ended: {ended:?}"),
+            done = script => done,
+        }
+    }
+
+    /// Waits until the server's world is like this.
+    pub async fn until(&self, what: &str, like: impl Fn(&World) -> bool) {
+        let mut world = self.server.world.subscribe();
+        let found = timeout(DEADLINE, world.wait_for(|world| like(world))).await;
+        if found.is_err() {
+            let world = self.server.world.borrow();
+            let last = world.reports.last();
+            panic!(
+                "not in time: {what}; {} lies, {} connections, last report {last:#?}, calls {:?}",
+                world.lies,
+                world.connections,
+                self.hand.calls()
+            );
+        }
+    }
+
+    /// Waits until the device says that it has the truth, and that all is well.
+    pub async fn well(&self) {
+        let wanted = self.truth.manifest;
+        let has = |report: &Report| {
+            report
+                .applied
+                .is_some_and(|applied| applied.manifest == wanted)
+                && report.problems.is_empty()
+        };
+        self.until("the truth", |world| world.reports.last().is_some_and(has))
+            .await;
+    }
+}
+
+/// Whether a report says that this was refused.
+pub fn says(world: &World, reason: &str, code: &str) -> bool {
+    let said = format!("{code}: ");
+    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    events.any(|event| event.reason == reason && event.message.contains(&said))
+}

@@ -1,0 +1,278 @@
+//! Answers that are not what HTTP is for, and connections to somebody else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotta_bundle::code;
+use flotta_bundle::wire::Acknowledged;
+use futures_util::stream;
+
+use crate::authority::Authority;
+use crate::content::content;
+use crate::server::{Answer, Front, answer, json, whole};
+use crate::stage::{FIRST, Stage};
+use crate::{Case, case, cut_off};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// What the server answers when it is asked what the device should have.
+fn desired(stage: &Stage, lie: fn() -> Answer) {
+    stage.answer(Arc::new(move |request| {
+        (request.uri().path() == "/v1/desired").then(lie)
+    }));
+}
+
+fn blob(stage: &Stage, lie: fn() -> Answer) {
+    content(stage, false, move |_| lie());
+}
+
+fn endless(status: u16) -> Answer {
+    let spaces = stream::repeat_with(|| Bytes::from_static(&[b' '; 16 << 10]));
+    answer(status, &[JSON], crate::server::stream(spaces))
+}
+
+/// A byte a second.
+fn drip() -> Answer {
+    let drops = stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Bytes::from_static(b" "), ()))
+    });
+    answer(200, &[JSON], crate::server::stream(drops))
+}
+
+fn gzip() -> Answer {
+    // the beginning of ten gigabytes of nothing
+    let bomb = whole(&b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xec\xc1\x01\x01\x00"[..]);
+    answer(200, &[JSON, ("content-encoding", "gzip")], bomb)
+}
+
+/// More headers than a list of them may be long.
+fn headers() -> Answer {
+    let mut answer = answer(200, &[JSON], whole("{}"));
+    for number in 0..100_u32 {
+        let name: http::HeaderName = format!("x-{number}").parse().expect("a name");
+        let value = "x".repeat(1_000).parse().expect("a value");
+        answer.headers_mut().insert(name, value);
+    }
+    answer
+}
+
+fn redirect() -> Answer {
+    answer(
+        302,
+        &[("location", "https://elsewhere.example/v1/desired")],
+        whole(""),
+    )
+}
+
+fn portal() -> Answer {
+    answer(
+        200,
+        &[("content-type", "text/html")],
+        whole("<html>Welcome, please pay"),
+    )
+}
+
+fn text(text: String) -> Answer {
+    answer(200, &[JSON], whole(text))
+}
+
+const CASES: &[Case] = &[
+    case("an endless offer", code::NOT_FLOTTA, |stage| {
+        desired(stage, || endless(200));
+    }),
+    case("an endless error", code::NOT_FLOTTA, |stage| {
+        desired(stage, || endless(500));
+    }),
+    case("an endless blob", code::NOT_FLOTTA, |stage| {
+        blob(stage, || endless(200));
+    }),
+    cut_off("an offer at a byte a second", code::TOO_SLOW, |stage| {
+        desired(stage, drip);
+    }),
+    case("a blob at a byte a second", code::TOO_SLOW, |stage| {
+        blob(stage, drip);
+    }),
+    cut_off("an offer that is a gzip bomb", code::NOT_FLOTTA, |stage| {
+        desired(stage, gzip);
+    }),
+    case("a blob that is a gzip bomb", code::NOT_FLOTTA, |stage| {
+        blob(stage, gzip);
+    }),
+    cut_off("an offer with a header bomb", code::NOT_FLOTTA, |stage| {
+        desired(stage, headers);
+    }),
+    case("a blob with a header bomb", code::NOT_FLOTTA, |stage| {
+        blob(stage, headers);
+    }),
+    cut_off("an offer elsewhere", code::NOT_FLOTTA, |stage| {
+        desired(stage, redirect);
+    }),
+    case("a blob elsewhere", code::NOT_FLOTTA, |stage| {
+        blob(stage, redirect);
+    }),
+    cut_off("a portal's page for an offer", code::NOT_FLOTTA, |stage| {
+        desired(stage, portal);
+    }),
+    case(
+        "a portal's page for a blob",
+        code::DIGEST_MISMATCH,
+        |stage| blob(stage, portal),
+    ),
+    cut_off("an offer with a key twice", code::NOT_FLOTTA, |stage| {
+        desired(stage, || text("{\"leaf\":\"\",\"leaf\":\"\"}".to_owned()));
+    }),
+    cut_off("an offer of a thousand lists", code::NOT_FLOTTA, |stage| {
+        desired(stage, || text("[".repeat(500_000)));
+    }),
+    cut_off(
+        "an offer of a thousand lists in what nobody reads",
+        code::NOT_FLOTTA,
+        |stage| {
+            desired(stage, || {
+                let (open, close) = ("[".repeat(250_000), "]".repeat(250_000));
+                text(format!("{{\"x\":{open}{close}}}"))
+            });
+        },
+    ),
+    cut_off(
+        "a certificate of another authority",
+        code::UNTRUSTED_SERVER,
+        |stage| {
+            stage.front(Front::Other(Authority::new().server(&["localhost"])));
+        },
+    ),
+    cut_off(
+        "a certificate of another name",
+        code::UNTRUSTED_SERVER,
+        |stage| {
+            let other = stage.server.authority.server(&["elsewhere.example"]);
+            stage.front(Front::Other(other));
+        },
+    ),
+    cut_off(
+        "a certificate that has ended",
+        code::UNTRUSTED_SERVER,
+        |stage| {
+            let ended = stage
+                .server
+                .authority
+                .server_with(&["localhost"], (1990, 2000), b"h2");
+            stage.front(Front::Other(ended));
+        },
+    ),
+    cut_off(
+        "a certificate that has not begun",
+        code::UNTRUSTED_SERVER,
+        |stage| {
+            let coming = stage
+                .server
+                .authority
+                .server_with(&["localhost"], (2190, 2199), b"h2");
+            stage.front(Front::Other(coming));
+        },
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_no_server_of_ours_gives_are_refused() {
+    crate::play("answers", CASES).await;
+}
+
+/// A server cannot have kept an event that it was not told of: one lie would silence the device for good.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_of_what_was_never_said_silences_nobody() {
+    let mut stage = Stage::new().await;
+    stage.answer(Arc::new(|request| {
+        let all = Acknowledged { events: u64::MAX };
+        (request.uri().path() == "/v1/report").then(|| json(200, &[], &all))
+    }));
+    stage
+        .play(stage.until("a lie", |world| world.lies > 0))
+        .await;
+    stage.heal();
+    stage.play_first().await;
+    stage.plan(FIRST + 1);
+    stage.heal();
+    let told = |world: &crate::server::World| {
+        let mut events = world.reports.iter().flat_map(|report| &report.events);
+        events.any(|event| event.reason == "Applied" && event.message.starts_with("release 6"))
+    };
+    stage.play(stage.until("the new event", told)).await;
+    let silent = |world: &crate::server::World| {
+        world
+            .reports
+            .last()
+            .is_some_and(|report| report.events.is_empty())
+    };
+    stage.play(stage.until("that it is kept", silent)).await;
+}
+
+/// Nobody signs the time that a server says.
+#[tokio::test(start_paused = true)]
+async fn a_servers_time_does_not_end_every_certificate() {
+    let mut stage = Stage::new().await;
+    stage.answer(Arc::new(|request| {
+        let late = [("date", "Fri, 31 Dec 9999 00:00:00 GMT")];
+        (request.uri().path() == "/v1/desired").then(|| answer(304, &late, whole("")))
+    }));
+    stage
+        .play(stage.until("a lie", |world| world.lies > 0))
+        .await;
+    stage.plan(FIRST + 1);
+    stage.heal();
+    stage.front(Front::Server);
+    stage.play(stage.well()).await;
+}
+
+/// A server that does not hold a poll is not asked again at once, nor is one that has something new each time.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_at_once_makes_no_busy_loop() {
+    let lies: [fn() -> Answer; 3] = [
+        || answer(304, &[], whole("")),
+        || {
+            json(
+                404,
+                &[],
+                &serde_json::json!({"error": {"code": "FLT0416", "message": "no"}}),
+            )
+        },
+        || answer(503, &[], whole("")),
+    ];
+    for lie in lies {
+        let stage = Stage::new().await;
+        desired(&stage, lie);
+        let begun = tokio::time::Instant::now();
+        stage
+            .play(stage.until("many", |world| world.lies >= 100))
+            .await;
+        let spent = begun.elapsed();
+        assert!(spent > Duration::from_secs(600), "100 answers in {spent:?}");
+    }
+}
+
+/// The same for certificates that want to be renewed as soon as they are there.
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_old_at_once_makes_no_busy_loop() {
+    let stage = Stage::new().await;
+    stage.heal();
+    let folder = stage.settings.identity();
+    let identity = flotta_agent::identity::Identity::open(&folder).expect("keys");
+    let name = crate::fleet::device(crate::fleet::OURS);
+    let csr = identity.csr(&name).expect("a request");
+    let of = &stage.fleet.trust.fleet;
+    let authority = stage.server.authority.clone();
+    let old = authority.device_with(&csr, &name.identity(of), (1971, 2040));
+    identity.keep_certificate(&old, of, &name).expect("kept");
+    stage.answer(Arc::new(move |request| {
+        let answer = serde_json::json!({"certificate": old});
+        (request.uri().path() == "/v1/certificates").then(|| json(200, &[], &answer))
+    }));
+    let begun = tokio::time::Instant::now();
+    stage
+        .play(stage.until("renewals", |world| world.lies >= 10))
+        .await;
+    let spent = begun.elapsed();
+    assert!(spent > Duration::from_secs(600), "10 renewals in {spent:?}");
+}
