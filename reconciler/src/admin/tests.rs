@@ -11,6 +11,7 @@ use super::request::{Approval, Decided, Denial, Revocation, TokenCreated, TokenR
 use super::resource::{Change, List, What};
 use super::*;
 use crate::fixture::{DEADLINE, House, Machine, bundle, name, report};
+use crate::index::Described;
 
 /// The admin API on a socket in a folder.
 struct Desk {
@@ -140,6 +141,28 @@ async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
         desk.list::<Device>("?selector=site%3Dberlin")
             .await
             .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_device_that_git_has_is_listed_before_it_joins() {
+    let desk = Desk::new();
+    desk.join("b").await;
+    let known = |name: &str| (name.parse().unwrap(), Described::default());
+    desk.house
+        .index
+        .describe(Arc::new([known("a"), known("b")].into()));
+    let devices: Vec<Device> = desk.list("").await;
+    let shown = |device: &Device| (device.metadata.full_name(), device.status.message.clone());
+    assert_eq!(
+        devices.iter().map(shown).collect::<Vec<_>>(),
+        [
+            ("default/a".to_owned(), "has not joined yet".to_owned()),
+            (
+                "default/b".to_owned(),
+                "has joined, has not reported yet".to_owned()
+            ),
+        ]
     );
 }
 

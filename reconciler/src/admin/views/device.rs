@@ -1,9 +1,9 @@
 //! Devices: what is known of who they are, what they are offered and what they reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::wire::WorkloadReport;
-use flotta_bundle::{Digest, manifest};
+use flotta_bundle::{DeviceName, Digest, manifest};
 use jiff::Timestamp;
 
 use super::named;
@@ -46,8 +46,43 @@ impl Listed for Device {
             };
             devices.push(seen.view(record));
         }
+        let joined: BTreeSet<_> = devices
+            .iter()
+            .map(|device| device.metadata.full_name())
+            .collect();
+        for (name, described) in described.iter() {
+            let absent = awaited(name, described);
+            if !joined.contains(&absent.metadata.full_name()) {
+                devices.push(absent);
+            }
+        }
+        devices.sort_by_cached_key(|device| device.metadata.full_name());
         Ok(devices)
     }
+}
+
+/// A device that Git has and that has not joined yet.
+fn awaited(name: &DeviceName, described: &Described) -> Device {
+    let metadata = Metadata {
+        labels: described.labels.clone(),
+        ..named(name, None)
+    };
+    let message = "has not joined yet";
+    let ready = Condition {
+        kind: "Ready".to_owned(),
+        status: "False".to_owned(),
+        reason: "NotJoined".to_owned(),
+        message: message.to_owned(),
+        last_transition_time: None,
+    };
+    let status = DeviceStatus {
+        state: status::State::Pending.to_string(),
+        message: message.to_owned(),
+        sets: described.sets.clone(),
+        conditions: vec![ready],
+        ..DeviceStatus::default()
+    };
+    Device::new(metadata, status)
 }
 
 async fn heartbeat(admin: &Admin, offered: Option<Offered>) -> u32 {
