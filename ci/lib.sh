@@ -41,6 +41,13 @@ use_cached_target() {
   [[ -d target/debug || -n ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/target
 }
 
+# tool NAME: a cargo subcommand that the checks use, built once and kept in the cache.
+tool() {
+  local tools=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/tools
+  export PATH=$tools/bin:$PATH
+  command -v "$1" >/dev/null || step "$1" cargo install --quiet --locked "$1" --root "$tools"
+}
+
 check_scripts() {
   command -v shellcheck >/dev/null || { can_lab && install shellcheck; } || { say "shellcheck is not there: left out"; return 0; }
   shellcheck -x .ci/run ci/test ci/demo ci/fuzz ci/lib.sh ci/dependencies ci/lab/lab

@@ -80,7 +80,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         .is_none_or(|applied| applied.manifest != digest);
     let first = look_and_plan(manifest, ledger, machine, &Failures::new()).await;
     let wanted: BTreeSet<String> = first.starts(manifest).map(str::to_owned).collect();
-    let mut reports = states::states(manifest, machine).await;
+    let mut reports = states::states(manifest, ledger.owned(), machine).await;
     let missing = images::missing(manifest, &wanted, is_new, &machine.podman).await;
     if !missing.is_empty() {
         states::mark(&mut reports, missing.workloads(), WorkloadState::Pulling);
@@ -104,7 +104,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         Ok(found) => failures.extend(found),
         Err(error) => problems.push(ledger_problem(&error)),
     }
-    let mut workloads = states::states(manifest, machine).await;
+    let mut workloads = states::states(manifest, ledger.owned(), machine).await;
     for (workload, problem) in &failures {
         if !states::blame(&mut workloads, workload, problem) && !problems.contains(problem) {
             problems.push(problem.clone());
@@ -149,10 +149,10 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
 /// How the workloads are. Changes nothing.
 pub async fn look<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
-    _ledger: &Ledger,
+    ledger: &Ledger,
     machine: &mut Machine<S, P, F>,
 ) -> Vec<WorkloadReport> {
-    let mut workloads = states::states(manifest, machine).await;
+    let mut workloads = states::states(manifest, ledger.owned(), machine).await;
     for (workload, problem) in &machine.failures {
         states::blame(&mut workloads, workload, problem);
     }

@@ -4,7 +4,7 @@
 # Two tests may come at once: the one that comes second finds it done.
 network_up() { locked make_network; }
 make_network() {
-  ip link show "$LAB_BRIDGE" >/dev/null 2>&1 || ip link add "$LAB_BRIDGE" type bridge
+  ip link show "$LAB_BRIDGE" >/dev/null 2>&1 || ip link add name "$LAB_BRIDGE" type bridge
   ip addr replace "$LAB_HOST/24" dev "$LAB_BRIDGE"
   ip link set "$LAB_BRIDGE" up
 }

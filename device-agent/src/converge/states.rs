@@ -9,6 +9,7 @@ use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
 use super::Machine;
 use crate::backend::{Systemd, UnitState};
+use crate::ledger::Owned;
 
 /// A unit that was restarted by itself counts as failed until it has stayed up for so long: between two of its ends a
 /// container that exits at once looks as if it ran.
@@ -22,15 +23,18 @@ const MAX_LINE: usize = 300;
 /// Why units failed, as long as they do: reading a journal costs a process.
 pub type Reasons = BTreeMap<String, ((i32, String), Problem)>;
 
-/// Looks at every unit of the manifest.
+/// Looks at every unit of the manifest. Those that are not the fleet's are not there yet, whatever the host runs by that name.
 pub(super) async fn states<S: Systemd, P, F>(
     manifest: &Manifest,
+    owned: &Owned,
     machine: &mut Machine<S, P, F>,
 ) -> Vec<WorkloadReport> {
     let mut reports: BTreeMap<&str, WorkloadReport> = BTreeMap::new();
     let mut again: Option<Duration> = None;
     for unit in &manifest.units {
+        let ours = owned.units.contains_key(&unit.name);
         let (state, problem, found) = match machine.systemd.unit(&unit.name).await {
+            Ok(_) if !ours => (WorkloadState::Stopped, None, UnitState::default()),
             Ok(found) => {
                 let state = state(&found, unit.wanted);
                 if state == WorkloadState::Failed {
