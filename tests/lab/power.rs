@@ -102,6 +102,15 @@ fn the_agent_is_killed_at_random_moments() {
     let mut survived = 0;
     for round in 1..=rounds {
         let content = format!("round {round}");
+        // systemd starts it again after a second: there must be something to kill.
+        wait("the agent runs again", || {
+            let active = device.run(&["systemctl", "is-active", "flotta-agent"]);
+            if active.status.success() {
+                Ok(())
+            } else {
+                Err(device.log())
+            }
+        });
         change(&site, &content);
         // A commit is seen within a second, and applied within another: the kill falls anywhere in it.
         moment(&mut random, Duration::from_millis(2_500));
