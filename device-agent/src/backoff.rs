@@ -30,8 +30,13 @@ impl Backoff {
 
     /// How long to wait now. At least a tenth of a second: no jitter may make this a busy loop.
     pub fn next_delay(&mut self) -> Duration {
+        self.next_delay_within(Duration::MAX)
+    }
+
+    /// The same, with a bound of `limit` at most.
+    pub fn next_delay_within(&mut self, limit: Duration) -> Duration {
         self.attempts = self.attempts.saturating_add(1);
-        let bound = self.next.next().unwrap_or_default();
+        let bound = self.next.next().unwrap_or_default().min(limit);
         bound
             .mul_f64(rand::random::<f64>())
             .max(Duration::from_millis(100))
@@ -65,6 +70,8 @@ mod tests {
             assert!(backoff.next_delay() <= Duration::from_secs(bound));
         }
         assert_eq!(backoff.attempts(), 6);
+        let limit = Duration::from_secs(2);
+        assert!((0..20).all(|_| backoff.next_delay_within(limit) <= limit));
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_secs(1));
     }

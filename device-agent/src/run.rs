@@ -109,6 +109,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         state: link.clone(),
         refusals,
         known: news_of_offers,
+        live: live_state.clone(),
     };
     let linked = Identity::open(&settings.identity())
         .map_err(EnrolError::from)

@@ -14,8 +14,10 @@ use crate::clock::Clock;
 use crate::enrol;
 use crate::hardware;
 use crate::identity::{Certificate, Identity, IdentityError, Joined};
+use crate::report::Live;
 
-/// Longest wait between two tries to connect. A fleet of 100,000 devices that all wait as long as this is 300 a second.
+/// Longest wait between two tries to connect, and never longer than a heartbeat: a server that is back hears of its devices
+/// within one. A fleet of 100,000 devices that all wait a minute is 3,300 tries a second.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// An answer sooner than this was not held. One is as it should be; a row of them is a server that does not hold.
 const QUICK: Duration = Duration::from_secs(1);
@@ -35,6 +37,8 @@ pub struct Ends {
     pub refusals: mpsc::Sender<Problem>,
     /// What became of the offers.
     pub known: watch::Receiver<Known>,
+    /// How the device is: its heartbeat.
+    pub live: watch::Receiver<Live>,
 }
 
 /// What became of the offers.
@@ -127,7 +131,10 @@ impl Link {
                 LinkError::Pull(error) => error.retry_after(),
                 _ => None,
             };
-            let delay = backoff.next_delay().max(retry_after.unwrap_or_default());
+            let heartbeat = self.ends.live.borrow().heartbeat_seconds.max(1);
+            let heartbeat = Duration::from_secs(heartbeat.into());
+            let delay = backoff.next_delay_within(heartbeat);
+            let delay = delay.max(retry_after.unwrap_or_default());
             tracing::info!(%problem, ?delay, attempts = backoff.attempts(), "no connection");
             self.ends.state.send_modify(|state| {
                 state.connected_since = None;

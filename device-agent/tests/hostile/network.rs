@@ -270,7 +270,7 @@ impl Stage {
     }
 }
 
-/// Each wait is between nothing and a bound that doubles: a fleet that lost its server together does not come back together.
+/// Each wait is between nothing and a bound that doubles up to the heartbeat (a minute when nothing says otherwise): a fleet that lost its server together does not come back together.
 #[tokio::test(start_paused = true)]
 async fn waits_grow_are_spread_and_are_counted() {
     let stage = Stage::new().await;
@@ -290,20 +290,20 @@ async fn waits_grow_are_spread_and_are_counted() {
         })
         .await;
     let longest = waits.iter().max().expect("waits");
-    assert!(*longest <= Duration::from_secs(301), "{longest:?}");
+    assert!(*longest <= Duration::from_secs(61), "{longest:?}");
     assert!(
-        begun.elapsed() > Duration::from_secs(900),
+        begun.elapsed() > Duration::from_secs(300),
         "{:?}",
         begun.elapsed()
     );
     // full jitter: of thirty waits with the one bound, some are short and some are long
     let late = &waits[10..];
     assert!(
-        late.iter().any(|wait| *wait < Duration::from_secs(100)),
+        late.iter().any(|wait| *wait < Duration::from_secs(20)),
         "{late:?}"
     );
     assert!(
-        late.iter().any(|wait| *wait > Duration::from_secs(200)),
+        late.iter().any(|wait| *wait > Duration::from_secs(40)),
         "{late:?}"
     );
 }
