@@ -54,14 +54,33 @@ find_leader() {
   remember_process "$DEVICE/leader" "$child"
 }
 
+# The control group that a device lives in. Each has its own: systemd ends a unit by its control group, and with one for all
+# a SIGKILL to web.service here would end web.service on every device.
+CGROUPS=/sys/fs/cgroup/unified
+[[ $(stat -f -c %T /sys/fs/cgroup) != cgroup2fs ]] || CGROUPS=/sys/fs/cgroup
+device_cgroup() { printf '%s/lab-%s-%s' "$CGROUPS" "$LAB_NAME" "$(basename "$DEVICE")"; }
+enter_cgroup() {
+  if [[ ! -f $CGROUPS/cgroup.procs ]]; then
+    mkdir -p "$CGROUPS"
+    mount -t cgroup2 cgroup2 "$CGROUPS"
+  fi
+  mkdir -p "$(device_cgroup)"
+  printf '%s\n' "$BASHPID" >"$(device_cgroup)/cgroup.procs"
+}
+leave_cgroup() { [[ ! -d $(device_cgroup) ]] || find "$(device_cgroup)" -depth -type d -exec rmdir {} + 2>/dev/null || true; }
+
 device_boot() {
   have_device "$1"
   network_up
   if ! process_of "$DEVICE/pid" >/dev/null; then
     rm -f "$DEVICE/leader"
-    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 setsid systemd-nspawn --quiet -D "$DEVICE/root" --register=no --keep-unit \
-      --network-bridge="$LAB_BRIDGE" --machine="$LAB_NAME-$1" --boot --capability=all --resolv-conf=off \
-      --system-call-filter='@mount @keyring bpf' --console=pipe </dev/null >"$DEVICE/console" 2>&1 &
+    (
+      locked enter_cgroup
+      export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+      exec setsid systemd-nspawn --quiet -D "$DEVICE/root" --register=no --keep-unit \
+        --network-bridge="$LAB_BRIDGE" --machine="$LAB_NAME-$1" --boot --capability=all --resolv-conf=off \
+        --system-call-filter='@mount @keyring bpf' --console=pipe
+    ) </dev/null >"$DEVICE/console" 2>&1 &
     remember_process "$DEVICE/pid" $!
     wait_for 20 "$1 has a process 1" find_leader "$(process_of "$DEVICE/pid")" || { cat "$DEVICE/console" >&2; exit 2; }
   fi
@@ -91,6 +110,7 @@ device_cut() {
 device_wait_off() {
   if ! wait_for 45 "$1 is off" gone "$DEVICE/pid"; then end_process "$DEVICE/pid" KILL; fi
   rm -f "$DEVICE/pid" "$DEVICE/leader"
+  leave_cgroup
 }
 device_shutdown() {
   have_device "$1"

@@ -2,8 +2,8 @@
 # The root file system of a device: Debian trixie with systemd 257 and Podman 5.4, made once and cached by content.
 
 ROOTFS_PACKAGES=systemd,systemd-sysv,dbus,podman,runc,netavark,aardvark-dns,iptables,nftables,iproute2,ca-certificates,curl,ostree,procps,catatonit,passt
-HOST_COMMANDS=(mmdebstrap systemd-nspawn skopeo docker-registry jq curl ip as objcopy git)
-HOST_PACKAGES=(mmdebstrap systemd-container skopeo docker-registry jq curl iproute2 binutils git ca-certificates)
+HOST_COMMANDS=(mmdebstrap systemd-nspawn skopeo docker-registry jq curl ip as objcopy git pgrep)
+HOST_PACKAGES=(mmdebstrap systemd-container skopeo docker-registry jq curl iproute2 binutils git ca-certificates procps)
 
 install_host_packages() {
   local command missing=()
