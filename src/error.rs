@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use flotta_bundle::Problem;
+use flotta_bundle::{Problem, code};
 use flotta_reconciler::admin::client::ClientError;
 
 use crate::output;
@@ -36,23 +36,31 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if output::is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    output::talk(&text(error, colours(&std::io::stderr())));
-    match error.downcast_ref::<ClientError>() {
-        Some(error) if error.is_not_found() => ExitCode::from(1),
-        _ => ExitCode::from(2),
+    let problem = problem(error);
+    output::talk(&text(error, problem.as_ref(), colours(&std::io::stderr())));
+    ExitCode::from(status(problem.as_ref()))
+}
+
+/// The exit code: 1 when the answer is that there is no such thing.
+fn status(problem: Option<&Problem>) -> u8 {
+    match problem {
+        Some(problem) if problem.code == code::NOT_FOUND.id => 1,
+        _ => 2,
     }
 }
 
+/// The error with its code, when it has one.
+fn problem(error: &anyhow::Error) -> Option<Problem> {
+    let coded = error.downcast_ref::<Coded>().map(|coded| coded.0.clone());
+    coded.or_else(|| {
+        error
+            .downcast_ref::<ClientError>()
+            .map(ClientError::problem)
+    })
+}
+
 /// `error[FLT0508]: …` and what to do about it.
-fn text(error: &anyhow::Error, colours: bool) -> String {
-    let problem = error
-        .downcast_ref::<Coded>()
-        .map(|coded| coded.0.clone())
-        .or_else(|| {
-            error
-                .downcast_ref::<ClientError>()
-                .map(ClientError::problem)
-        });
+fn text(error: &anyhow::Error, problem: Option<&Problem>, colours: bool) -> String {
     let Some(problem) = problem else {
         let word = paint("error", Some(Style::Bad), colours);
         return format!("{word}: {error:#}");
@@ -68,4 +76,17 @@ fn text(error: &anyhow::Error, colours: bool) -> String {
         text += &problem.help;
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_a_no_and_everything_else_an_error() {
+        let coded = |code| anyhow::Error::new(Coded(Problem::new(code, "x")));
+        assert_eq!(status(problem(&coded(code::NOT_FOUND)).as_ref()), 1);
+        assert_eq!(status(problem(&coded(code::UNREACHABLE)).as_ref()), 2);
+        assert_eq!(status(problem(&anyhow::anyhow!("x")).as_ref()), 2);
+    }
 }

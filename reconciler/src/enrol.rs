@@ -263,10 +263,11 @@ impl Enroller {
         by: &str,
         now: Timestamp,
     ) -> Result<JoinRequest, EnrolError> {
+        let reason = plain(reason, MAX_REASON);
         let state = RequestState::Denied {
             at: now,
             by: by.to_owned(),
-            reason: plain(reason, MAX_REASON),
+            reason: reason.clone(),
         };
         let request = self
             .store

@@ -127,6 +127,11 @@ impl std::fmt::Debug for Fleet {
     }
 }
 
+/// Makes the data directory, which only this user may enter.
+pub fn make_data_directory(data: &Path) -> Result<(), KeysError> {
+    files::make_private_directory(data)
+}
+
 impl Fleet {
     /// Reads the fleet's keys from `data`, or makes them.
     pub fn open_or_create(data: &Path, options: &FirstStart) -> Result<(Self, Start), KeysError> {

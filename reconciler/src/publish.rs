@@ -244,15 +244,18 @@ impl Publisher {
     fn describe(&mut self, rendered: &Rendered) {
         let described = rendered.devices.iter().map(|(name, device)| {
             let described = Described {
-                sets: device.sets.clone(),
+                // the renderer has the one that wins last
+                sets: device.sets.iter().rev().cloned().collect(),
                 labels: device.labels.clone(),
             };
             (name.clone(), described)
         });
-        // those that an error holds back are as they were
+        // those that an error holds back are as they were; one that is new in Git is known all the same
+        let in_git = |name| matches!(&self.declared, Some((_, names)) if names.contains(name));
         let held = rendered.held.iter().filter_map(|name| {
-            let before = self.described.get(name)?;
-            Some((name.clone(), before.clone()))
+            let before = self.described.get(name).cloned();
+            let new = || in_git(name).then(Described::default);
+            Some((name.clone(), before.or_else(new)?))
         });
         self.described = Arc::new(described.chain(held).collect());
     }

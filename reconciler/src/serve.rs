@@ -21,10 +21,13 @@ use crate::edge::limits::Limits;
 use crate::enrol::Enroller;
 use crate::hooks::{self, Secret, SecretError};
 use crate::index::Index;
-use crate::keys::{FirstStart, Fleet, KeysError, Start};
+use crate::keys::{self, FirstStart, Fleet, KeysError, Start};
 use crate::publish::{Follower, Notice, PublishError, Publisher};
 use crate::source::{Selection, Source, SourceError};
 use crate::store::{Store, StoreError};
+
+#[cfg(test)]
+mod tests;
 
 /// What `flotta serve` was asked for.
 #[derive(Debug, Clone)]
@@ -162,9 +165,11 @@ impl Server {
             )),
             None => None,
         };
+        // the store's lock first: two servers never make, or change, the keys of one fleet together
+        keys::make_data_directory(&config.data)?;
+        let store = Store::open(&config.data)?;
         let (fleet, start) = open_fleet(&config.data, config.fleet, &config.names)?;
         let fleet = Arc::new(fleet);
-        let store = Store::open(&config.data)?;
         let depot = Depot::local(&config.data.join("depot"))?;
         for (root, version) in fleet.trust_roots().iter().zip(1..) {
             depot.put_root(version, root).await?;
@@ -275,16 +280,27 @@ impl Server {
             Some(ended) = tasks.join_next() => flatten(ended),
         };
         let _ = stopping.send(true);
-        let rest = async {
-            let mut result = first;
-            while let Some(ended) = tasks.join_next().await {
-                result = result.and(flatten(ended));
-            }
-            result
-        };
-        // tasks that do not end in time are dropped with the set
-        tokio::time::timeout(GRACE, rest).await.unwrap_or(Ok(()))
+        drain(tasks, first, GRACE).await
     }
+}
+
+/// Lets tasks end within `grace`; those that do not are dropped. The first error counts, whether the others end or not.
+async fn drain(
+    mut tasks: JoinSet<Result<(), ServeError>>,
+    first: Result<(), ServeError>,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let mut result = first;
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            let ended = flatten(ended);
+            if result.is_ok() {
+                result = ended;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(grace, all).await;
+    result
 }
 
 fn flatten(

@@ -185,8 +185,9 @@ impl Store {
     async fn write_status<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
-        let done = self.0.status.run(work, |_| {}).await;
+        let done = self.0.status.run(work, then).await;
         self.changed();
         done
     }

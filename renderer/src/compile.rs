@@ -77,9 +77,14 @@ pub struct Port {
 impl Port {
     /// Whether both cannot be published on one device.
     pub fn clashes(&self, other: &Self) -> bool {
-        let same_address =
-            self.address == other.address || self.address.is_empty() || other.address.is_empty();
+        let same_address = self.address == other.address || self.is_any() || other.is_any();
         self.number == other.number && self.protocol == other.protocol && same_address
+    }
+
+    /// Whether it is published on every address.
+    fn is_any(&self) -> bool {
+        let address = self.address.parse::<std::net::IpAddr>();
+        self.address.is_empty() || address.is_ok_and(|address| address.is_unspecified())
     }
 }
 

@@ -80,7 +80,7 @@ impl Tree {
                 self.skipped.push(path);
             } else if kind.is_dir() {
                 self.descend(&entry.path(), &format!("{path}/"), bytes)?;
-            } else if is_yaml(name) {
+            } else if kind.is_file() && is_yaml(name) {
                 let mut content = Vec::new();
                 fs::File::open(entry.path())
                     .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))
@@ -196,4 +196,20 @@ impl Tree {
 fn is_yaml(name: &str) -> bool {
     let extension = Path::new(name).extension().unwrap_or_default();
     extension == "yaml" || extension == "yml"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("a.yaml"), "a: 1").expect("a file");
+        // to open a pipe would wait for a writer, to open a socket fails
+        let _socket = std::os::unix::net::UnixListener::bind(path("b.yaml")).expect("a socket");
+        let tree = Tree::read_dir(directory.path()).expect("a tree");
+        assert_eq!(tree.files.len(), 1);
+    }
 }

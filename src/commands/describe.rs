@@ -49,11 +49,17 @@ impl Describe {
         let text = match self.kind {
             Kind::Device => {
                 let device: Device = one(client, &query, &about).await?;
-                print::describe::device(&device, &events(client, &about).await?, now, colours)
+                let only = Query {
+                    device: Some(name),
+                    ..Query::default()
+                };
+                let events: List<EventObject> =
+                    client.get(&format!("/v1/events{}", only.encode())).await?;
+                print::describe::device(&device, &events.items, now, colours)
             }
             Kind::Workload => {
                 let workload: Workload = one(client, &query, &about).await?;
-                print::describe::workload(&workload, &events(client, &about).await?, now, colours)
+                print::describe::workload(&workload, now, colours)
             }
         };
         output::answer(&text)?;
@@ -70,10 +76,4 @@ async fn one<T: Resource>(client: &Client, query: &str, about: &str) -> anyhow::
         );
         anyhow::Error::new(Coded(problem))
     })
-}
-
-async fn events(client: &Client, about: &str) -> anyhow::Result<Vec<EventObject>> {
-    let list: List<EventObject> = client.get("/v1/events").await?;
-    let about = |event: &EventObject| event.status.object == about;
-    Ok(list.items.into_iter().filter(about).collect())
 }

@@ -103,7 +103,7 @@ impl Get {
             namespace: (!self.all_namespaces).then(|| namespace.to_owned()),
             name: name.map(str::to_owned),
             selector: self.selector.clone(),
-            watch: false,
+            ..Query::default()
         }
     }
 

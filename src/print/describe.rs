@@ -90,12 +90,7 @@ pub(crate) fn device(
 }
 
 /// A workload on all its devices: those where it does not run first.
-pub(crate) fn workload(
-    workload: &Workload,
-    events: &[EventObject],
-    now: Timestamp,
-    colours: bool,
-) -> String {
+pub(crate) fn workload(workload: &Workload, now: Timestamp, colours: bool) -> String {
     let status = &workload.status;
     let mut text = paint(
         &workload.metadata().full_name(),
@@ -119,7 +114,6 @@ pub(crate) fn workload(
     });
     let rows = on.iter().map(|on| row(&on.device, &on.workload, now));
     section(&mut text, "Devices", &rows.collect::<Vec<_>>());
-    section(&mut text, "Events", &event_rows(events, now));
     text
 }
 

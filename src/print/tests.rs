@@ -192,7 +192,7 @@ fn describe_workload() {
         on("shop-19", workload("web", "Failed", "2026-11-23T10:41:00Z", "exited 1 after 2s")),
     ]});
     let workload = serde_json::from_value(object("EdgeWorkload", "web", status)).unwrap();
-    assert_snapshot!(describe::workload(&workload, &[], now(), false));
+    assert_snapshot!(describe::workload(&workload, now(), false));
 }
 
 fn about(first_start: bool) -> About {

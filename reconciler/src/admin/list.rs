@@ -1,6 +1,6 @@
 //! Lists and watches.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -28,11 +28,17 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// A kind that is listed.
 pub(super) trait Listed: Resource + Sync + 'static {
-    /// All of them, in the order in which they are shown.
+    /// At least those that are asked for, in the order in which they are shown.
     fn all(
         admin: &Admin,
+        query: &Query,
         now: Timestamp,
     ) -> impl Future<Output = Result<Vec<Self>, StoreError>> + Send;
+
+    /// Whether a watch tells that `before` has become this.
+    fn is_news(&self, before: &Self) -> bool {
+        self != before
+    }
 }
 
 pub(super) async fn serve<T: Listed>(
@@ -70,7 +76,7 @@ pub(super) async fn serve<T: Listed>(
 }
 
 async fn filtered<T: Listed>(admin: &Admin, filter: &Filter) -> Result<Vec<T>, StoreError> {
-    let mut items = T::all(admin, Timestamp::now()).await?;
+    let mut items = T::all(admin, filter.query(), Timestamp::now()).await?;
     items.retain(|item| filter.admits(item.metadata()));
     Ok(items)
 }
@@ -108,23 +114,27 @@ impl<T: Listed> Watching<T> {
         }
     }
 
-    /// Queues a line for each difference between what is known and `items`.
+    /// Queues a line for each difference between what is known and `items`. What is gone comes first: what took its name
+    /// is the last that a reader hears of it.
     fn compare(&mut self, items: Vec<T>) {
-        let mut gone = std::mem::take(&mut self.known);
+        let keys: BTreeSet<_> = items.iter().map(|object| object.metadata().key()).collect();
+        let mut before = std::mem::take(&mut self.known);
+        for (key, object) in &before {
+            if !keys.contains(key) {
+                self.say(What::Deleted, object.clone());
+            }
+        }
         for object in items {
             let key = object.metadata().key();
-            let what = match gone.remove(&key) {
+            let what = match before.remove(&key) {
                 None => Some(What::Added),
-                Some(before) if before != object => Some(What::Modified),
+                Some(before) if object.is_news(&before) => Some(What::Modified),
                 Some(_) => None,
             };
             if let Some(what) = what {
                 self.say(what, object.clone());
             }
             self.known.insert(key, object);
-        }
-        for object in gone.into_values() {
-            self.say(What::Deleted, object);
         }
     }
 

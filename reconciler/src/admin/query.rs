@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flotta_bundle::DeviceName;
 use serde::{Deserialize, Serialize};
 
 use super::resource::Metadata;
@@ -18,6 +19,9 @@ pub struct Query {
     /// With these labels, as [`Selector`] reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// Events about this device alone; other kinds take no notice of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceName>,
     /// Answer with a stream of changes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watch: bool,
@@ -27,11 +31,13 @@ impl Query {
     /// The query as it stands in a URL, with its `?`. Names, namespaces and labels have no character that needs escaping but
     /// those of a selector.
     pub fn encode(&self) -> String {
+        let device = self.device.as_ref().map(ToString::to_string);
         let mut pairs = Vec::new();
         for (key, value) in [
             ("namespace", self.namespace.as_deref()),
             ("name", self.name.as_deref()),
             ("selector", self.selector.as_deref()),
+            ("device", device.as_deref()),
             ("watch", self.watch.then_some("true")),
         ] {
             if let Some(value) = value {
@@ -164,6 +170,11 @@ impl Filter {
             .as_deref()
             .map_or_else(|| Ok(Selector::default()), Selector::parse)?;
         Ok(Self { query, selector })
+    }
+
+    /// The query.
+    pub fn query(&self) -> &Query {
+        &self.query
     }
 
     /// Whether an object is asked for.

@@ -309,9 +309,9 @@ pub struct WorkloadOn {
 /// A request to join.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestStatus {
-    /// `Pending`, `Approved` or `Denied`.
+    /// `Pending`: those that were decided are not listed.
     pub state: String,
-    /// Why it was denied.
+    /// Why it waits, when that is not plain: another device has the name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// SHA-256 of its public key, hex: to be compared with what the device shows.
@@ -364,6 +364,6 @@ pub struct EventStatus {
     pub reason: String,
     /// What happened.
     pub message: String,
-    /// What it happened to: `device/default/shop-17`, `release/42`.
+    /// What it happened to: `device/default/shop-17`, or `fleet`.
     pub object: String,
 }

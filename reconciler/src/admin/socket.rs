@@ -1,7 +1,7 @@
 //! Where the admin API listens.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use axum::extract::connect_info::Connected;
@@ -45,8 +45,12 @@ fn bind(path: &Path) -> Result<(UnixListener, PathBuf), ServeError> {
     Ok((listener, path))
 }
 
-/// Removes a socket that a server before left behind; one that answers is someone's.
+/// Removes a socket that a server before left behind; one that answers is someone's, and so is what is no socket: to
+/// connect to a plain file fails as to a dead socket.
 fn remove_stale(path: &Path) -> std::io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),

@@ -90,6 +90,19 @@ fn token() -> TokenRequest {
 }
 
 #[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("notes.txt");
+    std::fs::write(&path, "mine").unwrap();
+    assert!(listen(Some(&path), data.path()).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    // a socket that nobody answers at is a server's that was killed
+    let path = data.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    listen(Some(&path), data.path()).unwrap();
+}
+
+#[tokio::test]
 async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
     let desk = Desk::new();
     let machine = desk.join("north/shop-1").await;
@@ -164,6 +177,58 @@ async fn a_device_that_git_has_is_listed_before_it_joins() {
             ),
         ]
     );
+}
+
+#[tokio::test]
+async fn what_git_says_of_a_device_wins_over_its_token() {
+    let desk = Desk::new();
+    let terms = crate::store::NewToken {
+        set: Some("tills".to_owned()),
+        labels: BTreeMap::from([("site".to_owned(), "berlin".to_owned())]),
+        ..Default::default()
+    };
+    let (hour, now) = (jiff::SignedDuration::from_hours(1), Timestamp::now());
+    let made = desk.house.enroller.create_token(terms, hour, now).await;
+    desk.ask(&Machine::new("a"), Some(made.unwrap().0)).await;
+    let device: Vec<Device> = desk.list("?selector=site%3Dberlin").await;
+    assert_eq!(device[0].status.sets, ["tills"], "Git has no such device");
+
+    let in_git = Described {
+        sets: vec!["shops".to_owned(), "base".to_owned()],
+        labels: BTreeMap::from([("site".to_owned(), "paris".to_owned())]),
+    };
+    desk.house
+        .index
+        .describe(Arc::new([(name("a"), in_git.clone())].into()));
+    let device: Vec<Device> = desk.list("").await;
+    assert_eq!(device[0].status.sets, in_git.sets);
+    assert_eq!(device[0].metadata.labels, in_git.labels);
+}
+
+#[tokio::test]
+async fn the_events_of_one_device_are_found_among_all() {
+    let desk = Desk::new();
+    desk.join("a").await;
+    for at in 0..1001 {
+        let event = crate::store::FleetEvent {
+            id: 0,
+            time: Timestamp::now(),
+            device: Some(name(&format!("b{}", at % 10))),
+            reason: "Applied".to_owned(),
+            message: String::new(),
+            warning: false,
+        };
+        desk.house.store.add_event(event).await.unwrap();
+    }
+    let of_a = super::query::Query {
+        device: Some(name("a")),
+        ..Default::default()
+    };
+    let events: Vec<EventObject> = desk.list(&of_a.encode()).await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].status.object, "device/default/a");
+    let one: Vec<Device> = desk.list("?namespace=default&name=a").await;
+    assert_eq!(one.len(), 1);
 }
 
 #[tokio::test]
@@ -335,4 +400,30 @@ async fn the_socket_is_its_owners_and_one_servers() {
     desk.served.await.unwrap().unwrap();
     // what a server left behind is in nobody's way
     assert!(listen(Some(&socket), desk.data.path()).is_ok());
+}
+
+#[tokio::test]
+async fn a_watch_is_silent_about_heartbeats_and_tells_what_went_first() {
+    let desk = Desk::new();
+    let machine = desk.join("b").await;
+    let git = |names: &[&str]| {
+        let described = names.iter().map(|a| (name(a), Described::default()));
+        desk.house.index.describe(Arc::new(described.collect()));
+    };
+    git(&["a"]);
+    let watch = desk.client.watch::<Device>("/v1/devices?watch=true").await;
+    let mut watch = watch.unwrap();
+    let mut next = async || {
+        let next = tokio::time::timeout(DEADLINE, watch.next()).await;
+        let change = next.unwrap().unwrap().expect("the watch goes on");
+        (change.what, change.object.metadata.name)
+    };
+    assert_eq!(next().await, (What::Added, "a".to_owned()));
+    assert_eq!(next().await, (What::Added, "b".to_owned()));
+    // a heartbeat is no news; that `a` is no longer only in Git, but has joined, is
+    let member = desk.house.store.member(&machine.name).unwrap();
+    member.saw(Timestamp::now());
+    desk.join("a").await;
+    assert_eq!(next().await, (What::Deleted, "a".to_owned()));
+    assert_eq!(next().await, (What::Added, "a".to_owned()));
 }

@@ -26,6 +26,9 @@ pub(super) const HOLD_FOR_FIRST: Duration = Duration::from_secs(5);
 
 /// Connections of one device at a time: one in use, the others are dead ones that nobody has noticed yet.
 const CONNECTIONS_EACH: usize = 16;
+/// Blobs on their way to one device at a time: one that does not read what it asked for cannot take all of
+/// [`Limits::downloads`].
+pub(super) const DOWNLOADS_EACH: usize = 8;
 /// Requests of one device: a second, and at once. A first bundle may be a few hundred files.
 const REQUESTS_EACH: (u32, u32) = (20, 1000);
 
@@ -90,6 +93,7 @@ impl Rate {
 pub(crate) struct Allowance {
     requests: Rate,
     connections: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
 }
 
 impl Default for Allowance {
@@ -98,6 +102,7 @@ impl Default for Allowance {
         Self {
             requests: Rate::new(count, burst),
             connections: Arc::new(Semaphore::new(CONNECTIONS_EACH)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_EACH)),
         }
     }
 }
@@ -110,6 +115,12 @@ impl Allowance {
     /// A connection of the device, until it is dropped.
     pub(super) fn connection(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connections).try_acquire_owned().ok()
+    }
+
+    /// A blob on its way to the device, until it is dropped: waits for one of those before it.
+    pub(super) async fn download(&self) -> Option<OwnedSemaphorePermit> {
+        // never closed, so there always is one
+        Arc::clone(&self.downloads).acquire_owned().await.ok()
     }
 }
 

@@ -88,7 +88,8 @@ async fn blob(
         Refused::new(StatusCode::FORBIDDEN, code::NOT_YOURS, message)
     };
     // before anything is read: what is read is in memory
-    let slot = edge.0.downloads.clone().acquire_owned().await;
+    let own = peer.member.allowance().download().await;
+    let slots = (own, edge.0.downloads.clone().acquire_owned().await);
     let blobs = edge.0.blobs.as_ref();
     let may_read = edge.0.index.may_read(&peer.device, &digest, blobs);
     if !may_read.await.map_err(failed)? {
@@ -106,7 +107,7 @@ async fn blob(
         ));
     }
     let body = blob.body.map(move |chunk| {
-        let _until_sent = &slot;
+        let _until_sent = &slots;
         chunk
     });
     let mut response = Body::from_stream(body).into_response();

@@ -472,6 +472,38 @@ async fn a_device_reads_its_own_bundles_and_no_others() {
     assert_eq!(answer.failure(), refused(code::BAD_REQUEST, 400));
 }
 
+#[tokio::test]
+async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
+    let each = super::limits::DOWNLOADS_EACH;
+    let limits = Limits {
+        downloads: each + 1,
+        ..Limits::default()
+    };
+    let world = World::with(limits).await;
+    // more than a connection carries unread
+    let content = vec![b'x'; 1_000_000];
+    let (manifest, blobs) = bundle(&content);
+    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world
+        .house
+        .publish(1, &[("a", &[manifest]), ("b", &[manifest])]);
+    let path = format!("/v1/blobs/{}", Digest::of(&content));
+    let idle = world.device(&Machine::new("a")).await;
+    let mut unread = Vec::new();
+    for _ in 0..each {
+        let begun = idle.begin(Method::GET, &path, &[], Vec::new()).await;
+        unread.push(begun.unwrap());
+    }
+    let more = tokio::spawn(async move {
+        let more = (0..4).map(|_| idle.begin(Method::GET, &path, &[], Vec::new()));
+        futures_util::future::join_all(more).await
+    });
+    let reader = world.device(&Machine::new("b")).await;
+    let path = format!("/v1/blobs/{}", Digest::of(&content));
+    assert_eq!(reader.get(&path, &[]).await.body.len(), content.len());
+    more.abort();
+}
+
 // --- report
 
 fn happened(id: u64, message: &str) -> Event {

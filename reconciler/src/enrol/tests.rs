@@ -144,6 +144,8 @@ async fn approval_in_place_of_another_ends_that_one() {
     assert!(before.in_force());
     door.approve("a", None, true).await.unwrap();
     assert!(!before.in_force());
+    let state = door.house.enroller.state(first.fingerprint()).await;
+    assert_eq!(state.unwrap(), None, "its certificate is offered no more");
     assert!(joined(&door.ask(&second, None).await));
     assert!(waits(&door.ask(&first, None).await));
 }

@@ -113,6 +113,8 @@ pub(super) fn approve(
         if !approval.replace {
             return Err(EnrolError::NameTaken(there.device));
         }
+        // the certificate that it was approved with is worth nothing now
+        requests::remove(connection, &there.key)?;
     }
     if let Some(other) = devices::name_of_key(connection, &request.key)? {
         return Err(EnrolError::KeyTaken(other));

@@ -19,7 +19,7 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> KeysError + '_ {
     move |error| KeysError::Io(path.to_owned(), error)
 }
 
-/// Makes a folder that only this user may enter. One that is there already must not be open to others.
+/// Makes a folder that only this user may enter. One that is there already, and open to others, is closed to them.
 pub(super) fn make_private_directory(path: &Path) -> Result<(), KeysError> {
     match DirBuilder::new().mode(0o700).recursive(true).create(path) {
         Ok(()) => {}

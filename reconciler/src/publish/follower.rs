@@ -24,8 +24,11 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// Most errors, and most devices of each, that become events: what is wrong shows in the first ones.
 const HELD_EVENTS: usize = 100;
 
-/// What the source held last.
-#[derive(Debug)]
+#[cfg(test)]
+mod tests;
+
+/// What the source held.
+#[derive(Debug, Clone)]
 struct Latest {
     tree: Arc<Tree>,
     revision: Revision,
@@ -50,7 +53,10 @@ pub struct Follower {
     publisher: Publisher,
     store: Store,
     index: Arc<Index>,
+    /// What it held last.
     latest: Option<Latest>,
+    /// What it held when it last had no errors: who joins while a newer commit is refused gets that.
+    good: Option<Latest>,
     /// The commit that was refused last: it is not rendered again.
     refused: Option<Revision>,
     /// The warnings of the last release: said once.
@@ -73,6 +79,7 @@ impl Follower {
             store,
             index,
             latest: None,
+            good: None,
             refused: None,
             warned: BTreeSet::new(),
             greeted: false,
@@ -96,10 +103,12 @@ impl Follower {
                 () = stopped(&mut stop) => return,
                 polled = self.source.poll() => polled,
             };
-            let done = match polled {
-                Ok(checkout) => self.round(checkout, &say).await,
-                Err(error) => Err(error.into()),
+            let (checkout, unavailable) = match polled {
+                Ok(checkout) => (checkout, Ok(())),
+                Err(error) => (None, Err(error.into())),
             };
+            // who joins, and a release that ends, do not wait for a source that cannot be reached
+            let done = self.round(checkout, &say).await.and(unavailable);
             self.settle(done, &say);
             tokio::select! {
                 () = stopped(&mut stop) => return,
@@ -123,12 +132,11 @@ impl Follower {
                 revision: checkout.revision,
             });
         }
-        let Some(latest) = &self.latest else {
+        let accepted = |latest: &&Latest| self.refused.as_ref() != Some(&latest.revision);
+        let latest = self.latest.as_ref().filter(accepted);
+        let Some(latest) = latest.or(self.good.as_ref()).cloned() else {
             return Ok(());
         };
-        if self.refused.as_ref() == Some(&latest.revision) {
-            return Ok(());
-        }
         let inventory = self.store.inventory().await?;
         let (started, now) = (Instant::now(), Timestamp::now());
         let (label, tree) = (latest.label.clone(), Arc::clone(&latest.tree));
@@ -140,8 +148,9 @@ impl Follower {
         self.index.describe(Arc::clone(self.publisher.described()));
         match outcome {
             Outcome::Unchanged => {
+                self.good = Some(latest);
+                self.catch_up(now).await?;
                 if !self.greeted {
-                    self.catch_up(now).await?;
                     say(&Notice::Unchanged {
                         label,
                         sequence: self.in_force().unwrap_or_default(),
@@ -164,6 +173,7 @@ impl Follower {
                 held,
             } => {
                 self.index.publish(offer(&release));
+                self.good = Some(latest);
                 self.record(&release, counts.workloads, now).await?;
                 self.record_held(&findings, now).await?;
                 self.record_warnings(&findings, now).await?;
@@ -181,7 +191,7 @@ impl Follower {
         Ok(())
     }
 
-    /// A server that was killed between depot and store has a release that the store does not know.
+    /// A server that was killed, or could not write, between depot and store has a release that the store does not know.
     async fn catch_up(&self, now: Timestamp) -> Result<(), StoreError> {
         match self.publisher.current() {
             Some(current)

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use flotta_renderer::Counts;
 
+use crate::text::plain;
+
+/// Longest message, in characters: what git says is cut to less.
+const MAX_MESSAGE: usize = 4096;
+
 /// Something that happened between the source and the release in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -90,9 +95,11 @@ impl fmt::Display for Notice {
                 refusal,
                 in_force,
             } => {
+                let refusal = plain(refusal, MAX_MESSAGE);
                 write!(f, "source {label} refused: {refusal}; {}", stays(*in_force))
             }
             Self::Failed { message, in_force } => {
+                let message = plain(message, MAX_MESSAGE);
                 write!(f, "source unavailable: {message}; {}", stays(*in_force))
             }
             Self::Recovered => f.write_str("source available again"),

@@ -220,3 +220,57 @@ async fn a_depot_that_someone_else_wrote_is_not_served() {
         Err(OpenError::Leaves)
     ));
 }
+
+#[tokio::test]
+async fn devices_are_described_by_what_rendering_found() {
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    let object = |kind: &str, name: &str, rest: &str| {
+        format!(
+            "---\napiVersion: management.project-flotta.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\n{rest}\n"
+        )
+    };
+    let content = object("EdgeDevice", "shop-1", "")
+        + &object("EdgeDevice", "shop-2", "")
+        + &object("EdgeDeviceSet", "base", "spec: {selector: {}, priority: 0}")
+        + &object(
+            "EdgeDeviceSet",
+            "shops",
+            "spec: {selector: {}, priority: 10}",
+        )
+        + &object(
+            "EdgeWorkload",
+            "web",
+            "spec: {type: pod, device: shop-2, pod: {spec: {containers: [{name: a, image: r/x:1, envFrom: [{configMapRef: {name: none}}]}]}}}",
+        );
+    publish(&mut publisher, "c1", &content).await;
+    let described = publisher.described();
+    let sets = &described[&"shop-1".parse().unwrap()].sets;
+    assert_eq!(sets, &["shops", "base"], "the strongest first");
+    // held back by a missing ConfigMap, and in Git nevertheless
+    assert!(described.contains_key(&"shop-2".parse().unwrap()));
+}
+
+#[test]
+fn a_notice_is_one_line_whatever_a_commit_or_git_says() {
+    let place = flotta_renderer::Place {
+        file: "a\nready  all is well\u{1b}[2K.yaml".to_owned(),
+        ..Default::default()
+    };
+    let refusal = Refusal {
+        errors: vec![Finding::error(code::NOT_YAML, place, "x")],
+    };
+    let refused = Notice::Refused {
+        label: "main@4f2c91a".to_owned(),
+        refusal: refusal.to_string(),
+        in_force: None,
+    };
+    let failed = Notice::Failed {
+        message: "git fetch: remote: \u{1b}]0;x\u{7}\nready".to_owned(),
+        in_force: Some(1),
+    };
+    for notice in [refused, failed] {
+        let text = notice.to_string();
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}

@@ -16,6 +16,14 @@ const MESSAGE_BYTES: usize = 1024;
 /// Where the mirror keeps the commit that was fetched last.
 pub(super) const FETCHED: &str = "refs/flotta/head";
 
+/// What a `git` that was killed leaves behind, and every later one would stop at.
+const LOCKS: [&str; 4] = [
+    "config.lock",
+    "packed-refs.lock",
+    "shallow.lock",
+    "refs/flotta/head.lock",
+];
+
 /// What a branch points to in the remote repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tip {
@@ -73,6 +81,18 @@ impl Mirror {
     /// Makes the repository. The URL stands in its configuration, not in an argument that other users of the machine can
     /// read in the list of processes.
     fn prepare(&self) -> Result<(), SourceError> {
+        // nobody else works in it: the data directory is locked
+        for lock in LOCKS.map(|lock| self.directory.join(lock)) {
+            match std::fs::remove_file(&lock) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(SourceError::Read(
+                        lock.display().to_string(),
+                        Box::new(error),
+                    ));
+                }
+                _ => {}
+            }
+        }
         let fail = || SourceError::read(self.directory.display().to_string());
         let mut options = git2::RepositoryInitOptions::new();
         options

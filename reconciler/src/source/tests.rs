@@ -191,6 +191,10 @@ async fn a_url_is_mirrored() {
     assert_eq!(checkout.branch.as_deref(), Some("main"));
     assert!(source.poll().await.unwrap().is_none());
 
+    // as after a power cut in the middle of a fetch
+    for lock in ["shallow.lock", "config.lock", "refs/flotta/head.lock"] {
+        std::fs::write(data.path().join("source.git").join(lock), "").unwrap();
+    }
     let second = commit(origin.path(), "b.yaml", "b: 1");
     let checkout = source.poll().await.unwrap().unwrap();
     assert_eq!(checkout.revision.commit, second);

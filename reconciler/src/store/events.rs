@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use super::value::{millis, name, time};
 use super::{Store, StoreError};
 
-/// Events kept of one device, and of the server itself. A device in a crash loop must not push out the others' events.
+/// Events kept of one device, and of each kind of the server itself. A device in a crash loop must not push out the others'
+/// events, nor a stranger who is refused again and again what became of commits.
 pub const KEPT_EACH: u64 = 200;
 /// Events kept in all: 100,000 devices with ten each, about 200 MB.
 pub const KEPT: i64 = 1_000_000;
@@ -63,10 +64,10 @@ pub(super) fn insert(connection: &Connection, event: &FleetEvent) -> Result<(), 
     let newest = connection.last_insert_rowid();
     connection
         .prepare_cached(
-            "DELETE FROM events WHERE device = ?1 AND id <= (SELECT id FROM events WHERE device = ?1 \
-             ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            "DELETE FROM events WHERE device = ?1 AND (device <> '' OR reason = ?3) AND id <= (SELECT id FROM events \
+             WHERE device = ?1 AND (device <> '' OR reason = ?3) ORDER BY id DESC LIMIT 1 OFFSET ?2)",
         )?
-        .execute((&device, KEPT_EACH))?;
+        .execute((&device, KEPT_EACH, cut(&event.reason, MAX_REASON)))?;
     connection
         .prepare_cached("DELETE FROM events WHERE id <= ?1")?
         .execute([newest - KEPT])?;
@@ -76,7 +77,7 @@ pub(super) fn insert(connection: &Connection, event: &FleetEvent) -> Result<(), 
 impl Store {
     /// Adds an event.
     pub async fn add_event(&self, event: FleetEvent) -> Result<(), StoreError> {
-        self.write_status(move |connection| insert(connection, &event))
+        self.write_status(move |connection| insert(connection, &event), |()| {})
             .await
     }
 

@@ -1,5 +1,7 @@
 //! Reports. Level-triggered: the newest says everything, so one that says nothing new is not written.
 
+use std::sync::Arc;
+
 use flotta_bundle::wire::{Acknowledged, Event, Report};
 use flotta_bundle::{DeviceName, Digest};
 use jiff::Timestamp;
@@ -18,7 +20,7 @@ impl Store {
     pub async fn put_report(
         &self,
         device: &DeviceName,
-        member: &Member,
+        member: &Arc<Member>,
         mut report: Report,
         now: Timestamp,
     ) -> Result<Acknowledged, StoreError> {
@@ -42,10 +44,11 @@ impl Store {
             text,
             seen: millis(now),
         };
-        let last = self
-            .write_status(move |connection| row.write(connection, new))
-            .await?;
-        member.kept(content, last, millis(now));
+        // in the order of the writes, and even if the device has hung up: what is remembered is what is on disk
+        let member = Arc::clone(member);
+        let kept = move |last: &u64| member.kept(content, *last, millis(now));
+        let write = move |connection: &Connection| row.write(connection, new);
+        let last = self.write_status(write, kept).await?;
         Ok(Acknowledged { events: last })
     }
 }

@@ -1,8 +1,9 @@
 use flotta_bundle::release::Revision;
 use flotta_bundle::wire::{Event, Report};
+use futures_util::FutureExt;
 
 use super::*;
-use crate::fixture::{House, Machine, name, report};
+use crate::fixture::{House, Machine, eventually, name, report};
 
 async fn join(house: &House, device: &str) -> (Machine, Arc<Member>) {
     let machine = Machine::new(device);
@@ -205,4 +206,47 @@ async fn tokens_are_stored_as_hashes_and_forgotten_in_the_end() {
     }
     house.store.purge(later).await.unwrap();
     assert!(house.store.tokens().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_push_out_what_became_of_commits() {
+    let data = tempfile::tempdir().unwrap();
+    let store = Store::open(data.path()).unwrap();
+    let add = |reason: &str| {
+        store.add_event(FleetEvent {
+            id: 0,
+            time: Timestamp::now(),
+            device: None,
+            reason: reason.to_owned(),
+            message: String::new(),
+            warning: true,
+        })
+    };
+    add("Released").await.unwrap();
+    for _ in 0..=events::KEPT_EACH {
+        add("JoinRefused").await.unwrap();
+    }
+    let filter = EventFilter {
+        limit: 1000,
+        ..EventFilter::default()
+    };
+    let kept = store.events(filter).await.unwrap();
+    assert_eq!(kept.len() as u64, 1 + events::KEPT_EACH);
+    assert_eq!(kept[0].reason, "Released");
+}
+
+#[tokio::test]
+async fn a_report_is_remembered_even_if_the_device_hangs_up() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let (machine, member) = join(&house, "a").await;
+    let put = house
+        .store
+        .put_report(&machine.name, &member, with_events([1]), Timestamp::now());
+    // begun, and dropped before it is done
+    assert!(put.now_or_never().is_none());
+    eventually("the report", async || {
+        (member.last_event() == 1).then_some(())
+    })
+    .await;
 }

@@ -1,7 +1,10 @@
 //! A `PodSpec` to one `.container`, or a `.pod` and its containers.
 
+use std::collections::BTreeSet;
+
 use flotta_bundle::code;
 use flotta_bundle::manifest::{FileKind, Unit, Wanted};
+use flotta_bundle::name::check_label;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::container::{Role, container};
@@ -21,6 +24,9 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
             &format!("{SPEC}/containers"),
             "a pod needs at least one container",
         );
+        return;
+    }
+    if !words_hold(job, spec) {
         return;
     }
     let volumes = Volumes::resolve(job, spec);
@@ -74,6 +80,40 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
             &role,
         );
     }
+}
+
+/// Whether names are what Kubernetes takes for one (they become names of units, folders and volumes), each is there once, and
+/// the restart policy is one. Its schema says none of that.
+fn words_hold(job: &mut Job<'_>, spec: &PodSpec) -> bool {
+    let policy = spec.restart_policy.as_deref();
+    if let Some(other) = policy.filter(|word| !["Always", "OnFailure", "Never"].contains(word)) {
+        let message = format!("`{other}`: use Always, OnFailure or Never");
+        job.refuse(code::SCHEMA, &format!("{SPEC}/restartPolicy"), message);
+    }
+    let containers = |list: &[Container], field| -> Vec<_> {
+        let names = list.iter().map(|container| container.name.clone());
+        names
+            .enumerate()
+            .map(|(at, name)| (name, field, at))
+            .collect()
+    };
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    let mut all = containers(init, "initContainers");
+    all.extend(containers(&spec.containers, "containers"));
+    let volumes = spec.volumes.iter().flatten().enumerate();
+    let volumes = volumes.map(|(at, volume)| (volume.name.clone(), "volumes", at));
+    for names in [all, volumes.collect()] {
+        let mut seen = BTreeSet::new();
+        for (name, field, at) in &names {
+            let pointer = format!("{SPEC}/{field}/{at}/name");
+            if let Err(error) = check_label(name) {
+                job.refuse(code::BAD_NAME, &pointer, error.to_string());
+            } else if !seen.insert(name) {
+                job.refuse(code::DUPLICATE, &pointer, format!("`{name}` stands twice"));
+            }
+        }
+    }
+    !job.out.refused
 }
 
 fn pod_file(job: &mut Job<'_>, spec: &PodSpec, containers: &[Container]) {

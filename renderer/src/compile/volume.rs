@@ -159,10 +159,25 @@ fn kind(job: &mut Job<'_>, volume: &Volume, pointer: &str) -> Kind {
         }
         return match source.type_.as_deref().unwrap_or_default() {
             "BlockDevice" | "CharDevice" => Kind::Node { path: path.clone() },
-            kind => Kind::Host {
-                path: path.clone(),
-                make_folder: kind == "DirectoryOrCreate",
-            },
+            kind => {
+                let pointer = format!("{pointer}/hostPath/type");
+                match kind {
+                    "" | "Directory" | "DirectoryOrCreate" | "File" | "Socket" => {}
+                    "FileOrCreate" => {
+                        let place = job.workload.document.place(&pointer);
+                        let message = "`FileOrCreate` is not acted on yet: the file must be there";
+                        job.warn(code::NOT_ACTED_ON, place, message);
+                    }
+                    other => {
+                        let message = format!("`{other}` is not a type of hostPath");
+                        job.refuse(code::SCHEMA, &pointer, message);
+                    }
+                }
+                Kind::Host {
+                    path: path.clone(),
+                    make_folder: kind == "DirectoryOrCreate",
+                }
+            }
         };
     }
     if let Some(source) = &volume.empty_dir {

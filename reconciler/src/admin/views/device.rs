@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::named;
 use crate::admin::Admin;
 use crate::admin::list::Listed;
+use crate::admin::query::Query;
 use crate::admin::resource::{
     Commit, Condition, Device, DeviceStatus, DeviceWorkload, Identity, MEMBER_OF, Metadata, Running,
 };
@@ -20,7 +21,7 @@ use crate::store::{DeviceRecord, StoreError};
 const COMMITS: u32 = 200;
 
 impl Listed for Device {
-    async fn all(admin: &Admin, now: Timestamp) -> Result<Vec<Self>, StoreError> {
+    async fn all(admin: &Admin, query: &Query, now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let current = admin.0.index.current();
         let described = admin.0.index.described();
         let releases = admin.0.store.releases(COMMITS).await?.into_iter();
@@ -34,7 +35,7 @@ impl Listed for Device {
             })
             .collect();
         let mut devices = Vec::new();
-        for record in admin.0.store.devices().await? {
+        for record in records(admin, query).await? {
             let name = &record.device.device;
             let offered = current.as_ref().and_then(|current| current.offered(name));
             let seen = Seen {
@@ -58,6 +59,27 @@ impl Listed for Device {
         }
         devices.sort_by_cached_key(|device| device.metadata.full_name());
         Ok(devices)
+    }
+
+    /// That a device spoke again, and said nothing new, is no news.
+    fn is_news(&self, before: &Self) -> bool {
+        self != before && {
+            let mut before = before.clone();
+            before.status.last_seen = self.status.last_seen;
+            *self != before
+        }
+    }
+}
+
+/// One device costs one row; everything else is filtered by the caller.
+async fn records(admin: &Admin, query: &Query) -> Result<Vec<DeviceRecord>, StoreError> {
+    let (namespace, name) = (query.namespace.as_deref(), query.name.as_deref());
+    match namespace
+        .zip(name)
+        .map(|(of, name)| DeviceName::new(of, name))
+    {
+        Some(Ok(name)) => Ok(admin.0.store.device(&name).await?.into_iter().collect()),
+        _ => admin.0.store.devices().await,
     }
 }
 
@@ -141,14 +163,13 @@ impl Seen<'_> {
             message: condition.message,
             last_transition_time: None,
         };
-        let described = self.described.cloned().unwrap_or_default();
-        let mut labels = described.labels;
-        labels.extend(device.labels);
-        let mut sets = described.sets;
-        if let Some(set) = device.set {
-            if sets.is_empty() {
-                sets.push(set.clone());
-            }
+        // what was rendered counts: what Git says of a device wins over what its token said
+        let by_token = || Described {
+            sets: device.set.iter().cloned().collect(),
+            labels: device.labels.clone(),
+        };
+        let Described { sets, mut labels } = self.described.cloned().unwrap_or_else(by_token);
+        if let Some(set) = device.set.filter(|set| sets.contains(set)) {
             labels.entry(MEMBER_OF.to_owned()).or_insert(set);
         }
         let fingerprint = device.key.hex();

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::admin::Admin;
 use crate::admin::list::Listed;
+use crate::admin::query::Query;
 use crate::admin::resource::{EventObject, EventStatus, Metadata};
 use crate::store::{EventFilter, FleetEvent, StoreError};
 
@@ -13,8 +14,9 @@ use crate::store::{EventFilter, FleetEvent, StoreError};
 const LISTED: u32 = 1000;
 
 impl Listed for EventObject {
-    async fn all(admin: &Admin, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
+    async fn all(admin: &Admin, query: &Query, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let filter = EventFilter {
+            device: query.device.clone(),
             limit: LISTED,
             ..EventFilter::default()
         };

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::admin::Admin;
 use crate::admin::list::Listed;
+use crate::admin::query::Query;
 use crate::admin::resource::{Commit, Metadata, ReleaseObject, ReleaseStatus};
 use crate::publish::VALIDITY;
 use crate::store::{ReleaseRecord, StoreError};
@@ -14,7 +15,7 @@ use crate::store::{ReleaseRecord, StoreError};
 const LISTED: u32 = 200;
 
 impl Listed for ReleaseObject {
-    async fn all(admin: &Admin, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
+    async fn all(admin: &Admin, _query: &Query, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let in_force = admin.0.index.current().map(|current| current.sequence());
         let records = admin.0.store.releases(LISTED).await?;
         Ok(records

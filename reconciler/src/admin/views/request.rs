@@ -5,11 +5,12 @@ use jiff::Timestamp;
 use super::named;
 use crate::admin::Admin;
 use crate::admin::list::Listed;
+use crate::admin::query::Query;
 use crate::admin::resource::{Metadata, Request, RequestStatus};
 use crate::store::{JoinRequest, RequestState, StoreError};
 
 impl Listed for Request {
-    async fn all(admin: &Admin, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
+    async fn all(admin: &Admin, _query: &Query, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let requests = admin.0.store.requests().await?;
         let waits = |request: &JoinRequest| request.state == RequestState::Pending;
         Ok(requests.into_iter().filter(waits).map(view).collect())

@@ -7,12 +7,13 @@ use jiff::Timestamp;
 
 use crate::admin::Admin;
 use crate::admin::list::Listed;
+use crate::admin::query::Query;
 use crate::admin::resource::{Device, Metadata, Workload, WorkloadOn, WorkloadStatus};
 use crate::store::StoreError;
 
 impl Listed for Workload {
-    async fn all(admin: &Admin, now: Timestamp) -> Result<Vec<Self>, StoreError> {
-        Ok(collect(&Device::all(admin, now).await?))
+    async fn all(admin: &Admin, _query: &Query, now: Timestamp) -> Result<Vec<Self>, StoreError> {
+        Ok(collect(&Device::all(admin, &Query::default(), now).await?))
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flotta_bundle::wire::{Enrolment, Failure, Token};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
@@ -174,13 +175,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn send(
+    /// Sends a request, and reads nothing of its answer's body.
+    pub(super) async fn begin(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Result<Answer, String> {
+    ) -> Result<Response<Incoming>, hyper::Error> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("https://localhost{path}"));
@@ -188,8 +190,18 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
+        self.sender.clone().send_request(request).await
+    }
+
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
         let answer = async {
-            let response = self.sender.clone().send_request(request).await?;
+            let response = self.begin(method, path, headers, body).await?;
             let (parts, body) = response.into_parts();
             Ok::<_, hyper::Error>(Answer {
                 status: parts.status,
