@@ -480,8 +480,8 @@ async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
         ..Limits::default()
     };
     let world = World::with(limits).await;
-    // more than a connection carries unread
-    let content = vec![b'x'; 1_000_000];
+    // more than a client takes in unread: 2 MiB of each, 5 MiB in all
+    let content = vec![b'x'; 3_000_000];
     let (manifest, blobs) = bundle(&content);
     world.house.depot.put_blobs(&blobs).await.unwrap();
     world

@@ -144,10 +144,24 @@ async fn approval_in_place_of_another_ends_that_one() {
     assert!(before.in_force());
     door.approve("a", None, true).await.unwrap();
     assert!(!before.in_force());
-    let state = door.house.enroller.state(first.fingerprint()).await;
-    assert_eq!(state.unwrap(), None, "its certificate is offered no more");
     assert!(joined(&door.ask(&second, None).await));
     assert!(waits(&door.ask(&first, None).await));
+}
+
+#[tokio::test]
+async fn the_certificate_of_who_was_replaced_is_offered_no_more() {
+    let door = Door::new();
+    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let state = async || {
+        let state = door.house.enroller.state(first.fingerprint()).await;
+        state.unwrap()
+    };
+    assert!(waits(&door.ask(&first, None).await));
+    door.approve("a", None, false).await.unwrap();
+    assert!(matches!(state().await, Some(Enrolment::Approved { .. })));
+    assert!(waits(&door.ask(&second, None).await));
+    door.approve("a", None, true).await.unwrap();
+    assert_eq!(state().await, None);
 }
 
 #[tokio::test]
