@@ -163,8 +163,13 @@ impl Store {
         self.0.changes.subscribe()
     }
 
-    fn changed(&self) {
-        self.0.changes.send_modify(|count| *count += 1);
+    /// `then`, and tells those who watch: also of a write whose caller has gone away.
+    fn telling<T, F: FnOnce(&T)>(&self, then: F) -> impl FnOnce(&T) + use<T, F> {
+        let changes = self.0.changes.clone();
+        move |value| {
+            then(value);
+            changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Runs `work` as one durable transaction; when it is committed, `then` runs before any later transaction.
@@ -177,9 +182,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let done = self.0.fleet.run(work, then).await;
-        self.changed();
-        done
+        self.0.fleet.run(work, self.telling(then)).await
     }
 
     async fn write_status<T: Send + 'static>(
@@ -187,9 +190,7 @@ impl Store {
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         then: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
-        let done = self.0.status.run(work, then).await;
-        self.changed();
-        done
+        self.0.status.run(work, self.telling(then)).await
     }
 
     async fn read<T: Send + 'static>(

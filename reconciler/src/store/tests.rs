@@ -240,13 +240,21 @@ async fn a_report_is_remembered_even_if_the_device_hangs_up() {
     let data = tempfile::tempdir().unwrap();
     let house = House::open(data.path());
     let (machine, member) = join(&house, "a").await;
+    let mut changes = house.store.changes();
+    let (open, gate) = std::sync::mpsc::channel();
+    let wait = move |_: &_| Ok(gate.recv().unwrap());
+    let before = house.store.write_status(wait, |()| {});
+    assert!(before.now_or_never().is_none());
     let put = house
         .store
         .put_report(&machine.name, &member, with_events([1]), Timestamp::now());
-    // begun, and dropped before it is done
+    // begun, and dropped before it is done: the writer is still at the write before it
     assert!(put.now_or_never().is_none());
+    changes.mark_unchanged();
+    open.send(()).unwrap();
     eventually("the report", async || {
         (member.last_event() == 1).then_some(())
     })
     .await;
+    changes.changed().await.unwrap();
 }
