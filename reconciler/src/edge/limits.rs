@@ -43,7 +43,7 @@ pub struct Limits {
     pub handshakes: usize,
     /// How long a connection without a certificate may last.
     pub anonymous_life: Duration,
-    /// Requests to join a second, of all devices together.
+    /// Requests to join without an unused token, a second, of all devices together.
     pub asks: u32,
     /// Looks at what became of one, a second, of all devices together.
     pub looks: u32,

@@ -39,11 +39,17 @@ async fn enrol(
     From(address): From,
     body: Body,
 ) -> Result<Json<Enrolment>, Refused> {
-    if !edge.0.asks.admits() {
+    let request: EnrolmentRequest = read_json(body, MAX_ENROLMENT_BYTES).await?;
+    let now = Timestamp::now();
+    // a token is good for one device, and a person counted them out: a pallet of machines need not queue
+    let invited = match &request.token {
+        Some(token) => edge.0.store.is_open(token, now).await?,
+        None => false,
+    };
+    if !invited && !edge.0.asks.admits() {
         return Err(Refused::too_many());
     }
-    let request: EnrolmentRequest = read_json(body, MAX_ENROLMENT_BYTES).await?;
-    let enrolled = edge.0.enroller.enrol(request, address, Timestamp::now());
+    let enrolled = edge.0.enroller.enrol(request, address, now);
     Ok(Json(enrolled.await?))
 }
 

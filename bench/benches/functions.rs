@@ -1,0 +1,2 @@
+//! Functions that are called once for each device or file.
+fn main() {}

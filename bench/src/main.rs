@@ -1,0 +1,37 @@
+//! `ci/bench`: arguments and wiring.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use flotta_bench::follow;
+
+/// Many devices at once, and what they cost
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// A fleet joins, follows commits and survives the server's death; every device is checked
+    Fleet {
+        /// How many devices
+        devices: usize,
+        /// The program that serves them
+        #[arg(long, value_name = "PROGRAM")]
+        flotta: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Arguments::parse().what {
+        What::Fleet { devices, flotta } => {
+            let followed = follow::follow(&flotta, devices, |what| eprintln!("{what}")).await?;
+            println!("{followed:#?}");
+        }
+    }
+    Ok(())
+}
