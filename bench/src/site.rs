@@ -226,6 +226,11 @@ impl Site {
         Ok(())
     }
 
+    /// Where devices reach the server.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The server's process.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.server.as_ref().context("no server runs")?.id())
