@@ -73,7 +73,8 @@ impl Cost {
 
     /// By the clock, and of the server's processor time.
     fn end(&self) -> Result<(Duration, Duration)> {
-        Ok((self.began.elapsed(), process::cpu(self.pid)? - self.cpu))
+        let cpu = process::cpu(self.pid)?.saturating_sub(self.cpu);
+        Ok((self.began.elapsed(), cpu))
     }
 }
 
