@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::{Clash, Part, assemble};
 use crate::check::{Checked, Objects, check};
 use crate::compile::{Compiled, ConfigMaps, compile};
-use crate::decode::{Document, decode, step};
+use crate::decode::{Document, decode_all, step};
 use crate::finding::{Finding, Place, Severity};
 use crate::merge::merge;
 use crate::select::{ByLabel, Labels, MEMBER_OF};
@@ -101,8 +101,8 @@ pub fn render(tree: &Tree, inventory: &[InventoryDevice], options: &Options) -> 
         ));
     }
     let mut documents = Vec::new();
-    for file in &tree.files {
-        match decode(file) {
+    for decoded in decode_all(&tree.files) {
+        match decoded {
             Ok(found) => documents.extend(found),
             Err(finding) => findings.push(*finding),
         }
