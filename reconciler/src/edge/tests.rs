@@ -53,3 +53,30 @@ fn happened(id: u64, message: &str) -> Event {
         warning: false,
     }
 }
+
+/// What in a text a terminal or a log obeys rather than shows. Not by the code that takes it out: this is to find what that
+/// lets through.
+fn obeyed(text: &str) -> Vec<char> {
+    let hidden = [
+        '\u{ad}',
+        '\u{61c}',
+        '\u{180e}',
+        '\u{200b}',
+        '\u{200e}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{202a}',
+        '\u{202d}',
+        '\u{202e}',
+        '\u{2060}',
+        '\u{2066}',
+        '\u{2067}',
+        '\u{2069}',
+        '\u{feff}',
+        '\u{fff9}',
+        '\u{e0041}',
+    ];
+    let obeyed = |c: &char| c.is_control() || hidden.contains(c);
+    text.chars().filter(obeyed).collect()
+}

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use flotta_bundle::Digest;
+use flotta_bundle::wire::MAX_REPORT_BYTES;
 use futures_util::StreamExt;
 use http::Method;
 use tokio::net::TcpStream;
@@ -13,8 +14,8 @@ use super::raw::{
     Dialler, END_HEADERS, END_STREAM, H1, H2, PREFACE, Raw, begins, piece, used, uses,
 };
 use super::world::{Client, World};
-use crate::edge::limits::{BODIES_EACH, CONNECTIONS_EACH, DOWNLOADS_EACH, Limits};
-use crate::fixture::{Machine, bundle, eventually};
+use crate::edge::limits::{BODIES_EACH, CONNECTIONS_EACH, DOWNLOADS_EACH, Limits, WINDOWS};
+use crate::fixture::{DEADLINE, Machine, bundle, eventually};
 
 /// How many connections are tried.
 const MANY: usize = 10_000;
@@ -107,6 +108,8 @@ async fn of_ten_thousand_connections_of_one_device_a_few_are_held() {
 async fn ten_thousand_handshakes_that_stop_half_way_keep_nobody_out() {
     let limits = Limits {
         patience: Duration::ZERO,
+        // none ends by itself
+        handshake: Duration::from_secs(3600),
         ..Limits::default()
     };
     let (many, _alone) = many(limits.handshakes * 2).await;
@@ -114,7 +117,9 @@ async fn ten_thousand_handshakes_that_stop_half_way_keep_nobody_out() {
     let honest = Honest::new(&world).await;
     let mut held = Vec::new();
     for count in 0..many {
-        let stream = TcpStream::connect(world.address).await.unwrap();
+        let stream = TcpStream::connect(world.address);
+        let stream = tokio::time::timeout(DEADLINE, stream).await;
+        let stream = stream.expect("nobody is let in").unwrap();
         // every second says nothing, the others the beginning of a hello
         if count % 2 == 0 {
             stream.writable().await.unwrap();
@@ -287,6 +292,18 @@ async fn bodies_that_do_not_end_are_few_in_memory() {
     honest.is_served(&world).await;
     drop(held);
     uses(&world, &machine, [0, 0, 0]).await;
+}
+
+/// What a client may send before anyone has asked for it is what the server holds of it.
+#[tokio::test]
+async fn what_a_connection_may_send_unasked_is_little() {
+    let world = World::new().await;
+    let dialler = Dialler::new(&world, Some(world.join(&Machine::new("a")).await), H2);
+    let (of_request, of_connection) = dialler.say(PREFACE).await.windows().await;
+    let all = CONNECTIONS_EACH * (of_connection as usize) + BODIES_EACH * MAX_REPORT_BYTES;
+    println!("bytes of one device's requests in memory: at most {all}");
+    assert_eq!((of_request, of_connection), WINDOWS);
+    assert!(all <= 8 << 20, "{all}");
 }
 
 /// Three megabytes that two devices may read: more than a client takes unread of one answer.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::raw::{Dialler, H1};
 use super::world::{Client, World};
-use super::{happened, hold, waits};
+use super::{happened, hold, obeyed, waits};
 use crate::edge::limits::Limits;
 use crate::fixture::{Machine, eventually, name, report};
 use crate::store::EventFilter;
@@ -307,14 +307,6 @@ async fn bodies_whose_length_is_a_lie_end() {
 
 const NASTY: &str = "ok\n2026-11-24T00:00:00Z ERROR all devices revoked\r\x1b[2K\x1b]0;owned\x07\x08\0\x7f\u{9b}31m\t\
                      \u{85}\u{2028}\u{2029}\u{202e}\u{2066}\u{200b}\u{feff}\u{61c}\u{2060}\u{e0041}end";
-
-/// What a person's terminal or a log would obey.
-fn obeyed(text: &str) -> Vec<char> {
-    let may_stay = |c: &char| crate::text::plain(&c.to_string(), 1) == "?" && *c != '?';
-    text.chars()
-        .filter(|c| c.is_control() || may_stay(c))
-        .collect()
-}
 
 fn nasty_problem() -> Problem {
     Problem {

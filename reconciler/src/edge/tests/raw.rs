@@ -83,6 +83,32 @@ impl Raw {
         self.read().await.is_some()
     }
 
+    /// The windows that the server begins with: of a request, and of the connection.
+    pub(super) async fn windows(&mut self) -> (u32, u32) {
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        let (mut of_request, mut of_connection, mut bytes) = (0, 0, Vec::new());
+        while of_request == 0 || of_connection == 0 {
+            bytes.extend(self.read().await.expect("the server has closed it"));
+            while bytes.len() >= 9 && bytes.len() >= 9 + number(&bytes[..4]) as usize / 256 {
+                let kind = bytes[3];
+                let rest = bytes.split_off(9 + number(&bytes[..4]) as usize / 256);
+                let payload = std::mem::replace(&mut bytes, rest).split_off(9);
+                match kind {
+                    // SETTINGS: the one numbered 4
+                    4 => {
+                        let mut settings = payload.chunks(6);
+                        let window = settings.find(|setting| setting[..2] == [0, 4]);
+                        of_request = window.map_or(of_request, |setting| number(&setting[2..]));
+                    }
+                    // WINDOW_UPDATE: on top of what HTTP/2 begins with
+                    8 => of_connection = 65_535 + number(&payload),
+                    _ => {}
+                }
+            }
+        }
+        (of_request, of_connection)
+    }
+
     /// All that comes before the server closes it.
     pub(super) async fn until_closed(&mut self) -> String {
         let mut all = Vec::new();
