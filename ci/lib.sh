@@ -41,6 +41,15 @@ use_cached_target() {
   [[ -d target/debug || -n ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/target
 }
 
+# What the lab's tests run, beside the lab itself: the agent as it ships, and one with fail points.
+build_for_lab() {
+  local target=${CARGO_TARGET_DIR:-target}
+  step "build with fail points" cargo build --quiet --locked --workspace --features flotta-agent/faults
+  cp "$target/debug/flotta-agent" "$target/debug/flotta-agent-faults"
+  step "build" cargo build --quiet --locked --workspace
+  step "lab" ci/lab/lab setup
+}
+
 # tool NAME: a cargo subcommand that the checks use, built once and kept in the cache.
 tool() {
   local tools=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/tools
@@ -50,5 +59,5 @@ tool() {
 
 check_scripts() {
   command -v shellcheck >/dev/null || { can_lab && install shellcheck; } || { say "shellcheck is not there: left out"; return 0; }
-  shellcheck -x .ci/run ci/test ci/demo ci/bench ci/fuzz ci/lib.sh ci/dependencies ci/lab/lab
+  shellcheck -x .ci/run ci/test ci/demo ci/bench ci/fuzz ci/soak ci/lib.sh ci/dependencies ci/lab/lab
 }

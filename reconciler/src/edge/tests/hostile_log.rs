@@ -1,11 +1,12 @@
 //! The log: a line for each thing that happened, and nothing in it that a device has written.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use flotta_bundle::{Digest, code};
 use http::Method;
-use tracing::subscriber::DefaultGuard;
+use tracing::Dispatch;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::raw::{Dialler, H2};
@@ -35,9 +36,14 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
+/// While there is one subscriber alone, tracing asks the thread that meets a log line first whether anybody listens, and keeps
+/// the answer: it would be that of another test.
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+
 impl Log {
     /// As `flotta serve` writes it, at `level`.
     fn begin(level: tracing::Level) -> (Self, DefaultGuard) {
+        LazyLock::force(&ANOTHER);
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(level)
