@@ -7,6 +7,7 @@ mod joining;
 mod lifecycle;
 mod outage;
 mod power;
+mod proxy;
 mod rendered;
 mod site;
 mod tls;

@@ -173,11 +173,8 @@ impl Proxy {
     }
 
     fn no_answer(&self, error: &hyper::Error) -> BoxError {
-        if error.is_parse_too_large() {
-            return self.blocked(format!("the head of its answer is over {MAX_HEAD} bytes"));
-        }
         if error.is_parse() {
-            return self.blocked("it does not answer as a proxy does");
+            return self.blocked(format!("it does not answer as a proxy does: {error}"));
         }
         if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             return format!("{self} ended the connection without an answer").into();

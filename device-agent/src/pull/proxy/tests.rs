@@ -185,7 +185,7 @@ async fn what_answers_otherwise_is_no_proxy() {
     let more = Does::Says(b"HTTP/1.1 200 OK\r\n\r\nWelcome");
     refuses(more, "", "says more than").await;
     // One that never ends: a header that goes on, and headers that go on.
-    let endless = "the head of its answer is over";
+    let endless = "message head is too large";
     refuses(Does::Goes(b"x-long: yes\r\n"), "", endless).await;
     refuses(Does::Goes(b"long"), "", endless).await;
     refuses(Does::Says(&[b'a'; 2 * MAX_HEAD]), "", "does not answer").await;
