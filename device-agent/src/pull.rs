@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Serialize;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -122,12 +122,19 @@ impl Client {
 
     /// Connects.
     pub async fn connect(&self) -> Result<Session, PullError> {
-        let stream = match &self.proxy {
-            Some(proxy) => {
-                let dial = proxy.dial(&self.authority);
-                self.within(&proxy.to_string(), dial).await?
-            }
-            None => self.within("TCP", self.dial()).await?,
+        let stream = if let Some(proxy) = &self.proxy {
+            let dial = proxy.dial(&self.authority);
+            self.within(&proxy.to_string(), dial).await?
+        } else {
+            let addresses = lookup_host((self.host.as_str(), self.port));
+            let addresses = async { Ok(addresses.await?.collect::<Vec<_>>()) };
+            let addresses = self.within("looking up its name", addresses).await?;
+            let dial = async {
+                let stream = TcpStream::connect(&*addresses).await?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            };
+            self.within("TCP", dial).await?
         };
         let secured = self
             .within("TLS", async {
@@ -173,13 +180,6 @@ impl Client {
             Err(_) => Err(format!("{step}: nothing came in {CONNECT:?}").into()),
         };
         done.map_err(|error| PullError::Connect(self.authority.to_string(), error))
-    }
-
-    /// A stream straight to the server.
-    async fn dial(&self) -> Result<TcpStream, BoxError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
     }
 }
 

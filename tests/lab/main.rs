@@ -5,6 +5,7 @@
 mod device;
 mod joining;
 mod lifecycle;
+mod names;
 mod outage;
 mod power;
 mod proxy;
