@@ -11,5 +11,6 @@ mod power;
 mod proxy;
 mod rendered;
 mod site;
+mod space;
 mod tls;
 mod trouble;

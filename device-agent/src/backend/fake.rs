@@ -167,6 +167,10 @@ impl Podman for World {
             if !state.registry.contains(reference) {
                 return Err(refused(format!("{reference}: manifest unknown")));
             }
+            if state.faults.large.contains(reference) {
+                let why = "unpacking failed (error: exit status 1; output: write /data: no space left on device)";
+                return Err(refused(why.to_owned()));
+            }
             state.log.push(Did::Pull(reference.to_owned()));
             state.images.insert(reference.to_owned());
             Ok(())

@@ -88,6 +88,8 @@ pub struct Faults {
     pub stubborn: BTreeSet<String>,
     /// Units whose jobs systemd does not take.
     pub refused: BTreeSet<String>,
+    /// Images that do not fit on the disk.
+    pub large: BTreeSet<String>,
     pub no_reload: bool,
     pub no_sweep: bool,
 }
