@@ -242,7 +242,10 @@ async fn a_report_is_remembered_even_if_the_device_hangs_up() {
     let (machine, member) = join(&house, "a").await;
     let mut changes = house.store.changes();
     let (open, gate) = std::sync::mpsc::channel();
-    let wait = move |_: &_| Ok(gate.recv().unwrap());
+    let wait = move |_: &_| {
+        gate.recv().unwrap();
+        Ok(())
+    };
     let before = house.store.write_status(wait, |()| {});
     assert!(before.now_or_never().is_none());
     let put = house
