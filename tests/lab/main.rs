@@ -10,6 +10,7 @@ mod outage;
 mod power;
 mod proxy;
 mod rendered;
+mod same;
 mod site;
 mod space;
 mod tls;
