@@ -9,7 +9,7 @@ use common::{DEADLINE, House, device, stderr};
 use flotta_agent::clock::Clock;
 use flotta_agent::enrol::Join;
 use flotta_agent::identity::{Certificate, Identity};
-use flotta_agent::pull::{Client, Session};
+use flotta_agent::pull::{Client, Proxies, Session};
 use flotta_bundle::verify::{Accepted, Memory, verify_blob, verify_manifest, verify_offer};
 use flotta_bundle::wire::Hardware;
 use flotta_bundle::{DeviceName, Digest};
@@ -52,10 +52,10 @@ impl Device {
         let (identity, _) = Identity::open_or_make(folder).unwrap();
         let clock = Clock::new(Timestamp::UNIX_EPOCH);
         let hardware = Hardware::default();
-        let asked = join.ask(&identity, &hardware, &clock, None, || {});
+        let client = join.client(&clock, &Proxies::default()).unwrap();
+        let asked = join.ask(&identity, &hardware, &client, None, || {});
         let (name, pem) = asked.await.unwrap().unwrap();
         let chain = Certificate::parse(&pem).unwrap().chain;
-        let client = join.client(&clock).unwrap();
         Self {
             name,
             client: client.identified(chain, identity.private_key()).unwrap(),

@@ -11,7 +11,7 @@ use flotta_bundle::code::{self, Problem};
 
 use crate::enrol::EnrolError;
 use crate::ledger::{Ledger, LedgerError};
-use crate::pull::chain;
+use crate::pull::{Proxies, chain};
 use crate::settings::Settings;
 
 mod diff;
@@ -173,6 +173,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         runtime: cli.runtime,
         join: cli.root.join("etc/flotta/join"),
         root: cli.root,
+        proxies: Proxies::of_environment(),
         ..Settings::default()
     };
     let done = match cli.command {

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::durable;
 use crate::identity::{self, Certificate, Identity, IdentityError, Joined};
 use crate::ledger::{Ledger, LedgerError};
-use crate::pull::{Client, PullError, chain};
+use crate::pull::{Client, Proxies, PullError, chain};
 use crate::settings::Settings;
 
 pub mod service;
@@ -145,8 +145,9 @@ impl Join {
     }
 
     /// A client that knows the server by this file.
-    pub fn client(&self, clock: &Clock) -> Result<Client, EnrolError> {
-        Ok(Client::anonymous(&self.file.server, &self.file.ca, clock)?)
+    pub fn client(&self, clock: &Clock, proxies: &Proxies) -> Result<Client, EnrolError> {
+        let JoinFile { server, ca, .. } = &self.file;
+        Ok(Client::anonymous(server, ca, clock, proxies)?)
     }
 
     /// Asks to join until there is a decision, or until `deadline`; `waits` is called once when a person has to approve.
@@ -155,15 +156,14 @@ impl Join {
         &self,
         identity: &Identity,
         hardware: &Hardware,
-        clock: &Clock,
+        client: &Client,
         deadline: Option<Instant>,
         mut waits: impl FnMut(),
     ) -> Result<Option<(DeviceName, String)>, EnrolError> {
-        let client = self.client(clock)?;
         let mut backoff = Backoff::new(Duration::from_secs(4), Duration::from_secs(60));
         let (mut posted, mut told) = (false, false);
         loop {
-            match self.ask_once(&client, identity, hardware, posted).await {
+            match self.ask_once(client, identity, hardware, posted).await {
                 Ok(Some(Enrolment::Approved {
                     device,
                     certificate,
@@ -299,7 +299,11 @@ pub async fn join_at_boot(
         let key = identity::short(&identity.fingerprint());
         let device = &join.device;
         let waits = || tracing::info!(%device, key, "waits for approval: flotta approve {device}");
-        match join.ask(&identity, &hardware, clock, None, waits).await {
+        let asked = match join.client(clock, &settings.proxies) {
+            Ok(client) => join.ask(&identity, &hardware, &client, None, waits).await,
+            Err(error) => Err(error),
+        };
+        match asked {
             Ok(Some((device, certificate))) => {
                 let (joined, _) = join.keep(&identity, ledger, device, &certificate)?;
                 if let Err(error) = forget(settings) {

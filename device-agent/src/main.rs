@@ -13,7 +13,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Ok(runtime) => {
+            let code = runtime.block_on(cli::run(cli));
+            // Looking up a name while no name server answers blocks a thread for longer than systemd waits.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)

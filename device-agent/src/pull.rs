@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Serialize;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -25,6 +25,7 @@ use crate::clock::Clock;
 
 mod error;
 pub mod link;
+mod proxy;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -32,6 +33,8 @@ pub(crate) mod tests;
 use error::BoxError;
 pub use error::PullError;
 pub(crate) use error::chain;
+pub use proxy::Proxies;
+use proxy::Proxy;
 pub(crate) use session::MIN_BYTES;
 pub use session::{Desired, Download, MAX_MANIFEST, Session};
 
@@ -47,6 +50,7 @@ pub struct Client {
     port: u16,
     /// `HOST:PORT`, as people and HTTP write it.
     authority: Arc<str>,
+    proxy: Option<Proxy>,
     roots: Arc<RootCertStore>,
     clock: Clock,
     tls: Arc<ClientConfig>,
@@ -60,7 +64,12 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// A client without a certificate: good for asking to join, and nothing else.
-    pub fn anonymous(server: &str, ca: &str, clock: &Clock) -> Result<Self, PullError> {
+    pub fn anonymous(
+        server: &str,
+        ca: &str,
+        clock: &Clock,
+        proxies: &Proxies,
+    ) -> Result<Self, PullError> {
         let (host, port) = parse_server(server)?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
@@ -85,6 +94,7 @@ impl Client {
         Ok(Self {
             host,
             port,
+            proxy: proxies.towards(&authority)?,
             authority: authority.into(),
             roots,
             clock: clock.clone(),
@@ -112,7 +122,20 @@ impl Client {
 
     /// Connects.
     pub async fn connect(&self) -> Result<Session, PullError> {
-        let stream = self.within("TCP", async { Ok(self.dial().await?) }).await?;
+        let stream = if let Some(proxy) = &self.proxy {
+            let dial = proxy.dial(&self.authority);
+            self.within(&proxy.to_string(), dial).await?
+        } else {
+            let addresses = lookup_host((self.host.as_str(), self.port));
+            let addresses = async { Ok(addresses.await?.collect::<Vec<_>>()) };
+            let addresses = self.within("looking up its name", addresses).await?;
+            let dial = async {
+                let stream = TcpStream::connect(&*addresses).await?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            };
+            self.within("TCP", dial).await?
+        };
         let secured = self
             .within("TLS", async {
                 let name = ServerName::try_from(self.host.clone())?;
@@ -157,13 +180,6 @@ impl Client {
             Err(_) => Err(format!("{step}: nothing came in {CONNECT:?}").into()),
         };
         done.map_err(|error| PullError::Connect(self.authority.to_string(), error))
-    }
-
-    /// A stream to the server. The one place where a way around (a proxy) would come in.
-    async fn dial(&self) -> std::io::Result<TcpStream> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
     }
 }
 

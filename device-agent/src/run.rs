@@ -113,7 +113,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
     };
     let linked = Identity::open(&settings.identity())
         .map_err(EnrolError::from)
-        .and_then(|identity| Link::new(joined.clone(), identity, clock, ends));
+        .and_then(|identity| Link::new(joined.clone(), identity, clock, &settings.proxies, ends));
     let mut tasks = Vec::new();
     match linked {
         Ok(link) => tasks.push(tokio::spawn(link.run())),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::pull::Proxies;
+
 /// Where the agent keeps and finds things. Every path can be moved, so that tests need no root.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -20,6 +22,8 @@ pub struct Settings {
     pub podman: PathBuf,
     /// Where an image, cloud-init or Ignition leaves a join file.
     pub join: PathBuf,
+    /// The way to the server.
+    pub proxies: Proxies,
 }
 
 impl Default for Settings {
@@ -30,6 +34,7 @@ impl Default for Settings {
             root: "/".into(),
             podman: "/run/podman/podman.sock".into(),
             join: "/etc/flotta/join".into(),
+            proxies: Proxies::default(),
         }
     }
 }

@@ -212,7 +212,12 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
 }
 
 fn judge_workloads(report: &Report) -> Verdict {
-    let failed: Vec<_> = of_state(report, WorkloadState::Failed).collect();
+    // What runs of a workload may go on while what is wanted of it cannot be done.
+    let stuck = |w: &&WorkloadReport| w.state == WorkloadState::Running && w.problem.is_some();
+    let failed = of_state(report, WorkloadState::Failed);
+    let failed: Vec<_> = failed
+        .chain(report.workloads.iter().filter(stuck))
+        .collect();
     if let Some(first) = failed.first() {
         let more = match failed.len() {
             1 => String::new(),

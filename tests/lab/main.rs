@@ -5,9 +5,13 @@
 mod device;
 mod joining;
 mod lifecycle;
+mod names;
 mod outage;
 mod power;
+mod proxy;
 mod rendered;
+mod same;
 mod site;
+mod space;
 mod tls;
 mod trouble;

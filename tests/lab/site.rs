@@ -14,7 +14,8 @@ use crate::device::{Device, text, wait};
 /// The lab's images, by the digests that stand in the examples.
 pub(crate) const HELLO: &str = "registry.example/hello@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
 pub(crate) const EXITS: &str = "registry.example/exits@sha256:9c3547e04b2cfee17b23690223b2265402a4811e8ab558a88356b534066deafe";
-const HOST: &str = "10.231.0.1";
+/// The lab's bridge: this machine, as devices see it.
+pub(crate) const HOST: &str = "10.231.0.1";
 const API: &str = "apiVersion: management.project-flotta.io/v1alpha1";
 
 /// An `EdgeDevice`; it reports every two seconds.

@@ -8,6 +8,7 @@
 
 pub mod bundle;
 mod state;
+mod tests;
 
 use std::cell::{RefCell, RefMut};
 use std::panic::resume_unwind;
@@ -15,7 +16,7 @@ use std::rc::Rc;
 
 pub use state::{Definition, Did, State, Thing};
 
-use state::{refused, values};
+use state::{no_unit, refused, restart};
 
 use super::{
     BackendError, DevicePath, Digest, Duration, File, Files, Found, Podman, Systemd, UnitState,
@@ -24,6 +25,8 @@ use super::{
 
 /// Where Quadlet looks.
 pub const QUADLET: &str = "/etc/containers/systemd/";
+
+const NO_FOLDER: &str = "a link or file stands where a folder should";
 
 /// What the agent's death carries: a test that sees another payload has found a bug.
 #[derive(Debug)]
@@ -104,23 +107,29 @@ impl Systemd for World {
         let state = self.state();
         let (definition, run) = (state.loaded.get(name), state.runs.get(name));
         let run = run.cloned().unwrap_or_default();
-        let text = definition.map_or("", |definition| &definition.text);
         let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
-        Ok(UnitState {
-            load: definition.map_or("not-found", |_| "loaded").to_owned(),
+        let mut unit = UnitState {
+            load: "not-found".to_owned(),
             active: or(run.active, "inactive"),
             sub: or(run.sub, "dead"),
-            result: run.result.to_owned(),
-            source: definition.map_or_else(String::new, |definition| definition.source.clone()),
-            fragment: definition.map_or_else(String::new, |_| format!("/run/systemd/{name}")),
             invocation: run.invocation,
-            exit_status: run.exit,
-            killed: false,
-            restarts: run.restarts,
-            restart: values(text, "Restart").next().unwrap_or("no").to_owned(),
-            since: None,
             active_for: (run.active == "active").then_some(Duration::from_secs(60)),
-        })
+            ..UnitState::default()
+        };
+        if let Some(Definition { source, text }) = definition {
+            "loaded".clone_into(&mut unit.load);
+            unit.result = or(run.result, "success");
+            unit.exit_status = run.exit;
+            unit.restarts = run.restarts;
+            restart(text).clone_into(&mut unit.restart);
+            if source.starts_with(QUADLET) {
+                unit.source.clone_from(source);
+                unit.fragment = format!("/run/systemd/generator/{name}");
+            } else {
+                unit.fragment.clone_from(source);
+            }
+        }
+        Ok(unit)
     }
 
     /// Each job is a call of its own; systemd goes on with those it was given when the agent dies.
@@ -138,10 +147,13 @@ impl Systemd for World {
         self.act(|state| {
             let State { loaded, runs, .. } = state;
             if !loaded.contains_key(name) && !runs.contains_key(name) {
-                return Err(refused(format!("Unit {name} not loaded.")));
+                return Err(no_unit(name, "loaded"));
             }
-            if let Some(run) = runs.get_mut(name).filter(|run| run.active == "failed") {
-                (run.active, run.sub) = ("inactive", "dead");
+            if let Some(run) = runs.get_mut(name) {
+                (run.result, run.restarts) = ("success", 0);
+                if run.active == "failed" {
+                    (run.active, run.sub, run.exit) = ("inactive", "dead", 0);
+                }
             }
             runs.retain(|name, run| loaded.contains_key(name) || run.active != "inactive");
             Ok(())
@@ -166,6 +178,10 @@ impl Podman for World {
         self.act(|state| {
             if !state.registry.contains(reference) {
                 return Err(refused(format!("{reference}: manifest unknown")));
+            }
+            if state.faults.large.contains(reference) {
+                let why = "unpacking failed (error: exit status 1; output: write /data: no space left on device)";
+                return Err(refused(why.to_owned()));
             }
             state.log.push(Did::Pull(reference.to_owned()));
             state.images.insert(reference.to_owned());
@@ -196,7 +212,7 @@ impl Files for World {
             }),
             (Some(Thing::Other), _) => Ok(Found::Other),
             (None, Some(other)) if other.as_str() > path => Ok(Found::Other),
-            (None, Some(other)) => Err(refused(format!("{other} is not a folder"))),
+            (None, Some(_)) => Err(refused(format!("{path}: {NO_FOLDER}"))),
             (None, None) => Ok(Found::Absent),
         }
     }
@@ -204,8 +220,14 @@ impl Files for World {
     fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError> {
         self.act(|state| {
             let path = file.path.as_str();
-            if state.faults.writes.contains(path) || state.blocks(path).is_some() {
-                return Err(refused(format!("{path}: Read-only file system")));
+            let why = match state.blocks(path) {
+                _ if state.faults.writes.contains(path) => "Read-only file system",
+                Some(other) if other.as_str() > path => "Is a directory (os error 21)",
+                Some(_) => NO_FOLDER,
+                None => "",
+            };
+            if !why.is_empty() {
+                return Err(refused(format!("{path}: {why}")));
             }
             let content = content.to_vec();
             let file = Thing::File {

@@ -4,6 +4,8 @@
 pub mod fake;
 pub mod files;
 pub mod podman;
+#[cfg(test)]
+mod script;
 pub mod systemd;
 
 use std::time::Duration;

@@ -18,7 +18,7 @@ impl Enrol {
             .or_else(|| enrol::waiting_file(settings))
             .unwrap_or_else(|| settings.join.clone());
         let join = Join::read(&path, self.name.clone())?;
-        let client = join.client(&Clock::load(&settings.clock()))?;
+        let client = join.client(&Clock::load(&settings.clock()), &settings.proxies)?;
         let io = |error| EnrolError::Io(settings.state.clone(), error);
         let hold = settings.hold().map_err(io)?;
         let hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
@@ -46,7 +46,6 @@ impl Enrol {
             settings.identity().display()
         ))?;
 
-        let clock = Clock::load(&settings.clock());
         let hardware = hardware::read(&settings.root);
         let deadline = Instant::now() + self.wait.unwrap_or_default();
         let device = &join.device;
@@ -56,7 +55,7 @@ impl Enrol {
             ));
         };
         let answer = join
-            .ask(&identity, &hardware, &clock, Some(deadline), waits)
+            .ask(&identity, &hardware, &client, Some(deadline), waits)
             .await?;
         let Some((device, certificate)) = answer else {
             enrol::keep_pending(settings, &join)?;

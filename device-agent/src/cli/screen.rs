@@ -35,7 +35,8 @@ impl View {
             ));
         };
         let of = |problem: &Problem| (problem.to_string(), problem.help.clone());
-        let failed = |w: &&WorkloadReport| w.state == WorkloadState::Failed;
+        // What runs of a workload may go on while its new release cannot be carried out.
+        let failed = |w: &&WorkloadReport| w.state == WorkloadState::Failed || w.problem.is_some();
         if let Some(problem) = status.live.problems.first() {
             return Some(of(problem));
         }

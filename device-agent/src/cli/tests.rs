@@ -115,6 +115,16 @@ fn a_failed_workload_without_a_reason_says_where_to_look() {
 }
 
 #[test]
+fn a_workload_that_runs_on_as_it_was_is_not_all_well() {
+    let view = changed(|status| {
+        let problem = Problem::new(code::IMAGE_SPACE, "image web: no space left on device");
+        status.live.workloads[2].problem = Some(problem);
+    });
+    let (what, _) = view.trouble().expect("trouble");
+    assert_eq!(what, "FLT0513: image web: no space left on device");
+}
+
+#[test]
 fn a_device_without_its_server() {
     let view = changed(|status| {
         status.link.connected_since = None;

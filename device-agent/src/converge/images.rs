@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flotta_bundle::code::{self, Problem};
+use flotta_bundle::code::{self, Code, Problem};
 use flotta_bundle::manifest::{Image, Manifest, Pull};
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -89,9 +89,19 @@ impl<'a> Missing<'a> {
             {
                 let message = format!("image {}: {error}", image.reference);
                 held.entry(workload.clone())
-                    .or_insert_with(|| Problem::new(code::IMAGE_PULL, message));
+                    .or_insert_with(|| Problem::new(kind(&error), message));
             }
         }
         held
+    }
+}
+
+/// Podman passes on what the kernel says; it has no word of its own for a disk that is full.
+fn kind(error: &BackendError) -> Code {
+    let full = ["no space left on device", "disk quota exceeded"];
+    if full.iter().any(|words| error.0.contains(words)) {
+        code::IMAGE_SPACE
+    } else {
+        code::IMAGE_PULL
     }
 }

@@ -101,20 +101,20 @@ fn a_join_file_is_bounded_and_must_be_there() {
     assert!(Join::read(&folder.path().join("none"), None).is_err());
 }
 
+fn client(join: &Join) -> Result<Client, EnrolError> {
+    join.client(&Clock::new(Timestamp::UNIX_EPOCH), &Proxies::default())
+}
+
 #[test]
 fn a_server_that_cannot_be_one_is_refused_before_anything_is_made() {
     let join = parse(&file("http://edge.example", "")).expect("a join file");
-    let clock = Clock::new(Timestamp::UNIX_EPOCH);
     assert_eq!(
-        join.client(&clock).expect_err("not https").problem().code,
+        client(&join).expect_err("not https").problem().code,
         "FLT0419"
     );
     let join = parse(&file("https://edge.example", "")).expect("a join file");
     assert_eq!(
-        join.client(&clock)
-            .expect_err("no authority")
-            .problem()
-            .code,
+        client(&join).expect_err("no authority").problem().code,
         "FLT0419"
     );
 }
@@ -169,16 +169,16 @@ async fn a_device_asks_waits_and_is_answered() {
     let folder = tempfile::tempdir().expect("a folder");
     let (identity, _) = Identity::open_or_make(folder.path()).expect("keys");
     let join = parse(&file(&server.url, &server.ca)).expect("a join file");
-    let clock = Clock::new(Timestamp::UNIX_EPOCH);
+    let client = client(&join).expect("a client");
     let hardware = Hardware::default();
     let mut told = 0;
     let now = Some(Instant::now());
     let waits = join
-        .ask(&identity, &hardware, &clock, now, || told += 1)
+        .ask(&identity, &hardware, &client, now, || told += 1)
         .await;
     assert_eq!(waits.expect("an answer"), None);
     approved.store(true, Ordering::SeqCst);
-    let joined = join.ask(&identity, &hardware, &clock, now, || {}).await;
+    let joined = join.ask(&identity, &hardware, &client, now, || {}).await;
     let (device, certificate) = joined.expect("an answer").expect("a certificate");
     assert_eq!((device, &*certificate), (join.device.clone(), "PEM"));
     assert_eq!((told, posts.load(Ordering::SeqCst)), (1, 2));
@@ -194,9 +194,9 @@ async fn a_no_is_final() {
     let folder = tempfile::tempdir().expect("a folder");
     let (identity, _) = Identity::open_or_make(folder.path()).expect("keys");
     let join = parse(&file(&server.url, &server.ca)).expect("a join file");
-    let clock = Clock::new(Timestamp::UNIX_EPOCH);
+    let client = client(&join).expect("a client");
     let denied = join
-        .ask(&identity, &Hardware::default(), &clock, None, || {})
+        .ask(&identity, &Hardware::default(), &client, None, || {})
         .await;
     let problem = denied.expect_err("denied").problem();
     assert_eq!(problem.code, "FLT0410");

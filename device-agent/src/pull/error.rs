@@ -6,6 +6,8 @@ use std::time::Duration;
 use flotta_bundle::code::{self, Code, Problem};
 use http::StatusCode;
 
+use super::proxy::Blocked;
+
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why the server did not give what was asked for.
@@ -14,6 +16,9 @@ pub enum PullError {
     /// The join file's URL or authority.
     #[error("{0}")]
     Settings(String),
+    /// What the environment says about the proxy.
+    #[error("{0}")]
+    Proxy(String),
     /// No connection.
     #[error("no connection to {0}")]
     Connect(String, #[source] Box<dyn Error + Send + Sync>),
@@ -50,6 +55,7 @@ impl PullError {
         match self {
             Self::Refused { problem, .. } => problem.clone(),
             Self::Settings(_) => Problem::new(code::JOIN_FILE, self.to_string()),
+            Self::Proxy(_) => Problem::new(code::PROXY, self.to_string()),
             _ => {
                 let refused = self.refusal().unwrap_or(code::UNREACHABLE);
                 Problem::new(refused, chain(self))
@@ -61,6 +67,7 @@ impl PullError {
     fn refusal(&self) -> Option<Code> {
         match self {
             Self::Connect(_, error) if is_certificate(error) => Some(code::UNTRUSTED_SERVER),
+            Self::Connect(_, error) if error.is::<Blocked>() => Some(code::PROXY),
             Self::NotFlotta(..) | Self::TooLong(..) => Some(code::NOT_FLOTTA),
             // h2 keeps no more than this text of what it found wrong in what the other side sent
             Self::Broken(..) if chain(self).contains(" error detected: ") => Some(code::NOT_FLOTTA),
@@ -82,7 +89,7 @@ impl PullError {
     /// Whether asking again the same way will not help: a person has to do something.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Settings(_) => true,
+            Self::Settings(_) | Self::Proxy(_) => true,
             Self::Refused { status, .. } => {
                 status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS
             }

@@ -8,7 +8,7 @@ use flotta_bundle::wire::{Enrolment, Offer};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Client, LinkState, PullError, Session};
+use super::{Client, LinkState, Proxies, PullError, Session};
 use crate::backoff::{Backoff, about};
 use crate::clock::Clock;
 use crate::enrol;
@@ -90,9 +90,10 @@ impl Link {
         joined: Joined,
         identity: Identity,
         clock: &Clock,
+        proxies: &Proxies,
         ends: Ends,
     ) -> Result<Self, enrol::EnrolError> {
-        let anonymous = Client::anonymous(&joined.server, &identity.ca()?, clock)?;
+        let anonymous = Client::anonymous(&joined.server, &identity.ca()?, clock, proxies)?;
         let certificate = identity.certificate()?;
         ends.state.send_modify(|state| {
             state.certificate_until = Some(certificate.not_after);

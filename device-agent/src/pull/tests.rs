@@ -105,7 +105,7 @@ impl TestServer {
     }
 
     pub(crate) async fn session(&self, clock: &Clock) -> Session {
-        Client::anonymous(&self.url, &self.ca, clock)
+        Client::anonymous(&self.url, &self.ca, clock, &Proxies::default())
             .expect("a client")
             .connect()
             .await
@@ -297,7 +297,8 @@ async fn a_blob_resumes_where_it_broke_off_and_is_bounded() {
 async fn a_server_by_another_authority_is_not_spoken_to() {
     let server = TestServer::start(|_| plain(200, &[], "")).await;
     let other = TestServer::start(|_| plain(200, &[], "")).await;
-    let client = Client::anonymous(&server.url, &other.ca, &clock()).expect("a client");
+    let client = Client::anonymous(&server.url, &other.ca, &clock(), &Proxies::default());
+    let client = client.expect("a client");
     let error = client.connect().await.expect_err("another authority");
     assert_eq!(error.problem().code, "FLT0314");
     assert!(

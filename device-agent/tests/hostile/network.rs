@@ -234,7 +234,11 @@ async fn a_clock_years_wrong_at_join_is_named_and_heals() {
     let hardware = Hardware::default();
     let ask = async |clock: &Clock, limit: Option<Duration>| {
         let deadline = limit.map(|limit| Instant::now() + limit);
-        join.ask(&identity, &hardware, clock, deadline, || {}).await
+        let client = join
+            .client(clock, &stage.settings.proxies)
+            .expect("a client");
+        join.ask(&identity, &hardware, &client, deadline, || {})
+            .await
     };
     // years ahead: everything has ended
     let ahead = Clock::new(year(2300));

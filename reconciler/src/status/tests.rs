@@ -147,6 +147,10 @@ fn a_device_that_cannot_get_there_says_why() {
     let mut report = behind();
     report.problems = vec![Problem::new(code::IMAGE_PULL, "no such image")];
     Case::from(report.clone()).is(State::Failed, "ApplyFailed", "no such image");
+    // the old one of it runs on, and that is not all that is well
+    let mut held = behind();
+    held.workloads[1] = runs("web", WorkloadState::Running, Some("no such image"));
+    Case::from(held).is(State::Failed, "WorkloadFailed", "web: no such image");
     // a problem with an older release is not one with this
     report.wanted = Some(digest("older"));
     Case::from(report.clone()).is(State::Updating, "Waiting", "has not begun with release 42");

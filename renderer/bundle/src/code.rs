@@ -95,6 +95,8 @@ codes! {
     GENERATOR = "FLT0509", "Quadlet did not make a unit from a file", "see: /usr/lib/systemd/system-generators/podman-system-generator --dryrun";
     BUSY = "FLT0510", "another flotta-agent works on this state directory", "stop it first: systemctl stop flotta-agent";
     IDENTITY = "FLT0511", "the device's keys or certificate cannot be read or written", "check the disk; to begin anew: flotta-agent enrol --reset JOINFILE";
+    PROXY = "FLT0512", "the proxy does not let the device through", "see what HTTPS_PROXY and NO_PROXY are set to for flotta-agent.service, and the proxy's own rules";
+    IMAGE_SPACE = "FLT0513", "an image does not fit on the device's disk", "make space where Podman keeps images, or use a smaller image; the agent goes on trying";
 
     SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";

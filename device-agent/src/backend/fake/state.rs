@@ -88,6 +88,8 @@ pub struct Faults {
     pub stubborn: BTreeSet<String>,
     /// Units whose jobs systemd does not take.
     pub refused: BTreeSet<String>,
+    /// Images that do not fit on the disk.
+    pub large: BTreeSet<String>,
     pub no_reload: bool,
     pub no_sweep: bool,
 }
@@ -113,6 +115,23 @@ fn needs(text: &str) -> Vec<String> {
 
 pub(super) fn refused(text: String) -> BackendError {
     BackendError(text)
+}
+
+/// What systemd says when it has no definition of a unit, or not even heard of it.
+pub(super) fn no_unit(name: &str, how: &str) -> BackendError {
+    refused(format!(
+        "org.freedesktop.systemd1.NoSuchUnit: Unit {name} not {how}."
+    ))
+}
+
+/// A unit's `Restart=`: what Quadlet and systemd take when the file says nothing.
+pub(super) fn restart(text: &str) -> &str {
+    let usual = if text.contains("[Pod]") {
+        "on-failure"
+    } else {
+        "no"
+    };
+    values(text, "Restart").next().unwrap_or(usual)
 }
 
 impl State {
@@ -173,7 +192,7 @@ impl State {
             return Ok(());
         }
         let known = self.loaded.get(name).cloned();
-        let definition = known.ok_or_else(|| refused(format!("Unit {name} not found.")))?;
+        let definition = known.ok_or_else(|| no_unit(name, "found"))?;
         let before = self.starts;
         for need in needs(&definition.text) {
             self.start(&need)?;
@@ -187,9 +206,11 @@ impl State {
         }
         self.starts += 1;
         self.log.push(Did::Start(name.to_owned()));
+        self.pull(&definition.text);
+        let once = name.ends_with("-network.service");
         let mut run = Run {
             active: "active",
-            sub: "running",
+            sub: if once { "exited" } else { "running" },
             result: "success",
             invocation: format!("{:032x}", self.starts),
             with: self.inputs(&definition),
@@ -198,17 +219,16 @@ impl State {
         if let Some((exit, said)) = self.fate(name, &definition.text) {
             run.exit = exit;
             run.result = "exit-code";
-            let mut lines = vec![
+            let lines = vec![
                 said,
                 format!("{name}: Main process exited, code=exited, status={exit}/n/a"),
                 format!("{name}: Failed with result 'exit-code'."),
             ];
-            if values(&definition.text, "Restart").any(|restart| restart == "no") {
+            if restart(&definition.text) == "no" {
                 (run.active, run.sub) = ("failed", "failed");
             } else {
-                (run.active, run.sub, run.restarts) = ("activating", "auto-restart", 1);
-                let line = format!("{name}: Scheduled restart job, restart counter is at 1.");
-                lines.push(line);
+                // it counts once it is started again
+                (run.active, run.sub) = ("activating", "auto-restart");
             }
             self.journal
                 .entry(name.to_owned())
@@ -231,11 +251,21 @@ impl State {
         Ok(())
     }
 
+    /// `podman run` pulls what is missing by itself.
+    fn pull(&mut self, text: &str) {
+        for image in values(text, "Image") {
+            let fits = self.registry.contains(image) && !self.faults.large.contains(image);
+            if fits && self.images.insert(image.to_owned()) {
+                self.log.push(Did::Pull(image.to_owned()));
+            }
+        }
+    }
+
     /// How a container ends at once, if it does, and its last words.
     fn fate(&self, name: &str, text: &str) -> Option<(i32, String)> {
         let missing = values(text, "Image").find(|image| !self.images.contains(*image));
         if let Some(image) = missing {
-            return Some((125, format!("Error: {image}: image not known")));
+            return Some((125, format!("Error: {image}: manifest unknown")));
         }
         let host = |port: &str| port.split(':').next().unwrap_or_default().to_owned();
         let taken = values(text, "PublishPort").map(host);
@@ -282,6 +312,7 @@ impl State {
         let stubborn = self.faults.stubborn.contains(name);
         if let Some(run) = self.runs.get_mut(name) {
             (run.active, run.sub, run.restarts) = ("inactive", "dead", 0);
+            (run.result, run.exit) = ("success", 0);
             if stubborn {
                 (run.active, run.sub, run.result) = ("failed", "failed", "timeout");
             }
@@ -300,9 +331,20 @@ impl State {
                 failures.push((name.clone(), refused("Connection timed out".to_owned())));
                 continue;
             }
-            if !self.loaded.contains_key(name) && !self.is_up(name) {
-                failures.push((name.clone(), refused(format!("Unit {name} not found."))));
-                continue;
+            if !self.loaded.contains_key(name) {
+                if *verb != Verb::Stop {
+                    failures.push((name.clone(), no_unit(name, "found")));
+                    continue;
+                }
+                // What still runs of it, or has failed, systemd remembers.
+                if self
+                    .runs
+                    .get(name)
+                    .is_none_or(|run| run.active == "inactive")
+                {
+                    failures.push((name.clone(), no_unit(name, "loaded")));
+                    continue;
+                }
             }
             if *verb != Verb::Start {
                 let needing = self.needed_by(name).into_iter();

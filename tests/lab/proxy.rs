@@ -1,0 +1,173 @@
+//! A device whose only way out is an HTTP proxy, and who cannot even look the server's name up.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::device::{Device, wait};
+use crate::site::{HOST, Site, device, page};
+
+/// What the proxy knows.
+#[derive(Default)]
+struct Book {
+    /// The server, once the proxy lets anybody through to it.
+    open: Option<String>,
+    /// Heads of requests.
+    asked: Vec<String>,
+    /// All that it carried.
+    carried: Vec<u8>,
+    /// What it carries at the moment.
+    streams: Vec<TcpStream>,
+}
+
+/// A proxy on the lab's bridge. It alone knows where `flotta.example` is.
+struct Proxy {
+    port: u16,
+    book: Arc<Mutex<Book>>,
+}
+
+impl Proxy {
+    fn start() -> Self {
+        let listener = TcpListener::bind((HOST, 0)).expect("a port on the bridge");
+        let port = listener.local_addr().expect("an address").port();
+        let book = Arc::new(Mutex::new(Book::default()));
+        let kept = book.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let book = kept.clone();
+                // A device that hangs up is as it should be.
+                std::thread::spawn(move || serve(stream, &book));
+            }
+        });
+        Self { port, book }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("no panic")
+    }
+
+    /// Lets nobody through any more, and drops whom it had let through.
+    fn close(&self) {
+        let mut book = self.book();
+        book.open = None;
+        for stream in book.streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn serve(mut device: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        device.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).map_err(|_| ErrorKind::InvalidData)?;
+    let open = {
+        let mut book = book.lock().expect("no panic");
+        book.asked.push(head.clone());
+        book.open.clone()
+    };
+    // shop:s@cret
+    let knows = head.contains("\r\nproxy-authorization: Basic c2hvcDpzQGNyZXQ=\r\n");
+    let Some(server) = open.filter(|_| knows) else {
+        return device.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
+    };
+    let server = TcpStream::connect(server)?;
+    device.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    let streams = [device.try_clone()?, server.try_clone()?];
+    book.lock().expect("no panic").streams.extend(streams);
+    std::thread::scope(|scope| {
+        scope.spawn(|| carry(&device, &server, book));
+        scope.spawn(|| carry(&server, &device, book));
+    });
+    Ok(())
+}
+
+fn carry(mut from: &TcpStream, mut to: &TcpStream, book: &Mutex<Book>) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let bytes = &buffer[..count];
+        book.lock()
+            .expect("no panic")
+            .carried
+            .extend_from_slice(bytes);
+        if to.write_all(bytes).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Waits until the agent has logged something.
+fn logs(device: &Device, words: &[&str]) {
+    wait(&format!("the agent logs {words:?}"), || {
+        let log = device.log();
+        let found = log
+            .lines()
+            .any(|line| words.iter().all(|word| line.contains(word)));
+        found.then_some(()).ok_or(log)
+    });
+}
+
+#[test]
+fn a_device_behind_a_proxy_joins_and_follows_through_it() {
+    let site = Site::start(&[
+        ("device.yaml", &device("behind")),
+        ("web.yaml", &page("web", 8080, "the first page")),
+    ]);
+    let proxy = Proxy::start();
+    let behind = Site::install("behind");
+    behind.write("/etc/hosts", "127.0.0.1 localhost behind\n");
+    behind.write("/etc/flotta/join", &site.token(&["behind"]));
+    // As docs/network.md has it for a password.
+    behind.write(
+        "/etc/systemd/system/flotta-agent.service.d/proxy.conf",
+        "[Service]\nEnvironmentFile=/etc/flotta/proxy.env\n",
+    );
+    let address = format!("http://shop:s%40cret@{HOST}:{}", proxy.port);
+    let environment = format!("HTTPS_PROXY={address}\nNO_PROXY=other.example\n");
+    behind.write("/etc/flotta/proxy.env", &environment);
+    behind.boot();
+    let lost = behind.run(&["getent", "hosts", "flotta.example"]);
+    assert!(!lost.status.success(), "the device does not know the name");
+
+    // A proxy that says no is named, and its password is not.
+    logs(&behind, &["FLT0512", "does not take the user and password"]);
+    proxy.book().open = Some(site.address().to_owned());
+    site.in_sync("behind");
+    behind.shows(8080, "the first page");
+    let port = site
+        .address()
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .to_owned();
+    let target = format!("CONNECT flotta.example:{port} HTTP/1.1\r\n");
+    for head in &proxy.book().asked {
+        assert!(head.starts_with(&target), "{head}");
+    }
+    assert!(!behind.log().contains("cret"), "{}", behind.log());
+
+    // Without it, what runs goes on; with it again, the device follows.
+    let containers = behind.containers();
+    proxy.close();
+    logs(&behind, &["no connection", "FLT0512"]);
+    let second = page("web", 8080, "the second page");
+    site.commit("another page", &[("web.yaml", &second)]);
+    behind.shows(8080, "the first page");
+    assert_eq!(behind.containers(), containers);
+    proxy.book().open = Some(site.address().to_owned());
+    behind.shows(8080, "the second page");
+    site.in_sync("behind");
+
+    // It carried all of this and could read none of it.
+    let carried = &proxy.book().carried;
+    let seen = |words: &[u8]| carried.windows(words.len()).any(|part| part == words);
+    assert!(seen(b"flotta.example"), "the name in TLS's greeting");
+    for secret in [&b"page"[..], b"behind", b"manifest"] {
+        assert!(!seen(secret), "{}", String::from_utf8_lossy(secret));
+    }
+}

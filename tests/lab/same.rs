@@ -1,0 +1,88 @@
+//! The fake machine of the agent's unit tests is held against a real one: the same script, and the same transcript.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use flotta_agent::backend::files::Disk;
+use flotta_agent::backend::podman::Socket;
+use flotta_agent::backend::systemd::Bus;
+use flotta_agent::backend::{BackendError, Files, Found, Podman, Systemd, UnitState, Verb};
+
+use crate::device::{Device, text};
+
+#[path = "../../device-agent/src/backend/script.rs"]
+mod script;
+
+/// Set on a device of the lab: the script changes the machine it is played on.
+const ON_DEVICE: &str = "FLOTTA_ON_DEVICE";
+
+/// The device, from within.
+struct Owner;
+
+fn podman(arguments: &[&str]) -> String {
+    let output = Command::new("podman").args(arguments).output();
+    let output = output.expect("podman starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+impl script::Stage for Owner {
+    fn host_unit(&mut self, name: &str) {
+        let unit = "[Service]\nExecStart=/usr/bin/sleep infinity\n";
+        std::fs::write(format!("/etc/systemd/system/{name}"), unit).expect("a file");
+    }
+
+    fn stray(&mut self, workload: &str) {
+        let label = format!("flotta.workload={workload}");
+        let image = script::HELLO;
+        podman(&["create", "--name", workload, "--label", &label, image]);
+    }
+
+    fn lose(&mut self, image: &str) {
+        podman(&["rmi", image]);
+    }
+
+    fn containers(&mut self) -> Vec<String> {
+        let all = podman(&["ps", "--all", "--format", "{{.Names}}"]);
+        all.lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+#[ignore = "it is for the inside of a device: the test below runs it there"]
+async fn the_script_on_this_machine() {
+    assert!(
+        std::env::var_os(ON_DEVICE).is_some(),
+        "no device of the lab"
+    );
+    let play = script::Play {
+        systemd: Bus::open().await.expect("systemd"),
+        podman: Socket::new("/run/podman/podman.sock".into()),
+        files: Disk::new("/".into()),
+        stage: Owner,
+        said: String::new(),
+        runs: BTreeMap::new(),
+    };
+    // the device's own words, for the test outside
+    println!("{}", play.all().await);
+}
+
+#[test]
+fn a_device_does_what_the_fake_does() {
+    let device = Device::create("same");
+    let program = std::env::current_exe().expect("this program");
+    crate::site::put(&program, &device.path("/root/same"));
+    device.boot();
+    let here = format!("{ON_DEVICE}=1");
+    let test = "same::the_script_on_this_machine";
+    let said = device.exec(&[
+        "env",
+        &here,
+        "/root/same",
+        "--ignored",
+        "--exact",
+        "--nocapture",
+        test,
+    ]);
+    assert!(said.contains(script::TRANSCRIPT), "{said}");
+}
