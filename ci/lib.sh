@@ -50,5 +50,5 @@ tool() {
 
 check_scripts() {
   command -v shellcheck >/dev/null || { can_lab && install shellcheck; } || { say "shellcheck is not there: left out"; return 0; }
-  shellcheck -x .ci/run ci/test ci/demo ci/fuzz ci/lib.sh ci/dependencies ci/lab/lab
+  shellcheck -x .ci/run ci/test ci/demo ci/bench ci/fuzz ci/lib.sh ci/dependencies ci/lab/lab
 }

@@ -16,8 +16,10 @@ mod answer;
 pub mod blobs;
 mod connection;
 mod desired;
+mod gate;
 mod identity;
 pub mod limits;
+mod places;
 mod report;
 mod routes;
 mod tls;
@@ -33,7 +35,8 @@ use crate::index::Index;
 use crate::keys::Fleet;
 use crate::store::Store;
 use blobs::Blobs;
-use limits::{Limits, Rate};
+use limits::{Limits, Lines, Rate};
+use places::Places;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +59,12 @@ struct Inner {
     looks: Rate,
     /// Blobs on their way out: each may be 16 MiB of memory.
     downloads: Arc<Semaphore>,
+    /// Connections whose handshake is not done, those without a certificate, and those of devices.
+    handshakes: Places,
+    anonymous: Places,
+    devices: Arc<Semaphore>,
+    /// Log lines about those who are no device.
+    lines: Lines,
     stopping: watch::Sender<bool>,
 }
 
@@ -87,6 +96,10 @@ impl Edge {
             asks: Rate::per_second(limits.asks),
             looks: Rate::per_second(limits.looks),
             downloads: Arc::new(Semaphore::new(limits.downloads)),
+            handshakes: Places::new(limits.handshakes, limits.patience),
+            anonymous: Places::new(limits.anonymous, limits.patience),
+            devices: Arc::new(Semaphore::new(limits.connections)),
+            lines: Lines::anonymous(),
             limits,
             stopping: watch::Sender::new(false),
         })))

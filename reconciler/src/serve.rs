@@ -376,6 +376,7 @@ fn about(
             server: format!("https://{host}:{}", listen.port()),
             server_expires: fleet.server_not_after(),
             data: data.display().to_string(),
+            waiting: 0,
         },
         names: all,
         listen,

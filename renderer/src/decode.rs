@@ -6,6 +6,8 @@
 mod node;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use flotta_bundle::code;
 use serde_json::Value;
@@ -25,10 +27,45 @@ const MAX_DEPTH: usize = 64;
 pub struct Document {
     /// The content. Mapping entries whose value is null are left out: they count as not said, as in Kubernetes.
     pub value: Value,
-    /// JSON pointer (RFC 6901) of each value -> where the value stands.
-    pub values: BTreeMap<String, Place>,
-    /// JSON pointer of each mapping entry -> where its key stands.
-    pub keys: BTreeMap<String, Place>,
+    file: Arc<str>,
+    /// JSON pointer (RFC 6901) of each value -> where it stands.
+    spots: BTreeMap<Box<str>, Stands>,
+}
+
+/// Where a value stands, and the key of a mapping entry.
+#[derive(Debug, Clone, Copy)]
+struct Stands {
+    value: Spot,
+    key: Option<Spot>,
+}
+
+/// A [`Place`] in the file of a document: there are many of them.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    line: u32,
+    column: u32,
+    len: u32,
+}
+
+impl Spot {
+    fn new(at: serde_saphyr::Location, len: u64) -> Self {
+        // a file is 4 MiB at most
+        let number = |n: u64| u32::try_from(n).unwrap_or(0);
+        Self {
+            line: number(at.line()),
+            column: number(at.column()),
+            len: number(len),
+        }
+    }
+
+    fn place(self, file: &str) -> Place {
+        Place {
+            file: file.to_owned(),
+            line: self.line as usize,
+            column: self.column as usize,
+            len: self.len as usize,
+        }
+    }
 }
 
 impl Document {
@@ -36,8 +73,8 @@ impl Document {
     pub fn place(&self, pointer: &str) -> Place {
         let mut at = pointer;
         loop {
-            if let Some(place) = self.values.get(at) {
-                return place.clone();
+            if let Some(stands) = self.spots.get(at) {
+                return stands.value.place(&self.file);
             }
             let Some((parent, _)) = at.rsplit_once('/') else {
                 return Place::default();
@@ -48,16 +85,33 @@ impl Document {
 
     /// Where the key at `pointer` stands; the nearest enclosing one when it is not there itself.
     pub fn key_place(&self, pointer: &str) -> Place {
-        self.keys
+        self.spots
             .get(pointer)
-            .cloned()
-            .unwrap_or_else(|| self.place(pointer))
+            .and_then(|stands| stands.key)
+            .map_or_else(|| self.place(pointer), |key| key.place(&self.file))
     }
 }
 
 /// A key as one step of a JSON pointer.
 pub fn step(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
+}
+
+/// Reads every file, on all cores of the machine; the results are in the order of the files.
+pub fn decode_all(files: &[SourceFile]) -> Vec<Result<Vec<Document>, Box<Finding>>> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = files.len().div_ceil(cores).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = files
+            .chunks(share)
+            .map(|files| scope.spawn(move || files.iter().map(decode).collect::<Vec<_>>()))
+            .collect();
+        let results = threads.into_iter().flat_map(|thread| {
+            let done = thread.join();
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        results.collect()
+    })
 }
 
 /// Reads every document of a file; empty ones are left out. What is not YAML is one finding: where a parser lost the
@@ -87,7 +141,7 @@ pub fn decode(file: &SourceFile) -> Result<Vec<Document>, Box<Finding>> {
         .map_err(|error| {
             let place = error
                 .location()
-                .map_or(whole, |at| place(&file.path, at, 0));
+                .map_or(whole, |at| Spot::new(at, 0).place(&file.path));
             let message = error.without_snippet().to_string();
             // The place stands apart from the message in every report of ours, and options are not a committer's.
             let ends = [" at line ", ", set DuplicateKeyPolicy", "\n"].map(|end| message.find(end));
@@ -95,34 +149,30 @@ pub fn decode(file: &SourceFile) -> Result<Vec<Document>, Box<Finding>> {
             let message = &message[..end];
             Box::new(Finding::error(code::NOT_YAML, place, message))
         })?;
+    let path: Arc<str> = file.path.as_str().into();
     Ok(documents
         .into_iter()
         .map(|root| {
-            let mut document = Document::default();
-            document.value = document.flatten(root, &mut String::new(), &file.path);
+            let mut document = Document {
+                file: Arc::clone(&path),
+                ..Document::default()
+            };
+            document.value = document.flatten(root, &mut String::new(), None);
             document
         })
         .filter(|document| !document.value.is_null())
         .collect())
 }
 
-fn place(file: &str, at: serde_saphyr::Location, len: u64) -> Place {
-    let number = |n: u64| usize::try_from(n).unwrap_or(0);
-    Place {
-        file: file.to_owned(),
-        line: number(at.line()),
-        column: number(at.column()),
-        len: number(len),
-    }
-}
-
 impl Document {
     /// Takes a node apart into JSON and places; `pointer` is the way to it.
-    fn flatten(&mut self, node: Spanned<Node>, pointer: &mut String, file: &str) -> Value {
+    fn flatten(&mut self, node: Spanned<Node>, pointer: &mut String, key: Option<Spot>) -> Value {
         let at = node.referenced;
         let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
         let len = if scalar { at.span().len() } else { 0 };
-        self.values.insert(pointer.clone(), place(file, at, len));
+        let value = Spot::new(at, len);
+        self.spots
+            .insert(pointer.as_str().into(), Stands { value, key });
         let length = pointer.len();
         match node.value {
             Node::Scalar(value) => value,
@@ -131,7 +181,7 @@ impl Document {
                 for (index, item) in items.into_iter().enumerate() {
                     pointer.push('/');
                     pointer.push_str(&index.to_string());
-                    list.push(self.flatten(item, pointer, file));
+                    list.push(self.flatten(item, pointer, None));
                     pointer.truncate(length);
                 }
                 Value::Array(list)
@@ -142,9 +192,8 @@ impl Document {
                     pointer.push('/');
                     pointer.push_str(&step(&key.value));
                     let at = key.referenced;
-                    self.keys
-                        .insert(pointer.clone(), place(file, at, at.span().len()));
-                    let value = self.flatten(value, pointer, file);
+                    let at = Spot::new(at, at.span().len());
+                    let value = self.flatten(value, pointer, Some(at));
                     pointer.truncate(length);
                     if !value.is_null() {
                         map.insert(key.value, value);

@@ -118,19 +118,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::decode::decode;
+    use crate::tree::SourceFile;
 
     fn document(file: &str, spec: &Value) -> Document {
-        let place = Place {
-            file: file.to_owned(),
-            line: 1,
-            column: 1,
-            len: 0,
+        // JSON is YAML
+        let file = SourceFile {
+            path: file.to_owned(),
+            content: json!({ "spec": spec }).to_string().into_bytes(),
         };
-        Document {
-            value: json!({ "spec": spec }),
-            values: [(String::new(), place)].into(),
-            keys: BTreeMap::new(),
-        }
+        decode(&file).expect("YAML").remove(0)
     }
 
     #[test]

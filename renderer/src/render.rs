@@ -1,6 +1,7 @@
 //! The way of a commit through all rooms of this crate.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use flotta_bundle::manifest::Settings;
 use flotta_bundle::{DeviceName, Digest, code};
@@ -10,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::{Clash, Part, assemble};
 use crate::check::{Checked, Objects, check};
 use crate::compile::{Compiled, ConfigMaps, compile};
-use crate::decode::{Document, decode, step};
+use crate::decode::{Document, decode_all, step};
 use crate::finding::{Finding, Place, Severity};
 use crate::merge::merge;
-use crate::select::{Labels, MEMBER_OF, matches};
+use crate::select::{ByLabel, Labels, MEMBER_OF};
 use crate::tree::Tree;
 
 /// What a render is asked for.
@@ -58,8 +59,8 @@ pub struct RenderedDevice {
     pub sets: Vec<String>,
     /// Its labels.
     pub labels: Labels,
-    /// Its workloads, sorted.
-    pub workloads: Vec<String>,
+    /// Its workloads, sorted; devices with the same manifest share them.
+    pub workloads: Arc<[String]>,
 }
 
 /// A commit, rendered.
@@ -100,8 +101,8 @@ pub fn render(tree: &Tree, inventory: &[InventoryDevice], options: &Options) -> 
         ));
     }
     let mut documents = Vec::new();
-    for file in &tree.files {
-        match decode(file) {
+    for decoded in decode_all(&tree.files) {
+        match decoded {
             Ok(found) => documents.extend(found),
             Err(finding) => findings.push(*finding),
         }
@@ -140,18 +141,24 @@ struct Device<'a> {
     document: Option<&'a Document>,
 }
 
-/// One workload, compiled, and whom it concerns.
+/// One workload, compiled.
 struct Workload<'a> {
     name: &'a str,
     namespace: &'a str,
     place: Place,
     checked: &'a Checked<flotta_api::v1alpha1::EdgeWorkload>,
     compiled: Compiled,
-    devices: Vec<DeviceName>,
+}
+
+/// What devices share that have the same workloads and settings: put together once.
+struct Shared {
+    manifest: Result<Digest, Vec<Clash>>,
+    workloads: Arc<[String]>,
 }
 
 struct Fleet<'a> {
     objects: &'a Objects,
+    /// Sorted by name.
     devices: Vec<Device<'a>>,
     workloads: Vec<Workload<'a>>,
 }
@@ -212,7 +219,6 @@ impl<'a> Fleet<'a> {
                     place,
                     checked,
                     compiled: compile(checked, &config_maps),
-                    devices: Vec::new(),
                 }
             })
             .collect();
@@ -224,39 +230,37 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn render(mut self, out: &mut Rendered) {
+    fn render(self, out: &mut Rendered) {
         out.counts.devices = self.devices.len();
-        self.place_workloads(out);
-        // Devices that want the same share one manifest: it is put together once.
-        let mut known: BTreeMap<(Vec<usize>, u32), Result<Digest, Vec<Clash>>> = BTreeMap::new();
+        let by_label = ByLabel::new(
+            self.devices
+                .iter()
+                .map(|device| (device.name.namespace(), &device.labels)),
+        );
+        let placed = self.place_workloads(&by_label, out);
+        let members = self.place_sets(&by_label, out);
+        let mut known: BTreeMap<(&[usize], u32), Shared> = BTreeMap::new();
         let mut clashes: BTreeMap<Clash, Vec<DeviceName>> = BTreeMap::new();
-        let mut members: BTreeSet<usize> = BTreeSet::new();
-        for device in &self.devices {
-            let sets = self.sets_of(device, out);
-            members.extend(&sets);
+        let of_device = invert(self.devices.len(), &placed);
+        for ((device, sets), own) in self.devices.iter().zip(&members).zip(&of_device) {
             let layers = sets
                 .iter()
                 .map(|at| &self.objects.sets[*at].document)
                 .chain(device.document);
             let settings = settings(&merge(layers).value);
-            let own: Vec<usize> = (0..self.workloads.len())
-                .filter(|at| {
-                    self.workloads[*at]
-                        .devices
-                        .binary_search(&device.name)
-                        .is_ok()
-                })
-                .collect();
             if own.iter().any(|at| self.workloads[*at].broken()) {
                 out.held.insert(device.name.clone());
                 continue;
             }
-            let key = (own.clone(), settings.heartbeat_seconds);
-            let manifest = known.entry(key).or_insert_with(|| {
+            let key = (own.as_slice(), settings.heartbeat_seconds);
+            let shared = known.entry(key).or_insert_with(|| {
                 let parts: Vec<_> = own.iter().map(|at| self.workloads[*at].part()).collect();
-                assemble(&parts, settings, &mut out.blobs)
+                Shared {
+                    manifest: assemble(&parts, settings, &mut out.blobs),
+                    workloads: parts.iter().map(|part| part.name.to_owned()).collect(),
+                }
             });
-            match manifest {
+            match &shared.manifest {
                 Ok(manifest) => {
                     let set_names = sets
                         .iter()
@@ -265,10 +269,7 @@ impl<'a> Fleet<'a> {
                         manifest: *manifest,
                         sets: set_names.collect(),
                         labels: device.labels.clone(),
-                        workloads: own
-                            .iter()
-                            .map(|at| self.workloads[*at].name.to_owned())
-                            .collect(),
+                        workloads: Arc::clone(&shared.workloads),
                     };
                     out.devices.insert(device.name.clone(), rendered);
                 }
@@ -283,126 +284,129 @@ impl<'a> Fleet<'a> {
                 }
             }
         }
-        out.counts.manifests = out
-            .devices
-            .values()
-            .map(|device| device.manifest)
-            .collect::<BTreeSet<_>>()
-            .len();
+        let manifests = out.devices.values().map(|device| device.manifest);
+        out.counts.manifests = manifests.collect::<BTreeSet<_>>().len();
         out.findings
             .extend(clashes.into_iter().map(|(clash, devices)| {
                 let mut finding = Finding::error(clash.code(), clash.place.clone(), clash.message);
                 finding.devices = devices;
                 finding
             }));
-        for (at, set) in self.objects.sets.iter().enumerate() {
-            if set.object.spec.selector.is_some() && !members.contains(&at) {
-                let place = set.document.key_place("/spec/selector");
-                let message = format!(
-                    "the selector of set `{}` matches no device",
-                    name(&set.object.metadata).1
-                );
-                out.findings
-                    .push(Finding::warning(code::MATCHES_NOTHING, place, message));
-            }
-        }
-        for workload in self.workloads {
-            out.findings.extend(workload.into_findings());
+        let devices = &self.devices;
+        for (workload, placed) in self.workloads.into_iter().zip(&placed) {
+            let concerned = || placed.iter().map(|at| devices[*at].name.clone()).collect();
+            out.findings.extend(workload.into_findings(concerned));
         }
     }
 
-    /// Finds the devices of each workload.
-    fn place_workloads(&mut self, out: &mut Rendered) {
-        for workload in &mut self.workloads {
+    /// The devices of each workload, by their places.
+    fn place_workloads(&self, by_label: &ByLabel<'_>, out: &mut Rendered) -> Vec<Vec<usize>> {
+        let mut nowhere = |place, message| {
+            out.findings
+                .push(Finding::warning(code::MATCHES_NOTHING, place, message));
+        };
+        let place = |workload: &Workload<'_>| {
             let spec = &workload.checked.object.spec;
             let document = &workload.checked.document;
-            let local = self
-                .devices
-                .iter()
-                .filter(|device| device.name.namespace() == workload.namespace);
+            let mut found = Vec::new();
             if let Some(wanted) = &spec.device {
-                workload.devices = local
-                    .filter(|device| device.name.name() == wanted)
-                    .map(|device| device.name.clone())
-                    .collect();
-                if workload.devices.is_empty() {
+                let key = (workload.namespace, wanted.as_str());
+                let at = self.devices.binary_search_by_key(&key, |device| {
+                    (device.name.namespace(), device.name.name())
+                });
+                found.extend(at);
+                if found.is_empty() {
                     let message = format!(
                         "device `{}/{wanted}` is neither in Git nor has it joined",
                         workload.namespace
                     );
-                    out.findings.push(Finding::warning(
-                        code::MATCHES_NOTHING,
-                        document.place("/spec/device"),
-                        message,
-                    ));
+                    nowhere(document.place("/spec/device"), message);
                 }
             } else if let Some(selector) = &spec.device_selector {
-                workload.devices = local
-                    .filter(|device| matches(selector, &device.labels))
-                    .map(|device| device.name.clone())
-                    .collect();
-                if workload.devices.is_empty() {
+                found = by_label.select(workload.namespace, selector);
+                if found.is_empty() {
                     let message = format!(
                         "`deviceSelector` of workload `{}` matches no device",
                         workload.name
                     );
-                    out.findings.push(Finding::warning(
-                        code::MATCHES_NOTHING,
-                        document.key_place("/spec/deviceSelector"),
-                        message,
-                    ));
+                    nowhere(document.key_place("/spec/deviceSelector"), message);
                 }
             }
-        }
+            found
+        };
+        self.workloads.iter().map(place).collect()
     }
 
-    /// The sets of a device, the one that wins last.
-    fn sets_of(&self, device: &Device<'_>, out: &mut Rendered) -> Vec<usize> {
-        let label = device.labels.get(MEMBER_OF).map(String::as_str);
-        let named = label.or(device.set);
-        let mut found: Vec<_> = self
-            .objects
-            .sets
-            .iter()
-            .enumerate()
-            .filter(|(_, set)| {
-                let (namespace, name) = name(&set.object.metadata);
-                let selected = set
-                    .object
-                    .spec
-                    .selector
-                    .as_ref()
-                    .is_some_and(|selector| matches(selector, &device.labels));
-                namespace == device.name.namespace() && (named == Some(name) || selected)
-            })
-            .collect();
-        found.sort_by_key(|(_, set)| {
-            (
-                set.object.spec.priority.unwrap_or(0),
-                name(&set.object.metadata).1,
-            )
-        });
-        let is_named = |(_, set): &(usize, &Checked<_>)| {
-            let set: &Checked<flotta_api::v1alpha1::EdgeDeviceSet> = set;
-            Some(name(&set.object.metadata).1) == named
-        };
-        if let (Some(named), false) = (named, found.iter().any(is_named)) {
-            let place = device
-                .document
-                .map(|document| document.place(&format!("/metadata/labels/{}", step(MEMBER_OF))));
-            let message = format!(
-                "device `{}` is a member of set `{named}`, which does not exist",
-                device.name
-            );
-            let place = place.unwrap_or(Place {
-                file: "(inventory)".to_owned(),
-                ..Place::default()
-            });
-            out.findings
-                .push(Finding::warning(code::MISSING_SET, place, message));
+    /// The sets of each device, the one that wins last.
+    fn place_sets(&self, by_label: &ByLabel<'_>, out: &mut Rendered) -> Vec<Vec<usize>> {
+        let mut selected = Vec::new();
+        let mut by_name = HashMap::new();
+        for (at, set) in self.objects.sets.iter().enumerate() {
+            let (namespace, name) = name(&set.object.metadata);
+            by_name.insert((namespace, name), at);
+            let selector = set.object.spec.selector.as_ref();
+            let members = selector.map(|selector| by_label.select(namespace, selector));
+            selected.push(members.unwrap_or_default());
         }
-        found.into_iter().map(|(at, _)| at).collect()
+        let mut sets = invert(self.devices.len(), &selected);
+        let mut named_by_none: BTreeSet<usize> = (0..selected.len()).collect();
+        for (device, sets) in self.devices.iter().zip(&mut sets) {
+            let label = device.labels.get(MEMBER_OF).map(String::as_str);
+            if let Some(named) = label.or(device.set) {
+                match by_name.get(&(device.name.namespace(), named)) {
+                    Some(at) if sets.contains(at) => {}
+                    Some(at) => {
+                        sets.push(*at);
+                        named_by_none.remove(at);
+                    }
+                    None => out.findings.push(missing_set(device, named)),
+                }
+            }
+            sets.sort_by_key(|at| {
+                let set = &self.objects.sets[*at].object;
+                (set.spec.priority.unwrap_or(0), name(&set.metadata).1)
+            });
+        }
+        for at in named_by_none {
+            let set = &self.objects.sets[at];
+            if set.object.spec.selector.is_some() && selected[at].is_empty() {
+                let message = format!(
+                    "the selector of set `{}` matches no device",
+                    name(&set.object.metadata).1
+                );
+                let place = set.document.key_place("/spec/selector");
+                out.findings
+                    .push(Finding::warning(code::MATCHES_NOTHING, place, message));
+            }
+        }
+        sets
     }
+}
+
+/// From the devices of each to those of each device.
+fn invert(devices: usize, placed: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let mut of_device = vec![Vec::new(); devices];
+    for (at, placed) in placed.iter().enumerate() {
+        for device in placed {
+            of_device[*device].push(at);
+        }
+    }
+    of_device
+}
+
+fn missing_set(device: &Device<'_>, named: &str) -> Finding {
+    let place = device
+        .document
+        .map(|document| document.place(&format!("/metadata/labels/{}", step(MEMBER_OF))));
+    let place = place.unwrap_or(Place {
+        file: "(inventory)".to_owned(),
+        ..Place::default()
+    });
+    let message = format!(
+        "device `{}` is a member of set `{named}`, which does not exist",
+        device.name
+    );
+    Finding::warning(code::MISSING_SET, place, message)
 }
 
 /// What the merged spec says of the agent itself.
@@ -436,15 +440,16 @@ impl Workload<'_> {
     }
 
     /// Its findings, with the devices that they concern.
-    fn into_findings(self) -> impl Iterator<Item = Finding> {
-        let Self {
-            compiled, devices, ..
-        } = self;
+    fn into_findings(
+        self,
+        concerned: impl Fn() -> Vec<DeviceName>,
+    ) -> impl Iterator<Item = Finding> {
+        let compiled = self.compiled;
         compiled.findings.into_iter().map(move |mut finding| {
             if finding.severity == Severity::Error && !compiled.refused {
-                finding.devices.clone_from(&devices);
+                finding.devices = concerned();
                 // Nobody has it yet: it must not stop those who have nothing to do with it.
-                if devices.is_empty() {
+                if finding.devices.is_empty() {
                     finding.severity = Severity::Warning;
                 }
             }

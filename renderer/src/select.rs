@@ -1,6 +1,6 @@
 //! Which sets and workloads a device has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -34,6 +34,47 @@ pub fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
             }
         });
     all_labels && all_expressions
+}
+
+/// Devices by namespace and label: a selector looks at those that can match, not at the whole fleet.
+#[derive(Debug, Default)]
+pub struct ByLabel<'a> {
+    labels: Vec<&'a Labels>,
+    namespaces: HashMap<&'a str, Vec<usize>>,
+    pairs: HashMap<(&'a str, &'a str, &'a str), Vec<usize>>,
+}
+
+impl<'a> ByLabel<'a> {
+    /// An index over devices, given as namespace and labels; they are known by their places in `devices`.
+    pub fn new(devices: impl Iterator<Item = (&'a str, &'a Labels)>) -> Self {
+        let mut index = Self::default();
+        for (at, (namespace, labels)) in devices.enumerate() {
+            index.labels.push(labels);
+            index.namespaces.entry(namespace).or_default().push(at);
+            for (key, value) in labels {
+                let pair = (namespace, key.as_str(), value.as_str());
+                index.pairs.entry(pair).or_default().push(at);
+            }
+        }
+        index
+    }
+
+    /// The places of the devices of a namespace that [`matches`] says match, in order.
+    pub fn select(&self, namespace: &str, selector: &LabelSelector) -> Vec<usize> {
+        let pairs = selector.match_labels.iter().flatten();
+        let fewest = pairs
+            .map(|(key, value)| self.pairs.get(&(namespace, key.as_str(), value.as_str())))
+            .map(|devices| devices.map_or(&[][..], Vec::as_slice))
+            .min_by_key(|devices| devices.len());
+        let all = || {
+            self.namespaces
+                .get(namespace)
+                .map_or(&[][..], Vec::as_slice)
+        };
+        let can = fewest.unwrap_or_else(all).iter().copied();
+        can.filter(|at| matches(selector, self.labels[*at]))
+            .collect()
+    }
 }
 
 #[cfg(test)]
@@ -76,8 +117,15 @@ mod tests {
             (expression("site", "DoesNotExist", &[]), false),
             (expression("site", "Unheard", &[]), false),
         ];
+        let others = Labels::new();
+        let fleet = [("here", &others), ("here", &labels), ("there", &labels)];
+        let index = ByLabel::new(fleet.into_iter());
         for (n, (selector, expected)) in cases.iter().enumerate() {
             assert_eq!(matches(selector, &labels), *expected, "case {n}");
+            let found = index.select("here", selector);
+            assert_eq!(found.contains(&1), *expected, "case {n}");
+            assert_eq!(found.contains(&0), matches(selector, &others), "case {n}");
+            assert!(!found.contains(&2), "case {n}");
         }
     }
 }

@@ -211,6 +211,7 @@ fn about(first_start: bool) -> About {
             server: "https://edge.example.com:7443".to_owned(),
             server_expires: "2027-02-21T10:00:00Z".parse().unwrap(),
             data: "/var/lib/flotta".to_owned(),
+            waiting: 0,
         },
         names: vec!["edge.example.com".to_owned()],
         listen: "0.0.0.0:7443".parse().unwrap(),

@@ -24,6 +24,7 @@ type Answer<T> = Result<Json<T>, Refused>;
 pub(super) async fn fleet(State(admin): State<Admin>) -> Json<FleetFacts> {
     Json(FleetFacts {
         server_expires: admin.0.fleet.server_not_after(),
+        waiting: admin.0.index.waiting(),
         ..admin.0.facts.clone()
     })
 }

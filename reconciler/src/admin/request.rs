@@ -104,4 +104,7 @@ pub struct FleetFacts {
     pub server_expires: Timestamp,
     /// The data directory.
     pub data: String,
+    /// Devices that hold a poll now: connected, and told of a change at once.
+    #[serde(default)]
+    pub waiting: usize,
 }

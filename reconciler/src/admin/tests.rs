@@ -35,6 +35,7 @@ impl Desk {
             server: "https://edge.example.com:7443".to_owned(),
             server_expires: Timestamp::UNIX_EPOCH,
             data: data.path().display().to_string(),
+            waiting: 0,
         };
         let admin = Admin::new(
             Arc::clone(&house.fleet),

@@ -1,6 +1,7 @@
 //! Answers that are not a success, and bodies of requests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -20,13 +21,28 @@ use crate::store::StoreError;
 pub(super) struct Refused {
     status: StatusCode,
     problem: Problem,
+    /// What a log line says of it; none when the log has one.
+    refusal: Option<Refusal>,
 }
+
+/// Goes with an answer that is a refusal, for who logs it: the code.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal(pub(super) &'static str);
 
 impl Refused {
     pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         Self {
             status,
             problem: Problem::new(code, message),
+            refusal: Some(Refusal(code.id)),
+        }
+    }
+
+    /// The same, when the log tells of it already.
+    pub(super) fn noted(self) -> Self {
+        Self {
+            refusal: None,
+            ..self
         }
     }
 
@@ -53,7 +69,7 @@ impl Refused {
     /// The server's own trouble: the log says what, the device only that.
     pub(super) fn failed(code: Code, error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(code = code.id, error, "a device's request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, code.title)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, code.title).noted()
     }
 }
 
@@ -68,6 +84,9 @@ impl IntoResponse for Refused {
         if busy {
             let seconds = HeaderValue::from(limits::retry_after());
             response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        if let Some(refusal) = self.refusal {
+            response.extensions_mut().insert(refusal);
         }
         response
     }
@@ -108,9 +127,13 @@ pub(super) async fn no_method() -> Refused {
     )
 }
 
-/// A body of at most `max` bytes, which arrives in time.
-pub(super) async fn read_json<T: DeserializeOwned>(body: Body, max: usize) -> Result<T, Refused> {
-    let bytes = tokio::time::timeout(limits::BODY, to_bytes(body, max)).await;
+/// A body of at most `max` bytes, which arrives `in_time`.
+pub(super) async fn read_json<T: DeserializeOwned>(
+    body: Body,
+    max: usize,
+    in_time: Duration,
+) -> Result<T, Refused> {
+    let bytes = tokio::time::timeout(in_time, to_bytes(body, max)).await;
     let bytes = match bytes {
         Ok(Ok(bytes)) => bytes,
         // the connection broke, and nobody reads this, or the body is too long

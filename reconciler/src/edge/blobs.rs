@@ -1,11 +1,13 @@
 //! Blobs: from the depot to the device that may read them.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flotta_bundle::Digest;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
+use tokio::sync::mpsc;
 
 /// Longest piece of a blob, in bytes.
 const PIECE: usize = 64 << 10;
@@ -47,6 +49,40 @@ impl Blob {
 pub trait Blobs: Send + Sync + 'static {
     /// The blob of this digest, from `offset` on; none when it is not there.
     fn get(&self, digest: Digest, offset: u64) -> BoxFuture<'_, io::Result<Option<Blob>>>;
+}
+
+/// The body of `blob`, as it is read. One who takes no piece of it for `patience` gets no more: blobs on their way are few,
+/// and so is the memory they are in. `slots` are held until then, or until the last piece is taken.
+pub(super) fn sent<T: Send + 'static>(
+    blob: Blob,
+    offset: u64,
+    patience: Duration,
+    slots: T,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    let left = blob.size.saturating_sub(offset);
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let (_until_sent, mut body) = (slots, blob.body);
+        while let Some(piece) = body.next().await {
+            if sender.send_timeout(piece, patience).await.is_err() {
+                break;
+            }
+        }
+    });
+    futures_util::stream::unfold((receiver, left), async |(mut receiver, left)| {
+        match receiver.recv().await {
+            Some(piece) => {
+                let length = piece.as_ref().map_or(left, |piece| piece.len() as u64);
+                Some((piece, (receiver, left.saturating_sub(length))))
+            }
+            // it ends as a failure, not as a shorter blob
+            None if left > 0 => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "not read in time");
+                Some((Err(error), (receiver, 0)))
+            }
+            None => None,
+        }
+    })
 }
 
 /// A whole blob of at most `max` bytes.

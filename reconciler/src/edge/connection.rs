@@ -12,47 +12,38 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use super::identity::{Caller, Who};
+use super::places::Place;
 use super::{Edge, limits, routes};
 
 /// What to wait when the system gives no connection: it is out of files or memory, and somebody must close something.
 const PAUSE: Duration = Duration::from_millis(200);
-
-/// Slots that connections take.
-struct Slots {
-    handshakes: Arc<Semaphore>,
-    anonymous: Arc<Semaphore>,
-    devices: Arc<Semaphore>,
-}
 
 pub(super) async fn accept(
     edge: Edge,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let limits = edge.0.limits;
-    let slots = Arc::new(Slots {
-        handshakes: Arc::new(Semaphore::new(limits.handshakes)),
-        anonymous: Arc::new(Semaphore::new(limits.anonymous)),
-        devices: Arc::new(Semaphore::new(limits.connections)),
-    });
     let router = routes::router(edge.clone());
     let mut connections = JoinSet::new();
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => break,
-            (stream, address, handshake) = next(&listener, &slots) => {
-                let serve = serve(edge.clone(), router.clone(), stream, address, handshake, Arc::clone(&slots));
-                connections.spawn(serve);
+    {
+        let next = next(&edge, &listener);
+        tokio::pin!(stop, next);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                (stream, address, handshake) = &mut next => {
+                    let serve = serve(edge.clone(), router.clone(), stream, address, handshake);
+                    connections.spawn(serve);
+                    next.set(self::next(&edge, &listener));
+                }
+                Some(_) = connections.join_next() => {}
             }
-            Some(_) = connections.join_next() => {}
         }
     }
     drop(listener);
@@ -60,16 +51,11 @@ pub(super) async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection. Nothing is lost when this is broken off.
-async fn next(
-    listener: &TcpListener,
-    slots: &Slots,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-    // never closed, so there always is one
-    let handshake = Arc::clone(&slots.handshakes).acquire_owned().await.ok();
+/// The next connection, when there is a place for its handshake: the others wait in the kernel's queue.
+async fn next(edge: &Edge, listener: &TcpListener) -> (TcpStream, SocketAddr, Option<Place>) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => return (stream, address, handshake),
+            Ok((stream, address)) => return (stream, address, edge.0.handshakes.wait().await),
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
                 tokio::time::sleep(PAUSE).await;
@@ -83,13 +69,20 @@ async fn serve(
     router: Router,
     stream: TcpStream,
     address: SocketAddr,
-    handshake: Option<OwnedSemaphorePermit>,
-    slots: Arc<Slots>,
+    handshake: Option<Place>,
 ) {
+    let Some(mut handshake) = handshake else {
+        return;
+    };
     // what fails here breaks the connection soon enough
     let _ = stream.set_nodelay(true);
     let accepted = TlsAcceptor::from(Arc::clone(&edge.0.tls)).accept(stream);
-    let stream = match tokio::time::timeout(limits::HANDSHAKE, accepted).await {
+    let accepted = tokio::time::timeout(edge.0.limits.handshake, accepted);
+    let accepted = tokio::select! {
+        accepted = accepted => accepted,
+        () = handshake.lost() => return,
+    };
+    let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%address, ?error, "a handshake failed");
@@ -100,15 +93,27 @@ async fn serve(
     drop(handshake);
     let chain = stream.get_ref().1.peer_certificates();
     let caller = Caller::new(&edge, chain, address.ip().to_canonical(), Timestamp::now());
-    let (slot, own) = match &caller.who {
-        Who::Device(peer) => (&slots.devices, Some(peer.member.allowance().connection())),
-        _ => (&slots.anonymous, None),
+    let too_many = || {
+        if let Some(skipped) = caller.lines(&edge).admit() {
+            tracing::warn!(device = caller.name(), from = %caller.address, skipped, "too many connections");
+        }
     };
-    let (Ok(_slot), None | Some(Some(_))) = (Arc::clone(slot).try_acquire_owned(), &own) else {
-        tracing::warn!(%address, who = ?caller.who, "too many connections");
-        return;
-    };
-    run(&edge, router, stream, Arc::new(caller)).await;
+    if let Who::Device(peer) = &caller.who {
+        let own = peer.member.allowance().connection();
+        let slot = Arc::clone(&edge.0.devices).try_acquire_owned();
+        let (Some(_own), Ok(_slot)) = (own, slot) else {
+            return too_many();
+        };
+        run(&edge, router, stream, Arc::new(caller)).await;
+    } else {
+        let Some(mut place) = edge.0.anonymous.take().await else {
+            return too_many();
+        };
+        tokio::select! {
+            () = run(&edge, router, stream, Arc::new(caller)) => {}
+            () = place.lost() => {}
+        }
+    }
 }
 
 async fn run(edge: &Edge, router: Router, stream: TlsStream<TcpStream>, caller: Arc<Caller>) {
@@ -118,7 +123,7 @@ async fn run(edge: &Edge, router: Router, stream: TlsStream<TcpStream>, caller: 
         request.extensions_mut().insert(Arc::clone(&caller));
         request
     });
-    let builder = builder(is_http2);
+    let builder = builder(is_http2, edge.0.limits.handshake);
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let (ended, mut stopping) = (ended(edge, &who.who), edge.0.stopping.subscribe());
     tokio::pin!(served, ended);
@@ -155,14 +160,15 @@ async fn ended(edge: &Edge, who: &Who) {
 }
 
 /// What ALPN settled is what is spoken: there is no preface to wait for.
-fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
+fn builder(is_http2: bool, headers: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::HANDSHAKE)
+        .header_read_timeout(headers)
         .max_buf_size(limits::HEADER_BYTES as usize);
     let (interval, timeout) = limits::KEEP_ALIVE;
+    let (of_request, of_connection) = limits::WINDOWS;
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -170,6 +176,8 @@ fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(timeout)
         .max_concurrent_streams(limits::STREAMS)
         .max_header_list_size(limits::HEADER_BYTES)
+        .initial_stream_window_size(of_request)
+        .initial_connection_window_size(of_connection)
         .max_send_buf_size(64 << 10);
     if is_http2 {
         builder.http2_only()

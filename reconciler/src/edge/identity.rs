@@ -9,11 +9,13 @@ use http::StatusCode;
 use http::request::Parts;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
+use tracing::field::display;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Edge;
 use super::answer::Refused;
+use super::limits::{self, Lines, Rate};
 use crate::keys::DeviceKey;
 use crate::store::Member;
 
@@ -22,6 +24,8 @@ use crate::store::Member;
 pub(super) struct Caller {
     pub(super) address: IpAddr,
     pub(super) who: Who,
+    /// How often one may ask who is no device: those have an allowance that all their connections share.
+    pub(super) requests: Rate,
 }
 
 #[derive(Debug)]
@@ -78,7 +82,27 @@ impl Caller {
                 },
             },
         };
-        Self { address, who }
+        Self {
+            address,
+            who,
+            requests: limits::anonymous_requests(),
+        }
+    }
+
+    /// What the log calls it. Of a certificate, nothing but a checked name.
+    pub(super) fn name(&self) -> Option<tracing::field::DisplayValue<&DeviceName>> {
+        match &self.who {
+            Who::Nobody | Who::Stranger(_) => None,
+            Who::Left(device) | Who::Device(Peer { device, .. }) => Some(display(device)),
+        }
+    }
+
+    /// Log lines about it.
+    pub(super) fn lines<'a>(&'a self, edge: &'a Edge) -> &'a Lines {
+        match &self.who {
+            Who::Device(peer) => peer.member.allowance().lines(),
+            _ => &edge.0.lines,
+        }
     }
 }
 
@@ -148,9 +172,6 @@ impl FromRequestParts<Edge> for Peer {
             Who::Device(peer) => {
                 let now = Timestamp::now();
                 peer.check(now)?;
-                if !peer.member.allowance().admits_request() {
-                    return Err(Refused::too_many());
-                }
                 peer.member.saw(now);
                 Ok(peer.clone())
             }

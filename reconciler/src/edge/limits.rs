@@ -2,20 +2,20 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a TLS handshake may take, and HTTP/1 headers.
-pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a body may take to arrive.
-pub(super) const BODY: Duration = Duration::from_secs(60);
 /// Requests of one connection at a time. A device has a held poll, a report and a few downloads.
 pub(super) const STREAMS: u32 = 32;
 /// Longest headers of a request together, in bytes.
 pub(super) const HEADER_BYTES: u32 = 16 << 10;
+/// Bytes of bodies that may be on their way to the server before anyone has asked for them: of one request, and of one
+/// connection. What the server holds unread.
+pub(super) const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
 /// How often a connection that says nothing is tried, and how long it may take to answer. Agents ask more often themselves.
 pub(super) const KEEP_ALIVE: (Duration, Duration) =
     (Duration::from_secs(90), Duration::from_secs(30));
@@ -25,12 +25,20 @@ pub(super) const HOLD: Duration = Duration::from_secs(30 * 60);
 pub(super) const HOLD_FOR_FIRST: Duration = Duration::from_secs(5);
 
 /// Connections of one device at a time: one in use, the others are dead ones that nobody has noticed yet.
-const CONNECTIONS_EACH: usize = 16;
+pub(super) const CONNECTIONS_EACH: usize = 16;
 /// Blobs on their way to one device at a time: one that does not read what it asked for cannot take all of
 /// [`Limits::downloads`].
 pub(super) const DOWNLOADS_EACH: usize = 8;
 /// Requests of one device: a second, and at once. A first bundle may be a few hundred files.
-const REQUESTS_EACH: (u32, u32) = (20, 1000);
+pub(super) const REQUESTS_EACH: (u32, u32) = (20, 1000);
+/// Bodies of one device's requests in memory at a time, each at most a megabyte: a device has one report to send, and
+/// perhaps one that was lost on the way.
+pub(super) const BODIES_EACH: usize = 4;
+/// The same as [`REQUESTS_EACH`] for a connection without a device behind it. To join takes a handful.
+const REQUESTS_ANONYMOUS: (u32, u32) = (2, 60);
+/// Log lines about one device, and about all strangers together: a second, and at once.
+const LINES_EACH: (u32, u32) = (1, 10);
+const LINES_ANONYMOUS: (u32, u32) = (1, 60);
 
 /// What depends on the size of the machine.
 #[derive(Debug, Clone, Copy)]
@@ -41,9 +49,18 @@ pub struct Limits {
     pub anonymous: usize,
     /// Handshakes at a time; further connections wait in the kernel's queue.
     pub handshakes: usize,
+    /// How long one who has shown no certificate yet, or has none, keeps a place that another waits for. More than a
+    /// satellite's round trips take, and than this many handshakes take a small machine: in a storm nobody would get through.
+    pub patience: Duration,
+    /// How long a TLS handshake may take, and HTTP/1 headers.
+    pub handshake: Duration,
+    /// How long a body may take to arrive, and a piece of a blob to be taken.
+    pub body: Duration,
+    /// How long who asks too often waits for that answer: what it sends meanwhile is bounded, an answer at once is not.
+    pub penalty: Duration,
     /// How long a connection without a certificate may last.
     pub anonymous_life: Duration,
-    /// Requests to join a second, of all devices together.
+    /// Requests to join without an unused token, a second, of all devices together.
     pub asks: u32,
     /// Looks at what became of one, a second, of all devices together.
     pub looks: u32,
@@ -57,6 +74,10 @@ impl Default for Limits {
             connections: 20_000,
             anonymous: 1024,
             handshakes: 1024,
+            patience: Duration::from_secs(3),
+            handshake: Duration::from_secs(10),
+            body: Duration::from_secs(60),
+            penalty: Duration::from_secs(1),
             anonymous_life: Duration::from_secs(60),
             asks: 20,
             looks: 100,
@@ -88,12 +109,44 @@ impl Rate {
     }
 }
 
+/// Log lines about one: so many that it is plain what goes on, so few that they do not fill a disk.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    rate: Rate,
+    skipped: AtomicU64,
+}
+
+impl Lines {
+    fn new((count, burst): (u32, u32)) -> Self {
+        Self {
+            rate: Rate::new(count, burst),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    /// Lines about all strangers together.
+    pub(super) fn anonymous() -> Self {
+        Self::new(LINES_ANONYMOUS)
+    }
+
+    /// Whether a line may be written now: then, how many were not since the last.
+    pub(super) fn admit(&self) -> Option<u64> {
+        if self.rate.admits() {
+            return Some(self.skipped.swap(0, Ordering::Relaxed));
+        }
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
 /// What one device may use.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     requests: Rate,
     connections: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    lines: Lines,
 }
 
 impl Default for Allowance {
@@ -101,6 +154,8 @@ impl Default for Allowance {
         let (count, burst) = REQUESTS_EACH;
         Self {
             requests: Rate::new(count, burst),
+            bodies: Arc::new(Semaphore::new(BODIES_EACH)),
+            lines: Lines::new(LINES_EACH),
             connections: Arc::new(Semaphore::new(CONNECTIONS_EACH)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_EACH)),
         }
@@ -122,6 +177,33 @@ impl Allowance {
         // never closed, so there always is one
         Arc::clone(&self.downloads).acquire_owned().await.ok()
     }
+
+    /// A body of the device in memory, until it is dropped: waits for one of those before it.
+    pub(super) async fn body(&self) -> Option<OwnedSemaphorePermit> {
+        // never closed, so there always is one
+        Arc::clone(&self.bodies).acquire_owned().await.ok()
+    }
+
+    /// Log lines about the device.
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Connections, downloads and bodies that the device has.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> [usize; 3] {
+        [
+            CONNECTIONS_EACH - self.connections.available_permits(),
+            DOWNLOADS_EACH - self.downloads.available_permits(),
+            BODIES_EACH - self.bodies.available_permits(),
+        ]
+    }
+}
+
+/// How often a connection without a device behind it may ask.
+pub(super) fn anonymous_requests() -> Rate {
+    let (count, burst) = REQUESTS_ANONYMOUS;
+    Rate::new(count, burst)
 }
 
 /// Seconds for `Retry-After`, with full jitter: those who were turned away together do not come back together.

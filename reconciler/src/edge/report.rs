@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::Edge;
 use super::answer::{Refused, read_json};
 use super::identity::Peer;
+use crate::store::StoreError;
 use crate::text::plain;
 
 /// Most workloads: a manifest has no more units.
@@ -28,13 +29,21 @@ pub(super) async fn put(
     peer: Peer,
     body: Body,
 ) -> Result<Json<Acknowledged>, Refused> {
-    let report = bounded(read_json(body, MAX_REPORT_BYTES).await?)?;
-    let now = Timestamp::now();
-    let kept = edge
-        .0
-        .store
-        .put_report(&peer.device, &peer.member, report, now);
-    Ok(Json(kept.await?))
+    let slot = peer.member.allowance().body().await;
+    let report = read_json(body, MAX_REPORT_BYTES, edge.0.limits.body);
+    let report = bounded(report.await?)?;
+    // To the end even if the device has hung up: what is on its way to the disk is in memory, and counts as that until it
+    // is there.
+    let kept = tokio::spawn(async move {
+        let _until_kept = slot;
+        let Peer { device, member, .. } = &peer;
+        let store = &edge.0.store;
+        store
+            .put_report(device, member, report, Timestamp::now())
+            .await
+    });
+    let kept = kept.await.map_err(|_| StoreError::Closed)?;
+    Ok(Json(kept?))
 }
 
 /// Refuses what no agent sends; shortens what one may, and takes out what would forge a line in a terminal or log.

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -10,7 +11,6 @@ use flotta_bundle::wire::{
     Enrolment, EnrolmentRequest, MAX_ENROLMENT_BYTES, Renewal, RenewalRequest,
 };
 use flotta_bundle::{Digest, code};
-use futures_util::StreamExt;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE,
 };
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use super::answer::{Refused, no_method, no_route, read_json};
 use super::identity::{From, Peer};
-use super::{Edge, desired, report};
+use super::{Edge, blobs, desired, gate, report};
 
 pub(super) fn router(edge: Edge) -> Router {
     Router::new()
@@ -31,6 +31,7 @@ pub(super) fn router(edge: Edge) -> Router {
         .route("/v1/report", put(report::put))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(edge.clone(), gate::pass))
         .with_state(edge)
 }
 
@@ -39,12 +40,21 @@ async fn enrol(
     From(address): From,
     body: Body,
 ) -> Result<Json<Enrolment>, Refused> {
-    if !edge.0.asks.admits() {
+    let request = read_json(body, MAX_ENROLMENT_BYTES, edge.0.limits.body);
+    let request: EnrolmentRequest = request.await?;
+    let now = Timestamp::now();
+    // a token is good for one device, and a person counted them out: a pallet of machines need not queue
+    let invited = match &request.token {
+        Some(token) => edge.0.store.is_open(token, now).await?,
+        None => false,
+    };
+    if !invited && !edge.0.asks.admits() {
         return Err(Refused::too_many());
     }
-    let request: EnrolmentRequest = read_json(body, MAX_ENROLMENT_BYTES).await?;
-    let enrolled = edge.0.enroller.enrol(request, address, Timestamp::now());
-    Ok(Json(enrolled.await?))
+    let enrolled = edge.0.enroller.enrol(request, address, now);
+    // the enroller logs what it refuses
+    let enrolled = enrolled.await.map_err(|error| Refused::from(error).noted());
+    Ok(Json(enrolled?))
 }
 
 async fn enrolment(
@@ -64,7 +74,9 @@ async fn enrolment(
 }
 
 async fn renew(State(edge): State<Edge>, peer: Peer, body: Body) -> Result<Json<Renewal>, Refused> {
-    let request: RenewalRequest = read_json(body, MAX_ENROLMENT_BYTES).await?;
+    let _slot = peer.member.allowance().body().await;
+    let request = read_json(body, MAX_ENROLMENT_BYTES, edge.0.limits.body);
+    let request: RenewalRequest = request.await?;
     let enroller = &edge.0.enroller;
     let renewed = enroller.renew(&peer.device, &peer.member, &request.csr, Timestamp::now());
     Ok(Json(renewed.await?))
@@ -90,12 +102,12 @@ async fn blob(
     // before anything is read: what is read is in memory
     let own = peer.member.allowance().download().await;
     let slots = (own, edge.0.downloads.clone().acquire_owned().await);
-    let blobs = edge.0.blobs.as_ref();
-    let may_read = edge.0.index.may_read(&peer.device, &digest, blobs);
+    let depot = edge.0.blobs.as_ref();
+    let may_read = edge.0.index.may_read(&peer.device, &digest, depot);
     if !may_read.await.map_err(failed)? {
         return Err(not_yours());
     }
-    let Some(blob) = blobs.get(digest, offset).await.map_err(failed)? else {
+    let Some(blob) = depot.get(digest, offset).await.map_err(failed)? else {
         return Err(not_yours());
     };
     let size = blob.size;
@@ -106,10 +118,7 @@ async fn blob(
             format!("the blob ends at {size}"),
         ));
     }
-    let body = blob.body.map(move |chunk| {
-        let _until_sent = &slots;
-        chunk
-    });
+    let body = blobs::sent(blob, offset, edge.0.limits.body, slots);
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(size - offset));

@@ -135,4 +135,14 @@ impl Store {
         })
         .await
     }
+
+    /// Whether a device may join with this token now.
+    pub async fn is_open(&self, token: &Token, now: Timestamp) -> Result<bool, StoreError> {
+        let hash = hash(token);
+        self.read(move |connection| {
+            let token = find(connection, &hash)?;
+            Ok(token.is_some_and(|token| token.used.is_none() && token.expires_at > now))
+        })
+        .await
+    }
 }

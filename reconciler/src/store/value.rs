@@ -9,7 +9,9 @@ use super::StoreError;
 
 /// Times are whole milliseconds since 1970.
 pub(super) fn millis(time: Timestamp) -> i64 {
-    time.as_millisecond()
+    // The last millisecond of all is not a whole one, and would not be read back: devices choose some of these times.
+    let last = Timestamp::MAX.as_second() * 1000;
+    time.as_millisecond().min(last)
 }
 
 pub(super) fn time(millis: i64) -> Result<Timestamp, StoreError> {

@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) house: House,
     pub(super) address: SocketAddr,
     pub(super) data: TempDir,
+    /// The one that serves.
+    pub(super) edge: Edge,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -59,13 +61,14 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(edge.serve(listener, async {
+        let served = tokio::spawn(edge.clone().serve(listener, async {
             let _ = stopped.await;
         }));
         Self {
             house,
             address,
             data,
+            edge,
             stop,
             served,
         }
@@ -127,11 +130,12 @@ pub(super) fn certified(fleet: &Fleet, machine: &Machine, then: Timestamp) -> Id
     identity(machine, &issued.unwrap().pem)
 }
 
-async fn connect(
+/// What a client speaks TLS by; sessions are resumed among those who share it.
+pub(super) fn connector(
     fleet: &Fleet,
-    address: SocketAddr,
     identity: Option<Identity>,
-) -> Result<Client, String> {
+    protocol: &[u8],
+) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let ca = fleet.server_ca_certificate_pem();
     roots
@@ -146,11 +150,21 @@ async fn connect(
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+async fn connect(
+    fleet: &Fleet,
+    address: SocketAddr,
+    identity: Option<Identity>,
+) -> Result<Client, String> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| error.to_string())?;
-    let stream = TlsConnector::from(Arc::new(config))
+    // as agents do: a body does not wait for the acknowledgement of its headers
+    stream.set_nodelay(true).unwrap();
+    let stream = connector(fleet, identity, b"h2")
         .connect("localhost".try_into().unwrap(), stream)
         .await
         .map_err(|error| error.to_string())?;

@@ -1,0 +1,62 @@
+//! `ci/bench`: arguments and wiring.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use flotta_bench::{follow, measure};
+
+/// Many devices at once, and what they cost
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// A fleet joins, follows commits and survives the server's death; every device is checked
+    Fleet {
+        /// How many devices
+        devices: usize,
+        /// The program that serves them
+        #[arg(long, value_name = "PROGRAM")]
+        flotta: PathBuf,
+    },
+    /// What it all costs, as lines of a table
+    Table {
+        /// What to measure
+        #[arg(default_values = measure::NAMES)]
+        names: Vec<String>,
+        /// How many devices hold a poll at once
+        #[arg(long, default_value_t = 9_000)]
+        devices: usize,
+        /// The program that serves them
+        #[arg(long, value_name = "PROGRAM")]
+        flotta: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Arguments::parse().what {
+        What::Fleet { devices, flotta } => {
+            let followed = follow::follow(&flotta, devices, |what| eprintln!("{what}")).await?;
+            println!("{followed:#?}");
+        }
+        What::Table {
+            names,
+            devices,
+            flotta,
+        } => {
+            println!("| what | figure |\n|---|---|");
+            for name in names {
+                eprintln!("{name}");
+                for line in measure::measure(&name, &flotta, devices).await? {
+                    println!("| {} | {} |", line.what, line.figure);
+                }
+            }
+        }
+    }
+    Ok(())
+}

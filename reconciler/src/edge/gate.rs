@@ -1,0 +1,47 @@
+//! Around every route: how often one may ask, and a log line about who was refused.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use flotta_bundle::code;
+
+use super::Edge;
+use super::answer::{Refusal, Refused};
+use super::identity::{Caller, Who};
+
+/// Lets a request through to its route, unless its device asks too often.
+pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() else {
+        // every connection puts it there
+        return Refused::not_found().into_response();
+    };
+    let response = if caller.admits_request() {
+        next.run(request).await
+    } else {
+        // An answer at once would be an invitation to ask again at once. Requests of a connection at a time are few, so
+        // one who does not wait for answers gets no further either.
+        drop(request);
+        tokio::time::sleep(edge.0.limits.penalty).await;
+        Refused::too_many().into_response()
+    };
+    if let Some(Refusal(code)) = response.extensions().get()
+        && *code != code::NO_RELEASE.id
+        && let Some(skipped) = caller.lines(&edge).admit()
+    {
+        let status = response.status().as_u16();
+        // nothing of the request: its path and headers are in the caller's words
+        tracing::warn!(device = caller.name(), from = %caller.address, status, code, skipped, "refused a request");
+    }
+    response
+}
+
+impl Caller {
+    fn admits_request(&self) -> bool {
+        match &self.who {
+            Who::Device(peer) => peer.member.allowance().admits_request(),
+            _ => self.requests.admits(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+use flotta_bundle::{Digest, code};
+use http::Method;
+
+use super::refused;
+use super::world::World;
+use crate::edge::limits::Limits;
+use crate::fixture::{Machine, bundle};
+
+#[tokio::test]
+async fn a_device_reads_its_own_bundles_and_no_others() {
+    let world = World::new().await;
+    let content = vec![b'x'; 200_000];
+    let (own, own_blobs) = bundle(&content);
+    let (earlier, earlier_blobs) = bundle(b"earlier");
+    let (other, other_blobs) = bundle(b"of b");
+    for blobs in [&own_blobs, &earlier_blobs, &other_blobs] {
+        world.house.depot.put_blobs(blobs).await.unwrap();
+    }
+    world
+        .house
+        .publish(1, &[("a", &[own, earlier]), ("b", &[other])]);
+    let client = world.device(&Machine::new("a")).await;
+    for (digest, content) in own_blobs.iter().chain(&earlier_blobs) {
+        let answer = client.get(&format!("/v1/blobs/{digest}"), &[]).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body[..]),
+            (200, &content[..])
+        );
+    }
+    // what is b's, and what is nobody's, cannot be told apart
+    let none = Digest::of(b"none");
+    for digest in other_blobs.keys().chain([&none]) {
+        let answer = client.get(&format!("/v1/blobs/{digest}"), &[]).await;
+        assert_eq!(answer.failure(), refused(code::NOT_YOURS, 403));
+    }
+    for name in ["sha256:00", "..%2f..%2fkeys", "x"] {
+        let answer = client.get(&format!("/v1/blobs/{name}"), &[]).await;
+        assert_eq!(answer.failure(), refused(code::BAD_REQUEST, 400));
+    }
+
+    let path = format!("/v1/blobs/{}", Digest::of(&content));
+    let answer = client.get(&path, &[("range", "bytes=199990-")]).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body[..]),
+        (206, &content[199_990..])
+    );
+    assert_eq!(answer.header("content-range"), "bytes 199990-199999/200000");
+    let answer = client.get(&path, &[("range", "bytes=200000-")]).await;
+    assert_eq!(answer.status, 416);
+    let answer = client.get(&path, &[("range", "bytes=-5")]).await;
+    assert_eq!(answer.failure(), refused(code::BAD_REQUEST, 400));
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
+    let each = crate::edge::limits::DOWNLOADS_EACH;
+    let limits = Limits {
+        downloads: each + 1,
+        ..Limits::default()
+    };
+    let world = World::with(limits).await;
+    // more than a client takes in unread: 2 MiB of each, 5 MiB in all
+    let content = vec![b'x'; 3_000_000];
+    let (manifest, blobs) = bundle(&content);
+    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world
+        .house
+        .publish(1, &[("a", &[manifest]), ("b", &[manifest])]);
+    let path = format!("/v1/blobs/{}", Digest::of(&content));
+    let idle = world.device(&Machine::new("a")).await;
+    let mut unread = Vec::new();
+    for _ in 0..each {
+        let begun = idle.begin(Method::GET, &path, &[], Vec::new()).await;
+        unread.push(begun.unwrap());
+    }
+    let more = tokio::spawn(async move {
+        let more = (0..4).map(|_| idle.begin(Method::GET, &path, &[], Vec::new()));
+        futures_util::future::join_all(more).await
+    });
+    let reader = world.device(&Machine::new("b")).await;
+    let path = format!("/v1/blobs/{}", Digest::of(&content));
+    assert_eq!(reader.get(&path, &[]).await.body.len(), content.len());
+    more.abort();
+}

@@ -1,0 +1,126 @@
+//! Floods: more requests than anyone may send.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flotta_bundle::Digest;
+use http::Method;
+use tokio::task::JoinSet;
+
+use super::world::{Client, World};
+use crate::edge::limits::{Limits, REQUESTS_EACH};
+use crate::fixture::{Machine, name};
+
+async fn worlds(penalty: Duration) -> (World, Client) {
+    let world = World::with(Limits {
+        penalty,
+        ..Limits::default()
+    })
+    .await;
+    let one = Digest::of(b"1");
+    world.house.publish(1, &[("a", &[one]), ("b", &[one])]);
+    let honest = world.device(&Machine::new("b")).await;
+    (world, honest)
+}
+
+/// Every route, one that is none, and a wrong method: no way around the rate.
+fn requests() -> impl Iterator<Item = (Method, String)> {
+    let blob = format!("/v1/blobs/{}", Digest::of(b"1"));
+    let routes = [
+        (Method::GET, "/v1/desired?root=1".to_owned()),
+        (Method::GET, blob),
+        (Method::PUT, "/v1/report".to_owned()),
+        (Method::POST, "/v1/certificates".to_owned()),
+        (Method::GET, "/v1/none".to_owned()),
+        (Method::DELETE, "/v1/report".to_owned()),
+    ];
+    routes.into_iter().cycle()
+}
+
+async fn count(client: &Client, tried: usize, honest: &Client) -> BTreeMap<u16, usize> {
+    let mut counts = BTreeMap::new();
+    let mut requests = requests().take(tried).peekable();
+    while requests.peek().is_some() {
+        // as many as may be open at a time, and more than the other asks for in all
+        let some: Vec<_> = requests.by_ref().take(30).collect();
+        let some = some
+            .iter()
+            .map(|(m, path)| client.send(m.clone(), path, &[], "{}"));
+        for answer in futures_util::future::join_all(some).await {
+            *counts.entry(answer.unwrap().status.as_u16()).or_default() += 1;
+        }
+        let answer = honest.get("/v1/desired?root=1", &[]).await;
+        assert_eq!(answer.status, 200);
+    }
+    counts
+}
+
+#[tokio::test]
+async fn a_device_that_floods_is_refused_and_no_other() {
+    let (world, honest) = worlds(Duration::ZERO).await;
+    let hostile = world.device(&Machine::new("a")).await;
+    let tried = 10_000;
+    let counts = count(&hostile, tried, &honest).await;
+    println!("requests of a flood: {tried}, answers by status: {counts:?}");
+    let at_once = REQUESTS_EACH.1 as usize;
+    // at the rate that it has more come in meanwhile, but not so many
+    assert!(counts[&429] > at_once, "{counts:?}");
+    assert!(tried - counts[&429] >= at_once, "{counts:?}");
+    assert_eq!(counts.values().sum::<usize>(), tried);
+    // no route is a way around it
+    assert!(counts[&404] + counts[&405] < at_once, "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_stranger_that_floods_is_refused_and_no_device() {
+    let (world, honest) = worlds(Duration::ZERO).await;
+    let hostile = world.connect(None).await.unwrap();
+    let tried = 2000;
+    let counts = count(&hostile, tried, &honest).await;
+    println!("requests of a stranger: {tried}, answers by status: {counts:?}");
+    assert!(counts[&429] > tried / 2, "{counts:?}");
+    assert!(!counts.contains_key(&200), "{counts:?}");
+}
+
+/// The answer that says "too many" is no reason to ask on at once: it takes its time, and what one connection may ask
+/// meanwhile is bounded by HTTP/2.
+#[tokio::test]
+async fn who_floods_waits_for_its_refusal() {
+    let (world, honest) = worlds(Duration::from_secs(3600)).await;
+    let machine = Machine::new("a");
+    let hostile = std::sync::Arc::new(world.device(&machine).await);
+    // with the first answer come the server's settings: from here on the client keeps to what may be open at a time
+    assert_eq!(hostile.get("/v1/desired?root=1", &[]).await.status, 200);
+    let member = world.house.store.member(&name("a")).unwrap();
+    while member.allowance().admits_request() {}
+    let mut asked = JoinSet::new();
+    for (method, path) in requests().take(1000) {
+        let client = std::sync::Arc::clone(&hostile);
+        asked.spawn(async move { client.begin(method, &path, &[], "").await.map(drop) });
+    }
+    // far more requests of the other than all of these would need, if they were answered
+    for _ in 0..100 {
+        assert_eq!(honest.get("/v1/desired?root=1", &[]).await.status, 200);
+    }
+    let mut answered = 0;
+    while let Some(done) = asked.try_join_next() {
+        done.unwrap().unwrap();
+        answered += 1;
+    }
+    println!(
+        "a flood of 1000 on one connection: answered {answered}, waiting {}",
+        asked.len()
+    );
+    // while this went on, its rate let a few through
+    assert!(answered < 500, "{answered}");
+    // and it is no way to stay: revoked, it is gone
+    let now = jiff::Timestamp::now();
+    let revoked = world.house.enroller.revoke(&machine.name, "ada", now);
+    revoked.await.unwrap();
+    let mut broken = 0;
+    while let Some(done) = asked.join_next().await {
+        broken += usize::from(done.unwrap().is_err());
+    }
+    println!("after its revocation: broken off {broken}");
+    assert_eq!(answered + broken, 1000);
+}

@@ -1,0 +1,148 @@
+use flotta_bundle::wire::{Enrolment, Renewal, RenewalRequest};
+use flotta_bundle::{Digest, code};
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+
+use super::refused;
+use super::world::{World, identity};
+use crate::enrol::{Approval, Target};
+use crate::fixture::{Machine, report};
+use crate::store::NewToken;
+
+fn target(machine: &Machine) -> Target {
+    Target {
+        device: machine.name.clone(),
+        key: None,
+    }
+}
+
+#[tokio::test]
+async fn a_token_lets_in_once_in_time_and_under_its_name() {
+    let world = World::new().await;
+    let token = world.house.token(Some("a")).await;
+    let machine = Machine::new("a");
+    let answer = world.enrol(&machine, Some(token.clone())).await;
+    assert!(matches!(answer.json(), Enrolment::Approved { .. }));
+    // the answer was lost: the same machine asks again
+    let answer = world.enrol(&machine, Some(token.clone())).await;
+    assert!(matches!(answer.json(), Enrolment::Approved { .. }));
+
+    let other = Machine::new("b");
+    let answer = world.enrol(&other, Some(token)).await;
+    assert_eq!(answer.failure(), refused(code::TOKEN_USED, 403));
+    let for_c = world.house.token(Some("c")).await;
+    let answer = world.enrol(&other, Some(for_c)).await;
+    assert_eq!(answer.failure(), refused(code::TOKEN_OTHER_DEVICE, 403));
+    let then = Timestamp::now() - SignedDuration::from_hours(2);
+    let hour = SignedDuration::from_hours(1);
+    let made = world
+        .house
+        .enroller
+        .create_token(NewToken::default(), hour, then);
+    let answer = world.enrol(&other, Some(made.await.unwrap().0)).await;
+    assert_eq!(answer.failure(), refused(code::TOKEN_EXPIRED, 403));
+    let unknown = flotta_bundle::wire::Token::new("flotta_none".to_owned());
+    let answer = world.enrol(&other, Some(unknown)).await;
+    assert_eq!(answer.failure(), refused(code::TOKEN_UNKNOWN, 403));
+    // one key, two names: a cloned disk
+    let clone = machine.renamed("d");
+    let answer = world
+        .enrol(&clone, Some(world.house.token(None).await))
+        .await;
+    assert_eq!(answer.failure(), refused(code::KEY_TAKEN, 409));
+
+    // and people see it too
+    let events = world.house.events().await;
+    for code in ["FLT0405", "FLT0406", "FLT0407", "FLT0408", "FLT0417"] {
+        let told = |(reason, message): &(String, String)| {
+            reason == "JoinRefused" && message.contains(code)
+        };
+        assert!(events.iter().any(told), "{code}: {events:?}");
+    }
+    assert_eq!(world.house.store.devices().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_second_of_a_name_waits_and_the_first_is_untouched() {
+    let world = World::new().await;
+    world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
+    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let client = world.device(&first).await;
+
+    for token in [None, Some(world.house.token(Some("a")).await)] {
+        let answer = world.enrol(&second, token).await;
+        assert!(matches!(answer.json(), Enrolment::Pending { .. }));
+    }
+    let path = format!("/v1/enrolments/{}", second.fingerprint().hex());
+    let answer = world.ask(Method::GET, &path, Vec::new()).await;
+    assert!(matches!(answer.json(), Enrolment::Pending { .. }));
+    let taken = world
+        .house
+        .enroller
+        .approve(
+            target(&second),
+            Approval::default(),
+            "ada",
+            Timestamp::now(),
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(taken.code(), code::NAME_TAKEN);
+    assert_eq!(client.get("/v1/desired?root=1", &[]).await.status, 200);
+
+    let denied = world
+        .house
+        .enroller
+        .deny(target(&second), "not\nours", "ada", Timestamp::now());
+    denied.await.unwrap();
+    for answer in [
+        world.ask(Method::GET, &path, Vec::new()).await,
+        world.enrol(&second, None).await,
+    ] {
+        let reason = "not ours".to_owned();
+        assert_eq!(answer.json::<Enrolment>(), Enrolment::Denied { reason });
+    }
+    assert_eq!(client.get("/v1/desired?root=1", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_is_approved_fetches_a_certificate_that_works() {
+    let world = World::new().await;
+    let machine = Machine::new("a");
+    let answer = world.enrol(&machine, None).await;
+    assert!(matches!(answer.json(), Enrolment::Pending { .. }));
+    let approved = world.house.enroller.approve(
+        target(&machine),
+        Approval::default(),
+        "ada",
+        Timestamp::now(),
+    );
+    approved.await.unwrap();
+    let path = format!("/v1/enrolments/{}", machine.fingerprint().hex());
+    let answer = world.ask(Method::GET, &path, Vec::new()).await;
+    let Enrolment::Approved { certificate, .. } = answer.json() else {
+        panic!("{answer:?}");
+    };
+    let identity = identity(&machine, &certificate);
+    let client = world.connect(Some(identity)).await.unwrap();
+    let body = serde_json::to_vec(&report()).unwrap();
+    assert_eq!(client.put("/v1/report", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_the_same_key_alone() {
+    let world = World::new().await;
+    let machine = Machine::new("a");
+    let client = world.device(&machine).await;
+    let renew = |csr: String| serde_json::to_vec(&RenewalRequest { csr }).unwrap();
+    let send = |body| client.send(Method::POST, "/v1/certificates", &[], body);
+    let answer = send(renew(Machine::new("a").csr())).await.unwrap();
+    assert_eq!(answer.failure(), refused(code::CSR, 400));
+    let answer = send(renew(machine.csr())).await.unwrap();
+    let renewal: Renewal = answer.json();
+    let renewed = identity(&machine, &renewal.certificate);
+    let renewed = world.connect(Some(renewed)).await.unwrap();
+    assert_eq!(renewed.put("/v1/report", "{}").await.status.as_u16(), 400);
+    // the old one is good until it ends
+    assert_eq!(client.put("/v1/report", "{}").await.status.as_u16(), 400);
+}

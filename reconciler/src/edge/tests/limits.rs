@@ -1,0 +1,85 @@
+use std::time::Duration;
+
+use flotta_bundle::code;
+use flotta_bundle::wire::Token;
+use http::Method;
+
+use super::refused;
+use super::world::World;
+use crate::edge::limits::Limits;
+use crate::fixture::{Machine, eventually, name};
+
+#[tokio::test]
+async fn rates_are_per_device_and_say_when_to_come_back() {
+    let world = World::new().await;
+    let (a, b) = (
+        world.device(&Machine::new("a")).await,
+        world.device(&Machine::new("b")).await,
+    );
+    let member = world.house.store.member(&name("a")).unwrap();
+    while member.allowance().admits_request() {}
+    let answer = a.get("/v1/desired?root=x", &[]).await;
+    assert_eq!(answer.failure(), refused(code::TOO_MANY, 429));
+    let seconds: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=30).contains(&seconds));
+    assert_eq!(b.get("/v1/desired?root=x", &[]).await.status, 400);
+}
+
+#[tokio::test]
+async fn requests_to_join_have_one_rate_together() {
+    let world = World::with(Limits {
+        asks: 1,
+        ..Limits::default()
+    })
+    .await;
+    let machine = Machine::new("a");
+    let status = async |token| world.enrol(&machine, token).await.status.as_u16();
+    let guessed = || Some(Token::new("guessed".to_owned()));
+    // five at once, then one a second: on a slow machine some more
+    for token in [guessed, || None] {
+        let full = async || (status(token()).await == 429).then_some(());
+        eventually("no more may ask", full).await;
+    }
+    // a token that no device has used is one that a person counted out
+    let token = world.house.token(None).await;
+    assert_eq!(status(Some(token)).await, 200);
+    let long = vec![b' '; (16 << 10) + 1];
+    let world = World::new().await;
+    let answer = world.ask(Method::POST, "/v1/enrolments", long).await;
+    assert_eq!(answer.failure(), refused(code::TOO_LARGE, 413));
+}
+
+#[tokio::test]
+async fn connections_without_a_certificate_are_few() {
+    let world = World::with(Limits {
+        anonymous: 1,
+        ..Limits::default()
+    })
+    .await;
+    let answers = async || {
+        let client = world.connect(None).await.ok()?;
+        client.send(Method::GET, "/v1/none", &[], "").await.ok()?;
+        Some(client)
+    };
+    let identity = world.join(&Machine::new("a")).await;
+    let first = eventually("the one place", answers).await;
+    assert!(answers().await.is_none());
+    // devices take none of these places
+    let device = world.connect(Some(identity)).await.unwrap();
+    assert_eq!(device.put("/v1/report", "{}").await.status, 400);
+    drop(first);
+    eventually("the place is free again", answers).await;
+}
+
+#[tokio::test]
+async fn connections_without_a_certificate_are_short() {
+    let world = World::with(Limits {
+        anonymous_life: Duration::from_millis(50),
+        ..Limits::default()
+    })
+    .await;
+    // on a slow machine it may be over before it began
+    if let Ok(client) = world.connect(None).await {
+        client.ended().await;
+    }
+}
