@@ -12,7 +12,7 @@ use flotta_agent::fetch;
 use flotta_agent::identity::{Certificate, Identity, Joined};
 use flotta_agent::ledger::Ledger;
 use flotta_agent::pull::link::{Ends, Known, Link};
-use flotta_agent::pull::{LinkState, PullError, Session};
+use flotta_agent::pull::{LinkState, Proxies, PullError, Session};
 use flotta_agent::report::{Live, Reporter};
 use flotta_bundle::wire::{Applied, Hardware, JoinFile, Offer};
 use flotta_bundle::{Digest, verify};
@@ -52,7 +52,8 @@ impl Member {
         let deadline = Instant::now() + DEADLINE;
         let began = Instant::now();
         let machine = hardware();
-        let asked = join.ask(&identity, &machine, &clock, Some(deadline), || {});
+        let client = join.client(&clock, &Proxies::default())?;
+        let asked = join.ask(&identity, &machine, &client, Some(deadline), || {});
         let (device, pem) = asked.await?.context("not approved")?;
         let took = began.elapsed();
         ensure!(device == Fleet::name(number), "joined as {device}");
@@ -108,7 +109,14 @@ impl Member {
         let wrong = Wrong::default();
         let (state, seen) = watch::channel(Seen::default());
         let offers = Arc::new(AtomicU64::new(0));
-        let link = Link::new(self.joined.clone(), self.identity, &self.clock, ends)?;
+        let proxies = Proxies::default();
+        let link = Link::new(
+            self.joined.clone(),
+            self.identity,
+            &self.clock,
+            &proxies,
+            ends,
+        )?;
         let follower = Follower {
             number: self.number,
             joined: self.joined,
