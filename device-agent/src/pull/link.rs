@@ -74,6 +74,9 @@ pub struct Link {
     identity: Identity,
     anonymous: Client,
     certificate: Certificate,
+    /// A client with that certificate. It is kept over connections, so that the next one resumes the TLS session of the last:
+    /// after a lost link neither side signs anything anew.
+    client: Option<Client>,
     clock: Clock,
     ends: Ends,
     tag: Option<String>,
@@ -103,6 +106,7 @@ impl Link {
             identity,
             anonymous,
             certificate,
+            client: None,
             clock: clock.clone(),
             ends,
             tag: None,
@@ -157,9 +161,13 @@ impl Link {
         if self.clock.now() >= self.certificate.not_after {
             self.join_again().await?;
         }
-        let client = self
-            .anonymous
-            .identified(self.certificate.chain.clone(), self.identity.private_key())?;
+        let client = match &self.client {
+            Some(client) => client.clone(),
+            None => self
+                .anonymous
+                .identified(self.certificate.chain.clone(), self.identity.private_key())?,
+        };
+        self.client = Some(client.clone());
         let session = client.connect().await?;
         let mut refusals = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
         let mut hasty = Backoff::new(QUICK, Duration::from_secs(60));
@@ -280,6 +288,7 @@ impl Link {
     fn keep(&mut self, pem: &str) -> Result<(), LinkError> {
         let Joined { fleet, device, .. } = &self.joined;
         self.certificate = self.identity.keep_certificate(pem, fleet, device)?;
+        self.client = None;
         // one that is old already must not be asked for in a busy loop
         if self.certificate.renew_at() > self.clock.now() {
             self.renewal.reset();

@@ -1,6 +1,7 @@
 //! Against a small server on the loopback, over real TLS.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use flotta_bundle::Digest;
@@ -13,6 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::HandshakeKind;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::net::TcpListener;
@@ -25,6 +27,8 @@ use super::*;
 pub(crate) struct TestServer {
     pub(crate) url: String,
     pub(crate) ca: String,
+    /// Connections that resumed the TLS session of an earlier one.
+    resumed: Arc<AtomicUsize>,
 }
 
 impl TestServer {
@@ -76,13 +80,19 @@ impl TestServer {
         let listener = TcpListener::bind("localhost:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let answer = Arc::new(answer);
+        let resumed = Arc::new(AtomicUsize::new(0));
+        let count = resumed.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, answer) = (acceptor.clone(), answer.clone());
+                let count = count.clone();
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
+                    if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+                        count.fetch_add(1, Ordering::AcqRel);
+                    }
                     let service = service_fn(move |request: Request<Incoming>| {
                         let answer = answer.clone();
                         async move {
@@ -101,6 +111,7 @@ impl TestServer {
         Self {
             url: format!("https://localhost:{port}"),
             ca: ca.pem(),
+            resumed,
         }
     }
 
@@ -349,5 +360,19 @@ fn only_the_url_of_a_server_is_one() {
         let found = parse_server(url).ok();
         let found = found.as_ref().map(|(host, port)| (host.as_str(), *port));
         assert_eq!(found, expected, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_connects_again_resumes() {
+    let server = TestServer::start(|_| plain(304, &[], "")).await;
+    let client = Client::anonymous(&server.url, &server.ca, &clock(), &Proxies::default());
+    let client = client.expect("a client");
+    for before in 0..3 {
+        let session = client.clone().connect().await.expect("a connection");
+        // the ticket is there when an answer is
+        let answer = session.desired(0, Some("tag")).await.expect("an answer");
+        assert_eq!(answer, None);
+        assert_eq!(server.resumed.load(Ordering::Acquire), before);
     }
 }
