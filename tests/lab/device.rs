@@ -171,6 +171,11 @@ impl Device {
         );
     }
 
+    /// What a port answers now, when that is 200.
+    pub(crate) fn look(&self, port: u16) -> Result<String, String> {
+        get(&self.address, port, "/").map(|(_, body)| body)
+    }
+
     /// A place on its disk, as this machine sees it.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.folder
