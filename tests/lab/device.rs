@@ -171,9 +171,10 @@ impl Device {
         );
     }
 
-    /// What a port answers now, when that is 200.
+    /// What a port answers now, when that is 200. It is not waited for: who opens a connection while the container's network
+    /// is being made tries again after a second.
     pub(crate) fn look(&self, port: u16) -> Result<String, String> {
-        get(&self.address, port, "/").map(|(_, body)| body)
+        get_within(&self.address, port, "/", Duration::from_millis(25)).map(|(_, body)| body)
     }
 
     /// A place on its disk, as this machine sees it.
@@ -201,13 +202,21 @@ impl Drop for Device {
 
 /// One HTTP request; status and body, when the status is 200.
 fn get(address: &str, port: u16, path: &str) -> Result<(u16, String), String> {
+    get_within(address, port, path, Duration::from_secs(1))
+}
+
+fn get_within(
+    address: &str,
+    port: u16,
+    path: &str,
+    limit: Duration,
+) -> Result<(u16, String), String> {
     let address: SocketAddr = format!("{address}:{port}")
         .parse()
         .map_err(|e| format!("{e}"))?;
-    let second = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(&address, second).map_err(|e| e.to_string())?;
+    let mut stream = TcpStream::connect_timeout(&address, limit).map_err(|e| e.to_string())?;
     stream
-        .set_read_timeout(Some(second))
+        .set_read_timeout(Some(limit))
         .map_err(|e| e.to_string())?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: device\r\n\r\n").map_err(|e| e.to_string())?;
     let mut answer = String::new();

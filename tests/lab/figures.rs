@@ -181,16 +181,19 @@ fn a_release_on_a_device() {
         pause(Duration::from_secs(3));
         let wanted = format!("page {round}");
         site.commit("change", &[("first.yaml", &page("first", 8080, &wanted))]);
-        let mut last = Instant::now();
-        loop {
-            match device.look(8080) {
-                Ok(body) if body.contains(&wanted) => break,
-                Ok(_) => last = Instant::now(),
-                Err(_) => {}
+        let (mut last, mut longest, mut after) = (Instant::now(), Duration::ZERO, None);
+        // the new page may be there before the container that serves it starts anew
+        while after.is_none_or(|after: Instant| after.elapsed() < Duration::from_secs(2)) {
+            if let Ok(body) = device.look(8080) {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                if body.contains(&wanted) {
+                    after.get_or_insert(last);
+                }
             }
             pause(LOOK);
         }
-        gaps.push(last.elapsed());
+        gaps.push(longest);
         site.in_sync("quick");
     }
     println!(
@@ -198,7 +201,7 @@ fn a_release_on_a_device() {
         median(new)
     );
     println!(
-        "| changed workload: last answer of the old -> first of the new | {} |",
+        "| changed workload: longest time without an answer | {} |",
         median(gaps)
     );
 }
