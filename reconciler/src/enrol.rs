@@ -330,9 +330,9 @@ impl Enroller {
         }
         let code = error.code();
         tracing::warn!(%device, %from, code = code.id, %error, "refused a device that asked to join");
-        let known = self.store.member(device).map(|_| device);
         let message = format!("{device} from {from}: {}: {error}", code.id);
-        self.note(known, true, "JoinRefused", message, now).await;
+        // the name is a claim: it must not push out what the device itself said
+        self.note(None, true, "JoinRefused", message, now).await;
     }
 
     async fn note(

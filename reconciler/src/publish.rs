@@ -289,6 +289,8 @@ impl Publisher {
         revision.inventory = inventory_digest(&inventory);
         if let Some(current) = &self.current
             && current.release.revision == revision
+            // a depot from a backup: devices that accepted the floor take nothing below it
+            && current.release.sequence >= self.floor
             && !self.renewal_due(now)
         {
             // after a restart

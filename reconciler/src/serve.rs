@@ -196,7 +196,7 @@ impl Server {
                 store.clone(),
                 Arc::clone(&index),
                 Arc::new(depot.clone()),
-                Limits::default(),
+                Limits::for_files(open_files()),
             )?,
             admin: Admin::new(
                 Arc::clone(&fleet),
@@ -307,6 +307,12 @@ fn flatten(
     ended: Result<Result<(), ServeError>, tokio::task::JoinError>,
 ) -> Result<(), ServeError> {
     ended.unwrap_or_else(|error| Err(ServeError::Ended("a task", std::io::Error::other(error))))
+}
+
+/// How many files this process may have open.
+fn open_files() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.unwrap_or(u64::MAX)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -227,8 +227,9 @@ impl Store {
         .await
     }
 
-    /// Forgets what is long past: tokens and requests that nobody will ask for again.
+    /// Forgets what is long past: tokens and requests that nobody will ask for again, the oldest events.
     pub async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.0.status.run(events::purge, |()| {}).await?;
         self.write(
             move |connection| {
                 tokens::purge(connection, now)?;

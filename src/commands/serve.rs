@@ -8,6 +8,7 @@ use flotta_bundle::{FleetName, Problem};
 use flotta_reconciler::serve::{Config, Hooks, ServeError, Server};
 use flotta_reconciler::source::Selection;
 use jiff::SignedDuration;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Answer, Coded};
@@ -77,6 +78,7 @@ impl Serve {
             interval: self.poll.unsigned_abs(),
             require_digests: self.require_digests,
         };
+        raise_open_files();
         let server = Server::open(config).await.map_err(coded)?;
         let about = server.about();
         output::talk(print::start::screen(about).trim_end());
@@ -89,6 +91,17 @@ impl Serve {
         server.run(stopped()?, say).await.map_err(coded)?;
         Ok(Answer::Yes)
     }
+}
+
+/// Each device takes an open file, and the limit that a process begins with is for programs that use select(2): 1,024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // as many as may be is as many as it was
+    let _ = setrlimit(Resource::Nofile, most);
 }
 
 fn coded(error: ServeError) -> anyhow::Error {

@@ -35,7 +35,8 @@ impl Blob {
         let size = bytes.len() as u64;
         let mut rest = bytes.split_off(usize::try_from(offset.min(size)).unwrap_or(bytes.len()));
         let pieces = std::iter::from_fn(move || {
-            let piece = rest.split_to(rest.len().min(PIECE));
+            // a copy: who has not taken its last piece when its slot is free must not keep the whole in memory
+            let piece = Bytes::copy_from_slice(&rest.split_to(rest.len().min(PIECE)));
             (!piece.is_empty()).then_some(Ok(piece))
         });
         Self {

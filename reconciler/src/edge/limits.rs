@@ -40,6 +40,9 @@ const REQUESTS_ANONYMOUS: (u32, u32) = (2, 60);
 const LINES_EACH: (u32, u32) = (1, 10);
 const LINES_ANONYMOUS: (u32, u32) = (1, 60);
 
+/// Open files for all but connections: databases, blobs, git, the admin socket.
+const OTHER_FILES: usize = 256;
+
 /// What depends on the size of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -66,6 +69,21 @@ pub struct Limits {
     pub looks: u32,
     /// Blobs on their way out at a time.
     pub downloads: usize,
+}
+
+impl Limits {
+    /// Limits under which connections take no more than so many open files, and leave some for all else.
+    pub fn for_files(files: u64) -> Self {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let of_strangers = (files / 8).clamp(1, 1024);
+        let others = 2 * of_strangers + OTHER_FILES;
+        Self {
+            connections: files.saturating_sub(others).max(1),
+            anonymous: of_strangers,
+            handshakes: of_strangers,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Limits {

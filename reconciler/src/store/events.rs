@@ -61,16 +61,23 @@ pub(super) fn insert(connection: &Connection, event: &FleetEvent) -> Result<(), 
             cut(&event.message, MAX_MESSAGE),
             event.warning,
         ))?;
-    let newest = connection.last_insert_rowid();
     connection
         .prepare_cached(
             "DELETE FROM events WHERE device = ?1 AND (device <> '' OR reason = ?3) AND id <= (SELECT id FROM events \
              WHERE device = ?1 AND (device <> '' OR reason = ?3) ORDER BY id DESC LIMIT 1 OFFSET ?2)",
         )?
         .execute((&device, KEPT_EACH, cut(&event.reason, MAX_REASON)))?;
+    Ok(())
+}
+
+/// Lets go of the oldest when all together are too many. Counted, not by the distance of their ids: one device that floods
+/// uses those up, and must not push out what others said.
+pub(super) fn purge(connection: &Connection) -> Result<(), StoreError> {
     connection
-        .prepare_cached("DELETE FROM events WHERE id <= ?1")?
-        .execute([newest - KEPT])?;
+        .prepare_cached(
+            "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+        )?
+        .execute([KEPT])?;
     Ok(())
 }
 

@@ -261,3 +261,39 @@ async fn a_report_is_remembered_even_if_the_device_hangs_up() {
     .await;
     changes.changed().await.unwrap();
 }
+
+#[tokio::test]
+async fn who_uses_up_the_ids_of_events_pushes_nobody_out() {
+    let data = tempfile::tempdir().unwrap();
+    let store = Store::open(data.path()).unwrap();
+    let add = async |reason: &str| {
+        let event = FleetEvent {
+            id: 0,
+            time: Timestamp::now(),
+            device: Some(name("a")),
+            reason: reason.to_owned(),
+            message: String::new(),
+            warning: false,
+        };
+        store.add_event(event).await.unwrap();
+    };
+    add("Before").await;
+    // as a flood leaves it: few rows, far apart
+    let far = |connection: &rusqlite::Connection| {
+        Ok(connection.execute(
+            "UPDATE events SET id = id + 5000000 WHERE reason = 'Flood'",
+            [],
+        )?)
+    };
+    add("Flood").await;
+    store.write_status(far, |_| {}).await.unwrap();
+    add("After").await;
+    store.purge(Timestamp::now()).await.unwrap();
+    let filter = EventFilter {
+        limit: 10,
+        ..EventFilter::default()
+    };
+    let events = store.events(filter).await.unwrap();
+    let reasons: Vec<_> = events.iter().map(|event| event.reason.as_str()).collect();
+    assert_eq!(reasons, ["Before", "Flood", "After"]);
+}

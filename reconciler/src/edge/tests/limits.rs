@@ -83,3 +83,18 @@ async fn connections_without_a_certificate_are_short() {
         client.ended().await;
     }
 }
+
+#[test]
+fn connections_leave_files_for_all_else() {
+    for files in [0, 1, 256, 1024, 20_000, 1 << 20, u64::MAX] {
+        let limits = Limits::for_files(files);
+        let all = limits
+            .connections
+            .saturating_add(limits.anonymous + limits.handshakes);
+        let left = usize::try_from(files).unwrap().saturating_sub(all);
+        assert!(left >= 256 || files < 512, "{files}: {left} are left");
+        assert!(limits.connections > 0 && limits.anonymous > 0 && limits.handshakes > 0);
+    }
+    // what a service gets from systemd
+    assert!(Limits::for_files(524_288).connections > 500_000);
+}
