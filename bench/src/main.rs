@@ -29,7 +29,7 @@ enum What {
         #[arg(default_values = measure::NAMES)]
         names: Vec<String>,
         /// How many devices hold a poll at once
-        #[arg(long, default_value_t = 9_000)]
+        #[arg(long, default_value_t = 10_000)]
         devices: usize,
         /// The program that serves them
         #[arg(long, value_name = "PROGRAM")]
