@@ -15,7 +15,7 @@ use flotta_agent::pull::link::{Ends, Known, Link};
 use flotta_agent::pull::{LinkState, Proxies, PullError, Session};
 use flotta_agent::report::{Live, Reporter};
 use flotta_bundle::wire::{Applied, Hardware, JoinFile, Offer};
-use flotta_bundle::{Digest, verify};
+use flotta_bundle::{Digest, code, verify};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -218,7 +218,7 @@ impl Device {
         let session = session.context("not connected")?;
         match session.blob(&blob, 0, 1 << 20).await {
             Ok(_) => Ok(false),
-            Err(PullError::Refused { status, .. }) => Ok(status == http::StatusCode::FORBIDDEN),
+            Err(PullError::Refused { problem, .. }) => Ok(problem.code == code::NOT_YOURS.id),
             Err(error) => Err(error.into()),
         }
     }

@@ -166,6 +166,17 @@ pub async fn follow(program: &Path, count: usize, say: impl Fn(&str)) -> Result<
     });
     let answers: Vec<bool> = future::try_join_all(asks).await?;
 
+    let refused = answers.iter().filter(|refused| **refused).count();
+    ensure!(
+        refused == count,
+        "{} devices read another's manifest",
+        count - refused
+    );
+    ensure!(
+        (woken_by_one, left_alone) == (1, count - 1),
+        "{woken_by_one} were woken, {left_alone} left alone"
+    );
+
     say("the server is killed between two commits");
     site.kill()?;
     fleet.shared[0] += 1;
@@ -183,7 +194,7 @@ pub async fn follow(program: &Path, count: usize, say: impl Fn(&str)) -> Result<
         left_alone,
         after_kill: third.iter().filter(|seen| seen.release >= 5).count(),
         asked: answers.len(),
-        refused: answers.iter().filter(|refused| **refused).count(),
+        refused,
         commit_to_last,
         restart_to_last: last(&third, began),
     })

@@ -55,6 +55,7 @@ struct Inner {
     limits: Limits,
     /// Requests to join, all together: each costs two signatures and a transaction.
     asks: Rate,
+    invited: Rate,
     /// Looks at what became of one.
     looks: Rate,
     /// Blobs on their way out: each may be 16 MiB of memory.
@@ -94,6 +95,7 @@ impl Edge {
             index,
             blobs,
             asks: Rate::per_second(limits.asks),
+            invited: Rate::per_second(limits.invited),
             looks: Rate::per_second(limits.looks),
             downloads: Arc::new(Semaphore::new(limits.downloads)),
             handshakes: Places::new(limits.handshakes, limits.patience),

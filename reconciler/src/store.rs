@@ -229,7 +229,7 @@ impl Store {
 
     /// Forgets what is long past: tokens and requests that nobody will ask for again, the oldest events.
     pub async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.0.status.run(events::purge, |()| {}).await?;
+        let events = self.0.status.run(events::purge, |()| {}).await;
         self.write(
             move |connection| {
                 tokens::purge(connection, now)?;
@@ -237,7 +237,8 @@ impl Store {
             },
             |()| {},
         )
-        .await
+        .await?;
+        events
     }
 }
 

@@ -105,6 +105,11 @@ impl PullError {
         }
     }
 
+    /// Whether the server refuses with this code.
+    pub(super) fn is_of(&self, code: Code) -> bool {
+        matches!(self, Self::Refused { problem, .. } if problem.code == code.id)
+    }
+
     /// Whether the server's TLS turned the device's certificate away. HTTP/2 keeps no more of such an error than its text.
     pub(super) fn is_certificate_refused(&self) -> bool {
         let text = chain(self);

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use flotta_bundle::Problem;
 use flotta_bundle::wire::{Enrolment, Offer};
+use flotta_bundle::{Problem, code};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -238,6 +238,11 @@ impl Link {
                     }
                 }
                 Err(error) if error.is_lost() => return Err(error.into()),
+                // A resumed session skips the handshake in which TLS would have said so: the next one is whole.
+                Err(error) if error.is_of(code::BAD_CERTIFICATE) => {
+                    self.client = None;
+                    return Err(error.into());
+                }
                 Err(error) => {
                     let delay = about(error.retry_after().unwrap_or_else(|| refusals.next_delay()));
                     tracing::info!(error = %error, ?delay, "the server refuses");

@@ -8,9 +8,12 @@ use flotta_bundle::Digest;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Longest piece of a blob, in bytes.
 const PIECE: usize = 64 << 10;
+/// How many times the patience for one piece a whole blob may take.
+const PATIENCE_IN_ALL: u32 = 5;
 
 /// A blob on its way out.
 pub struct Blob {
@@ -64,8 +67,15 @@ pub(super) fn sent<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let (_until_sent, mut body) = (slots, blob.body);
+        // who takes longer asks for the rest again, behind those who wait
+        let end = Instant::now() + patience * PATIENCE_IN_ALL;
         while let Some(piece) = body.next().await {
-            if sender.send_timeout(piece, patience).await.is_err() {
+            let left = end.saturating_duration_since(Instant::now());
+            if sender
+                .send_timeout(piece, patience.min(left))
+                .await
+                .is_err()
+            {
                 break;
             }
         }

@@ -65,6 +65,8 @@ pub struct Limits {
     pub anonymous_life: Duration,
     /// Requests to join without an unused token, a second, of all devices together.
     pub asks: u32,
+    /// The same with one: not all of them use it up.
+    pub invited: u32,
     /// Looks at what became of one, a second, of all devices together.
     pub looks: u32,
     /// Blobs on their way out at a time.
@@ -98,6 +100,7 @@ impl Default for Limits {
             penalty: Duration::from_secs(1),
             anonymous_life: Duration::from_secs(60),
             asks: 20,
+            invited: 1000,
             looks: 100,
             downloads: 64,
         }

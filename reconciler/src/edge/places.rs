@@ -21,8 +21,9 @@ pub(super) struct Places {
 /// A place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
+    /// Dropped first: who leaves is known to have left before another can have the place.
     lost: oneshot::Receiver<()>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Place {

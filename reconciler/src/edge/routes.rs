@@ -48,7 +48,12 @@ async fn enrol(
         Some(token) => edge.0.store.is_open(token, now).await?,
         None => false,
     };
-    if !invited && !edge.0.asks.admits() {
+    let rate = if invited {
+        &edge.0.invited
+    } else {
+        &edge.0.asks
+    };
+    if !rate.admits() {
         return Err(Refused::too_many());
     }
     let enrolled = edge.0.enroller.enrol(request, address, now);
