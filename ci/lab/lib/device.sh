@@ -45,6 +45,14 @@ is_up() {
   state=$(inside systemctl is-system-running 2>/dev/null || true)
   [[ $state == running || $state == degraded ]]
 }
+why_not_up() {
+  tail -n 30 "$DEVICE/console"
+  inside systemctl is-system-running
+  inside systemctl list-jobs --no-pager
+  inside systemctl --failed --no-pager
+  inside ps -e -o pid,ppid,stat,etimes,wchan:20,args
+  inside journalctl --boot --no-pager --lines 60
+} >&2 || true
 # The leader is nspawn's child once that child is the process 1 of another PID namespace.
 find_leader() {
   local child
@@ -84,7 +92,8 @@ device_boot() {
     remember_process "$DEVICE/pid" $!
     wait_for 20 "$1 has a process 1" find_leader "$(process_of "$DEVICE/pid")" || { cat "$DEVICE/console" >&2; exit 2; }
   fi
-  wait_for 60 "$1 is up" is_up || { tail -n 30 "$DEVICE/console" >&2; exit 2; }
+  # Longer than the 90 s that systemd gives a start that hangs: what hung is then ended, said and tried again.
+  wait_for 150 "$1 is up" is_up || { why_not_up; exit 2; }
   cat "$DEVICE/address"
 }
 
