@@ -202,6 +202,11 @@ impl Index {
         self.current.load().as_ref()?.offered(device)
     }
 
+    /// Version of the newest trust root.
+    pub fn newest_root(&self) -> u32 {
+        u32::try_from(self.roots.len()).unwrap_or(u32::MAX)
+    }
+
     /// What `device` is offered, with the trust roots after version `after_root`.
     pub fn offer(&self, device: &DeviceName, after_root: u32) -> Option<(Offered, Offer)> {
         let skip = usize::try_from(after_root).unwrap_or(usize::MAX);

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use flotta_bundle::code;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -39,38 +39,43 @@ pub(super) async fn serve(
     let known = headers
         .get(IF_NONE_MATCH)
         .map(|tag| tag.as_bytes().to_vec());
-    let hold = if known.is_some() {
+    let limit = if known.is_some() {
         wait(&headers).min(limits::HOLD)
     } else {
         limits::HOLD_FOR_FIRST
     };
-    let deadline = Instant::now() + hold;
-    let mut stopping = edge.0.stopping.subscribe();
-    let mut watch = index.watch(&peer.device);
-    let mut is_over = false;
+    let deadline = Instant::now() + limit;
+    // Begun before the first look, so that nothing is missed between the two. Who does not wait needs neither.
+    let mut waits =
+        (!limit.is_zero()).then(|| (index.watch(&peer.device), edge.0.stopping.subscribe()));
     loop {
-        if let Some((offered, offer)) = index.offer(&peer.device, root) {
-            let tag = tag(offered);
-            let headers = [(ETAG, tag.clone()), (CACHE_CONTROL, "no-store".to_owned())];
-            if known.as_deref() != Some(tag.as_bytes()) || !offer.roots.is_empty() {
-                return Ok((headers, Json(offer)).into_response());
-            }
-            if is_over {
-                return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
-            }
-        } else if is_over {
-            return Err(Refused::new(
-                StatusCode::NOT_FOUND,
-                code::NO_RELEASE,
-                format!("no release names {} yet", peer.device),
-            ));
+        let tag = index.offered(&peer.device).map(tag);
+        let known_tag = known.as_deref() == tag.as_ref().map(String::as_bytes);
+        // an offer has a proof, which takes its time: it is made when there is something to say
+        let is_new = tag.is_some() && !(known_tag && index.newest_root() <= root);
+        if is_new && let Some((offered, offer)) = index.offer(&peer.device, root) {
+            return Ok((headers_of(self::tag(offered)), Json(offer)).into_response());
         }
-        is_over = tokio::select! {
+        let Some((watch, stopping)) = &mut waits else {
+            let unchanged = |tag| (StatusCode::NOT_MODIFIED, headers_of(tag)).into_response();
+            return tag.map(unchanged).ok_or_else(|| {
+                let message = format!("no release names {} yet", peer.device);
+                Refused::new(StatusCode::NOT_FOUND, code::NO_RELEASE, message)
+            });
+        };
+        let is_over = tokio::select! {
             woken = timeout_at(deadline, watch.changed()) => woken.is_err(),
             _ = stopping.wait_for(|stop| *stop) => true,
         };
+        if is_over {
+            waits = None;
+        }
         peer.check(Timestamp::now())?;
     }
+}
+
+fn headers_of(tag: String) -> [(HeaderName, String); 2] {
+    [(ETAG, tag), (CACHE_CONTROL, "no-store".to_owned())]
 }
 
 fn tag(offered: Offered) -> String {
