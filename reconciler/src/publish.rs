@@ -10,7 +10,9 @@ use flotta_bundle::release::{self, Release, Revision};
 use flotta_bundle::root::Role;
 use flotta_bundle::tree::Tree as MerkleTree;
 use flotta_bundle::{DeviceName, Digest, FleetName, Leaf};
-use flotta_renderer::{Counts, Finding, InventoryDevice, Options, Rendered, Severity, Tree};
+use flotta_renderer::{
+    Counts, Finding, InventoryDevice, Options, Rendered, Renderer, Severity, Tree,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::depot::{Depot, DepotError, Stored};
@@ -201,6 +203,7 @@ pub struct Publisher {
     fleet: Arc<Fleet>,
     depot: Depot,
     options: Options,
+    renderer: Renderer,
     floor: u64,
     current: Option<Arc<Published>>,
     /// The devices that a commit declares.
@@ -224,6 +227,7 @@ impl Publisher {
             fleet,
             depot,
             options,
+            renderer: Renderer::default(),
             floor,
             current,
             declared: None,
@@ -335,14 +339,22 @@ impl Publisher {
     }
 
     async fn render(
-        &self,
+        &mut self,
         tree: Arc<Tree>,
         inventory: Vec<InventoryDevice>,
     ) -> Result<Rendered, PublishError> {
         let options = self.options;
-        tokio::task::spawn_blocking(move || flotta_renderer::render(&tree, &inventory, &options))
+        // one that does not come to its end takes with it what it remembers, and the next begins anew
+        let mut renderer = std::mem::take(&mut self.renderer);
+        let round = tokio::task::spawn_blocking(move || {
+            let out = renderer.render(&tree, &inventory, &options);
+            (out, renderer)
+        });
+        let (out, renderer) = round
             .await
-            .map_err(|error| PublishError::Render(error.to_string()))
+            .map_err(|error| PublishError::Render(error.to_string()))?;
+        self.renderer = renderer;
+        Ok(out)
     }
 
     fn next(

@@ -3,19 +3,20 @@
 mod rules;
 mod schema;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use flotta_api::v1alpha1::{EdgeDevice, EdgeDeviceSet, EdgeWorkload};
 use flotta_api::{GROUP, VERSION};
-use flotta_bundle::name::{DEFAULT_NAMESPACE, check_label, check_subdomain};
+use flotta_bundle::name::{DEFAULT_NAMESPACE, NameError, check_label, check_subdomain};
 use flotta_bundle::{DeviceName, code};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::decode::Document;
+use crate::decode::{Document, decode};
 use crate::finding::{Finding, Place};
+use crate::tree::SourceFile;
 
 /// An object that passed every check of its own, with where it stands.
 #[derive(Debug, Clone)]
@@ -26,37 +27,96 @@ pub struct Checked<K> {
     pub document: Document,
 }
 
-/// All objects of a tree that passed, in the order of the tree.
+/// What one file says by itself: a function of its path and content, whatever else is in the tree.
 #[derive(Debug, Default)]
-pub struct Objects {
-    /// Devices.
-    pub devices: Vec<Checked<EdgeDevice>>,
-    /// Device sets.
-    pub sets: Vec<Checked<EdgeDeviceSet>>,
-    /// Workloads.
-    pub workloads: Vec<Checked<EdgeWorkload>>,
-    /// `ConfigMap`s.
-    pub config_maps: Vec<Checked<ConfigMap>>,
-}
-
-/// Checks each document by itself and all names against each other; sorts them by kind.
-pub fn check(documents: Vec<Document>) -> (Objects, Vec<Finding>) {
-    let mut desk = Desk::default();
-    for document in documents {
-        desk.take(document);
-    }
-    (desk.objects, desk.findings)
-}
-
-#[derive(Default)]
-struct Desk {
-    objects: Objects,
-    /// Kind, namespace, name -> where it was first seen.
-    seen: BTreeMap<(String, String, String), Place>,
+pub struct CheckedFile {
+    named: Vec<Named>,
     findings: Vec<Finding>,
 }
 
-impl Desk {
+/// An object whose schema and name are good.
+#[derive(Debug)]
+struct Named {
+    kind: String,
+    namespace: String,
+    name: String,
+    place: Place,
+    /// None when its rules are broken, or nothing is done with its kind.
+    object: Option<Object>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug)]
+enum Object {
+    Device(Box<Checked<EdgeDevice>>),
+    Set(Box<Checked<EdgeDeviceSet>>),
+    Workload(Box<Checked<EdgeWorkload>>),
+    ConfigMap(Box<Checked<ConfigMap>>),
+}
+
+/// All objects of a tree that passed, in the order of the tree.
+#[derive(Debug, Default)]
+pub struct Objects<'a> {
+    /// Devices.
+    pub devices: Vec<&'a Checked<EdgeDevice>>,
+    /// Device sets.
+    pub sets: Vec<&'a Checked<EdgeDeviceSet>>,
+    /// Workloads.
+    pub workloads: Vec<&'a Checked<EdgeWorkload>>,
+    /// `ConfigMap`s.
+    pub config_maps: Vec<&'a Checked<ConfigMap>>,
+}
+
+/// Reads a file, and checks each of its objects by itself.
+pub fn check(file: &SourceFile) -> CheckedFile {
+    let mut desk = CheckedFile::default();
+    match decode(file) {
+        Ok(documents) => documents
+            .into_iter()
+            .for_each(|document| desk.take(document)),
+        Err(finding) => desk.findings.push(*finding),
+    }
+    desk
+}
+
+/// Checks the names of all objects against each other; sorts them by kind.
+pub fn gather<'a>(files: impl IntoIterator<Item = &'a CheckedFile>) -> (Objects<'a>, Vec<Finding>) {
+    let (mut objects, mut findings) = (Objects::default(), Vec::new());
+    let mut seen = HashMap::new();
+    for file in files {
+        findings.extend_from_slice(&file.findings);
+        for named in &file.named {
+            let Named {
+                kind,
+                namespace,
+                name,
+                place,
+                ..
+            } = named;
+            match seen.entry((kind, namespace, name)) {
+                Entry::Vacant(entry) => entry.insert(place),
+                Entry::Occupied(first) => {
+                    let message = format!("{kind} `{namespace}/{name}` stands twice");
+                    let help = format!("the first one: {}", first.get());
+                    let finding = Finding::error(code::DUPLICATE, place.clone(), message);
+                    findings.push(finding.with_help(help));
+                    continue;
+                }
+            };
+            findings.extend_from_slice(&named.findings);
+            match &named.object {
+                Some(Object::Device(device)) => objects.devices.push(device),
+                Some(Object::Set(set)) => objects.sets.push(set),
+                Some(Object::Workload(workload)) => objects.workloads.push(workload),
+                Some(Object::ConfigMap(map)) => objects.config_maps.push(map),
+                None => {}
+            }
+        }
+    }
+    (objects, findings)
+}
+
+impl CheckedFile {
     fn take(&mut self, mut document: Document) {
         let Some(kind) = self.kind(&document) else {
             return;
@@ -70,17 +130,28 @@ impl Desk {
         let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
         let name = text("/metadata/name").unwrap_or_default().to_owned();
         let namespace = text("/metadata/namespace").unwrap_or_default().to_owned();
-        if !self.names(&kind, &namespace, &name, &document) {
+        let place = document.place("/metadata/name");
+        if let Err(error) = check_name(&kind, &namespace, &name) {
+            let finding = Finding::error(code::BAD_NAME, place, error.to_string());
+            self.findings.push(finding);
             return;
         }
-        self.findings.extend(rules::unused(&kind, &document));
-        match kind.as_str() {
-            "EdgeDevice" => keep(&mut self.objects.devices, document, &mut self.findings),
-            "EdgeDeviceSet" => keep(&mut self.objects.sets, document, &mut self.findings),
-            "EdgeWorkload" => keep(&mut self.objects.workloads, document, &mut self.findings),
-            "ConfigMap" => keep(&mut self.objects.config_maps, document, &mut self.findings),
-            _ => {}
-        }
+        let mut findings = rules::unused(&kind, &document);
+        let object = match kind.as_str() {
+            "EdgeDevice" => keep(document, &mut findings).map(Object::Device),
+            "EdgeDeviceSet" => keep(document, &mut findings).map(Object::Set),
+            "EdgeWorkload" => keep(document, &mut findings).map(Object::Workload),
+            "ConfigMap" => keep(document, &mut findings).map(Object::ConfigMap),
+            _ => None,
+        };
+        self.named.push(Named {
+            kind,
+            namespace,
+            name,
+            place,
+            object,
+            findings,
+        });
     }
 
     /// The kind, when the object is one that this renderer knows.
@@ -120,33 +191,12 @@ impl Desk {
         });
         None
     }
+}
 
-    /// Whether the names can stand; says so when not.
-    fn names(&mut self, kind: &str, namespace: &str, name: &str, document: &Document) -> bool {
-        let place = document.place("/metadata/name");
-        let checked = match kind {
-            "EdgeDevice" => DeviceName::new(namespace, name).map(drop),
-            _ => check_label(namespace).and_then(|()| check_subdomain(name)),
-        };
-        if let Err(error) = checked {
-            self.findings
-                .push(Finding::error(code::BAD_NAME, place, error.to_string()));
-            return false;
-        }
-        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
-        match self.seen.entry(key) {
-            Entry::Vacant(entry) => {
-                entry.insert(place);
-                true
-            }
-            Entry::Occupied(first) => {
-                let message = format!("{kind} `{namespace}/{name}` stands twice");
-                let help = format!("the first one: {}", first.get());
-                self.findings
-                    .push(Finding::error(code::DUPLICATE, place, message).with_help(help));
-                false
-            }
-        }
+fn check_name(kind: &str, namespace: &str, name: &str) -> Result<(), NameError> {
+    match kind {
+        "EdgeDevice" => DeviceName::new(namespace, name).map(drop),
+        _ => check_label(namespace).and_then(|()| check_subdomain(name)),
     }
 }
 
@@ -189,18 +239,16 @@ impl Rules for EdgeWorkload {
 }
 
 fn keep<K: DeserializeOwned + Rules>(
-    list: &mut Vec<Checked<K>>,
     document: Document,
     findings: &mut Vec<Finding>,
-) {
-    match serde_json::from_value::<K>(document.value.clone()) {
+) -> Option<Box<Checked<K>>> {
+    match K::deserialize(&document.value) {
         Ok(object) => {
             let checked = Checked { object, document };
             let broken = K::rules(&checked);
-            if broken.is_empty() {
-                list.push(checked);
-            }
+            let good = broken.is_empty();
             findings.extend(broken);
+            good.then(|| Box::new(checked))
         }
         // The schema let it pass, the type does not: quantities and times have a grammar of their own.
         Err(error) => {
@@ -209,6 +257,7 @@ fn keep<K: DeserializeOwned + Rules>(
                 document.place(""),
                 error.to_string(),
             ));
+            None
         }
     }
 }

@@ -6,7 +6,6 @@
 mod node;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use flotta_bundle::code;
@@ -69,6 +68,12 @@ impl Spot {
 }
 
 impl Document {
+    /// Whether the object at this key says anything.
+    pub fn says(&self, key: &str) -> bool {
+        let value = self.value.get(key).and_then(Value::as_object);
+        value.is_some_and(|value| !value.is_empty())
+    }
+
     /// Where the value at `pointer` stands; the nearest enclosing one when it is not there itself.
     pub fn place(&self, pointer: &str) -> Place {
         let mut at = pointer;
@@ -95,23 +100,6 @@ impl Document {
 /// A key as one step of a JSON pointer.
 pub fn step(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
-}
-
-/// Reads every file, on all cores of the machine; the results are in the order of the files.
-pub fn decode_all(files: &[SourceFile]) -> Vec<Result<Vec<Document>, Box<Finding>>> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let share = files.len().div_ceil(cores).max(1);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = files
-            .chunks(share)
-            .map(|files| scope.spawn(move || files.iter().map(decode).collect::<Vec<_>>()))
-            .collect();
-        let results = threads.into_iter().flat_map(|thread| {
-            let done = thread.join();
-            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        results.collect()
-    })
 }
 
 /// Reads every document of a file; empty ones are left out. What is not YAML is one finding: where a parser lost the

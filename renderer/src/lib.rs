@@ -1,12 +1,13 @@
 //! From a tree of YAML to one manifest per device: a pure function of the commit.
 //!
 //! ```text
-//! tree -> decode -> check -> select -> merge -> compile -> bundle
+//! tree -> read (decode -> check) -> select -> merge -> compile -> bundle
 //! ```
 //!
 //! | module | does |
 //! |---|---|
 //! | [`tree`] | the files of a directory or a Git revision |
+//! | [`read`] | what each file says: decoded, checked, remembered |
 //! | [`decode`] | YAML to values that know where they stand |
 //! | [`check`] | schema, names, references of each object |
 //! | [`select`] | which sets and workloads a device has |
@@ -22,11 +23,12 @@ pub mod compile;
 pub mod decode;
 pub mod finding;
 pub mod merge;
+pub mod read;
 pub mod render;
 pub mod select;
 pub mod tree;
 
 pub use bundle::leaves;
 pub use finding::{Finding, Place, Severity};
-pub use render::{Counts, InventoryDevice, Options, Rendered, RenderedDevice, render};
+pub use render::{Counts, InventoryDevice, Options, Rendered, RenderedDevice, Renderer, render};
 pub use tree::{SourceFile, Tree};

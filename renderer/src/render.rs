@@ -9,11 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Clash, Part, assemble};
-use crate::check::{Checked, Objects, check};
+use crate::check::{Checked, Objects, gather};
 use crate::compile::{Compiled, ConfigMaps, compile};
-use crate::decode::{Document, decode_all, step};
+use crate::decode::{Document, step};
 use crate::finding::{Finding, Place, Severity};
 use crate::merge::merge;
+use crate::read::Reader;
 use crate::select::{ByLabel, Labels, MEMBER_OF};
 use crate::tree::Tree;
 
@@ -64,7 +65,7 @@ pub struct RenderedDevice {
 }
 
 /// A commit, rendered.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     /// What a person should know, sorted by place.
     pub findings: Vec<Finding>,
@@ -88,53 +89,61 @@ impl Rendered {
 /// Renders a tree. A pure function: the same files and inventory give the same bytes, whatever the machine, its clock, its
 /// locale or the order of its directories.
 pub fn render(tree: &Tree, inventory: &[InventoryDevice], options: &Options) -> Rendered {
-    let mut findings = Vec::new();
-    for path in &tree.skipped {
-        let place = Place {
-            file: path.clone(),
-            ..Place::default()
-        };
-        findings.push(Finding::warning(
-            code::IGNORED_FILE,
-            place,
-            "symbolic links and names that are not UTF-8 are not read",
-        ));
-    }
-    let mut documents = Vec::new();
-    for decoded in decode_all(&tree.files) {
-        match decoded {
-            Ok(found) => documents.extend(found),
-            Err(finding) => findings.push(*finding),
-        }
-    }
-    let (objects, found) = check(documents);
-    findings.extend(found);
-    let mut out = Rendered {
-        findings,
-        ..Rendered::default()
-    };
-    out.counts.files = tree.files.len();
-    out.counts.workloads = objects.workloads.len();
-    Fleet::new(&objects, inventory).render(&mut out);
-    if options.require_digests {
-        for finding in out
-            .findings
-            .iter_mut()
-            .filter(|finding| finding.code == code::NO_DIGEST)
-        {
-            finding.severity = Severity::Error;
-            finding.code = code::DIGEST_REQUIRED;
-        }
-    }
-    let key = |f: &Finding| (f.place.clone(), f.severity, f.code.id, f.message.clone());
-    out.findings.sort_by_cached_key(key);
-    out
+    Renderer::default().render(tree, inventory, options)
 }
+
+/// Renders one tree after the other, and reads only the files that the one before did not have.
+#[derive(Debug, Default)]
+pub struct Renderer(Reader);
+
+impl Renderer {
+    /// What [`render`] does: what is remembered is a function of what it is remembered by.
+    pub fn render(
+        &mut self,
+        tree: &Tree,
+        inventory: &[InventoryDevice],
+        options: &Options,
+    ) -> Rendered {
+        let mut out = Rendered::default();
+        for path in &tree.skipped {
+            let place = Place {
+                file: path.clone(),
+                ..Place::default()
+            };
+            out.findings.push(Finding::warning(
+                code::IGNORED_FILE,
+                place,
+                "symbolic links and names that are not UTF-8 are not read",
+            ));
+        }
+        let files = self.0.read(&tree.files);
+        let (objects, found) = gather(files.iter().map(AsRef::as_ref));
+        out.findings.extend(found);
+        out.counts.files = tree.files.len();
+        out.counts.workloads = objects.workloads.len();
+        Fleet::new(&objects, inventory).render(&mut out);
+        if options.require_digests {
+            for finding in out
+                .findings
+                .iter_mut()
+                .filter(|finding| finding.code == code::NO_DIGEST)
+            {
+                finding.severity = Severity::Error;
+                finding.code = code::DIGEST_REQUIRED;
+            }
+        }
+        let key = |f: &Finding| (f.place.clone(), f.severity, f.code.id, f.message.clone());
+        out.findings.sort_by_cached_key(key);
+        out
+    }
+}
+
+static NO_LABELS: Labels = Labels::new();
 
 /// One device on its way.
 struct Device<'a> {
     name: DeviceName,
-    labels: Labels,
+    labels: &'a Labels,
     /// The set its token or approval put it in.
     set: Option<&'a str>,
     /// Absent for devices of the inventory.
@@ -157,7 +166,7 @@ struct Shared {
 }
 
 struct Fleet<'a> {
-    objects: &'a Objects,
+    objects: &'a Objects<'a>,
     /// Sorted by name.
     devices: Vec<Device<'a>>,
     workloads: Vec<Workload<'a>>,
@@ -172,14 +181,14 @@ fn name(metadata: &ObjectMeta) -> (&str, &str) {
 }
 
 impl<'a> Fleet<'a> {
-    fn new(objects: &'a Objects, inventory: &'a [InventoryDevice]) -> Self {
+    fn new(objects: &'a Objects<'a>, inventory: &'a [InventoryDevice]) -> Self {
         let mut devices = BTreeMap::new();
         for device in inventory {
             devices.insert(
                 device.device.clone(),
                 Device {
                     name: device.device.clone(),
-                    labels: device.labels.clone(),
+                    labels: &device.labels,
                     set: device.set.as_deref(),
                     document: None,
                 },
@@ -191,7 +200,7 @@ impl<'a> Fleet<'a> {
             let Ok(name) = DeviceName::new(namespace, name) else {
                 continue;
             };
-            let labels = device.object.metadata.labels.clone().unwrap_or_default();
+            let labels = device.object.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
             devices.insert(
                 name.clone(),
                 Device {
@@ -205,7 +214,7 @@ impl<'a> Fleet<'a> {
         let config_maps: ConfigMaps<'_> = objects
             .config_maps
             .iter()
-            .map(|map| (name(&map.object.metadata), map))
+            .map(|map| (name(&map.object.metadata), *map))
             .collect();
         let mut workloads: Vec<_> = objects
             .workloads
@@ -235,19 +244,27 @@ impl<'a> Fleet<'a> {
         let by_label = ByLabel::new(
             self.devices
                 .iter()
-                .map(|device| (device.name.namespace(), &device.labels)),
+                .map(|device| (device.name.namespace(), device.labels)),
         );
         let placed = self.place_workloads(&by_label, out);
         let members = self.place_sets(&by_label, out);
-        let mut known: BTreeMap<(&[usize], u32), Shared> = BTreeMap::new();
+        let mut known: HashMap<(&[usize], u32), Shared> = HashMap::new();
         let mut clashes: BTreeMap<Clash, Vec<DeviceName>> = BTreeMap::new();
         let of_device = invert(self.devices.len(), &placed);
+        let mut of_sets: HashMap<&[usize], Settings> = HashMap::new();
         for ((device, sets), own) in self.devices.iter().zip(&members).zip(&of_device) {
-            let layers = sets
-                .iter()
-                .map(|at| &self.objects.sets[*at].document)
-                .chain(device.document);
-            let settings = settings(&merge(layers).value);
+            let merged = || {
+                let layers = sets.iter().map(|at| &self.objects.sets[*at].document);
+                settings(&merge(layers.chain(device.document)).value)
+            };
+            // most devices say nothing of their own, and are set as their sets are
+            let settings = match device.document {
+                Some(document) if document.says("spec") => merged(),
+                _ => of_sets
+                    .entry(sets.as_slice())
+                    .or_insert_with(merged)
+                    .clone(),
+            };
             if own.iter().any(|at| self.workloads[*at].broken()) {
                 out.held.insert(device.name.clone());
                 continue;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flotta_bundle::{DeviceName, Digest, Leaf};
-use flotta_renderer::{Finding, Options, Tree, leaves, render};
+use flotta_renderer::{Finding, Options, Renderer, Tree, leaves, render};
 use git2::{IndexAddOption, Repository, Signature, Time};
 
 /// Set for the child process: the file that it writes its answer to.
@@ -207,5 +207,36 @@ fn one_changed_byte_changes_the_digest_over_everything() {
             .iter()
             .any(|role| device.name().contains(role));
         assert_eq!(after.manifests[device] != *manifest, reads, "{device}");
+    }
+}
+
+#[test]
+fn what_was_rendered_before_changes_nothing() {
+    let tree = Tree::read_dir(&retail()).expect("the example");
+    let mut renderer = Renderer::default();
+    let mut same = |tree: &Tree| {
+        let options = Options::default();
+        assert_eq!(
+            renderer.render(tree, &[], &options),
+            render(tree, &[], &options)
+        );
+    };
+    same(&tree);
+    for at in 0..tree.files.len() {
+        let mut broken = tree.clone();
+        broken.files[at].content.extend(b"\n]");
+        same(&broken);
+        // the same content: findings and places name another file
+        let mut moved = tree.clone();
+        moved.files[at].path.insert_str(0, "moved/");
+        same(&moved);
+        let mut twice = tree.clone();
+        let mut copy = tree.files[at].clone();
+        copy.path.insert_str(0, "twice/");
+        twice.files.push(copy);
+        same(&twice);
+        let mut less = tree.clone();
+        less.files.remove(at);
+        same(&less);
     }
 }

@@ -9,7 +9,7 @@ use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::release::Revision;
 use flotta_bundle::{DeviceName, Leaf};
 use flotta_reconciler::publish::Published;
-use flotta_renderer::{Options, SourceFile, Tree, leaves, render as compile};
+use flotta_renderer::{Options, Renderer, SourceFile, Tree, leaves};
 use jiff::Timestamp;
 
 use super::{Line, millis, percentile};
@@ -25,12 +25,13 @@ pub fn render() -> Result<Vec<Line>> {
     for devices in [1_000, 10_000, 100_000] {
         let (mut rendered, mut signed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..3 {
+            let mut fleet = Renderer::default();
             let before = tree(devices, round);
-            let (first, took, sign) = release(&before, &key, &BTreeMap::new(), 1)?;
+            let (first, took, sign) = release(&mut fleet, &before, &key, &BTreeMap::new(), 1)?;
             rendered.push(took);
             signed.push(sign);
             let after = tree(devices, round + 1);
-            let (second, took, sign) = release(&after, &key, &first, 2)?;
+            let (second, took, sign) = release(&mut fleet, &after, &key, &first, 2)?;
             changed.push(took + sign);
             let other = second
                 .iter()
@@ -52,25 +53,26 @@ pub fn render() -> Result<Vec<Line>> {
 type Leaves = BTreeMap<DeviceName, Leaf>;
 
 fn release(
+    fleet: &mut Renderer,
     tree: &Tree,
     key: &SigningKey,
     previous: &Leaves,
     sequence: u64,
 ) -> Result<(Leaves, Duration, Duration)> {
     let began = Instant::now();
-    let rendered = compile(tree, &[], &Options::default());
+    let rendered = fleet.render(tree, &[], &Options::default());
     ensure!(rendered.findings.is_empty(), "{:?}", rendered.findings);
     let leaves = leaves(&rendered, previous);
     let took = began.elapsed();
     let began = Instant::now();
-    let fleet = "bench".parse()?;
+    let name = "bench".parse()?;
     let revision = Revision {
         source: "directory".to_owned(),
         commit: "0".repeat(40),
         subject: String::new(),
         inventory: None,
     };
-    let published = Published::sign(&fleet, key, sequence, revision, leaves, Timestamp::now());
+    let published = Published::sign(&name, key, sequence, revision, leaves, Timestamp::now());
     Ok((published.leaves, took, began.elapsed()))
 }
 

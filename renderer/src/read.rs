@@ -1,0 +1,66 @@
+//! The files of a tree, each read and checked by itself: on all cores, and only those that the tree before did not have.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use flotta_bundle::Digest;
+
+use crate::check::{CheckedFile, check};
+use crate::tree::SourceFile;
+
+/// Reads one tree after the other. Remembers the files of the last: what a file says depends on its path and content alone,
+/// and that is what it is remembered by.
+#[derive(Default)]
+pub struct Reader(HashMap<Digest, Arc<CheckedFile>>);
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader({} files)", self.0.len())
+    }
+}
+
+impl Reader {
+    /// What the files say, in their order.
+    pub fn read(&mut self, files: &[SourceFile]) -> Vec<Arc<CheckedFile>> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (next, known) = (AtomicUsize::new(0), &self.0);
+        // each core takes the next file: some hold a thousand devices, most one object
+        let share = || {
+            let mut read = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(file) = files.get(at) else {
+                    return read;
+                };
+                let digest = identity(file);
+                let checked = known.get(&digest).map(Arc::clone);
+                let checked = checked.unwrap_or_else(|| Arc::new(check(file)));
+                read.push((at, digest, checked));
+            }
+        };
+        let mut read: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cores.min(files.len()))
+                .map(|_| scope.spawn(share))
+                .collect();
+            let shares = threads.into_iter().flat_map(|thread| {
+                let done = thread.join();
+                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            shares.collect()
+        });
+        read.sort_unstable_by_key(|(at, ..)| *at);
+        self.0 = read
+            .iter()
+            .map(|(_, digest, file)| (*digest, Arc::clone(file)))
+            .collect();
+        read.into_iter().map(|(.., file)| file).collect()
+    }
+}
+
+/// Path and content: places name the file.
+fn identity(file: &SourceFile) -> Digest {
+    let path = file.path.as_bytes();
+    Digest::of(&[path, b"\0", &file.content].concat())
+}
