@@ -17,7 +17,12 @@ mod print;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
+
+/// A held connection is a few hundred small allocations, a poll some twenty: see docs/decisions.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = commands::Cli::parse();

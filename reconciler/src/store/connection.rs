@@ -37,7 +37,7 @@ pub(super) const FLEET: Schema = Schema {
 pub(super) const STATUS: Schema = Schema {
     name: "status.db",
     synchronous: "NORMAL",
-    steps: &[include_str!("status_1.sql")],
+    steps: &[include_str!("status_1.sql"), include_str!("status_2.sql")],
 };
 
 /// Opens a file and brings it to the newest version, each step whole or not at all.
@@ -157,7 +157,8 @@ fn run_one(
     job: Job,
     finishes: &mut Vec<Finish>,
 ) -> Result<(), StoreError> {
-    connection.execute_batch("SAVEPOINT job")?;
+    let savepoint = |sql| connection.prepare_cached(sql)?.execute([]);
+    savepoint("SAVEPOINT job")?;
     let keep = match catch_unwind(AssertUnwindSafe(|| job(connection))) {
         Ok((keep, finish)) => {
             finishes.push(finish);
@@ -166,9 +167,9 @@ fn run_one(
         Err(_) => false, // the caller sees its answer dropped
     };
     if !keep {
-        connection.execute_batch("ROLLBACK TO job")?;
+        savepoint("ROLLBACK TO job")?;
     }
-    connection.execute_batch("RELEASE job")?;
+    savepoint("RELEASE job")?;
     Ok(())
 }
 

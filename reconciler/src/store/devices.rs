@@ -165,7 +165,7 @@ impl Store {
         let mut records = self
             .read(move |connection| {
                 let sql = format!(
-                    "SELECT {COLUMNS}, r.report, r.seen_at FROM devices d LEFT JOIN status.reports r \
+                    "SELECT {COLUMNS}, r.report, r.time, r.seen_at FROM devices d LEFT JOIN status.reports r \
                      ON r.device = d.device AND r.key = d.key {filter} ORDER BY d.device"
                 );
                 let mut query = connection.prepare_cached(&sql)?;
@@ -173,10 +173,15 @@ impl Store {
                 let mut records = Vec::new();
                 while let Some(row) = rows.next()? {
                     let report: Option<String> = row.get(11)?;
+                    let mut report: Option<Report> =
+                        report.map(|text| from_json(&text)).transpose()?;
+                    if let (Some(report), Some(time)) = (&mut report, maybe_time(row.get(12)?)?) {
+                        report.time = time;
+                    }
                     records.push(DeviceRecord {
                         device: read(row)?,
-                        report: report.map(|text| from_json(&text)).transpose()?,
-                        seen: maybe_time(row.get(12)?)?,
+                        report,
+                        seen: maybe_time(row.get(13)?)?,
                     });
                 }
                 Ok(records)

@@ -63,6 +63,52 @@ async fn what_is_known_of_a_device_outlives_the_process() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_version_kept_is_taken_over() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let (machine, member) = join(&house, "a").await;
+    let at = Timestamp::from_second(1_800_000_000).unwrap();
+    let sent = Report {
+        time: at,
+        ..with_events([1, 2])
+    };
+    let put = house
+        .store
+        .put_report(&machine.name, &member, sent.clone(), at);
+    put.await.unwrap();
+    let before = house.store.device(&machine.name).await.unwrap().unwrap();
+    drop((house, member));
+
+    // as the first version had it
+    let old = Connection::open(data.path().join("status.db")).unwrap();
+    let first = include_str!("status_1.sql")
+        .split("CREATE TABLE events")
+        .next()
+        .unwrap();
+    old.execute_batch("ALTER TABLE reports RENAME TO newer; PRAGMA user_version = 1")
+        .unwrap();
+    old.execute_batch(first).unwrap();
+    let mut report = sent;
+    report.events.clear();
+    old.execute(
+        "INSERT INTO reports SELECT device, key, content, ?1, seen_at, last_event FROM newer",
+        [serde_json::to_string(&report).unwrap()],
+    )
+    .unwrap();
+    old.execute_batch("DROP TABLE newer").unwrap();
+    drop(old);
+
+    let house = House::open(data.path());
+    let after = house.store.device(&machine.name).await.unwrap().unwrap();
+    assert_eq!(after, before);
+    let member = house.store.member(&machine.name).unwrap();
+    let put = house
+        .store
+        .put_report(&machine.name, &member, with_events([2]), at);
+    assert_eq!(put.await.unwrap().events, 2);
+}
+
+#[tokio::test]
 async fn reports_that_come_together_keep_each_event_once() {
     let data = tempfile::tempdir().unwrap();
     let house = House::open(data.path());
