@@ -19,12 +19,23 @@ const ALIKE: f64 = 0.75;
 /// Most findings about one object: after a few the rest is noise.
 const MAX_FINDINGS: usize = 20;
 
-struct Schema {
-    value: Value,
-    validator: Validator,
-}
+static VALIDATORS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
+    let validator = |schema: &Value| {
+        jsonschema::options()
+            .with_draft(jsonschema::Draft::Draft202012)
+            .build(schema)
+            .expect("generated schemas are valid")
+    };
+    let all = schemas();
+    all.into_iter()
+        .map(|(kind, schema)| (kind, validator(&schema)))
+        .collect()
+});
 
-static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
+/// What says which fields there are. Megabytes, so made for the first object that is wrong.
+static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(schemas);
+
+fn schemas() -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for crd in flotta_api::crds() {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema);
@@ -44,18 +55,12 @@ static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
         all.insert(crd.spec.names.kind, schema);
     }
     all.insert("ConfigMap".to_owned(), of::<ConfigMap>());
-    all.into_iter()
-        .map(|(kind, mut value)| {
-            value["properties"]["metadata"]["required"] = json!(["name"]);
-            strict(&mut value);
-            let validator = jsonschema::options()
-                .with_draft(jsonschema::Draft::Draft202012)
-                .build(&value)
-                .expect("generated schemas are valid");
-            (kind, Schema { value, validator })
-        })
-        .collect()
-});
+    for schema in all.values_mut() {
+        schema["properties"]["metadata"]["required"] = json!(["name"]);
+        strict(schema);
+    }
+    all
+}
 
 /// Kubernetes' own schema of a type, with everything in place: its types do not refer to themselves.
 fn of<T: schemars::JsonSchema>() -> Value {
@@ -98,20 +103,20 @@ fn strict_object(map: &mut Map<String, Value>) {
 
 /// The kinds there are.
 pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
-    SCHEMAS.keys().map(String::as_str)
+    VALIDATORS.keys().map(String::as_str)
 }
 
 pub(super) fn knows(kind: &str) -> bool {
-    SCHEMAS.contains_key(kind)
+    VALIDATORS.contains_key(kind)
 }
 
 /// What the schema of its kind says about an object.
 pub(super) fn check(kind: &str, document: &Document) -> Vec<Finding> {
-    let Some(schema) = SCHEMAS.get(kind) else {
+    let Some(validator) = VALIDATORS.get(kind) else {
         return Vec::new();
     };
-    let errors = schema.validator.iter_errors(&document.value);
-    let findings = errors.flat_map(|error| findings(&error, document, &schema.value));
+    let errors = validator.iter_errors(&document.value);
+    let findings = errors.flat_map(|error| findings(&error, document, &SCHEMAS[kind]));
     findings.take(MAX_FINDINGS).collect()
 }
 
