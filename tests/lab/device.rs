@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use crate::site::{HELLO, HOST};
+
 /// Longest wait for anything to become so. Nothing should take a tenth of it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 /// How often a condition is looked at.
@@ -136,6 +138,43 @@ impl Device {
         pairs
             .map(|(name, id)| (name.to_owned(), id.to_owned()))
             .collect()
+    }
+
+    /// Makes an image that is `hello` and so many MiB that do not compress, in the registry alone; its reference.
+    pub(crate) fn publish(&self, name: &str, mebibytes: u32) -> String {
+        let folder = format!("/root/{name}");
+        self.write(
+            &format!("{folder}/Containerfile"),
+            &format!("FROM {HELLO}\nCOPY filler /filler\n"),
+        );
+        let filler = format!("of={folder}/filler");
+        let count = format!("count={mebibytes}");
+        self.exec(&["dd", "if=/dev/urandom", &filler, "bs=1M", &count]);
+        let tag = format!("{HOST}:5000/{name}:1");
+        // without layers in between
+        self.exec(&[
+            "podman",
+            "build",
+            "--quiet",
+            "--layers=false",
+            "--tag",
+            &tag,
+            &folder,
+        ]);
+        let digest = format!("{folder}/digest");
+        self.exec(&[
+            "podman",
+            "push",
+            "--quiet",
+            "--tls-verify=false",
+            "--digestfile",
+            &digest,
+            &tag,
+        ]);
+        self.exec(&["podman", "rmi", &tag]);
+        let digest = self.exec(&["cat", &digest]);
+        self.exec(&["rm", "-r", &folder]);
+        format!("registry.example/{name}@{}", digest.trim())
     }
 
     /// What the agent has logged.

@@ -1,36 +1,10 @@
 //! An image that does not fit on the device: it is seen before anything of the running system changes.
 
 use crate::device::{Device, text, wait};
-use crate::site::{HELLO, HOST, Site, device, page};
+use crate::site::{HELLO, Site, device, page};
 
 /// Where Podman keeps images and containers.
 const STORE: &str = "/var/lib/containers";
-
-/// Makes an image that is `hello` and 64 MB that do not compress, in the registry alone; its reference.
-fn large_image(device: &Device) -> String {
-    let folder = "/root/large";
-    device.write(
-        &format!("{folder}/Containerfile"),
-        &format!("FROM {HELLO}\nCOPY filler /filler\n"),
-    );
-    let filler = format!("of={folder}/filler");
-    device.exec(&["dd", "if=/dev/urandom", &filler, "bs=1M", "count=64"]);
-    let name = format!("{HOST}:5000/large:1");
-    device.exec(&["podman", "build", "--quiet", "--tag", &name, folder]);
-    let digest = format!("{folder}/digest");
-    device.exec(&[
-        "podman",
-        "push",
-        "--quiet",
-        "--tls-verify=false",
-        "--digestfile",
-        &digest,
-        &name,
-    ]);
-    let digest = device.exec(&["cat", &digest]);
-    device.exec(&["rm", "-r", folder]);
-    format!("registry.example/large@{digest}")
-}
 
 /// How much there is on Podman's disk, in KiB.
 fn used(device: &Device) -> u64 {
@@ -49,7 +23,7 @@ fn an_image_that_does_not_fit_changes_nothing_and_comes_when_there_is_space() {
     ]);
     let small = Site::install("small");
     small.boot();
-    let large = large_image(&small);
+    let large = small.publish("large", 64);
     // The agent has not run yet; from now on Podman has a small disk of its own.
     let tmpfs = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", STORE];
     small.exec(&tmpfs);
