@@ -11,6 +11,7 @@ mod outage;
 mod power;
 mod proxy;
 mod rendered;
+mod restored;
 mod same;
 mod site;
 mod space;
