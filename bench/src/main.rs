@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use flotta_bench::{follow, measure};
+use mimalloc::MiMalloc;
+
+/// A render is measured here, and runs with the allocator that the server has.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Many devices at once, and what they cost
 #[derive(Debug, Parser)]

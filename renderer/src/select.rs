@@ -71,7 +71,12 @@ impl<'a> ByLabel<'a> {
                 .get(namespace)
                 .map_or(&[][..], Vec::as_slice)
         };
-        let can = fewest.unwrap_or_else(all).iter().copied();
+        let can = fewest.unwrap_or_else(all);
+        let one_label = selector.match_labels.iter().flatten().count() == 1;
+        if one_label && selector.match_expressions.is_none() {
+            return can.to_vec();
+        }
+        let can = can.iter().copied();
         can.filter(|at| matches(selector, self.labels[*at]))
             .collect()
     }

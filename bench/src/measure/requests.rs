@@ -64,7 +64,7 @@ pub async fn requests(program: &Path) -> Result<Vec<Line>> {
         raw.unchanged(tag)
     })
     .await?;
-    let what = "polls without a change, on connections that are there";
+    let what = "polls without a change: conditional requests, on connections that are there";
     lines.push(Line::new(what, rates(DEVICES * EACH, cost.end()?)));
 
     let bodies: Vec<_> = (0..DEVICES * EACH / 3).map(report).collect();
