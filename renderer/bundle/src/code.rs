@@ -55,7 +55,7 @@ codes! {
     PROOF = "FLT0305", "the leaf is not in the release's tree", "the server gave a wrong proof: look at the server and its depot";
     WRONG_DEVICE = "FLT0306", "the leaf of another device", "look at the server";
     OLDER = "FLT0307", "a release older than one already accepted", "to go back, commit a revert: a new release with old content";
-    EQUIVOCATION = "FLT0308", "another release under a sequence already accepted", "the signer gave two devices two truths: find out who holds the release key";
+    EQUIVOCATION = "FLT0308", "another release under a sequence already accepted", "the signer gave two devices two truths: a server restored from a backup does, until its releases are newer; otherwise find out who holds the release key";
     NOT_IN_LEAF = "FLT0309", "a manifest that the leaf does not name", "look at the server";
     DIGEST_MISMATCH = "FLT0310", "content that does not have the digest it was asked by", "look at the server's depot, or at what is between";
     MANIFEST = "FLT0311", "a manifest that breaks a rule or limit", "render the fleet with the current version of flotta";
