@@ -255,6 +255,26 @@ const RULES: &[Case] = &[
     case("an owner that is an option", code::MANIFEST, |stage| {
         text(stage, "\"owner\":\"root\"", "\"owner\":\"-root\"");
     }),
+    case("an owner longer than a report", code::MANIFEST, |stage| {
+        let long = "x".repeat(2 << 20);
+        text(
+            stage,
+            "\"owner\":\"root\"",
+            &format!("\"owner\":\"{long}\""),
+        );
+    }),
+    case(
+        "an owner longer than a report, and longer still when it is quoted",
+        code::MANIFEST,
+        |stage| {
+            let long = "\u{7f}".repeat(3 << 20);
+            text(
+                stage,
+                "\"owner\":\"root\"",
+                &format!("\"owner\":\"{long}\""),
+            );
+        },
+    ),
     case("a unit that is a path", code::MANIFEST, |stage| {
         text(
             stage,

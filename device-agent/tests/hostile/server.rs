@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotta_bundle::code::{self, Code, Problem};
 use flotta_bundle::wire::{
-    Acknowledged, Enrolment, EnrolmentRequest, Failure, Offer, Renewal, RenewalRequest, Report,
+    Acknowledged, Enrolment, EnrolmentRequest, Failure, MAX_REPORT_BYTES, Offer, Renewal,
+    RenewalRequest, Report,
 };
 use flotta_bundle::{DeviceName, Digest, FleetName};
 use futures_util::{Stream, StreamExt as _};
@@ -265,6 +266,9 @@ impl Desk {
 
     fn other(&self, request: &Request<Bytes>) -> Answer {
         match request.uri().path() {
+            "/v1/report" if request.body().len() > MAX_REPORT_BYTES => {
+                failure(413, code::TOO_LARGE)
+            }
             "/v1/report" => {
                 let report: Report = serde_json::from_slice(request.body()).expect("a report");
                 let events = report.events.last().map_or(0, |event| event.id);

@@ -119,12 +119,20 @@ pub struct Problem {
     pub help: String,
 }
 
+/// Longest message of a problem, in characters: it may quote what was refused, which is as long as its author liked.
+const MAX_MESSAGE: usize = 1024;
+
 impl Problem {
-    /// A problem of this code with these particulars.
+    /// A problem of this code with these particulars; a message is cut at 1,024 characters.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+            message.push('…');
+        }
         Self {
             code: code.id.to_owned(),
-            message: message.into(),
+            message,
             help: code.help.to_owned(),
         }
     }
