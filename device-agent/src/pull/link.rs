@@ -189,7 +189,9 @@ impl Link {
             let poll = async {
                 sleep_until(ask_at).await;
                 let asked = Instant::now();
-                let answer = session.desired(known.root, tag.as_deref()).await;
+                // The first is answered at once: until it is, nobody knows whether the server takes this certificate, and
+                // what is half fetched or not reported waits for that.
+                let answer = session.desired(known.root, tag.as_deref(), said).await;
                 (answer, asked.elapsed())
             };
             let (answer, took) = tokio::select! {
@@ -212,7 +214,8 @@ impl Link {
                 () = self.ends.offers.closed() => return Err(LinkError::Ends),
             };
             // whatever it says, a server that was verified has answered this device
-            if !said && !matches!(&answer, Err(error) if error.is_lost()) {
+            let first = !said;
+            if first && !matches!(&answer, Err(error) if error.is_lost()) {
                 said = true;
                 self.ends.sessions.send_replace(Some(session.clone()));
             }
@@ -222,7 +225,7 @@ impl Link {
                     refusals.reset();
                     self.answered(None);
                     ask_at = Instant::now();
-                    if took < QUICK {
+                    if took < QUICK && !first {
                         ask_at += hasty.next_delay();
                     } else {
                         hasty.reset();

@@ -99,16 +99,17 @@ impl Session {
         self.send(Method::PUT, "/v1/report", report).await
     }
 
-    /// `GET /v1/desired`, held by the server until it differs from `tag`; none when it still does not.
+    /// `GET /v1/desired`; none when it does not differ from `tag`. With `hold` the server waits for a while until it does.
     pub async fn desired(
         &self,
         root: u32,
         tag: Option<&str>,
+        hold: bool,
     ) -> Result<Option<Desired>, PullError> {
         let mut headers = HeaderMap::new();
         if let Some(tag) = tag.and_then(|tag| tag.parse().ok()) {
             headers.insert(header::IF_NONE_MATCH, tag);
-            if let Ok(wait) = format!("wait={}", HOLD.as_secs()).parse() {
+            if hold && let Ok(wait) = format!("wait={}", HOLD.as_secs()).parse() {
                 headers.insert("prefer", wait);
             }
         }

@@ -162,7 +162,7 @@ async fn refusal(
 ) -> PullError {
     let server = TestServer::start(move |_| response()).await;
     let session = server.session(&clock()).await;
-    session.desired(1, None).await.expect_err("a refusal")
+    session.desired(1, None, true).await.expect_err("a refusal")
 }
 
 #[tokio::test]
@@ -189,12 +189,12 @@ async fn an_offer_comes_with_its_tag_and_no_second_time() {
     .await;
     let session = server.session(&clock()).await;
     let desired = session
-        .desired(3, None)
+        .desired(3, None, true)
         .await
         .expect("an answer")
         .expect("an offer");
     assert_eq!(desired.offer, sent);
-    let again = session.desired(3, desired.tag.as_deref()).await;
+    let again = session.desired(3, desired.tag.as_deref(), true).await;
     assert_eq!(again.expect("an answer"), None);
 }
 
@@ -326,7 +326,10 @@ async fn the_clock_believes_nothing_that_is_not_signed() {
         TestServer::start(|_| plain(304, &[("date", "Fri, 31 Dec 9999 00:00:00 GMT")], "")).await;
     let clock = clock();
     let session = server.session(&clock).await;
-    assert_eq!(session.desired(1, None).await.expect("an answer"), None);
+    assert_eq!(
+        session.desired(1, None, true).await.expect("an answer"),
+        None
+    );
     assert!(clock.now() < "2500-01-01T00:00:00Z".parse().expect("a time"));
 }
 
@@ -335,7 +338,7 @@ async fn a_certificate_that_the_server_turns_away_is_known_as_that() {
     let server = TestServer::start_strict(|_| plain(304, &[], "")).await;
     let session = server.session(&clock()).await;
     let error = session
-        .desired(1, None)
+        .desired(1, None, true)
         .await
         .expect_err("no certificate was shown");
     assert!(error.is_certificate_refused(), "{}", chain(&error));
@@ -371,7 +374,10 @@ async fn a_client_that_connects_again_resumes() {
     for before in 0..3 {
         let session = client.clone().connect().await.expect("a connection");
         // the ticket is there when an answer is
-        let answer = session.desired(0, Some("tag")).await.expect("an answer");
+        let answer = session
+            .desired(0, Some("tag"), true)
+            .await
+            .expect("an answer");
         assert_eq!(answer, None);
         assert_eq!(server.resumed.load(Ordering::Acquire), before);
     }

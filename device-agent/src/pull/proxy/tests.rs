@@ -134,7 +134,7 @@ async fn a_proxy_carries_what_it_cannot_read() {
     let (server, proxy) = (server().await, TestProxy::start(Does::Connects).await);
     let client = proxy.client(&server, "", "");
     let session = client.connect().await.expect("a connection");
-    let answer = session.desired(1, None).await;
+    let answer = session.desired(1, None, true).await;
     assert_eq!(answer.expect("the server's answer"), None);
     let target = client.authority().to_owned();
     let plain = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n");
