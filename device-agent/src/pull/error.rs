@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flotta_bundle::code::{self, Code, Problem};
 use http::StatusCode;
+use rustls::AlertDescription;
 
 use super::proxy::Blocked;
 
@@ -66,8 +67,17 @@ impl PullError {
     /// The code, when something answered and was refused; none when nothing did, or the server itself says no.
     fn refusal(&self) -> Option<Code> {
         match self {
-            Self::Connect(_, error) if is_certificate(error) => Some(code::UNTRUSTED_SERVER),
             Self::Connect(_, error) if error.is::<Blocked>() => Some(code::PROXY),
+            Self::Connect(_, error) => match of_tls(error)? {
+                rustls::Error::InvalidCertificate(_) => Some(code::UNTRUSTED_SERVER),
+                // a portal that speaks HTTP to whoever connects; TLS of another protocol
+                rustls::Error::InvalidMessage(_)
+                | rustls::Error::NoApplicationProtocol
+                | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+                    Some(code::NOT_FLOTTA)
+                }
+                _ => None,
+            },
             Self::NotFlotta(..) | Self::TooLong(..) => Some(code::NOT_FLOTTA),
             // h2 keeps no more than this text of what it found wrong in what the other side sent
             Self::Broken(..) if chain(self).contains(" error detected: ") => Some(code::NOT_FLOTTA),
@@ -119,14 +129,10 @@ impl PullError {
     }
 }
 
-/// Whether the server showed a certificate that does not hold.
-fn is_certificate(error: &BoxError) -> bool {
-    let inner = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref);
-    inner
-        .and_then(|error| error.downcast_ref::<rustls::Error>())
-        .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+/// What TLS found wrong with the other side.
+fn of_tls(error: &BoxError) -> Option<&rustls::Error> {
+    let io = error.downcast_ref::<std::io::Error>()?;
+    io.get_ref()?.downcast_ref()
 }
 
 /// An error with all its causes in one line.
