@@ -252,7 +252,7 @@ impl Follower {
         self.ledger.accept(offer, &accepted)?;
         let (manifest, release) = (accepted.manifest, accepted.release.sequence);
         let blobs = self.ledger.blobs();
-        let content = fetch::fetch(blobs, &self.sessions, manifest).await?;
+        let content = fetch::fetch(blobs, &self.sessions, manifest, None).await?;
         let mut own = 0;
         for file in &content.files {
             let text = String::from_utf8(blobs.read(&file.digest)?)?;

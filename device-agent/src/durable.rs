@@ -31,13 +31,18 @@ pub(crate) fn read(path: &Path, max: usize) -> io::Result<Option<Vec<u8>>> {
     };
     let mut bytes = Vec::new();
     file.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    bounded(bytes, max).map(Some)
+}
+
+/// What is not longer than `max` bytes: nothing is written that would not be read again.
+pub(crate) fn bounded(bytes: Vec<u8>, max: usize) -> io::Result<Vec<u8>> {
     if bytes.len() > max {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("longer than {max} bytes"),
         ));
     }
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 /// Removes a file that may not be there.

@@ -55,15 +55,30 @@ impl FetchError {
     }
 }
 
-/// Gets the manifest and every blob it names. Without a connection it waits for one.
+/// Gets the manifest and every blob it names. Without a connection it waits for one. Nothing is begun that the disk has no
+/// space for; what goals in between have left gives way first, but not what the manifest that was `applied` last needs.
 pub async fn fetch(
     blobs: &Blobs,
     sessions: &watch::Receiver<Option<Session>>,
     wanted: Digest,
+    applied: Option<Digest>,
 ) -> Result<Manifest, FetchError> {
     get(blobs, sessions, wanted, MAX_MANIFEST).await?;
     let manifest = verify::verify_manifest(&blobs.read(&wanted)?, wanted)?;
     let files: BTreeMap<_, _> = manifest.files.iter().map(|f| (f.digest, f.size)).collect();
+    let sizes = files.iter();
+    let missing = sizes.map(|(digest, size)| blobs.missing(digest, *size));
+    let missing = missing.fold(0, u64::saturating_add);
+    if blobs.expect(missing).is_err() {
+        let mut keep = needed(wanted, &manifest);
+        keep.extend(
+            applied
+                .into_iter()
+                .flat_map(|applied| blobs.needed(applied)),
+        );
+        blobs.collect(&keep)?;
+        blobs.expect(missing)?;
+    }
     stream::iter(files)
         .map(|(digest, size)| get(blobs, sessions, digest, size))
         .buffer_unordered(AT_ONCE)

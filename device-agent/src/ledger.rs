@@ -3,11 +3,12 @@
 
 mod blobs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use flotta_bundle::code::{MAX_MESSAGE, cut};
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::release::Revision;
 use flotta_bundle::verify::{Accepted, Memory};
@@ -58,6 +59,12 @@ impl LedgerError {
             path,
             source,
         }
+    }
+
+    /// Whether the disk has no space.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self.source.kind(), StorageFull | QuotaExceeded)
     }
 }
 
@@ -236,10 +243,12 @@ impl Ledger {
             time: release.issued,
         };
         if self.history.last() != Some(&seen) {
-            self.history.push(seen);
-            let excess = self.history.len().saturating_sub(MAX_HISTORY);
-            self.history.drain(..excess);
-            save(&self.folder, "history.json", &self.history)?;
+            let mut history = self.history.clone();
+            history.push(seen);
+            let excess = history.len().saturating_sub(MAX_HISTORY);
+            history.drain(..excess);
+            save(&self.folder, "history.json", &history)?;
+            self.history = history;
         }
         self.keep_trust(Trust {
             memory: accepted.memory.clone(),
@@ -281,14 +290,15 @@ impl Ledger {
         &self.blobs
     }
 
-    /// Notes an event for the server. What was said a moment ago is not said again.
+    /// Notes an event for the server, its message cut at 1,024 characters. What was said a moment ago is not said again.
     pub fn note(
         &mut self,
         time: Timestamp,
         reason: &str,
-        message: String,
+        mut message: String,
         warning: bool,
     ) -> Result<(), LedgerError> {
+        cut(&mut message, MAX_MESSAGE);
         let recent = self.log.events.iter().rev().take(RECENT);
         let mut since_applied =
             recent.take_while(|event| event.reason != "Applied" || reason == "Applied");
@@ -332,6 +342,14 @@ impl Ledger {
         save(&self.folder, "events.json", &self.log)
     }
 
+    /// Removes content that is not of the manifest that was applied last: it can be had again, and a full disk must not keep
+    /// the ledger from being written.
+    pub fn make_room(&self) -> Result<(), LedgerError> {
+        let applied = self.applied().map(|applied| applied.manifest);
+        self.blobs
+            .collect(&applied.map_or_else(BTreeSet::new, |applied| self.blobs.needed(applied)))
+    }
+
     /// Removes what a power cut left half-written. For the owner of the state directory alone.
     pub fn sweep(&self) -> Result<(), LedgerError> {
         for entry in fs::read_dir(&self.folder).map_err(LedgerError::read(&self.folder))? {
@@ -361,8 +379,10 @@ fn load<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, Led
 
 fn save<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<(), LedgerError> {
     let path = folder.join(name);
-    let bytes = serde_json::to_vec(value).map_err(io::Error::from);
-    let written = bytes.and_then(|bytes| durable::write(&path, &bytes, 0o600));
+    let written = serde_json::to_vec(value)
+        .map_err(io::Error::from)
+        .and_then(|bytes| durable::bounded(bytes, MAX_BYTES))
+        .and_then(|bytes| durable::write(&path, &bytes, 0o600));
     written.map_err(LedgerError::write(&path))
 }
 

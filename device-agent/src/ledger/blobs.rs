@@ -8,11 +8,17 @@ use std::path::{Path, PathBuf};
 
 use flotta_bundle::Digest;
 use flotta_bundle::manifest::MAX_FILE_BYTES;
-use flotta_bundle::verify::{Refusal, verify_blob};
+use flotta_bundle::verify::{Refusal, verify_blob, verify_manifest};
 
 use super::LedgerError;
 use crate::durable;
 use crate::settings::make_private;
+
+/// How names of content end that is on its way.
+const PART: &str = ".part";
+/// Bytes that prefetching leaves free: the ledger's files, old and new side by side, are far smaller on most devices.
+const RESERVE: u64 = MIB;
+const MIB: u64 = 1 << 20;
 
 /// The content store of a device.
 #[derive(Debug)]
@@ -27,6 +33,10 @@ impl Blobs {
 
     fn path(&self, digest: &Digest) -> PathBuf {
         self.0.join(digest.hex())
+    }
+
+    fn part(&self, digest: &Digest) -> PathBuf {
+        self.0.join(digest.hex() + PART)
     }
 
     /// Whether the content is there.
@@ -52,7 +62,7 @@ impl Blobs {
 
     /// Content that is on its way, as far as it came.
     pub fn partial(&self, digest: &Digest) -> Result<Partial, LedgerError> {
-        let path = self.0.join(format!("{}.part", digest.hex()));
+        let path = self.part(digest);
         let mut options = OpenOptions::new();
         let open = options.create(true).append(true).mode(0o600).open(&path);
         let file = open.map_err(LedgerError::write(&path))?;
@@ -66,16 +76,51 @@ impl Blobs {
         })
     }
 
-    /// Removes all content but this, and what was on its way.
+    /// What a manifest needs that is there: itself and its files. Of one that is not there, its own name.
+    pub fn needed(&self, manifest: Digest) -> BTreeSet<Digest> {
+        let bytes = self.read(&manifest).ok();
+        let read = bytes.and_then(|bytes| verify_manifest(&bytes, manifest).ok());
+        let files = read.into_iter().flat_map(|manifest| manifest.files);
+        files.map(|file| file.digest).chain([manifest]).collect()
+    }
+
+    /// Bytes of a content of `size` bytes that are still to come.
+    pub fn missing(&self, digest: &Digest, size: u64) -> u64 {
+        if self.has(digest) {
+            return 0;
+        }
+        let came = fs::metadata(self.part(digest)).map_or(0, |part| part.len());
+        size.saturating_sub(came)
+    }
+
+    /// Refuses to begin what the disk has no space for: `bytes` are to come, and the ledger must be written meanwhile.
+    pub fn expect(&self, bytes: u64) -> Result<(), LedgerError> {
+        let disk = rustix::fs::statvfs(&self.0).map_err(io::Error::from);
+        let disk = disk.map_err(LedgerError::read(&self.0))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        // some network file systems do not say how large they are
+        let known = disk.f_blocks > 0;
+        if bytes == 0 || !known || bytes.saturating_add(RESERVE) <= free {
+            return Ok(());
+        }
+        // in units so coarse that it is not news at every look
+        let [bytes, free] = [bytes.div_ceil(MIB), free / MIB];
+        let why = format!(
+            "No space left: {bytes} MiB are to come, {free} MiB are free, and {} MiB stay free for the ledger",
+            RESERVE / MIB
+        );
+        let error = io::Error::new(io::ErrorKind::StorageFull, why);
+        Err(LedgerError::write(&self.0)(error))
+    }
+
+    /// Removes all content but this, whether it is whole or on its way.
     pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<(), LedgerError> {
         let keep: BTreeSet<_> = keep.iter().map(Digest::hex).collect();
         for entry in fs::read_dir(&self.0).map_err(LedgerError::read(&self.0))? {
             let entry = entry.map_err(LedgerError::read(&self.0))?;
-            if !entry
-                .file_name()
-                .to_str()
-                .is_some_and(|name| keep.contains(name))
-            {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !keep.contains(name.strip_suffix(PART).unwrap_or(&name)) {
                 durable::remove(&entry.path()).map_err(LedgerError::write(&entry.path()))?;
             }
         }

@@ -377,3 +377,102 @@ fn what_no_manifest_needs_is_collected() {
     ledger.blobs().collect(&[keep].into()).expect("collected");
     assert_eq!(names(&folder), [keep.hex()]);
 }
+
+#[test]
+fn nothing_is_written_that_would_not_be_read_again() {
+    let (state, mut ledger) = bench();
+    ledger.own(owned("web.service"), None).expect("written");
+    let names = (0..MAX_BYTES / 100).map(|n| format!("{n:0>100}.service"));
+    let units = names.map(|name| (name, owned("web.service").units["web.service"].clone()));
+    let many = Owned {
+        units: units.collect(),
+        ..Owned::default()
+    };
+    let error = ledger.own(many, None).expect_err("refused");
+    assert!(
+        crate::pull::chain(&error).contains("longer than"),
+        "{error}"
+    );
+    assert!(!error.is_full());
+    for _ in 0..MAX_EVENTS {
+        let long = "x".repeat(MAX_BYTES / MAX_EVENTS);
+        let noted = ledger.note(NOW, "Applied", format!("{}{long}", ledger.log.last), false);
+        noted.expect("cut, and written");
+    }
+    let again = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(again.owned(), &owned("web.service"));
+    assert_eq!(again.unacknowledged().len(), MAX_EVENTS);
+    let longest = again
+        .unacknowledged()
+        .iter()
+        .map(|event| event.message.chars().count());
+    assert_eq!(
+        longest.max(),
+        Some(MAX_MESSAGE + 1),
+        "with a mark where it was cut"
+    );
+}
+
+#[test]
+fn what_was_not_applied_gives_way_and_what_was_stays() {
+    let (state, mut ledger) = bench();
+    let keep = |ledger: &Ledger, content: &[u8]| {
+        let digest = Digest::of(content);
+        let mut partial = ledger.blobs().partial(&digest).expect("a file");
+        partial.append(content).expect("written");
+        partial.finish().expect("kept").expect("as it should be");
+        digest
+    };
+    let file = keep(&ledger, b"a page");
+    let manifest = format!(
+        r#"{{"schema":1,"files":[{{"path":"/etc/flotta/workloads/web/page","mode":"0644","owner":"root","group":"root","digest":"{file}","size":6,"kind":"data"}}],"units":[],"images":[],"settings":{{"heartbeat_seconds":60}}}}"#
+    );
+    let manifest = flotta_bundle::Manifest::parse(manifest.as_bytes()).expect("a manifest");
+    let manifest = keep(&ledger, &manifest.encode());
+    let applied = AppliedState {
+        manifest,
+        release: 1,
+        since: NOW,
+    };
+    ledger
+        .own(Owned::default(), Some(applied))
+        .expect("written");
+    let coming = keep(&ledger, b"the next page");
+    ledger
+        .blobs()
+        .partial(&Digest::of(b"another"))
+        .expect("begun");
+    let folder = state.path().join("blobs/sha256");
+    assert_eq!(names(&folder).len(), 4);
+    // what is wanted stays, as far as it came
+    let wanted = [coming, Digest::of(b"another"), manifest, file];
+    ledger.blobs().collect(&wanted.into()).expect("collected");
+    assert_eq!(names(&folder).len(), 4);
+    ledger.make_room().expect("made");
+    let mut left = [file.hex(), manifest.hex()];
+    left.sort();
+    assert_eq!(names(&folder), left);
+}
+
+#[test]
+fn what_the_disk_has_no_space_for_is_not_begun() {
+    let (_state, ledger) = bench();
+    let blobs = ledger.blobs();
+    blobs.expect(0).expect("nothing is to come");
+    blobs.expect(1).expect("there is a byte, and the reserve");
+    let error = blobs.expect(u64::MAX).expect_err("refused");
+    assert!(error.is_full());
+    let said = crate::pull::chain(&error);
+    assert!(
+        said.contains("No space left: ") && said.contains("1 MiB stay free"),
+        "{said}"
+    );
+    let digest = Digest::of(b"hello world");
+    assert_eq!(blobs.missing(&digest, 11), 11);
+    let mut partial = blobs.partial(&digest).expect("a file");
+    partial.append(b"hello ").expect("written");
+    assert_eq!(blobs.missing(&digest, 11), 5);
+    partial.append(b"world").expect("written");
+    partial.finish().expect("kept").expect("as it should be");
+    assert_eq!(blobs.missing(&digest, 11), 0);
+}

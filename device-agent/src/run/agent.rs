@@ -205,7 +205,9 @@ impl<H: Hands> Agent<H> {
             } = self;
             live.send_modify(|live| live.phase = state.phase());
             let work = async {
-                let manifest = match fetch::fetch(ledger.blobs(), sessions, digest).await {
+                let applied = ledger.applied().map(|applied| applied.manifest);
+                let fetched = fetch::fetch(ledger.blobs(), sessions, digest, applied).await;
+                let manifest = match fetched {
                     Ok(manifest) => manifest,
                     Err(error) => return Ok(Ended::Unfetched(error)),
                 };
@@ -256,10 +258,15 @@ impl<H: Hands> Agent<H> {
             Ended::Overtaken => {}
             Ended::Unfetched(error) => {
                 let problem = error.problem();
-                if error.is_refusal() {
-                    self.note("Refused", &problem);
+                self.problems = vec![problem.clone()];
+                match &error {
+                    FetchError::Ledger(error) => {
+                        self.make_room(error);
+                        self.note("Failed", &problem);
+                    }
+                    _ if error.is_refusal() => self.note("Refused", &problem),
+                    _ => {}
                 }
-                self.problems = vec![problem];
                 self.wait()?;
             }
             Ended::Whole(outcome, needed) => {
@@ -348,6 +355,7 @@ impl<H: Hands> Agent<H> {
                 true
             }
             Err(error) => {
+                self.make_room(&error);
                 self.held = Some(offer);
                 self.retry_at = Some(Instant::now() + self.backoff.next_delay());
                 self.durably(Err(error));
@@ -370,6 +378,14 @@ impl<H: Hands> Agent<H> {
             .ledger
             .note(self.clock.now(), reason, problem.to_string(), true);
         self.durably(done);
+    }
+
+    /// What was fetched and not applied gives way to the ledger.
+    fn make_room(&mut self, error: &LedgerError) {
+        if error.is_full() {
+            let done = self.ledger.make_room();
+            self.durably(done);
+        }
     }
 
     /// The ledger failing is shown, and what runs goes on.

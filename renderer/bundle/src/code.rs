@@ -119,22 +119,27 @@ pub struct Problem {
     pub help: String,
 }
 
-/// Longest message of a problem, in characters: it may quote what was refused, which is as long as its author liked.
-const MAX_MESSAGE: usize = 1024;
+/// Longest message of a problem or event, in characters: it may quote what was refused, which is as long as its author liked.
+pub const MAX_MESSAGE: usize = 1024;
 
 impl Problem {
     /// A problem of this code with these particulars; a message is cut at 1,024 characters.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
-            message.truncate(end);
-            message.push('…');
-        }
+        cut(&mut message, MAX_MESSAGE);
         Self {
             code: code.id.to_owned(),
             message,
             help: code.help.to_owned(),
         }
+    }
+}
+
+/// Cuts what is longer than `max` characters, and shows that it did.
+pub fn cut(text: &mut String, max: usize) {
+    if let Some((end, _)) = text.char_indices().nth(max) {
+        text.truncate(end);
+        text.push('…');
     }
 }
 
