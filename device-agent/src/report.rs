@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use flotta_bundle::Digest;
-use flotta_bundle::code::Problem;
-use flotta_bundle::wire::{Applied, Event, Hardware, Phase, Report, WorkloadReport};
+use flotta_bundle::code::{self, Problem};
+use flotta_bundle::wire::{
+    Applied, Event, Hardware, MAX_REPORT_BYTES, Phase, Report, WorkloadReport,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -15,6 +17,8 @@ use crate::pull::{LinkState, Session};
 
 /// How long changes are gathered before they are told: a start of five containers is one report, not twenty.
 const GATHER: Duration = Duration::from_millis(500);
+/// Most problems in one report that are no workload's own.
+const MAX_PROBLEMS: usize = 1000;
 
 /// How the device is now. [`crate::run`] writes it; reports and the state file are made of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +73,10 @@ impl Live {
         last(self) > last(told) || without(self) != without(told)
     }
 
-    /// The report that says this.
+    /// The report that says this. A server takes reports of some length: events that are too many wait for the next one, and
+    /// of messages that are too many the first words must do.
     pub fn report(&self, boot: &str, hardware: &Hardware, clock: &Clock) -> Report {
-        Report {
+        let mut report = Report {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             boot: boot.to_owned(),
             time: clock.now(),
@@ -81,10 +86,35 @@ impl Live {
             phase: self.phase,
             problems: self.problems.clone(),
             workloads: self.workloads.clone(),
-            events: self.events.clone(),
+            events: Vec::new(),
             hardware: hardware.clone(),
+        };
+        report.problems.truncate(MAX_PROBLEMS);
+        for words in [256, 64, 0] {
+            // half of it is for events
+            if size(&report) <= MAX_REPORT_BYTES / 2 {
+                break;
+            }
+            let of_workloads = report.workloads.iter_mut();
+            let of_workloads = of_workloads.filter_map(|workload| workload.problem.as_mut());
+            for problem in report.problems.iter_mut().chain(of_workloads) {
+                code::cut(&mut problem.message, words);
+                // the code leads to it
+                problem.help.clear();
+            }
         }
+        report.events.clone_from(&self.events);
+        while report.events.len() > 1 && size(&report) > MAX_REPORT_BYTES {
+            report.events.truncate(report.events.len() / 2);
+        }
+        report
     }
+}
+
+/// Bytes of a report as it is sent.
+fn size(report: &Report) -> usize {
+    // what cannot be written is refused when it is sent
+    serde_json::to_vec(report).map_or(0, |bytes| bytes.len())
 }
 
 /// Tells the server.
@@ -120,7 +150,7 @@ impl Reporter {
                 return;
             };
             let Some(session) = session else { continue };
-            let live = self.live.borrow_and_update().clone();
+            let mut live = self.live.borrow_and_update().clone();
             let report = live.report(&self.boot, &self.hardware, &self.clock);
             let (told, due) = match session.report(&report).await {
                 Ok(answer) => {
@@ -129,6 +159,7 @@ impl Reporter {
                     self.link.send_modify(|link| link.last_answer = Some(now));
                     // a server cannot have kept what it was not told
                     let told = report.events.last().map_or(0, |event| event.id);
+                    live.events = report.events;
                     let kept = answer.events.min(told);
                     self.acknowledged
                         .send_if_modified(|seen| std::mem::replace(seen, kept.max(*seen)) < kept);
@@ -172,6 +203,9 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
+    use flotta_bundle::wire::WorkloadState;
+    use jiff::Timestamp;
+
     use super::*;
 
     fn event(id: u64) -> Event {
@@ -182,6 +216,46 @@ mod tests {
             message: "release 1".to_owned(),
             warning: false,
         }
+    }
+
+    #[test]
+    fn the_longest_report_is_short_enough_and_loses_no_event() {
+        let problem = Problem::new(code::UNIT_FAILED, "\u{10ffff}".repeat(2000));
+        let workloads = (0..flotta_bundle::manifest::MAX_UNITS).map(|n| WorkloadReport {
+            name: format!("{n:0>63}"),
+            state: WorkloadState::Failed,
+            problem: Some(problem.clone()),
+            since: Some(Timestamp::MAX),
+            restarts: u32::MAX,
+        });
+        let events = (1..=200).map(|id| Event {
+            message: problem.message.clone(),
+            ..event(id)
+        });
+        let mut live = Live {
+            problems: vec![problem.clone(); 3000],
+            workloads: workloads.collect(),
+            events: events.collect(),
+            ..Live::default()
+        };
+        let mut told = Vec::new();
+        while !live.events.is_empty() {
+            let report = live.report(
+                "boot",
+                &Hardware::default(),
+                &Clock::new(Timestamp::UNIX_EPOCH),
+            );
+            let bytes = serde_json::to_vec(&report).expect("JSON");
+            assert!(bytes.len() <= MAX_REPORT_BYTES, "{} bytes", bytes.len());
+            assert_eq!(report.workloads.len(), live.workloads.len());
+            let said = |workload: &WorkloadReport| {
+                workload.problem.as_ref().expect("one").code == "FLT0502"
+            };
+            assert!(report.workloads.iter().all(said));
+            told.extend(report.events.iter().map(|event| event.id));
+            live.events.drain(..report.events.len());
+        }
+        assert!(told.into_iter().eq(1..=200), "the oldest first, each once");
     }
 
     #[test]
