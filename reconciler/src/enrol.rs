@@ -329,7 +329,8 @@ impl Enroller {
             return;
         }
         let code = error.code();
-        tracing::warn!(%device, %from, code = code.id, %error, "refused a device that asked to join");
+        // not `device`: that is what a certificate says
+        tracing::warn!(claims = %device, %from, code = code.id, %error, "refused a device that asked to join");
         let message = format!("{device} from {from}: {}: {error}", code.id);
         // the name is a claim: it must not push out what the device itself said
         self.note(None, true, "JoinRefused", message, now).await;

@@ -138,6 +138,12 @@ async fn run(edge: &Edge, router: Router, stream: TlsStream<TcpStream>, caller: 
             }
             // dropped: nothing more is read or written
             () = ended.as_mut() => return,
+            () = who.is_deaf() => {
+                if let Some(skipped) = who.lines(edge).admit() {
+                    tracing::warn!(device = who.name(), from = %who.address, skipped, "asked on without waiting to be refused");
+                }
+                return;
+            }
             _ = stopping.wait_for(|stop| *stop), if !draining => {
                 draining = true;
                 served.as_mut().graceful_shutdown();

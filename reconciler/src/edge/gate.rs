@@ -23,7 +23,9 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         // An answer at once would be an invitation to ask again at once. Requests of a connection at a time are few, so
         // one who does not wait for answers gets no further either.
         drop(request);
+        let held = caller.hold();
         tokio::time::sleep(edge.0.limits.penalty).await;
+        held.said();
         Refused::too_many().into_response()
     };
     if let Some(Refusal(code)) = response.extensions().get()

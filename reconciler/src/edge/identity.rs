@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
+use tokio::sync::Semaphore;
 use tracing::field::display;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -26,6 +27,25 @@ pub(super) struct Caller {
     pub(super) who: Who,
     /// How often one may ask who is no device: those have an allowance that all their connections share.
     pub(super) requests: Rate,
+    /// One permit for each refusal that was not waited for.
+    unheard: Semaphore,
+}
+
+/// A refusal that is held back for a while: if it is dropped before it is said, the connection is told.
+pub(super) struct Held<'a>(Option<&'a Semaphore>);
+
+impl Held<'_> {
+    pub(super) fn said(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(unheard) = self.0 {
+            unheard.add_permits(1);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -86,7 +106,18 @@ impl Caller {
             address,
             who,
             requests: limits::anonymous_requests(),
+            unheard: Semaphore::new(0),
         }
+    }
+
+    pub(super) fn hold(&self) -> Held<'_> {
+        Held(Some(&self.unheard))
+    }
+
+    /// Returns when it has gone away from more refusals than one may.
+    pub(super) async fn is_deaf(&self) {
+        // never closed, so it is granted
+        let _ = self.unheard.acquire_many(limits::UNHEARD).await;
     }
 
     /// What the log calls it. Of a certificate, nothing but a checked name.

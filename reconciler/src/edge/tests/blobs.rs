@@ -1,8 +1,13 @@
+use std::time::Duration;
+
 use flotta_bundle::{Digest, code};
+use futures_util::StreamExt;
 use http::Method;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::refused;
 use super::world::World;
+use crate::edge::blobs::{Blob, sent};
 use crate::edge::limits::Limits;
 use crate::fixture::{Machine, bundle};
 
@@ -81,4 +86,35 @@ async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
     let path = format!("/v1/blobs/{}", Digest::of(&content));
     assert_eq!(reader.get(&path, &[]).await.body.len(), content.len());
     more.abort();
+}
+
+/// One who takes each piece in time, and all of them too slowly, gives its place to another; what it had is not the whole,
+/// and does not look like it.
+#[tokio::test(start_paused = true)]
+async fn who_reads_too_slowly_gets_no_more() {
+    const PIECES: usize = 100;
+    let patience = Duration::from_secs(60);
+    let whole = bytes::Bytes::from(vec![b'x'; PIECES << 16]);
+    let (slot, mut taken) = tokio::sync::oneshot::channel::<()>();
+    let sent = sent(Blob::from_bytes(whole, 0), 0, patience, slot);
+    tokio::pin!(sent);
+    let begun = tokio::time::Instant::now();
+    let mut came = 0;
+    let error = loop {
+        tokio::time::sleep(patience * 9 / 10).await;
+        match sent.next().await.expect("a piece, or an error") {
+            Ok(piece) => came += piece.len(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    let spent = begun.elapsed();
+    assert!(spent > patience * 5 && spent < patience * 8, "{spent:?}");
+    assert!(came > 4 << 16 && came < 10 << 16, "{came}");
+    assert!(
+        taken
+            .try_recv()
+            .is_err_and(|error| error == TryRecvError::Closed)
+    );
+    assert!(sent.next().await.is_none());
 }

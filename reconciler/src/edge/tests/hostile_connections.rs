@@ -7,6 +7,7 @@ use flotta_bundle::Digest;
 use flotta_bundle::wire::MAX_REPORT_BYTES;
 use futures_util::StreamExt;
 use http::Method;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -28,16 +29,21 @@ static FILES: Mutex<()> = Mutex::const_new(());
 /// [`MANY`], or as many as this process may have open beside `others`.
 async fn many(others: usize) -> (usize, MutexGuard<'static, ()>) {
     let alone = FILES.lock().await;
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let files = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"));
-    let files = files.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+    // as the server does
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let files = setrlimit(Resource::Nofile, most).map_or(limit.current, |()| limit.maximum);
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap());
     // half as many again for tests that run beside this one
-    let room = files
-        .unwrap_or(MANY * 2)
-        .saturating_sub(others + others / 2);
+    let room = files.saturating_sub(others + others / 2);
     let many = MANY.min(room);
+    assert!(
+        many > others,
+        "ulimit -n is {files}: too few to try anything"
+    );
     if many < MANY {
         println!("{many} connections, not {MANY}: ulimit -n allows no more");
     }

@@ -3,7 +3,9 @@
 use flotta_bundle::Digest;
 use jiff::{SignedDuration, Timestamp};
 
-use super::raw::{Dialler, END_HEADERS, END_STREAM, H1, H2, PREFACE, Raw, begins, piece, uses};
+use super::raw::{
+    Dialler, END_HEADERS, END_STREAM, H1, H2, PREFACE, Raw, begins, piece, used, uses,
+};
 use super::world::{Identity, World, certified, key};
 use crate::edge::limits::CONNECTIONS_EACH;
 use crate::fixture::{Machine, bundle, eventually};
@@ -31,7 +33,7 @@ async fn scene() -> Scene {
 
 impl Scene {
     /// As many connections as a device may have, each busy in another way.
-    async fn held(&self, identity: Identity) -> Vec<Raw> {
+    async fn held(&self, machine: &Machine, identity: Identity) -> Vec<Raw> {
         let again = (identity.0.clone(), identity.1.clone_key());
         let h1 = Dialler::new(&self.world, Some(again), H1);
         let h2 = Dialler::new(&self.world, Some(identity), H2);
@@ -68,17 +70,22 @@ impl Scene {
             held.push(h2.say(&sent).await);
         }
         assert_eq!(held.len(), CONNECTIONS_EACH);
+        eventually("all are held", async || {
+            (used(&self.world, machine)[0] == CONNECTIONS_EACH).then_some(())
+        })
+        .await;
         held
     }
 
-    /// The server closes all of them, keeps nothing for them, and serves the other.
-    async fn all_end(&self, machine: &Machine, held: Vec<Raw>) {
+    /// The server closes all of them at that moment, keeps nothing for them, and serves the other.
+    async fn all_end(&self, machine: &Machine, held: Vec<Raw>, then: Timestamp) {
         let tried = held.len();
         let mut ended = 0;
         for mut raw in held {
             raw.until_closed().await;
             ended += 1;
         }
+        at_that_moment(then);
         uses(&self.world, machine, [0, 0, 0]).await;
         eventually("no poll is held", async || {
             (self.world.house.index.waiting() == 0).then_some(())
@@ -91,25 +98,30 @@ impl Scene {
     }
 }
 
+/// Not before, and hardly after: what else would end a connection takes ten times as long.
+#[track_caller]
+fn at_that_moment(then: Timestamp) {
+    let after = Timestamp::now().duration_since(then);
+    assert!(after >= SignedDuration::ZERO, "{after:?}");
+    assert!(after < SignedDuration::from_secs(6), "{after:?}");
+}
+
 #[tokio::test]
 async fn revocation_closes_whatever_a_connection_is_doing() {
     let scene = scene().await;
     let machine = Machine::new("a");
     let identity = scene.world.join(&machine).await;
     let again = (identity.0.clone(), key(&machine));
-    let held = scene.held(identity).await;
+    let held = scene.held(&machine, identity).await;
     let member = scene.world.house.store.member(&machine.name).unwrap();
-    eventually("all are held", async || {
-        (member.allowance().used()[0] == CONNECTIONS_EACH).then_some(())
-    })
-    .await;
     let enroller = &scene.world.house.enroller;
-    let revoked = enroller.revoke(&machine.name, "ada", Timestamp::now());
-    revoked.await.unwrap();
+    let then = Timestamp::now();
+    enroller.revoke(&machine.name, "ada", then).await.unwrap();
     let tried = held.len();
     for mut raw in held {
         raw.until_closed().await;
     }
+    at_that_moment(then);
     eventually("nothing is kept for it", async || {
         (member.allowance().used() == [0, 0, 0]).then_some(())
     })
@@ -131,8 +143,9 @@ async fn the_end_of_a_certificate_closes_whatever_a_connection_is_doing() {
     let machine = Machine::new("a");
     scene.world.join(&machine).await;
     let days = SignedDuration::from_hours(24 * 90);
-    let then = Timestamp::now() - days + SignedDuration::from_secs(6);
-    let short = certified(&scene.world.house.fleet, &machine, then);
-    let held = scene.held(short).await;
-    scene.all_end(&machine, held).await;
+    // certificates end at whole seconds
+    let then = Timestamp::from_second(Timestamp::now().as_second() + 8).unwrap();
+    let short = certified(&scene.world.house.fleet, &machine, then - days);
+    let held = scene.held(&machine, short).await;
+    scene.all_end(&machine, held, then).await;
 }

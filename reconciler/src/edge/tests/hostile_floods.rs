@@ -7,8 +7,9 @@ use flotta_bundle::Digest;
 use http::Method;
 use tokio::task::JoinSet;
 
+use super::raw::{Dialler, END_HEADERS, END_STREAM, H2, PREFACE, begins, cancels};
 use super::world::{Client, World};
-use crate::edge::limits::{Limits, REQUESTS_EACH};
+use crate::edge::limits::{Limits, REQUESTS_EACH, STREAMS};
 use crate::fixture::{Machine, name};
 
 async fn worlds(penalty: Duration) -> (World, Client) {
@@ -123,4 +124,56 @@ async fn who_floods_waits_for_its_refusal() {
     }
     println!("after its revocation: broken off {broken}");
     assert_eq!(answered + broken, 1000);
+}
+
+/// Requests that are taken back before they are answered (CVE-2023-44487): of those that are under way a few end the
+/// connection, and those that come in one piece with their end are HTTP/2's own to refuse.
+#[tokio::test]
+async fn who_takes_every_request_back_gets_no_further() {
+    const TRIED: usize = 50_000;
+    let (world, honest) = worlds(Duration::from_secs(3600)).await;
+    let machine = Machine::new("a");
+    let dialler = Dialler::new(&world, Some(world.join(&machine).await), H2);
+    let member = world.house.store.member(&machine.name).unwrap();
+    let whole = END_HEADERS | END_STREAM;
+    let begin = |stream| begins(stream, whole, "GET", "/v1/desired?root=1");
+    for in_one_piece in [false, true] {
+        let (mut sent, mut connections, mut most) = (0, 0, 0);
+        while sent < TRIED {
+            while member.allowance().admits_request() {}
+            let mut raw = dialler.say(PREFACE).await;
+            let mut streams = (1..).step_by(2);
+            let before = sent;
+            // as many as may be open, until the server has closed the connection
+            loop {
+                let some: Vec<u32> = streams.by_ref().take(STREAMS as usize).collect();
+                sent += some.len();
+                let [begun, ended]: [Vec<u8>; 2] = if in_one_piece {
+                    let each = some.iter().map(|s| [begin(*s), cancels(*s)].concat());
+                    [each.flatten().collect(), Vec::new()]
+                } else {
+                    let begun = some.iter().flat_map(|stream| begin(*stream));
+                    let ended = some.iter().flat_map(|stream| cancels(*stream));
+                    [begun.collect(), ended.collect()]
+                };
+                raw.write(&begun).await;
+                if !raw.ping().await {
+                    break;
+                }
+                raw.write(&ended).await;
+            }
+            connections += 1;
+            most = most.max(sent - before);
+            // not so often that it would be refused itself
+            if connections % 50 == 1 {
+                let answer = honest.get("/v1/desired?root=1", &[]).await;
+                assert_eq!(answer.status, 200);
+            }
+        }
+        println!(
+            "requests taken back: {sent} of {TRIED}, over {connections} connections, at most {most} of each"
+        );
+        // while a connection was tried, the device's rate let some through: those are no refusals
+        assert!(most < 2_000, "{most}");
+    }
 }

@@ -217,12 +217,11 @@ async fn each_refusal_is_one_line_that_its_device_did_not_write() {
                 (Some(code), [line]) => {
                     assert!(line.contains(code.id), "{code:?}: {line}");
                     assert!(line.contains("from=127.0.0.1"), "{line}");
+                    // what one says of oneself stands where nobody takes it for what a certificate says
                     let named = line.contains(&format!("device=default/a{count} "));
-                    // who asks to join is called what it asked for: it may be nobody yet
-                    assert!(
-                        named || who != "a" || line.contains("device=default/c "),
-                        "{line}"
-                    );
+                    let claims = line.contains("claims=default/c ");
+                    assert_eq!(named, who == "a" && !claims, "{line}");
+                    assert_eq!(line.contains("device="), named, "{line}");
                 }
                 other => panic!("{method} {path}: {other:?}"),
             }

@@ -17,6 +17,8 @@ pub(super) const H2: &[u8] = b"h2";
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 
@@ -109,6 +111,20 @@ impl Raw {
         (of_request, of_connection)
     }
 
+    /// Waits until the server has read what was sent; false when it has closed the connection.
+    pub(super) async fn ping(&mut self) -> bool {
+        const SAID: &[u8] = b"are you?";
+        self.write(&frame(PING, 0, 0, SAID)).await;
+        let mut all = Vec::new();
+        while let Some(bytes) = self.read().await {
+            all.extend(bytes);
+            if all.windows(SAID.len()).any(|some| some == SAID) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// All that comes before the server closes it.
     pub(super) async fn until_closed(&mut self) -> String {
         let mut all = Vec::new();
@@ -137,6 +153,11 @@ pub(super) fn begins(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8
         block.extend(value.as_bytes());
     }
     frame(HEADERS, flags, stream, &block)
+}
+
+/// The frame that takes a request back.
+pub(super) fn cancels(stream: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
 }
 
 /// A frame of a body that has not ended.
