@@ -61,9 +61,6 @@ pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
 async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
     let mut ledger = Ledger::open(&settings.state)?;
     ledger.sweep()?;
-    if let Some(accepted) = ledger.accepted() {
-        clock.learn(accepted.issued);
-    }
     notify("ready");
     let watchdog = tokio::spawn(watchdog());
     let joined = if let Some(joined) = identity::joined(&settings.identity())? {
@@ -91,6 +88,9 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
     joined: Joined,
     machine: Machine<S, P, F>,
 ) -> Result<Infallible, EnrolError> {
+    if let Some(accepted) = ledger.accepted() {
+        clock.learn(accepted.issued);
+    }
     let (offers, offered) = mpsc::channel(1);
     let (refusals, refused) = mpsc::channel(1);
     let state = State::Unjoined.joined().unwrap_or(State::Idle);

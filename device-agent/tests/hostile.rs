@@ -37,32 +37,46 @@ mod wires;
 use flotta_bundle::code::Code;
 use tokio::time::Instant;
 
-use stage::{FIRST, Stage, says};
+use server::World;
+use stage::{FIRST, Stage};
 
 /// One line of the table.
 pub struct Case {
     name: &'static str,
     code: Code,
+    /// What the refusal says: that it was refused for this, and for nothing else that is wrong with it.
+    words: &'static str,
     /// There is no connection meanwhile, so it is reported afterwards.
     cut_off: bool,
     lie: fn(&mut Stage),
 }
 
 /// A lie that leaves the connection as it is.
-pub const fn case(name: &'static str, code: Code, lie: fn(&mut Stage)) -> Case {
+pub const fn case(
+    name: &'static str,
+    code: Code,
+    words: &'static str,
+    lie: fn(&mut Stage),
+) -> Case {
     Case {
         name,
         code,
+        words,
         cut_off: false,
         lie,
     }
 }
 
 /// A lie that costs the connection.
-pub const fn cut_off(name: &'static str, code: Code, lie: fn(&mut Stage)) -> Case {
+pub const fn cut_off(
+    name: &'static str,
+    code: Code,
+    words: &'static str,
+    lie: fn(&mut Stage),
+) -> Case {
     Case {
         cut_off: true,
-        ..case(name, code, lie)
+        ..case(name, code, words, lie)
     }
 }
 
@@ -78,13 +92,11 @@ impl Case {
         (self.lie)(&mut stage);
         stage
             .play(async {
-                let code = self.code.id;
+                let refused = |world: &World| self.is_refused(world);
                 if self.cut_off {
                     stage.until(self.name, |world| world.lies >= 3).await;
                 } else {
-                    stage
-                        .until(self.name, |world| says(world, "Refused", code))
-                        .await;
+                    stage.until(self.name, refused).await;
                 }
                 let calls = stage.hand.calls();
                 let touched = calls.len() - before.touched;
@@ -94,13 +106,23 @@ impl Case {
                 let allowed = 30 + usize::try_from(begun.elapsed().as_secs()).expect("a number");
                 assert!(asked <= allowed, "{}: asked {asked} times", self.name);
                 stage.heal();
-                stage
-                    .until(self.name, |world| says(world, "Refused", code))
-                    .await;
+                stage.until(self.name, refused).await;
                 stage.well().await;
                 assert!(stage.hand.touched() > before.touched, "the count counts");
             })
             .await;
+        // after a refusal, too, the ledger is one that can be opened
+        stage.play_first().await;
+    }
+
+    fn is_refused(&self, world: &World) -> bool {
+        let said = format!("{}: ", self.code.id);
+        let mut events = world.reports.iter().flat_map(|report| &report.events);
+        events.any(|event| {
+            let [code, words] =
+                [said.as_str(), self.words].map(|text| event.message.contains(text));
+            event.reason == "Refused" && code && words
+        })
     }
 }
 

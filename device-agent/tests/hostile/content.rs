@@ -12,8 +12,8 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::fleet::{Bundle, file, manifest};
-use crate::server::{Answer, answer, whole};
-use crate::stage::{FIRST, Stage};
+use crate::server::{Answer, World, answer, whole};
+use crate::stage::{FIRST, Stage, says};
 use crate::{Case, case};
 
 /// The server answers a request for the manifest (or else for the largest other blob) of the truth like this.
@@ -65,14 +65,19 @@ fn pad(bytes: &mut Vec<u8>) {
     bytes.push(b' ');
 }
 
+/// One more file, at this path.
 fn path(stage: &mut Stage, path: &'static str) {
-    stage.offer_manifest(|_, manifest| manifest["files"][0]["path"] = path.into());
+    more(stage, &[path]);
 }
 
-/// Two more files, at these paths; `files` stays sorted.
 fn twins(stage: &mut Stage, first: &'static str, second: &'static str) {
+    more(stage, &[first, second]);
+}
+
+/// More files, at these paths; `files` stays sorted.
+fn more(stage: &mut Stage, paths: &[&str]) {
     stage.offer_manifest(|bundle, manifest| {
-        for path in [first, second] {
+        for path in paths {
             let file = file(bundle, path, b"x", "data");
             manifest["files"].as_array_mut().expect("a list").push(file);
         }
@@ -94,86 +99,168 @@ fn unit(name: &str) -> Value {
 }
 
 const BYTES: &[Case] = &[
-    case("a tampered manifest", code::DIGEST_MISMATCH, |stage| {
-        bytes(stage, true, flip);
-    }),
-    case("a truncated manifest", code::DIGEST_MISMATCH, |stage| {
-        bytes(stage, true, cut);
-    }),
-    case("a padded manifest", code::DIGEST_MISMATCH, |stage| {
-        bytes(stage, true, pad);
-    }),
-    case("a tampered blob", code::DIGEST_MISMATCH, |stage| {
-        bytes(stage, false, flip);
-    }),
-    case("a truncated blob", code::DIGEST_MISMATCH, |stage| {
-        bytes(stage, false, cut);
-    }),
-    case("an empty blob", code::DIGEST_MISMATCH, |stage| {
-        bytes(stage, false, Vec::clear);
-    }),
-    case("a padded blob", code::NOT_FLOTTA, |stage| {
-        bytes(stage, false, pad);
-    }),
+    case(
+        "a tampered manifest",
+        code::DIGEST_MISMATCH,
+        "content asked for as",
+        |stage| {
+            bytes(stage, true, flip);
+        },
+    ),
+    case(
+        "a truncated manifest",
+        code::DIGEST_MISMATCH,
+        "content asked for as",
+        |stage| {
+            bytes(stage, true, cut);
+        },
+    ),
+    case(
+        "a padded manifest",
+        code::DIGEST_MISMATCH,
+        "content asked for as",
+        |stage| {
+            bytes(stage, true, pad);
+        },
+    ),
+    case(
+        "a tampered blob",
+        code::DIGEST_MISMATCH,
+        "content asked for as",
+        |stage| {
+            bytes(stage, false, flip);
+        },
+    ),
+    case(
+        "a truncated blob",
+        code::DIGEST_MISMATCH,
+        "content asked for as",
+        |stage| {
+            bytes(stage, false, cut);
+        },
+    ),
+    case(
+        "an empty blob",
+        code::DIGEST_MISMATCH,
+        "content asked for as",
+        |stage| {
+            bytes(stage, false, Vec::clear);
+        },
+    ),
+    case(
+        "a padded blob",
+        code::NOT_FLOTTA,
+        "sent more than",
+        |stage| {
+            bytes(stage, false, pad);
+        },
+    ),
     case(
         "a blob in another's place",
         code::DIGEST_MISMATCH,
+        "content asked for as",
         |stage| {
             bytes(stage, false, |bytes| *bytes = b"[Container]\n".to_vec());
         },
     ),
-    case("another part of a blob", code::NOT_FLOTTA, |stage| {
-        content(stage, false, |truth| {
-            let range = [("content-range", "bytes 7-9/10")];
-            answer(206, &range, whole(truth.to_vec()))
-        });
-    }),
+    case(
+        "another part of a blob",
+        code::NOT_FLOTTA,
+        "sent another part of a blob",
+        |stage| {
+            content(stage, false, |truth| {
+                let range = [("content-range", "bytes 7-9/10")];
+                answer(206, &range, whole(truth.to_vec()))
+            });
+        },
+    ),
 ];
 
 const RULES: &[Case] = &[
-    case("a path outside", code::MANIFEST, |stage| {
-        path(stage, "/etc/cron.d/root");
-    }),
-    case("a path that climbs", code::MANIFEST, |stage| {
-        path(stage, "/etc/containers/systemd/../../shadow");
-    }),
-    case("a relative path", code::MANIFEST, |stage| {
-        path(stage, "etc/containers/systemd/web.container");
-    }),
-    case("a path with a NUL", code::MANIFEST, |stage| {
-        path(stage, "/etc/containers/systemd/web\0.container");
-    }),
-    case("case twins", code::MANIFEST, |stage| {
-        twins(
-            stage,
-            "/etc/flotta/workloads/web/a",
-            "/etc/flotta/workloads/web/A",
-        );
-    }),
-    case("Unicode twins", code::MANIFEST, |stage| {
-        let (composed, apart) = (
-            "/etc/flotta/workloads/web/\u{e9}",
-            "/etc/flotta/workloads/web/e\u{301}",
-        );
-        twins(stage, composed, apart);
-    }),
-    case("one path twice", code::MANIFEST, |stage| {
-        twins(
-            stage,
-            "/etc/flotta/workloads/web/a",
-            "/etc/flotta/workloads/web/a",
-        );
-    }),
-    case("a file and a folder of one name", code::MANIFEST, |stage| {
-        twins(
-            stage,
-            "/etc/flotta/workloads/web/a",
-            "/etc/flotta/workloads/web/a/b",
-        );
-    }),
+    case(
+        "a path outside",
+        code::MANIFEST,
+        "not under a folder",
+        |stage| {
+            path(stage, "/etc/cron.d/root");
+        },
+    ),
+    case(
+        "a path that climbs",
+        code::MANIFEST,
+        "a `.` or `..` component",
+        |stage| {
+            path(stage, "/etc/containers/systemd/../../shadow");
+        },
+    ),
+    case(
+        "a relative path",
+        code::MANIFEST,
+        "refused: not absolute",
+        |stage| {
+            path(stage, "etc/containers/systemd/web.container");
+        },
+    ),
+    case(
+        "a path with a NUL",
+        code::MANIFEST,
+        "a character that is not printable ASCII",
+        |stage| {
+            path(stage, "/etc/containers/systemd/web\0.container");
+        },
+    ),
+    case(
+        "case twins",
+        code::MANIFEST,
+        "differs from another only in case",
+        |stage| {
+            twins(
+                stage,
+                "/etc/flotta/workloads/web/a",
+                "/etc/flotta/workloads/web/A",
+            );
+        },
+    ),
+    case(
+        "Unicode twins",
+        code::MANIFEST,
+        "a character that is not printable ASCII",
+        |stage| {
+            let (composed, apart) = (
+                "/etc/flotta/workloads/web/\u{e9}",
+                "/etc/flotta/workloads/web/e\u{301}",
+            );
+            twins(stage, composed, apart);
+        },
+    ),
+    case(
+        "one path twice",
+        code::MANIFEST,
+        "files are not sorted, or",
+        |stage| {
+            twins(
+                stage,
+                "/etc/flotta/workloads/web/a",
+                "/etc/flotta/workloads/web/a",
+            );
+        },
+    ),
+    case(
+        "a file and a folder of one name",
+        code::MANIFEST,
+        "is both a file and a folder",
+        |stage| {
+            twins(
+                stage,
+                "/etc/flotta/workloads/web/a",
+                "/etc/flotta/workloads/web/a/b",
+            );
+        },
+    ),
     case(
         "a file and a folder whose names fold to one",
         code::MANIFEST,
+        "is both a file and a folder",
         |stage| {
             twins(
                 stage,
@@ -182,43 +269,64 @@ const RULES: &[Case] = &[
             );
         },
     ),
-    case("a key twice", code::MANIFEST, |stage| {
+    case("a key twice", code::MANIFEST, "duplicate field", |stage| {
         text(stage, "\"schema\":1", "\"schema\":1,\"schema\":1");
     }),
-    case("a key twice, further in", code::MANIFEST, |stage| {
-        text(
-            stage,
-            "\"mode\":\"0644\"",
-            "\"mode\":\"0644\",\"mode\":\"0777\"",
-        );
-    }),
-    case("NaN", code::MANIFEST, |stage| {
+    case(
+        "a key twice, further in",
+        code::MANIFEST,
+        "duplicate field",
+        |stage| {
+            text(
+                stage,
+                "\"mode\":\"0644\"",
+                "\"mode\":\"0644\",\"mode\":\"0777\"",
+            );
+        },
+    ),
+    case("NaN", code::MANIFEST, "expected value", |stage| {
         text(
             stage,
             "\"heartbeat_seconds\":60",
             "\"heartbeat_seconds\":NaN",
         );
     }),
-    case("a number without end", code::MANIFEST, |stage| {
-        text(
-            stage,
-            "\"heartbeat_seconds\":60",
-            "\"heartbeat_seconds\":1e999",
-        );
-    }),
-    case("a number with a fraction", code::MANIFEST, |stage| {
-        text(
-            stage,
-            "\"heartbeat_seconds\":60",
-            "\"heartbeat_seconds\":60.0",
-        );
-    }),
-    case("a heartbeat of nothing", code::MANIFEST, |stage| {
-        text(stage, "\"heartbeat_seconds\":60", "\"heartbeat_seconds\":0");
-    }),
+    case(
+        "a number without end",
+        code::MANIFEST,
+        "number out of range",
+        |stage| {
+            text(
+                stage,
+                "\"heartbeat_seconds\":60",
+                "\"heartbeat_seconds\":1e999",
+            );
+        },
+    ),
+    case(
+        "a number with a fraction",
+        code::MANIFEST,
+        "floating point `60.0`",
+        |stage| {
+            text(
+                stage,
+                "\"heartbeat_seconds\":60",
+                "\"heartbeat_seconds\":60.0",
+            );
+        },
+    ),
+    case(
+        "a heartbeat of nothing",
+        code::MANIFEST,
+        "heartbeat_seconds must be at least 1",
+        |stage| {
+            text(stage, "\"heartbeat_seconds\":60", "\"heartbeat_seconds\":0");
+        },
+    ),
     case(
         "a million lists, one in the other",
         code::MANIFEST,
+        "expected `,` or `]`",
         |stage| {
             let deep = "[".repeat(1_000_000);
             text(stage, "\"files\":[", &format!("\"files\":{deep}["));
@@ -227,6 +335,7 @@ const RULES: &[Case] = &[
     case(
         "a million lists in what nobody reads",
         code::MANIFEST,
+        "unknown field `x`",
         |stage| {
             let (open, close) = ("[".repeat(1_000_000), "]".repeat(1_000_000));
             text(
@@ -236,36 +345,74 @@ const RULES: &[Case] = &[
             );
         },
     ),
-    case("an unknown key", code::MANIFEST, |stage| {
-        text(stage, "\"schema\":1", "\"schema\":1,\"tasks\":[]");
-    }),
-    case("a later shape", code::MANIFEST, |stage| {
-        text(stage, "\"schema\":1", "\"schema\":2");
-    }),
-    case("text after the end", code::MANIFEST, |stage| {
-        text(stage, "{", "{}{");
-    }),
-    case("bytes that are no text", code::MANIFEST, |stage| {
-        let bundle = Bundle::default();
-        stage.offer_text(bundle, "\u{0}\u{fffd}");
-    }),
-    case("a set-id bit", code::MANIFEST, |stage| {
-        text(stage, "\"0644\"", "\"4755\"");
-    }),
-    case("an owner that is an option", code::MANIFEST, |stage| {
-        text(stage, "\"owner\":\"root\"", "\"owner\":\"-root\"");
-    }),
-    case("an owner longer than a report", code::MANIFEST, |stage| {
-        let long = "x".repeat(2 << 20);
-        text(
-            stage,
-            "\"owner\":\"root\"",
-            &format!("\"owner\":\"{long}\""),
-        );
-    }),
+    case(
+        "an unknown key",
+        code::MANIFEST,
+        "unknown field `tasks`",
+        |stage| {
+            text(stage, "\"schema\":1", "\"schema\":1,\"tasks\":[]");
+        },
+    ),
+    case(
+        "a later shape",
+        code::MANIFEST,
+        "manifest has schema 2",
+        |stage| {
+            text(stage, "\"schema\":1", "\"schema\":2");
+        },
+    ),
+    case(
+        "text after the end",
+        code::MANIFEST,
+        "trailing characters",
+        |stage| {
+            let mut bundle = Bundle::default();
+            let good = manifest(&mut bundle, 1_000).to_string();
+            stage.offer_text(bundle, &format!("{good}{{}}"));
+        },
+    ),
+    case(
+        "bytes that are no text",
+        code::MANIFEST,
+        "expected value",
+        |stage| {
+            let bundle = Bundle::default();
+            stage.offer_text(bundle, "\u{0}\u{fffd}");
+        },
+    ),
+    case(
+        "a set-id bit",
+        code::MANIFEST,
+        "mode must be four octal digits",
+        |stage| {
+            text(stage, "\"0644\"", "\"4755\"");
+        },
+    ),
+    case(
+        "an owner that is an option",
+        code::MANIFEST,
+        "is not an account name",
+        |stage| {
+            text(stage, "\"owner\":\"root\"", "\"owner\":\"-root\"");
+        },
+    ),
+    case(
+        "an owner longer than a report",
+        code::MANIFEST,
+        "breaks a rule: ",
+        |stage| {
+            let long = "x".repeat(2 << 20);
+            text(
+                stage,
+                "\"owner\":\"root\"",
+                &format!("\"owner\":\"{long}\""),
+            );
+        },
+    ),
     case(
         "an owner longer than a report, and longer still when it is quoted",
         code::MANIFEST,
+        "breaks a rule: ",
         |stage| {
             let long = "\u{7f}".repeat(3 << 20);
             text(
@@ -275,16 +422,22 @@ const RULES: &[Case] = &[
             );
         },
     ),
-    case("a unit that is a path", code::MANIFEST, |stage| {
-        text(
-            stage,
-            "\"name\":\"web.service\"",
-            "\"name\":\"../web.service\"",
-        );
-    }),
+    case(
+        "a unit that is a path",
+        code::MANIFEST,
+        "is not a unit name",
+        |stage| {
+            text(
+                stage,
+                "\"name\":\"web.service\"",
+                "\"name\":\"../web.service\"",
+            );
+        },
+    ),
     case(
         "a unit that restarts on a file of the host",
         code::MANIFEST,
+        "which is not a file of the manifest",
         |stage| {
             text(
                 stage,
@@ -293,35 +446,58 @@ const RULES: &[Case] = &[
             );
         },
     ),
-    case("an image that is an option", code::MANIFEST, |stage| {
-        text(
-            stage,
-            "\"reference\":\"registry",
-            "\"reference\":\"--registry",
-        );
-    }),
-    case("a file larger than any may be", code::MANIFEST, |stage| {
-        stage.offer_manifest(|_, manifest| manifest["files"][0]["size"] = (17_u32 << 20).into());
-    }),
-    case("a file of less than no bytes", code::MANIFEST, |stage| {
-        stage.offer_manifest(|_, manifest| manifest["files"][0]["size"] = (-1).into());
-    }),
+    case(
+        "an image that is an option",
+        code::MANIFEST,
+        "is not an image reference",
+        |stage| {
+            text(
+                stage,
+                "\"reference\":\"registry",
+                "\"reference\":\"--registry",
+            );
+        },
+    ),
+    case(
+        "a file larger than any may be",
+        code::MANIFEST,
+        "is larger than 16777216 bytes",
+        |stage| {
+            stage
+                .offer_manifest(|_, manifest| manifest["files"][0]["size"] = (17_u32 << 20).into());
+        },
+    ),
+    case(
+        "a file of less than no bytes",
+        code::MANIFEST,
+        "integer `-1`",
+        |stage| {
+            stage.offer_manifest(|_, manifest| manifest["files"][0]["size"] = (-1).into());
+        },
+    ),
     case(
         "a file that is longer than it says",
         code::NOT_FLOTTA,
+        "sent more than",
         |stage| {
             stage.offer_manifest(|_, manifest| manifest["files"][1]["size"] = 3.into());
         },
     ),
-    case("more units than any device has", code::MANIFEST, |stage| {
-        stage.offer_manifest(|_, manifest| {
-            let names = (0..=MAX_UNITS).map(|n| format!("u{n:05}.service"));
-            manifest["units"] = names.map(|name| unit(&name)).collect();
-        });
-    }),
+    case(
+        "more units than any device has",
+        code::MANIFEST,
+        "2001 units",
+        |stage| {
+            stage.offer_manifest(|_, manifest| {
+                let names = (0..=MAX_UNITS).map(|n| format!("u{n:05}.service"));
+                manifest["units"] = names.map(|name| unit(&name)).collect();
+            });
+        },
+    ),
     case(
         "a manifest longer than any may be",
         code::NOT_FLOTTA,
+        "sent more than",
         |stage| {
             let long = " ".repeat(MAX_BYTES);
             text(stage, "{", &format!("{{{long}"));
@@ -358,11 +534,50 @@ async fn ten_million_units_are_cut_off_at_the_limit() {
             answer(200, &[], crate::server::stream(head.chain(units)))
         });
     }
-    let case = [case("ten million units", code::NOT_FLOTTA, lie)];
+    let case = [case(
+        "ten million units",
+        code::NOT_FLOTTA,
+        "sent more than",
+        lie,
+    )];
     crate::play("units", &case).await;
     let (made, tries) = (UNITS.load(Ordering::Relaxed), TRIES.load(Ordering::Relaxed));
     println!("{made} units were sent in {tries} tries");
     assert!(made / tries < 200_000, "{made} units in {tries} tries");
+}
+
+/// Nobody lies here, but the disk: it is full in the middle of a blob. People are told, what was fetched gives way, and the
+/// device goes on by itself.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    stage.plan(FIRST + 1);
+    let folder = stage.settings.state.join("blobs/sha256");
+    let missing = stage.server.world.borrow().blobs.clone().into_keys();
+    let missing = missing.map(|digest| folder.join(digest.hex()));
+    let reports = stage.server.world.borrow().reports.len();
+    stage
+        .play(async {
+            stage
+                .until("it runs again", |world| world.reports.len() > reports)
+                .await;
+            for blob in missing.filter(|blob| !blob.exists()) {
+                let trap = blob.with_extension("part");
+                std::os::unix::fs::symlink("/dev/full", trap).expect("a link");
+            }
+            stage.heal();
+            let full = |world: &World| says(world, "Failed", code::LEDGER.id);
+            stage.until("the disk is full", full).await;
+            stage.well().await;
+        })
+        .await;
+    let world = stage.server.world.borrow();
+    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    let said = events.find(|event| event.message.contains(code::LEDGER.id));
+    let said = &said.expect("an event").message;
+    assert!(said.contains("No space left on device"), "{said}");
 }
 
 /// What was cut off after its last byte and before it was checked is whole, and must not be asked for past its end for ever.

@@ -83,6 +83,8 @@ pub struct Fleet {
     pub root_keys: [SigningKey; 2],
     pub release_key: SigningKey,
     pub trust: TrustRoot,
+    /// When it signs.
+    pub now: Timestamp,
 }
 
 impl Fleet {
@@ -116,6 +118,7 @@ impl Fleet {
             root_keys,
             release_key,
             trust,
+            now: Timestamp::now(),
         }
     }
 
@@ -134,7 +137,6 @@ impl Fleet {
     }
 
     pub fn release(&self, sequence: u64, tree: &Tree) -> Release {
-        let now = Timestamp::now();
         Release {
             schema: release::SCHEMA,
             fleet: self.trust.fleet.clone(),
@@ -145,8 +147,8 @@ impl Fleet {
                 subject: String::new(),
                 inventory: None,
             },
-            issued: now,
-            expires: now + SignedDuration::from_hours(24),
+            issued: self.now,
+            expires: self.now + SignedDuration::from_hours(24),
             tree: tree.head(),
         }
     }

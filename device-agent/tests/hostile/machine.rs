@@ -18,6 +18,7 @@ const QUADLET: &str = "etc/containers/systemd";
 #[derive(Default)]
 struct Doings {
     loaded: BTreeSet<String>,
+    images: BTreeSet<String>,
     /// Units that run, and which run it is.
     runs: BTreeMap<String, usize>,
     calls: Vec<String>,
@@ -163,12 +164,14 @@ impl Systemd for Hand {
 }
 
 impl Podman for Hand {
-    async fn has_image(&self, _reference: &str) -> Result<bool, BackendError> {
-        Ok(true)
+    async fn has_image(&self, reference: &str) -> Result<bool, BackendError> {
+        Ok(self.doings.borrow().images.contains(reference))
     }
 
     async fn pull(&self, reference: &str) -> Result<(), BackendError> {
         self.note(format!("pull {reference}"));
+        let images = &mut self.doings.borrow_mut().images;
+        images.insert(reference.to_owned());
         Ok(())
     }
 

@@ -13,62 +13,99 @@ use tokio::time::Instant;
 use crate::authority::Authority;
 use crate::fleet::{OURS, device};
 use crate::server::{Front, World};
-use crate::stage::{FIRST, Stage, says};
+use crate::stage::{FIRST, Stage, State, says};
 
 fn attempts(stage: &Stage) -> usize {
     stage.server.world.borrow().connections
+}
+
+/// What became of a device whose connections all end after so many bytes from the server.
+struct Cut {
+    /// It has the new release; otherwise it goes on with the old one.
+    came: bool,
+    /// The server was asked for something.
+    asked: bool,
+    /// A blob went on where it broke off.
+    resumed: bool,
+}
+
+async fn cut(bytes: u64) -> Cut {
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    let before = stage.state();
+    stage.plan(FIRST + 1);
+    stage.heal();
+    let (before_cut, asked) = (attempts(&stage), stage.server.world.borrow().requests);
+    stage.front(Front::Cut(bytes));
+    let begun = Instant::now();
+    let wanted = stage.truth.manifest;
+    let done = |world: &World| {
+        let applied = world.reports.last().and_then(|report| report.applied);
+        world.lies >= 40 || applied.is_some_and(|applied| applied.manifest == wanted)
+    };
+    stage.play(stage.until("the end of a cut", done)).await;
+    let tries = attempts(&stage) - before_cut;
+    let allowed = 12 + usize::try_from(begun.elapsed().as_secs()).expect("a number");
+    assert!(tries <= allowed, "{tries} tries in {:?}", begun.elapsed());
+    let then = stage.state();
+    let is_applying = stage.is_applying();
+    let (lies, requests, resumed) = {
+        let world = stage.server.world.borrow();
+        (world.lies, world.requests, world.resumed)
+    };
+    stage.heal();
+    stage.play(stage.well()).await;
+    let after = stage.state();
+    // what came was all of it or nothing, file by file and as a whole
+    let is_of = |state: &State| then.files == state.files && then.runs == state.runs;
+    assert!(is_applying || is_of(&before) || is_of(&after), "{bytes}");
+    for (path, content) in &then.files {
+        let known = [&before, &after].map(|state| state.files.get(path));
+        assert!(
+            known.contains(&Some(content)),
+            "{bytes}: {}",
+            path.display()
+        );
+    }
+    Cut {
+        came: lies < 40,
+        asked: requests > asked,
+        resumed: resumed > 0,
+    }
 }
 
 /// Every connection ends after so many bytes from the server: in the handshake, in the headers, in the middle of a blob. A
 /// blob goes on where it broke off; with too few bytes to get anywhere, the device goes on with what it has.
 #[tokio::test(start_paused = true)]
 async fn a_connection_may_end_after_any_number_of_bytes() {
-    let (mut came, mut stayed) = (0, 0);
-    let few = (0..40).map(|n| n * 97);
+    const STEP: u64 = 97;
+    let (mut tried, mut came, mut resumed) = (0, 0, 0);
+    let mut shake = None;
+    let few = (0..40).map(|n| n * STEP);
     let some = (0..24).map(|n| 3_880 + n * 1_931);
-    let cuts: Vec<u64> = few.chain(some).collect();
-    for &bytes in &cuts {
-        let mut stage = Stage::new().await;
-        stage.heal();
-        stage.play_first().await;
-        let before = stage.state();
-        stage.plan(FIRST + 1);
-        stage.heal();
-        stage.front(Front::Cut(bytes));
-        let asked = attempts(&stage);
-        let begun = Instant::now();
-        let wanted = stage.truth.manifest;
-        stage
-            .play(async {
-                let done = |world: &World| {
-                    let applied = world.reports.last().and_then(|report| report.applied);
-                    world.lies >= 40 || applied.is_some_and(|applied| applied.manifest == wanted)
-                };
-                stage.until("the end of a cut", done).await;
-                let tries = attempts(&stage) - asked;
-                let allowed = 12 + usize::try_from(begun.elapsed().as_secs()).expect("a number");
-                assert!(tries <= allowed, "{tries} tries in {:?}", begun.elapsed());
-                if stage.server.world.borrow().lies >= 40 {
-                    stayed += 1;
-                    let now = stage.state();
-                    assert!(
-                        now == before || now.touched > before.touched,
-                        "not half of it"
-                    );
-                } else {
-                    came += 1;
-                }
-                stage.heal();
-                stage.well().await;
-            })
-            .await;
+    let mut play = async |bytes| {
+        let cut = cut(bytes).await;
+        tried += 1;
+        came += u32::from(cut.came);
+        resumed += u32::from(cut.resumed);
+        cut.asked
+    };
+    for bytes in few.chain(some) {
+        if play(bytes).await {
+            shake.get_or_insert(bytes);
+        }
     }
+    // where the handshake ends and the first answers begin, byte by byte
+    let shake = shake.expect("some get through");
+    for bytes in shake - STEP..shake - STEP + 128 {
+        play(bytes).await;
+    }
+    let stayed = tried - came;
     println!(
-        "cuts: {} survived of {} tried ({came} got through, {stayed} stayed as they were)",
-        cuts.len(),
-        cuts.len()
+        "cuts: {tried} survived of {tried} tried ({came} got through, {stayed} went on as they were, {resumed} resumed a blob)"
     );
-    assert!(came > 0 && stayed > 0, "both happen: {came}, {stayed}");
+    assert!(came > 0 && stayed > 0 && resumed > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,25 +119,9 @@ async fn without_names_the_device_goes_on_and_comes_back() {
     // RFC 6761: this name is nobody's
     let gone = good.replace("localhost", "flotta.invalid");
     std::fs::write(&path, gone).expect("written");
-    stage
-        .play(async {
-            let status = stage.settings.status();
-            let begun = Instant::now();
-            loop {
-                let read = flotta_agent::status::Status::read(&status).expect("readable");
-                if let Some(read) = read.filter(|read| read.link.attempts >= 5) {
-                    let problem = read.link.problem.expect("a problem");
-                    assert_eq!(problem.code, code::UNREACHABLE.id, "{problem}");
-                    break;
-                }
-                assert!(
-                    begun.elapsed() < Duration::from_secs(24 * 3600),
-                    "tries are counted"
-                );
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        })
-        .await;
+    let link = stage.play(stage.link("tries", |link| link.attempts >= 5));
+    let problem = link.await.problem.expect("a problem");
+    assert_eq!(problem.code, code::UNREACHABLE.id, "{problem}");
     assert!(stage.state() == before);
     std::fs::write(&path, good).expect("written");
     stage.plan(FIRST + 1);
@@ -112,15 +133,15 @@ async fn without_names_the_device_goes_on_and_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn a_portal_is_not_a_server() {
     let portal = b"HTTP/1.1 302 Found\r\nlocation: http://portal.example/\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<html>Pay";
-    for (name, front, refused) in [
-        ("plain", Some(Front::Says(portal)), None),
-        ("silent", Some(Front::Says(b"")), None),
+    for (name, front, code) in [
+        ("plain", Some(Front::Says(portal)), code::NOT_FLOTTA),
+        ("silent", Some(Front::Says(b"")), code::UNREACHABLE),
         (
             "its own TLS",
             Some(Front::Other(Authority::new().server(&["localhost"]))),
-            Some(code::UNTRUSTED_SERVER),
+            code::UNTRUSTED_SERVER,
         ),
-        ("HTTP/1 alone", None, None),
+        ("HTTP/1 alone", None, code::NOT_FLOTTA),
     ] {
         let mut stage = Stage::new().await;
         stage.heal();
@@ -131,24 +152,19 @@ async fn a_portal_is_not_a_server() {
             .authority
             .server_with(&["localhost"], (1980, 2200), b"http/1.1");
         stage.front(front.unwrap_or(Front::Other(old)));
-        let asked = attempts(&stage);
         let begun = Instant::now();
         stage
             .play(async {
-                stage
-                    .until(name, |world| world.connections >= asked + 8)
-                    .await;
-                assert!(
-                    begun.elapsed() > Duration::from_secs(8),
-                    "{name}: {:?}",
-                    begun.elapsed()
-                );
+                let link = stage.link(name, |link| link.attempts >= 8).await;
+                let problem = link.problem.expect("a problem");
+                assert_eq!(problem.code, code.id, "{name}: {problem}");
+                let spent = begun.elapsed();
+                assert!(spent > Duration::from_secs(8), "{name}: {spent:?}");
                 assert!(stage.state() == before, "{name}");
                 stage.heal();
-                if let Some(code) = refused {
-                    stage
-                        .until(name, |world| says(world, "Refused", code.id))
-                        .await;
+                if code != code::UNREACHABLE {
+                    let refused = |world: &World| says(world, "Refused", code.id);
+                    stage.until(name, refused).await;
                 }
             })
             .await;
@@ -191,28 +207,39 @@ async fn a_clock_years_ahead_stops_nothing_and_heals() {
 /// The floor (what the newest release, the build and the last run say) counts where the clock is behind it.
 #[tokio::test(start_paused = true)]
 async fn a_clock_years_behind_is_mended_by_what_was_signed() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    let before = stage.state();
     // certificates of a time that this machine's clock has not come to
-    let coming = stage
-        .server
-        .authority
-        .server_with(&["localhost"], (2150, 2199), b"h2");
-    stage.front(Front::Other(coming));
-    stage.heal_offer();
+    let authority = stage.server.authority.clone();
+    let coming = || Front::Other(authority.server_with(&["localhost"], (2150, 2199), b"h2"));
+    stage.front(coming());
     stage
-        .play(stage.until("tries", |world| world.lies >= 5))
+        .play(async {
+            let link = stage.link("tries", |link| link.attempts >= 5).await;
+            let problem = link.problem.expect("a problem");
+            assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");
+            assert!(stage.state() == before);
+        })
         .await;
-    assert_eq!(stage.hand.touched(), 0);
-    stage.clock.learn(year(2160));
-    // by then the release has ended: it is carried out, and people are told
-    let ended = |world: &World| {
-        let last = world
-            .reports
-            .last()
-            .filter(|report| report.applied.is_some());
-        last.is_some_and(|report| report.problems[0].code == code::TRUST_EXPIRED.id)
-    };
-    stage.play(stage.until("the truth", ended)).await;
+    // a release says what time it is at least; it has come over whatever connection there was
+    stage.fleet.now = year(2160);
+    stage.plan(FIRST + 1);
+    stage.heal();
+    stage.play(stage.well()).await;
+    assert!(stage.clock.floor() >= year(2160));
+    // the device starts again, and its clock begins where it is far behind
+    stage.clock = Clock::new(Timestamp::UNIX_EPOCH);
+    stage.plan(FIRST + 2);
+    stage.heal();
+    stage.front(coming());
+    let tried = attempts(&stage);
+    stage.play(stage.well()).await;
+    // one, and one with the certificate that is renewed by then
+    assert_eq!(attempts(&stage), tried + 2, "the first try is believed");
+    let told = stage.server.world.borrow().clone();
+    assert!(says(&told, "Refused", code::UNTRUSTED_SERVER.id));
 }
 
 /// The same at join: the device asks on, and joins when the clock is right.
@@ -242,12 +269,20 @@ async fn a_clock_years_wrong_at_join_is_named_and_heals() {
     };
     // years ahead: everything has ended
     let ahead = Clock::new(year(2300));
-    let error = ask(&ahead, Some(Duration::from_secs(600))).await;
-    let problem = error.expect_err("no server is to be believed").problem();
-    assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");
-    assert!(problem.help.contains("clock"), "{problem}");
-    let tried = attempts(&stage);
-    assert!((5..100).contains(&tried), "{tried} tries in 10 minutes");
+    let refused = async |clock: &Clock| {
+        let tried = attempts(&stage);
+        let error = ask(clock, Some(Duration::from_secs(600))).await;
+        let problem = error.expect_err("no server is to be believed").problem();
+        assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");
+        assert!(problem.help.contains("clock"), "{problem}");
+        let tried = attempts(&stage) - tried;
+        assert!((5..100).contains(&tried), "{tried} tries in 10 minutes");
+    };
+    refused(&ahead).await;
+    // somebody sets the clock
+    let right = ask(&Clock::new(Timestamp::UNIX_EPOCH), None).await;
+    let joined = right.expect("an answer").expect("approved");
+    assert_eq!(joined.0, device(OURS));
     // years behind: nothing has begun; then somebody sets the clock
     let coming = stage
         .server
@@ -255,8 +290,10 @@ async fn a_clock_years_wrong_at_join_is_named_and_heals() {
         .server_with(&["localhost"], (2150, 2199), b"h2");
     stage.front(Front::Other(coming));
     let behind = Clock::new(year(2020));
+    refused(&behind).await;
+    let lies = stage.server.world.borrow().lies;
     let set = async {
-        stage.until("tries", |world| world.lies >= 5).await;
+        stage.until("tries", |world| world.lies >= lies + 5).await;
         behind.learn(year(2160));
         std::future::pending::<()>().await;
     };
@@ -265,13 +302,6 @@ async fn a_clock_years_wrong_at_join_is_named_and_heals() {
         () = set => unreachable!("it goes on for ever"),
     };
     assert_eq!(joined.expect("approved").0, device(OURS));
-}
-
-impl Stage {
-    /// The truth is offered, whoever stands at the address.
-    fn heal_offer(&self) {
-        self.offer(self.truth.clone(), "\"truth\"");
-    }
 }
 
 /// Each wait is between nothing and a bound that doubles up to the heartbeat (a minute when nothing says otherwise): a fleet that lost its server together does not come back together.
@@ -291,6 +321,8 @@ async fn waits_grow_are_spread_and_are_counted() {
                 waits.push(last.elapsed());
                 last = Instant::now();
             }
+            // the device counts as the server does
+            stage.link("counted", |link| link.attempts >= 39).await;
         })
         .await;
     let longest = waits.iter().max().expect("waits");

@@ -60,6 +60,8 @@ pub struct World {
     pub era: usize,
     pub renewals: usize,
     pub requests: usize,
+    /// Requests for the rest of a blob.
+    pub resumed: usize,
 }
 
 pub struct Server {
@@ -119,6 +121,7 @@ impl Server {
             era: 0,
             renewals: 0,
             requests: 0,
+            resumed: 0,
         });
         let listener = TcpListener::bind("localhost:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -320,6 +323,7 @@ impl Desk {
         match from {
             None => answer(200, &[], whole(content)),
             Some(from) if from < content.len() => {
+                self.world.send_modify(|world| world.resumed += 1);
                 let range = format!("bytes {from}-{}/{}", content.len() - 1, content.len());
                 answer(
                     206,

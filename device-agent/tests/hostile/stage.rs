@@ -9,15 +9,17 @@ use std::time::Duration;
 use flotta_agent::clock::Clock;
 use flotta_agent::identity::{Identity, Joined};
 use flotta_agent::ledger::Ledger;
+use flotta_agent::pull::LinkState;
 use flotta_agent::run;
 use flotta_agent::settings::Settings;
+use flotta_agent::status::Status;
 use flotta_bundle::verify::Memory;
 use flotta_bundle::wire::{Offer, Report};
 use flotta_bundle::{Digest, Manifest};
 use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::fleet::{Bundle, Fleet, OURS, device, manifest};
 use crate::machine::Hand;
@@ -43,8 +45,8 @@ pub struct Stage {
 #[derive(PartialEq, Eq)]
 pub struct State {
     pub touched: usize,
-    runs: BTreeMap<String, usize>,
-    files: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    pub runs: BTreeMap<String, usize>,
+    pub files: BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
 impl Stage {
@@ -194,6 +196,13 @@ impl Stage {
         }
     }
 
+    /// Whether the ledger says that an apply is under way.
+    pub fn is_applying(&self) -> bool {
+        let ledger = Ledger::open(&self.settings.state).expect("a ledger");
+        let mut units = ledger.owned().units.values();
+        units.any(|unit| unit.due.is_some())
+    }
+
     /// Runs the agent while `script` plays.
     pub async fn play<T>(&self, script: impl Future<Output = T>) -> T {
         let ledger = Ledger::open(&self.settings.state).expect("a ledger");
@@ -204,6 +213,20 @@ impl Stage {
         tokio::select! {
             ended = agent => panic!("the agent ended: {ended:?}"),
             done = script => done,
+        }
+    }
+
+    /// Waits until the device itself says that its connection is like this.
+    pub async fn link(&self, what: &str, like: impl Fn(&LinkState) -> bool) -> LinkState {
+        let begun = Instant::now();
+        loop {
+            let read = Status::read(&self.settings.status()).expect("readable");
+            let link = read.map(|read| read.link);
+            if let Some(link) = link.as_ref().filter(|link| like(link)) {
+                return link.clone();
+            }
+            assert!(begun.elapsed() < DEADLINE, "not in time: {what}; {link:?}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

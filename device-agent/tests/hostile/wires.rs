@@ -79,56 +79,128 @@ fn text(text: String) -> Answer {
 }
 
 const CASES: &[Case] = &[
-    case("an endless offer", code::NOT_FLOTTA, |stage| {
-        desired(stage, || endless(200));
-    }),
-    case("an endless error", code::NOT_FLOTTA, |stage| {
-        desired(stage, || endless(500));
-    }),
-    case("an endless blob", code::NOT_FLOTTA, |stage| {
-        blob(stage, || endless(200));
-    }),
-    cut_off("an offer at a byte a second", code::TOO_SLOW, |stage| {
-        desired(stage, drip);
-    }),
-    case("a blob at a byte a second", code::TOO_SLOW, |stage| {
-        blob(stage, drip);
-    }),
-    cut_off("an offer that is a gzip bomb", code::NOT_FLOTTA, |stage| {
-        desired(stage, gzip);
-    }),
-    case("a blob that is a gzip bomb", code::NOT_FLOTTA, |stage| {
-        blob(stage, gzip);
-    }),
-    cut_off("an offer with a header bomb", code::NOT_FLOTTA, |stage| {
-        desired(stage, headers);
-    }),
-    case("a blob with a header bomb", code::NOT_FLOTTA, |stage| {
-        blob(stage, headers);
-    }),
-    cut_off("an offer elsewhere", code::NOT_FLOTTA, |stage| {
-        desired(stage, redirect);
-    }),
-    case("a blob elsewhere", code::NOT_FLOTTA, |stage| {
-        blob(stage, redirect);
-    }),
-    cut_off("a portal's page for an offer", code::NOT_FLOTTA, |stage| {
-        desired(stage, portal);
-    }),
+    case(
+        "an endless offer",
+        code::NOT_FLOTTA,
+        "sent more than",
+        |stage| {
+            desired(stage, || endless(200));
+        },
+    ),
+    case(
+        "an endless error",
+        code::NOT_FLOTTA,
+        "sent more than",
+        |stage| {
+            desired(stage, || endless(500));
+        },
+    ),
+    case(
+        "an endless blob",
+        code::NOT_FLOTTA,
+        "sent more than",
+        |stage| {
+            blob(stage, || endless(200));
+        },
+    ),
+    cut_off(
+        "an offer at a byte a second",
+        code::TOO_SLOW,
+        "and not all, in 60s",
+        |stage| {
+            desired(stage, drip);
+        },
+    ),
+    case(
+        "a blob at a byte a second",
+        code::TOO_SLOW,
+        "and not all, in 60s",
+        |stage| {
+            blob(stage, drip);
+        },
+    ),
+    cut_off(
+        "an offer that is a gzip bomb",
+        code::NOT_FLOTTA,
+        "sends gzip encoding",
+        |stage| {
+            desired(stage, gzip);
+        },
+    ),
+    case(
+        "a blob that is a gzip bomb",
+        code::NOT_FLOTTA,
+        "sends gzip encoding",
+        |stage| {
+            blob(stage, gzip);
+        },
+    ),
+    cut_off(
+        "an offer with a header bomb",
+        code::NOT_FLOTTA,
+        "header compression context",
+        |stage| {
+            desired(stage, headers);
+        },
+    ),
+    case(
+        "a blob with a header bomb",
+        code::NOT_FLOTTA,
+        "header compression context",
+        |stage| {
+            blob(stage, headers);
+        },
+    ),
+    cut_off(
+        "an offer elsewhere",
+        code::NOT_FLOTTA,
+        "redirects to",
+        |stage| {
+            desired(stage, redirect);
+        },
+    ),
+    case(
+        "a blob elsewhere",
+        code::NOT_FLOTTA,
+        "redirects to",
+        |stage| {
+            blob(stage, redirect);
+        },
+    ),
+    cut_off(
+        "a portal's page for an offer",
+        code::NOT_FLOTTA,
+        "text/html",
+        |stage| {
+            desired(stage, portal);
+        },
+    ),
     case(
         "a portal's page for a blob",
         code::DIGEST_MISMATCH,
+        "content asked for as",
         |stage| blob(stage, portal),
     ),
-    cut_off("an offer with a key twice", code::NOT_FLOTTA, |stage| {
-        desired(stage, || text("{\"leaf\":\"\",\"leaf\":\"\"}".to_owned()));
-    }),
-    cut_off("an offer of a thousand lists", code::NOT_FLOTTA, |stage| {
-        desired(stage, || text("[".repeat(500_000)));
-    }),
+    cut_off(
+        "an offer with a key twice",
+        code::NOT_FLOTTA,
+        "duplicate field",
+        |stage| {
+            desired(stage, || text("{\"leaf\":\"\",\"leaf\":\"\"}".to_owned()));
+        },
+    ),
+    cut_off(
+        "an offer of a thousand lists",
+        code::NOT_FLOTTA,
+        "invalid type: sequence",
+        |stage| {
+            desired(stage, || text("[".repeat(500_000)));
+        },
+    ),
     cut_off(
         "an offer of a thousand lists in what nobody reads",
         code::NOT_FLOTTA,
+        "missing field `release`",
         |stage| {
             desired(stage, || {
                 let (open, close) = ("[".repeat(250_000), "]".repeat(250_000));
@@ -139,6 +211,7 @@ const CASES: &[Case] = &[
     cut_off(
         "a certificate of another authority",
         code::UNTRUSTED_SERVER,
+        "BadSignature",
         |stage| {
             stage.front(Front::Other(Authority::new().server(&["localhost"])));
         },
@@ -146,6 +219,7 @@ const CASES: &[Case] = &[
     cut_off(
         "a certificate of another name",
         code::UNTRUSTED_SERVER,
+        "not valid for name",
         |stage| {
             let other = stage.server.authority.server(&["elsewhere.example"]);
             stage.front(Front::Other(other));
@@ -154,6 +228,7 @@ const CASES: &[Case] = &[
     cut_off(
         "a certificate that has ended",
         code::UNTRUSTED_SERVER,
+        "certificate expired",
         |stage| {
             let ended = stage
                 .server
@@ -165,6 +240,7 @@ const CASES: &[Case] = &[
     cut_off(
         "a certificate that has not begun",
         code::UNTRUSTED_SERVER,
+        "not valid yet",
         |stage| {
             let coming = stage
                 .server
