@@ -1,6 +1,7 @@
 //! The fake machine of the agent's unit tests is held against a real one: the same script, and the same transcript.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use flotta_agent::backend::files::Disk;
@@ -36,6 +37,11 @@ impl script::Stage for Owner {
         let label = format!("flotta.workload={workload}");
         let image = script::HELLO;
         podman(&["create", "--name", workload, "--label", &label, image]);
+    }
+
+    fn chmod(&mut self, path: &str) {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path, mode).expect("a file");
     }
 
     fn lose(&mut self, image: &str) {

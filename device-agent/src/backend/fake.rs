@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 pub use state::{Definition, Did, State, Thing};
 
-use state::{no_unit, refused, restart};
+use state::{Hook, no_unit, refused, restart};
 
 use super::{
     BackendError, DevicePath, Digest, Duration, File, Files, Found, Podman, Systemd, UnitState,
@@ -48,6 +48,13 @@ impl World {
         state.dies = Some((call, after));
     }
 
+    /// Something happens at this call, counted from 1 and from now, before it takes effect.
+    pub fn at_call(&self, call: usize, what: impl FnOnce() + 'static) {
+        let mut state = self.state();
+        state.calls = 0;
+        state.hook = Some((call, Hook(Box::new(what))));
+    }
+
     /// Whether a death is still to come. It does not come any more.
     pub fn spare(&self) -> bool {
         self.state().dies.take().is_some()
@@ -71,6 +78,10 @@ impl World {
     fn count(&self) -> Option<bool> {
         let mut state = self.state();
         state.calls += 1;
+        let now = state.calls;
+        if let Some((_, hook)) = state.hook.take_if(|(call, _)| *call == now) {
+            (hook.0)();
+        }
         let (call, after) = state.dies?;
         if call != state.calls {
             return None;

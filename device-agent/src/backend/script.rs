@@ -25,6 +25,8 @@ pub(crate) trait Stage {
     fn host_unit(&mut self, name: &str);
     /// A container with a workload's label is there, and no unit that knows it.
     fn stray(&mut self, workload: &str);
+    /// Somebody changes the mode of a file.
+    fn chmod(&mut self, path: &str);
     /// Somebody removes an image.
     fn lose(&mut self, image: &str);
     /// The names of all containers, running or not.
@@ -79,6 +81,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         self.images().await;
         self.places();
         self.one().await;
+        self.several().await;
         self.vanished().await;
         self.exits().await;
         self.missing_images().await;
@@ -256,6 +259,11 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
             self.done(&format!("write {content}"), done);
             look(self, &page);
         }
+        self.stage.chmod(&page);
+        look(self, &page);
+        let done = self.files.write(&file(&page, "two"), b"two");
+        self.done("write two", done);
+        look(self, &page);
         look(self, folder);
         look(self, &below);
         let done = self.files.write(&file(&below, "one"), b"one");
@@ -292,6 +300,30 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
             self.unit("web.service").await;
             self.containers();
         }
+    }
+
+    async fn several(&mut self) {
+        self.say("\n# several jobs at once");
+        let two = container("two", HELLO, "8098 /index.txt", "");
+        self.put("two.container", &two);
+        self.reload().await;
+        let units = ["two.service", "web.service"];
+        let jobs = [
+            [(Verb::Start, units[0]), (Verb::Restart, units[1])],
+            [(Verb::Restart, units[0]), (Verb::Start, units[1])],
+            [(Verb::Stop, units[0]), (Verb::Restart, units[1])],
+            [(Verb::Restart, units[0]), (Verb::Start, "none.service")],
+        ];
+        for jobs in jobs {
+            self.jobs(&jobs).await;
+            for unit in units {
+                self.unit(unit).await;
+            }
+        }
+        self.jobs(&[(Verb::Stop, units[0])]).await;
+        self.drop("two.container");
+        self.reload().await;
+        self.containers();
     }
 
     async fn vanished(&mut self) {

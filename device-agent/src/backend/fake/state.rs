@@ -51,6 +51,15 @@ impl Run {
     }
 }
 
+/// What happens at a call.
+pub(super) struct Hook(pub(super) Box<dyn FnOnce()>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 /// The machine.
 #[derive(Debug, Default)]
 pub struct State {
@@ -70,6 +79,8 @@ pub struct State {
     pub(super) calls: usize,
     /// The call at which the agent dies, and whether what it asked for still happens.
     pub(super) dies: Option<(usize, bool)>,
+    /// The call at which something happens.
+    pub(super) hook: Option<(usize, Hook)>,
     starts: usize,
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::super::script::{EXITS, HELLO, Play, Stage, TRANSCRIPT};
-use super::{Definition, World};
+use super::{Definition, Thing, World};
 
 impl Stage for World {
     fn host_unit(&mut self, name: &str) {
@@ -16,6 +16,14 @@ impl Stage for World {
         state
             .containers
             .insert(workload.to_owned(), workload.to_owned());
+    }
+
+    fn chmod(&mut self, path: &str) {
+        let mut state = self.state();
+        let Some(Thing::File { fits, .. }) = state.files.get_mut(path) else {
+            panic!("{path} is no file");
+        };
+        *fits = false;
     }
 
     fn lose(&mut self, image: &str) {

@@ -304,6 +304,17 @@ impl Meddling {
     }
 }
 
+/// A machine of which somebody has made something else behind the agent's back.
+fn meddled(from: &Bundle, meddling: &[Meddling]) -> Bench {
+    let mut bench = Bench::new();
+    bench.converge(from);
+    bench.assert_reached(from);
+    for meddling in meddling {
+        meddling.at(&bench.world);
+    }
+    bench
+}
+
 fn few(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
@@ -322,12 +333,7 @@ proptest! {
         meddling in proptest::collection::vec(meddling(), 0..6),
         to in bundle(),
     ) {
-        let mut bench = Bench::new();
-        bench.converge(&from);
-        bench.assert_reached(&from);
-        for meddling in &meddling {
-            meddling.at(&bench.world);
-        }
+        let mut bench = meddled(&from, &meddling);
         let outcome = bench.converge(&to);
         prop_assert!(outcome.complete, "{outcome:?}");
         bench.assert_reached(&to);
@@ -342,5 +348,27 @@ proptest! {
         let bundles = [first, second];
         die_everywhere(&bundles, false);
         die_everywhere(&bundles, true);
+    }
+
+    #[test]
+    fn any_machine_survives_any_death(
+        from in bundle(),
+        meddling in proptest::collection::vec(meddling(), 1..6),
+        to in bundle(),
+    ) {
+        for call in 1.. {
+            let mut spared = true;
+            for after in [false, true] {
+                let mut bench = meddled(&from, &meddling);
+                bench.world.die_at(call, after);
+                let survives = bench.survives(&to) || bench.survives(&to);
+                prop_assert!(survives, "death comes once");
+                bench.assert_reached(&to);
+                spared &= bench.world.spare();
+            }
+            if spared {
+                break;
+            }
+        }
     }
 }

@@ -450,3 +450,48 @@ fn a_restart_that_was_not_taken_is_not_called_done() {
     bench.assert_reached(&next);
     assert_eq!(applied(&mut bench), Some(digest));
 }
+
+/// From some call on the ledger cannot be written: the apply stops there, what it did is not done again, and what it did not
+/// do is done when the ledger can be written.
+#[test]
+fn a_ledger_that_fails_in_the_middle_of_an_apply_is_named_and_heals() {
+    let [radio, web] = two();
+    let before = Bundle::of(&[radio.clone(), web.clone(), Workload::new("gone")]);
+    let after = Bundle::of(&[radio.says("Environment=A=b"), web.config("a", "1")]);
+    for call in 1.. {
+        let mut bench = Bench::new();
+        assert!(bench.converge(&before).complete);
+        bench.world.log();
+        let path = bench.state.path().join("ledger/machine.json");
+        let aside = path.with_extension("aside");
+        let spoil = {
+            let (path, aside) = (path.clone(), aside.clone());
+            move || {
+                std::fs::rename(&path, aside).expect("put aside");
+                // even root cannot replace a folder by a file
+                std::fs::create_dir(path).expect("made");
+            }
+        };
+        bench.world.at_call(call, spoil);
+        let outcome = bench.converge(&after);
+        if !path.is_dir() {
+            assert!(call > 7, "only {} calls", call - 1);
+            return;
+        }
+        let ledger = |problem: &Problem| problem.code == code::LEDGER.id;
+        assert!(outcome.problems.iter().any(ledger), "{outcome:?}");
+        assert!(!outcome.complete && outcome.retry);
+        let runs = |unit| bench.world.state().runs[unit].active == "active";
+        assert!(runs("radio.service") && runs("web.service"), "{call}");
+        std::fs::remove_dir(&path).expect("removed");
+        std::fs::rename(aside, &path).expect("put back");
+        // what it knew and could not write is gone
+        bench.agent = None;
+        let outcome = bench.converge(&after);
+        assert!(outcome.complete, "{call}: {outcome:?}");
+        bench.assert_reached(&after);
+        let mut starts = bench.starts();
+        starts.sort();
+        assert_eq!(starts, ["radio.service", "web.service"], "{call}");
+    }
+}

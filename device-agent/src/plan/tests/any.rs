@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::BackendError;
 
 fn workload(name: &'static str) -> impl Strategy<Value = Workload> {
     let keys = proptest::collection::btree_set(prop_oneof!["a", "b", "c"], 0..3);
@@ -85,6 +86,7 @@ proptest! {
         states in proptest::collection::vec(proptest::option::of(unit_state()), 16),
         dues in proptest::collection::vec(due(), 16),
         forgotten in proptest::collection::vec(any::<bool>(), 16),
+        unseen in proptest::collection::vec(prop::bool::weighted(0.1), 32),
         held in any::<bool>(),
     ) {
         let (mut observed, mut owned) = towards(&from, &to);
@@ -100,6 +102,23 @@ proptest! {
                 observed.units.insert(unit.name.clone(), state);
             }
         }
+        let error = || BackendError("Input/output error".to_owned());
+        let mut unseen = unseen.into_iter();
+        let mut blind = BTreeMap::new();
+        for file in &to.manifest.files {
+            if unseen.next().unwrap_or(false) {
+                observed.files.remove(&file.path);
+                let of = workload_of(&file.path, &to.manifest.units);
+                blind.insert(file.path.to_string(), of.to_owned());
+            }
+        }
+        for unit in &to.manifest.units {
+            if unseen.next().unwrap_or(false) {
+                observed.units.remove(&unit.name);
+                blind.insert(unit.name.clone(), unit.workload.clone());
+            }
+        }
+        observed.blind = blind.keys().map(|name| (name.clone(), error())).collect();
         for (unit, due) in owned.units.values_mut().zip(dues) {
             unit.due = due;
         }
@@ -114,6 +133,12 @@ proptest! {
             units.iter().find(|unit| unit.name == *name).map(|unit| unit.workload.clone())
         };
         prop_assert!(given.keys().all(|name| plan.held.contains_key(name)));
+        for (path, of) in &blind {
+            // a file that takes the place of one that leaves is not looked at before
+            let goes = |old: &DevicePath| path.parse().is_ok_and(|new| in_the_way(old, &new));
+            let held = plan.held.contains_key(of);
+            prop_assert!(held || observed.leaving.iter().any(goes), "{} of {}", path, of);
+        }
         let order = |step: &Step| match step {
             Step::Begin => 0,
             Step::Stop(_) => 1,
