@@ -1,17 +1,22 @@
 //! Killed and cut off at any moment: the same end state, and nothing started twice that did not change.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use serde_json::Value;
+
 use crate::device::{Device, wait};
 use crate::site::{HELLO, Site, device, page};
 
 const PORTS: [(&str, u16); 3] = [("one", 8081), ("two", 8082), ("three", 8083)];
+/// Where the agent keeps what it remembers.
+const STATE: &str = "/var/lib/flotta-agent";
 
-/// A fleet with one workload that never changes and three that do.
+/// A fleet with one workload that never changes, three that do, and one that comes and goes.
 struct Ground {
     site: Site,
     device: Device,
@@ -41,9 +46,15 @@ impl Ground {
         ground
     }
 
-    /// Changes the three: what they show, and the image of one.
+    /// Changes the three: what they show, and the image of one. In odd rounds there is a guest.
     fn change(&self, round: u32) {
         let content = shown(round);
+        let guest = match round {
+            0 => None,
+            _ if has_guest(round) => Some(page("guest", 8084, &content)),
+            _ => Some(String::new()),
+        };
+        let guest = guest.map(|page| ("guest.yaml".to_owned(), page));
         let pages: Vec<_> = PORTS
             .iter()
             .map(|(name, port)| (format!("{name}.yaml"), page(name, *port, &content)))
@@ -51,6 +62,7 @@ impl Ground {
                 ("two.yaml", 1) => (name, page.replace(HELLO, &self.twin)),
                 _ => (name, page),
             })
+            .chain(guest)
             .collect();
         let files: Vec<_> = pages
             .iter()
@@ -73,51 +85,37 @@ impl Ground {
             device.shows(port, &shown(round));
         }
         self.site.in_sync(&device.name);
+        let wanted: &[&str] = if has_guest(round) {
+            device.shows(8084, &shown(round));
+            &["guest", "one", "still", "three", "two"]
+        } else {
+            let load = ["systemctl", "show", "--property=LoadState", "guest.service"];
+            assert_eq!(device.exec(&load), "LoadState=not-found");
+            &["one", "still", "three", "two"]
+        };
         let containers = device.containers();
         let names: Vec<_> = containers.keys().collect();
-        assert_eq!(names, ["one", "still", "three", "two"]);
+        assert_eq!(names, wanted);
         assert_eq!(containers["still"], self.still, "round {round}");
         let all = device.exec(&["podman", "ps", "--all", "--format", "{{.Names}}"]);
-        assert_eq!(all.lines().count(), 4, "{all}");
-        self.no_orphan_layer();
-        let units = device.path("/etc/containers/systemd");
-        let units = std::fs::read_dir(units)
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry"));
-        let files = units.filter(|entry| entry.path().is_file());
-        let mut names: Vec<_> = files
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        let wanted = [
-            "one.container",
-            "still.container",
-            "three.container",
-            "two.container",
-        ];
-        assert_eq!(names, wanted, "no orphan and no temporary file");
-        for (name, _) in PORTS {
-            let folder = device.path(&format!("/etc/flotta/workloads/{name}/site"));
-            assert_eq!(std::fs::read_dir(folder).expect("a folder").count(), 1);
+        assert_eq!(all.lines().count(), wanted.len(), "{all}");
+        self.no_orphan_layer(wanted.len());
+        let units = wanted.iter().map(|name| format!("{name}.container"));
+        let found = names_in(&device.path("/etc/containers/systemd"));
+        let units: Vec<_> = units.collect();
+        assert_eq!(found, units, "no orphan and no temporary file");
+        let folder = device.path("/etc/flotta/workloads");
+        assert_eq!(names_in(&folder), wanted);
+        for name in wanted {
+            let pages = names_in(&folder.join(name).join("site"));
+            assert_eq!(pages.len(), 1, "{pages:?}");
         }
-        let ledger =
-            std::fs::read_dir(device.path("/var/lib/flotta-agent/ledger")).expect("the ledger");
-        let names = ledger.map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        });
-        assert!(
-            names.into_iter().all(|name| !name.starts_with('.')),
-            "no temporary file"
-        );
+        no_half_file(&device.path(STATE));
         assert_eq!(device.exec(&["flotta-agent", "diff"]), "");
     }
 
-    /// Every layer on Podman's disk is of an image or of one of the four containers.
-    fn no_orphan_layer(&self) {
+    /// Every layer on Podman's disk is of an image or of one of so many containers.
+    fn no_orphan_layer(&self, containers: usize) {
         let images = self.device.exec(&["podman", "images", "--all", "--quiet"]);
         let images: BTreeSet<_> = images.lines().collect();
         let layers = images.iter().map(|image| {
@@ -137,7 +135,61 @@ impl Ground {
             .collect();
         // a layer's folder is named by its identifier; beside them lie Podman's own
         there.retain(|name| name.len() == 64);
-        assert_eq!(there.len(), layers + 4, "a layer of nothing: {there:?}");
+        let wanted = layers + containers;
+        assert_eq!(there.len(), wanted, "a layer of nothing: {there:?}");
+    }
+
+    /// Without the server, the device becomes all of this round, or stays all of the one before.
+    fn whole_alone(&self, round: u32) {
+        let device = &self.device;
+        wait("the device is of one round", || {
+            let pages = PORTS.map(|(_, port)| device.get(port, "/").trim_end().to_owned());
+            let round = [round, round - 1]
+                .into_iter()
+                .find(|round| pages.iter().all(|page| *page == shown(*round)));
+            let round = round.ok_or(format!("{pages:?}\n{}", device.log()))?;
+            let guest = device.run(&["systemctl", "is-active", "--quiet", "guest.service"]);
+            if guest.status.success() == has_guest(round) && !self.is_applying() {
+                Ok(())
+            } else {
+                Err(device.log())
+            }
+        });
+    }
+
+    /// Whether the ledger says that an apply is under way.
+    fn is_applying(&self) -> bool {
+        let path = self.device.path(&format!("{STATE}/ledger/machine.json"));
+        let bytes = std::fs::read(path).expect("a ledger");
+        let machine: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let units = machine["owned"]["units"].as_object().expect("units");
+        units.values().any(|unit| !unit["due"].is_null())
+    }
+}
+
+fn has_guest(round: u32) -> bool {
+    !round.is_multiple_of(2)
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Nothing of the agent's is half-written or on its way.
+fn no_half_file(folder: &Path) {
+    for name in names_in(folder) {
+        let half = name.starts_with(".new-") || name.contains(".part");
+        assert!(!half, "{name} in {}", folder.display());
+        let path = folder.join(name);
+        if path.is_dir() {
+            no_half_file(&path);
+        }
     }
 }
 
@@ -164,7 +216,7 @@ fn the_agent_is_killed_at_random_moments() {
     let mut random = StdRng::seed_from_u64(6);
     let ground = Ground::new("killed");
     let device = &ground.device;
-    let mut survived = 0;
+    let (mut survived, mut in_apply) = (0, 0);
     for round in 1..=rounds {
         // systemd starts it again after a second: there must be something to kill.
         wait("the agent runs again", || {
@@ -179,11 +231,15 @@ fn the_agent_is_killed_at_random_moments() {
         // A commit is seen within a second, and applied within another: the kill falls anywhere in it.
         moment(&mut random, Duration::from_millis(2_500));
         device.exec(&["systemctl", "kill", "--signal=KILL", "flotta-agent"]);
+        in_apply += u32::from(ground.is_applying());
         ground.settled(round);
         ground.forget_twin(round);
         survived += 1;
     }
-    println!("kills survived: {survived} of {rounds}");
+    assert!(in_apply > 0, "no kill fell into an apply");
+    println!(
+        "kills survived: {survived} of {rounds}, {in_apply} of them in the middle of an apply"
+    );
 }
 
 #[test]
@@ -204,11 +260,7 @@ fn the_power_is_cut_at_random_moments() {
         ground.device.boot();
         ground.device.shows(8080, "never changes");
         if alone {
-            for (_, port) in PORTS {
-                let body = ground.device.get(port, "/");
-                let known = [shown(round), shown(round - 1)];
-                assert!(known.iter().any(|page| body.trim_end() == page), "{body}");
-            }
+            ground.whole_alone(round);
             ground.site.serve();
         }
         // a container that starts with the device is another than before
@@ -226,26 +278,39 @@ fn the_agent_is_killed_at_every_step_of_an_apply() {
     let device = &ground.device;
     device.install_agent("flotta-agent-faults");
     let drop_in = "/etc/systemd/system/flotta-agent.service.d/fault.conf";
-    let mut step = 0;
-    loop {
-        step += 1;
-        let fuse = "/var/lib/flotta-agent/fuse";
-        // The fuse burns once: the agent that systemd starts again goes on.
+    let fuse = format!("{STATE}/fuse");
+    let mut round = 0;
+    // An apply that begins a workload has other steps than one that ends it.
+    let mut survived = [0, 0];
+    for step in 1.. {
+        let mut burnt = false;
         device.write(
             drop_in,
             &format!("[Service]\nEnvironment=FLOTTA_ABORT_AT_STEP={step} FLOTTA_FUSE={fuse}\n"),
         );
-        device.write(fuse, "");
         device.exec(&["systemctl", "daemon-reload"]);
         device.exec(&["systemctl", "restart", "flotta-agent"]);
-        ground.change(step);
-        ground.settled(step);
-        if device.path(fuse).exists() {
+        for survived in &mut survived {
+            round += 1;
+            // It burns once: the agent that systemd starts again goes on.
+            device.write(&fuse, "");
+            ground.change(round);
+            ground.settled(round);
+            if !device.path(&fuse).exists() {
+                *survived += 1;
+                burnt = true;
+            }
+            ground.forget_twin(round);
+        }
+        if !burnt {
             break;
         }
     }
-    assert!(step > 6, "an apply has more steps than {step}");
-    println!("steps survived: {} of {}", step - 1, step - 1);
+    let [coming, going] = survived;
+    assert!(coming > 6 && going > coming, "{coming} and {going} steps");
+    println!(
+        "steps survived: {coming} of {coming} when a workload comes, {going} of {going} when one goes"
+    );
 }
 
 #[test]
@@ -255,7 +320,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     let before = device.containers();
     // The agent's state on a small file system of its own.
     device.exec(&["systemctl", "stop", "flotta-agent"]);
-    device.exec(&["cp", "-a", "/var/lib/flotta-agent", "/root/state"]);
+    device.exec(&["cp", "-a", STATE, "/root/state"]);
     device.exec(&[
         "mount",
         "-t",
@@ -263,12 +328,12 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
         "-o",
         "size=4m,mode=700",
         "tmpfs",
-        "/var/lib/flotta-agent",
+        STATE,
     ]);
-    device.exec(&["cp", "-a", "/root/state/.", "/var/lib/flotta-agent/"]);
+    device.exec(&["cp", "-a", "/root/state/.", STATE]);
     device.exec(&["systemctl", "start", "flotta-agent"]);
     site.in_sync("full");
-    fill(device, "/var/lib/flotta-agent");
+    fill(device, STATE);
     ground.change(1);
     wait("the device says that its disk is full", || {
         let status = device.run(&["flotta-agent", "status"]);
@@ -282,7 +347,30 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     });
     assert_eq!(device.containers(), before, "what runs is kept");
     device.shows(8081, "round 0");
-    device.exec(&["rm", "/var/lib/flotta-agent/filler"]);
+    device.exec(&["rm", &format!("{STATE}/filler")]);
+    ground.settled(1);
+
+    // A release that is larger than the disk: nothing of it is begun, and the one that takes it back needs no help.
+    let before = device.containers();
+    let part = "x".repeat(900 << 10);
+    let parts: Vec<_> = (0..5)
+        .map(|n| {
+            (
+                format!("part-{n}.yaml"),
+                page(&format!("part-{n}"), 8090 + n, &part),
+            )
+        })
+        .collect();
+    let files: Vec<_> = parts
+        .iter()
+        .map(|(name, page)| (name.as_str(), page.as_str()))
+        .collect();
+    site.commit("too large", &files);
+    let why = site.event(&["full", "FLT0507", "No space left"]);
+    assert!(why.contains("are to come"), "{why}");
+    assert_eq!(device.containers(), before, "what runs is kept");
+    let files: Vec<_> = parts.iter().map(|(name, _)| (name.as_str(), "")).collect();
+    site.commit("taken back", &files);
     ground.settled(1);
 
     // The same for the place that units lie in.
