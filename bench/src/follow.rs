@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use flotta_bundle::Digest;
-use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
+use flotta_bundle::wire::JoinFile;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -18,23 +20,25 @@ const JOIN_AT_ONCE: usize = 64;
 /// What was counted.
 #[derive(Debug, Clone)]
 pub struct Followed {
-    /// Devices that joined, each once.
+    /// Devices that joined, each once, by the server's own list.
     pub joined: usize,
-    /// Commits that every device followed.
-    pub commits: u64,
+    /// Those that had joined when the server was killed among the joins.
+    pub joined_before_kill: usize,
+    /// The newest release that every device has.
+    pub release: u64,
+    /// Devices that had a release when the server was killed among those that fetched it.
+    pub had_before_kill: usize,
     /// Devices whose poll was answered for a commit that changes one device.
     pub woken_by_one: usize,
     /// Devices whose digest that commit left as it was.
     pub left_alone: usize,
-    /// Devices that have what they should after the server was killed between two commits.
-    pub after_kill: usize,
     /// Requests for another device's manifest, and how many were refused.
     pub asked: usize,
     /// Those that were refused.
     pub refused: usize,
     /// From a commit that changes every device, to the last that has it.
     pub commit_to_last: Duration,
-    /// From the start of a server after SIGKILL, to the last device that has the newest release.
+    /// From the start of a server after SIGKILL between two commits, to the last device that has the newest release.
     pub restart_to_last: Duration,
 }
 
@@ -46,21 +50,55 @@ pub struct Crowd {
     _folder: TempDir,
 }
 
-/// Has devices join, `at_once` at a time.
-pub async fn join(site: &Site, count: usize, at_once: usize, folder: &Path) -> Result<Vec<Member>> {
-    let members = stream::iter(0..count).map(async |number| {
-        let file = site.join_file(Fleet::name(number)).await?;
-        Member::join(number, &file, folder).await
-    });
-    members.buffer_unordered(at_once).try_collect().await
+/// Join files for so many devices.
+pub async fn join_files(site: &Site, count: usize) -> Result<Vec<JoinFile>> {
+    let files = stream::iter(0..count).map(|number| site.join_file(Fleet::name(number)));
+    files.buffered(JOIN_AT_ONCE).try_collect().await
+}
+
+/// Has devices join by their files, `at_once` at a time: each, as soon as it has.
+pub fn join<'a>(
+    files: &'a [JoinFile],
+    at_once: usize,
+    folder: &'a Path,
+) -> impl Stream<Item = Result<Member>> + 'a {
+    let members = files.iter().enumerate();
+    let members = members.map(move |(number, file)| Member::join(number, file, folder));
+    stream::iter(members).buffer_unordered(at_once)
 }
 
 impl Crowd {
     /// Has a whole fleet join and connect, and waits until every device has the first release and holds a poll.
     pub async fn start(site: &mut Site, count: usize) -> Result<Self> {
         let folder = scratch()?;
-        let mut members = join(site, count, JOIN_AT_ONCE, folder.path()).await?;
+        let files = join_files(site, count).await?;
+        let members = join(&files, JOIN_AT_ONCE, folder.path());
+        let members = members.try_collect().await?;
+        Self::connect(site, members, folder).await
+    }
+
+    /// The same, and the server is killed when half of them have joined and others are about to. How many had.
+    async fn start_through_kill(site: &mut Site, count: usize) -> Result<(Self, usize)> {
+        let folder = scratch()?;
+        let files = join_files(site, count).await?;
+        let mut joins = join(&files, JOIN_AT_ONCE, folder.path()).boxed_local();
+        let mut members = Vec::new();
+        while members.len() < count / 2 {
+            members.extend(joins.try_next().await?);
+        }
+        site.kill()?;
+        let before = members.len();
+        // what is under way goes on, against nobody
+        let again = async { site.serve().await };
+        let (rest, again) = future::join(joins.try_collect::<Vec<_>>(), again).await;
+        again?;
+        members.extend(rest?);
+        Ok((Self::connect(site, members, folder).await?, before))
+    }
+
+    async fn connect(site: &mut Site, mut members: Vec<Member>, folder: TempDir) -> Result<Self> {
         members.sort_by_key(|member| member.number);
+        let count = members.len();
         let devices = members.into_iter().map(Member::follow);
         let crowd = Self {
             devices: devices.collect::<Result<_>>()?,
@@ -69,6 +107,21 @@ impl Crowd {
         crowd.all_have(1).await?;
         site.held(count).await?;
         Ok(crowd)
+    }
+
+    /// Waits until one device has this release; how many have then.
+    async fn some_have(&self, release: u64) -> Result<usize> {
+        let each: FuturesUnordered<_> = self
+            .devices
+            .iter()
+            .map(|device| device.has(release))
+            .collect();
+        std::pin::pin!(each).try_next().await?;
+        let have = self
+            .devices
+            .iter()
+            .filter(|device| device.seen.borrow().release >= release);
+        Ok(have.count())
     }
 
     /// Waits until every device has this release; what each has then.
@@ -84,6 +137,36 @@ impl Crowd {
             );
         }
         Ok(seen)
+    }
+
+    /// The server is killed between two commits, and while a release is fetched. From the first restart to the last device that
+    /// has the release; how many had the other when the server was killed again; the release that all have at the end.
+    async fn through_kills(
+        &self,
+        site: &mut Site,
+        fleet: &mut Fleet,
+        say: &impl Fn(&str),
+    ) -> Result<(Duration, usize, u64)> {
+        say("the server is killed between two commits");
+        site.kill()?;
+        fleet.shared[0] += 1;
+        fleet.own[0] += 1;
+        site.commit(fleet).await?;
+        let began = Instant::now();
+        site.serve().await?;
+        let restart_to_last = last(&self.all_have(5).await?, began);
+        site.held(self.devices.len()).await?;
+
+        say("the server is killed while they fetch");
+        fleet.shared[1] += 1;
+        site.commit(fleet).await?;
+        let had = self.some_have(6).await?;
+        site.kill()?;
+        site.serve().await?;
+        let seen = self.all_have(6).await?;
+        site.held(self.devices.len()).await?;
+        let release = seen.iter().map(|seen| seen.release).min();
+        Ok((restart_to_last, had, release.unwrap_or_default()))
     }
 
     fn offers(&self) -> Vec<u64> {
@@ -107,7 +190,8 @@ pub async fn follow(program: &Path, count: usize, say: impl Fn(&str)) -> Result<
     let mut fleet = Fleet::new(count, 2);
     let mut site = Site::start(program, &fleet).await?;
     say(&format!("{count} devices join"));
-    let crowd = Crowd::start(&mut site, count).await?;
+    let (crowd, joined_before_kill) = Crowd::start_through_kill(&mut site, count).await?;
+    let joined = site.wanted().await?.len();
 
     say("a commit changes every device");
     let before = crowd.offers();
@@ -177,25 +261,19 @@ pub async fn follow(program: &Path, count: usize, say: impl Fn(&str)) -> Result<
         "{woken_by_one} were woken, {left_alone} left alone"
     );
 
-    say("the server is killed between two commits");
-    site.kill()?;
-    fleet.shared[0] += 1;
-    fleet.own[0] += 1;
-    site.commit(&fleet).await?;
-    let began = Instant::now();
-    site.serve().await?;
-    let third = crowd.all_have(5).await?;
-    site.held(count).await?;
+    let killed = crowd.through_kills(&mut site, &mut fleet, &say).await?;
+    let (restart_to_last, had_before_kill, release) = killed;
 
     Ok(Followed {
-        joined: crowd.devices.len(),
-        commits: 4,
+        joined,
+        joined_before_kill,
+        release,
+        had_before_kill,
         woken_by_one,
         left_alone,
-        after_kill: third.iter().filter(|seen| seen.release >= 5).count(),
         asked: answers.len(),
         refused,
         commit_to_last,
-        restart_to_last: last(&third, began),
+        restart_to_last,
     })
 }

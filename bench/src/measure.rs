@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use crate::process;
 use crate::site::Site;
 
+mod attack;
 mod crowd;
 mod raw;
 mod render;
 mod requests;
 
+pub use attack::attack;
 pub use crowd::{crowd, rest, wake};
 pub use render::render;
 pub use requests::requests;
@@ -40,7 +42,7 @@ impl Line {
 }
 
 /// What is measured, by name.
-pub const NAMES: [&str; 5] = ["rest", "render", "requests", "wake", "crowd"];
+pub const NAMES: [&str; 6] = ["rest", "render", "requests", "wake", "crowd", "attack"];
 
 /// Takes one of [`NAMES`].
 pub async fn measure(name: &str, program: &Path, devices: usize) -> Result<Vec<Line>> {
@@ -50,6 +52,7 @@ pub async fn measure(name: &str, program: &Path, devices: usize) -> Result<Vec<L
         "requests" => requests(program).await,
         "wake" => wake(program).await,
         "crowd" => crowd(program, devices).await,
+        "attack" => attack(program).await,
         _ => anyhow::bail!("`{name}` is not measured: {}", NAMES.join(", ")),
     }
 }

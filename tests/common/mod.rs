@@ -7,6 +7,8 @@
     reason = "tests; not every test file uses all of it"
 )]
 
+pub mod joined;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Output;

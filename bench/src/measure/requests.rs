@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::raw::{self, Raw};
 use super::{Cost, Line, millis, percentile, rates};
 use crate::device::Member;
-use crate::follow::join;
+use crate::follow::{join, join_files};
 use crate::site::{Fleet, Site, scratch};
 
 /// Devices: each may make a thousand requests at once, and twenty a second.
@@ -36,8 +36,9 @@ async fn many<F: Future<Output = Result<()>>>(
 pub async fn requests(program: &Path) -> Result<Vec<Line>> {
     let site = Site::start(program, &Fleet::new(DEVICES, 1)).await?;
     let folder = scratch()?;
+    let files = join_files(&site, DEVICES).await?;
     let cost = Cost::begin(&site)?;
-    let members = join(&site, DEVICES, AT_ONCE, folder.path()).await?;
+    let members: Vec<_> = join(&files, AT_ONCE, folder.path()).try_collect().await?;
     let joined = cost.end()?;
     let mut took: Vec<_> = members.iter().map(|member| member.took).collect();
     let joins = format!(

@@ -1,0 +1,107 @@
+//! What a server uses, and how it serves, while a part of its fleet and many strangers do their worst.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::raw::{self, Raw};
+use super::{Cost, Line, mebibytes, millis, percentile};
+use crate::follow::{join, join_files};
+use crate::process;
+use crate::site::{Fleet, Site, scratch};
+
+/// Devices that are hostile, beside one that is not.
+const HOSTILE: usize = 50;
+/// Connections of each: as many as it may have.
+const CONNECTIONS: usize = 16;
+/// Requests of each connection that are under way.
+const STREAMS: usize = 32;
+/// Connections without a certificate that say half a hello and wait.
+const STRANGERS: usize = 4000;
+/// How long it lasts.
+const LASTS: Duration = Duration::from_secs(30);
+/// How often memory is looked at, and the honest device asks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Memory, and the answers of one honest device.
+pub async fn attack(program: &Path) -> Result<Vec<Line>> {
+    let site = Site::start(program, &Fleet::new(HOSTILE + 1, 1)).await?;
+    let folder = scratch()?;
+    let files = join_files(&site, HOSTILE + 1).await?;
+    let members: Vec<_> = join(&files, 8, folder.path()).try_collect().await?;
+    let before = process::pss(site.pid()?)?;
+    let cost = Cost::begin(&site)?;
+    let mut attackers = JoinSet::new();
+    for member in &members[1..] {
+        let (tls, address) = (raw::tls(member)?, site.address());
+        for _ in 0..CONNECTIONS {
+            let tls = tls.clone();
+            attackers.spawn(async move {
+                loop {
+                    if let Ok(raw) = Raw::connect(tls.clone(), address).await {
+                        let all = (0..STREAMS).map(|number| misuse(&raw, number));
+                        futures_util::future::join_all(all).await;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+    }
+    for _ in 0..STRANGERS {
+        let address = site.address();
+        attackers.spawn(async move {
+            loop {
+                if let Ok(mut stream) = TcpStream::connect(address).await {
+                    let hello = stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+                    // until it is closed
+                    if hello.await.is_ok() {
+                        let _ = stream.readable().await;
+                    }
+                }
+                sleep(LOOK).await;
+            }
+        });
+    }
+    let began = Instant::now();
+    let (mut peak, mut times) = (0, Vec::new());
+    let (tls, address) = (raw::tls(&members[0])?, site.address());
+    while began.elapsed() < LASTS {
+        let asked = Instant::now();
+        // on a connection of its own each time: the way in is what strangers stand in
+        Raw::connect(tls.clone(), address).await?.desired().await?;
+        times.push(asked.elapsed());
+        peak = peak.max(process::pss(site.pid()?)?);
+        sleep(LOOK).await;
+    }
+    let (took, cpu) = cost.end()?;
+    attackers.shutdown().await;
+    let what = format!(
+        "{HOSTILE} devices, each with {CONNECTIONS} connections of {STREAMS} reports of a megabyte that cannot be read, and \
+         {STRANGERS} strangers with half a handshake: server PSS, CPU, and what one honest device waits for a new connection \
+         and its answer"
+    );
+    let figure = format!(
+        "{} at rest, {} at most; {:.0} % of one core; {} answers, median {}, worst {}",
+        mebibytes(before),
+        mebibytes(peak),
+        cpu.as_secs_f64() / took.as_secs_f64() * 100.0,
+        times.len(),
+        millis(percentile(&mut times, 50)),
+        millis(percentile(&mut times, 100)),
+    );
+    Ok(vec![Line::new(what, figure)])
+}
+
+/// A report as long as may be, that nests as deep as may be.
+async fn misuse(raw: &Raw, number: usize) {
+    let open = if number.is_multiple_of(2) { b'[' } else { b'{' };
+    // refused, or the connection is closed: both are what is to be seen
+    let _ = raw.report(Bytes::from(vec![open; (1 << 20) - 1])).await;
+}

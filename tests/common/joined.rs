@@ -1,0 +1,50 @@
+//! A device of the real protocol, without a machine behind it.
+
+use std::path::Path;
+
+use flotta_agent::clock::Clock;
+use flotta_agent::enrol::Join;
+use flotta_agent::identity::{Certificate, Identity};
+use flotta_agent::pull::{Client, Proxies, Session};
+use flotta_bundle::DeviceName;
+use flotta_bundle::verify::{Accepted, Memory, verify_offer};
+use flotta_bundle::wire::Hardware;
+use jiff::Timestamp;
+
+use super::{House, stderr};
+
+/// A device that has joined.
+pub struct Device {
+    pub name: DeviceName,
+    pub client: Client,
+    pub memory: Memory,
+}
+
+impl Device {
+    pub async fn join(house: &House, name: &str, folder: &Path) -> Self {
+        let output = house.flotta(&["token", "create", name]).await;
+        assert!(output.status.success(), "{}", stderr(&output));
+        let join = Join::parse(&output.stdout, "join".as_ref(), None).unwrap();
+        let (identity, _) = Identity::open_or_make(folder).unwrap();
+        let clock = Clock::new(Timestamp::UNIX_EPOCH);
+        let hardware = Hardware::default();
+        let client = join.client(&clock, &Proxies::default()).unwrap();
+        let asked = join.ask(&identity, &hardware, &client, None, || {});
+        let (name, pem) = asked.await.unwrap().unwrap();
+        let chain = Certificate::parse(&pem).unwrap().chain;
+        Self {
+            name,
+            client: client.identified(chain, identity.private_key()).unwrap(),
+            memory: Memory {
+                trust: join.trust,
+                highest: None,
+            },
+        }
+    }
+
+    /// What the device accepts now, of all that the server says; none when it gets nothing that holds.
+    pub async fn accepted(&self, session: &Session) -> Option<Accepted> {
+        let desired = session.desired(1, None, true).await.ok()??;
+        verify_offer(&desired.offer, &self.name, &self.memory).ok()
+    }
+}
