@@ -187,8 +187,10 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
     let problem = report.problems.first();
     // FLT03: the device refused what it was offered.
     let refused = problem.is_some_and(|problem| problem.code.starts_with("FLT03"));
+    // It cannot write down what it was offered, and so does not begin with it.
+    let unkept = problem.is_some_and(|problem| problem.code == code::LEDGER.id);
     match (report.phase, problem) {
-        (Phase::Idle, Some(problem)) if tries_it || refused => {
+        (Phase::Idle, Some(problem)) if tries_it || refused || unkept => {
             let reason = if refused { "Refused" } else { "ApplyFailed" };
             verdict(State::Failed, reason, problem.message.clone())
         }

@@ -105,8 +105,8 @@ pub(super) struct Agent<H> {
     pub(super) problems: Vec<Problem>,
     pub(super) workloads: Vec<WorkloadReport>,
     pub(super) heartbeat_seconds: u32,
-    /// An offer that the ledger could not take: the server does not send it again by itself.
-    pub(super) held: Option<Offer>,
+    /// An offer that the ledger could not take, and why: the server does not send it again by itself.
+    pub(super) held: Option<(Offer, Problem)>,
     pub(super) clock_file: Option<PathBuf>,
 }
 
@@ -175,8 +175,9 @@ impl<H: Hands> Agent<H> {
 
     /// Fetches and applies what the ledger says, unless a newer manifest comes in between.
     async fn work(&mut self) -> Result<(), NoEdge> {
-        if let Some(offer) = self.held.take() {
+        if let Some((offer, _)) = self.held.take() {
             self.take(offer);
+            self.publish();
         }
         let (Some(wanted), Some(memory)) = (
             self.ledger
@@ -356,9 +357,10 @@ impl<H: Hands> Agent<H> {
             }
             Err(error) => {
                 self.make_room(&error);
-                self.held = Some(offer);
+                let problem = Problem::new(code::LEDGER, chain(&error));
+                tracing::error!(%problem, "offer not kept");
+                self.held = Some((offer, problem));
                 self.retry_at = Some(Instant::now() + self.backoff.next_delay());
-                self.durably(Err(error));
                 false
             }
         }
@@ -422,6 +424,7 @@ impl<H: Hands> Agent<H> {
             problems: self
                 .refused
                 .iter()
+                .chain(self.held.iter().map(|(_, problem)| problem))
                 .chain(&self.problems)
                 .cloned()
                 .chain(expired)

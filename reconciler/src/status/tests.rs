@@ -156,7 +156,10 @@ fn a_device_that_cannot_get_there_says_why() {
     Case::from(report.clone()).is(State::Updating, "Waiting", "has not begun with release 42");
     // but a refusal is, of whatever it was offered
     report.problems = vec![Problem::new(code::SIGNATURE, "too few signatures")];
-    Case::from(report).is(State::Failed, "Refused", "too few signatures");
+    Case::from(report.clone()).is(State::Failed, "Refused", "too few signatures");
+    // and so is a disk on which it cannot be written down
+    report.problems = vec![Problem::new(code::LEDGER, "no space")];
+    Case::from(report).is(State::Failed, "ApplyFailed", "no space");
 }
 
 #[test]

@@ -338,3 +338,33 @@ async fn what_failed_is_tried_again_until_it_works() {
     .await;
     assert_eq!(bench.asked(), [(1, 30), (1, 30), (1, 30)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_that_cannot_be_written_down_is_shown_for_as_long_as_it_cannot() {
+    let bench = Bench::new();
+    let ledger = bench.ledger();
+    let first = bench.offer(&ledger, 1, 30);
+    let (agent, mut wires) = bench.agent(ledger);
+    play(agent, async {
+        wires.offer(first).await;
+        wires.until(settled(1)).await;
+        // made now: what release 1 does not need was swept away. Even root cannot replace a folder by a file
+        let second = bench.offer(&bench.ledger(), 2, 31);
+        let path = bench.state.path().join("ledger/history.json");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir(&path).expect("made");
+        wires.offer(second).await;
+        let named = |live: &Live| live.problems.first().is_some_and(|p| p.code == "FLT0507");
+        wires.until(named).await;
+        // it is tried again and again, and never looks well in between
+        for _ in 0..20 {
+            tokio::time::sleep(RETRY.0).await;
+            let live = wires.live.borrow().clone();
+            assert!(named(&live) && live.release == Some(1), "{live:?}");
+        }
+        std::fs::remove_dir(&path).expect("removed");
+        let live = wires.until(|live| live.release == Some(2)).await;
+        assert!(live.problems.is_empty(), "{live:?}");
+    })
+    .await;
+}
