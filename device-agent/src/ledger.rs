@@ -342,12 +342,22 @@ impl Ledger {
         save(&self.folder, "events.json", &self.log)
     }
 
-    /// Removes content that is not of the manifest that was applied last: it can be had again, and a full disk must not keep
-    /// the ledger from being written.
+    /// Removes content that neither the manifest that was applied last nor one that is there whole needs: it can be had again,
+    /// and a full disk must not keep the ledger from being written.
     pub fn make_room(&self) -> Result<(), LedgerError> {
         let applied = self.applied().map(|applied| applied.manifest);
-        self.blobs
-            .collect(&applied.map_or_else(BTreeSet::new, |applied| self.blobs.needed(applied)))
+        let mut keep: BTreeSet<_> = applied
+            .into_iter()
+            .flat_map(|applied| self.blobs.needed(applied))
+            .collect();
+        if let Some(accepted) = self.accepted() {
+            let needed = self.blobs.needed(accepted.manifest);
+            // without the server, too, it can be applied
+            if needed.iter().all(|digest| self.blobs.has(digest)) {
+                keep.extend(needed);
+            }
+        }
+        self.blobs.collect(&keep)
     }
 
     /// Removes what a power cut left half-written. For the owner of the state directory alone.

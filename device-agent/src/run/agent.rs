@@ -261,9 +261,14 @@ impl<H: Hands> Agent<H> {
                 let problem = error.problem();
                 self.problems = vec![problem.clone()];
                 match &error {
-                    FetchError::Ledger(error) => {
-                        self.make_room(error);
-                        self.note("Failed", &problem);
+                    FetchError::Ledger(_) => {
+                        let now = self.clock.now();
+                        let noted = self.ledger.note(now, "Failed", problem.to_string(), true);
+                        // what came stays, and is not fetched twice, unless the ledger itself has no space
+                        if let Err(error) = &noted {
+                            self.make_room(error);
+                        }
+                        self.durably(noted);
                     }
                     _ if error.is_refusal() => self.note("Refused", &problem),
                     _ => {}
@@ -349,6 +354,7 @@ impl<H: Hands> Agent<H> {
             Ok(()) => {
                 let (release, manifest) = (accepted.release.sequence, accepted.manifest);
                 tracing::info!(release, %manifest, "accepted");
+                self.held = None;
                 let root = accepted.memory.trust.version;
                 self.known
                     .send_if_modified(|known| std::mem::replace(&mut known.root, root) != root);

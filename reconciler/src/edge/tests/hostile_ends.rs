@@ -144,7 +144,7 @@ async fn the_end_of_a_certificate_closes_whatever_a_connection_is_doing() {
     scene.world.join(&machine).await;
     let days = SignedDuration::from_hours(24 * 90);
     // certificates end at whole seconds
-    let then = Timestamp::from_second(Timestamp::now().as_second() + 8).unwrap();
+    let then = Timestamp::from_second(Timestamp::now().as_second() + 15).unwrap();
     let short = certified(&scene.world.house.fleet, &machine, then - days);
     let held = scene.held(&machine, short).await;
     scene.all_end(&machine, held, then).await;
