@@ -109,19 +109,15 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Waits until one device has this release; how many have then.
-    async fn some_have(&self, release: u64) -> Result<usize> {
+    /// Waits until one device has this release.
+    async fn one_has(&self, release: u64) -> Result<()> {
         let each: FuturesUnordered<_> = self
             .devices
             .iter()
             .map(|device| device.has(release))
             .collect();
         std::pin::pin!(each).try_next().await?;
-        let have = self
-            .devices
-            .iter()
-            .filter(|device| device.seen.borrow().release >= release);
-        Ok(have.count())
+        Ok(())
     }
 
     /// Waits until every device has this release; what each has then.
@@ -160,8 +156,12 @@ impl Crowd {
         say("the server is killed while they fetch");
         fleet.shared[1] += 1;
         site.commit(fleet).await?;
-        let had = self.some_have(6).await?;
+        self.one_has(6).await?;
         site.kill()?;
+        let had = self.devices.iter();
+        let had = had
+            .filter(|device| device.seen.borrow().release >= 6)
+            .count();
         site.serve().await?;
         let seen = self.all_have(6).await?;
         site.held(self.devices.len()).await?;
@@ -191,7 +191,7 @@ pub async fn follow(program: &Path, count: usize, say: impl Fn(&str)) -> Result<
     let mut site = Site::start(program, &fleet).await?;
     say(&format!("{count} devices join"));
     let (crowd, joined_before_kill) = Crowd::start_through_kill(&mut site, count).await?;
-    let joined = site.wanted().await?.len();
+    let joined = site.joined().await?;
 
     say("a commit changes every device");
     let before = crowd.offers();

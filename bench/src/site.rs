@@ -282,6 +282,16 @@ impl Site {
         Ok(wanted.collect())
     }
 
+    /// How many devices have a certificate: one that Git names and that has not joined has none.
+    pub async fn joined(&self) -> Result<usize> {
+        let devices: List<Device> = self.admin.get("/v1/devices").await?;
+        let joined = devices
+            .items
+            .iter()
+            .filter(|device| device.status.identity.is_some());
+        Ok(joined.count())
+    }
+
     /// A join file with a token for one device.
     pub async fn join_file(&self, device: DeviceName) -> Result<JoinFile> {
         let request = TokenRequest {
