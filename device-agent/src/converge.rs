@@ -98,6 +98,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         progress(Phase::Applying, &reports);
     }
     let applied = apply(&plan, manifest, ledger, machine).await;
+    let is_applied = applied.is_ok();
     let mut problems = Vec::new();
     let mut failures = plan.held.clone();
     match applied {
@@ -118,7 +119,10 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     let settled = ledger.owned().units.values().all(|unit| unit.due.is_none());
     let complete =
         settled && problems.is_empty() && failures.is_empty() && workloads.iter().all(runs);
-    let done = done(manifest, &plan, &failures);
+    // of a plan that the ledger stopped, not all was done
+    let done = is_applied
+        .then(|| done(manifest, &plan, &failures))
+        .flatten();
     let done = done.map(|done| format!("release {release}: {done}"));
     let noted = note(ledger, done, &workloads, &problems, now);
     let kept = if complete && is_new {

@@ -66,10 +66,7 @@ pub async fn fetch(
     get(blobs, sessions, wanted, MAX_MANIFEST).await?;
     let manifest = verify::verify_manifest(&blobs.read(&wanted)?, wanted)?;
     let files: BTreeMap<_, _> = manifest.files.iter().map(|f| (f.digest, f.size)).collect();
-    let sizes = files.iter();
-    let missing = sizes.map(|(digest, size)| blobs.missing(digest, *size));
-    let missing = missing.fold(0, u64::saturating_add);
-    if blobs.expect(missing).is_err() {
+    if blobs.expect(&files).is_err() {
         let mut keep = needed(wanted, &manifest);
         keep.extend(
             applied
@@ -77,7 +74,7 @@ pub async fn fetch(
                 .flat_map(|applied| blobs.needed(applied)),
         );
         blobs.collect(&keep)?;
-        blobs.expect(missing)?;
+        blobs.expect(&files)?;
     }
     stream::iter(files)
         .map(|(digest, size)| get(blobs, sessions, digest, size))

@@ -31,6 +31,9 @@ const MAX_EVENTS: usize = 200;
 const MAX_HISTORY: usize = 1_000;
 /// An event that happened within the last so many is not noted again.
 const RECENT: usize = 16;
+/// Numbers of events that every start leaves out: the server may have events of the last run that a full disk did not take,
+/// and would take new ones with their numbers for those.
+const SKIPPED: u64 = 1_000;
 
 /// Why the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +187,8 @@ pub struct Ledger {
     trust: Option<Trust>,
     machine: MachineState,
     log: Log,
+    /// The log has changed and could not be written.
+    is_log_unsaved: bool,
     history: Vec<Seen>,
     blobs: Blobs,
 }
@@ -194,10 +199,16 @@ impl Ledger {
         let folder = state.join("ledger");
         make_private(&folder).map_err(LedgerError::write(&folder))?;
         let history: Option<Vec<Seen>> = load(&folder, "history.json")?;
+        let trust: Option<Trust> = load(&folder, "trust.json")?;
+        let mut log: Log = load(&folder, "events.json")?.unwrap_or_default();
+        if trust.is_some() {
+            log.last = log.last.saturating_add(SKIPPED);
+        }
         Ok(Self {
-            trust: load(&folder, "trust.json")?,
+            trust,
             machine: load(&folder, "machine.json")?.unwrap_or_default(),
-            log: load(&folder, "events.json")?.unwrap_or_default(),
+            log,
+            is_log_unsaved: false,
             history: history.unwrap_or_default(),
             blobs: Blobs::open(state)?,
             folder,
@@ -247,7 +258,7 @@ impl Ledger {
             history.push(seen);
             let excess = history.len().saturating_sub(MAX_HISTORY);
             history.drain(..excess);
-            save(&self.folder, "history.json", &history)?;
+            self.save("history.json", &history)?;
             self.history = history;
         }
         self.keep_trust(Trust {
@@ -257,7 +268,7 @@ impl Ledger {
     }
 
     fn keep_trust(&mut self, trust: Trust) -> Result<(), LedgerError> {
-        let saved = save(&self.folder, "trust.json", &trust);
+        let saved = self.save("trust.json", &trust);
         if saved.is_ok() || self.trust.is_none() {
             self.trust = Some(trust);
         }
@@ -280,7 +291,7 @@ impl Ledger {
             applied: applied.or(self.machine.applied),
             owned,
         };
-        save(&self.folder, "machine.json", &state)?;
+        self.save("machine.json", &state)?;
         self.machine = state;
         Ok(())
     }
@@ -290,7 +301,8 @@ impl Ledger {
         &self.blobs
     }
 
-    /// Notes an event for the server, its message cut at 1,024 characters. What was said a moment ago is not said again.
+    /// Notes an event for the server, its message cut at 1,024 characters. What was said a moment ago is not said again. One
+    /// that cannot be written is told to the server all the same, and written with the next.
     pub fn note(
         &mut self,
         time: Timestamp,
@@ -303,7 +315,7 @@ impl Ledger {
         let mut since_applied =
             recent.take_while(|event| event.reason != "Applied" || reason == "Applied");
         if since_applied.any(|event| event.reason == reason && event.message == message) {
-            return Ok(());
+            return self.save_unsaved();
         }
         self.log.last += 1;
         let event = Event {
@@ -316,7 +328,7 @@ impl Ledger {
         self.log.events.push(event);
         let excess = self.log.events.len().saturating_sub(MAX_EVENTS);
         self.log.events.drain(..excess);
-        save(&self.folder, "events.json", &self.log)
+        self.save_log()
     }
 
     /// Events that the server has not kept yet, oldest first.
@@ -334,17 +346,41 @@ impl Ledger {
     pub fn acknowledge(&mut self, up_to: u64) -> Result<(), LedgerError> {
         let up_to = up_to.min(self.log.last);
         if up_to <= self.log.kept {
-            return Ok(());
+            return self.save_unsaved();
         }
         self.log.kept = up_to;
         let excess = self.first_open().saturating_sub(RECENT);
         self.log.events.drain(..excess);
-        save(&self.folder, "events.json", &self.log)
+        self.save_log()
     }
 
-    /// Removes content that neither the manifest that was applied last nor one that is there whole needs: it can be had again,
-    /// and a full disk must not keep the ledger from being written.
-    pub fn make_room(&self) -> Result<(), LedgerError> {
+    /// Writes the events that could not be written.
+    pub fn save_unsaved(&mut self) -> Result<(), LedgerError> {
+        if self.is_log_unsaved {
+            self.save_log()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn save_log(&mut self) -> Result<(), LedgerError> {
+        let saved = self.save("events.json", &self.log);
+        self.is_log_unsaved = saved.is_err();
+        saved
+    }
+
+    /// Writes a file of the ledger. On a full disk, what can be had again gives way to it.
+    fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), LedgerError> {
+        save(&self.folder, name, value).or_else(|error| {
+            if !error.is_full() || self.make_room().is_err() {
+                return Err(error);
+            }
+            save(&self.folder, name, value)
+        })
+    }
+
+    /// Removes content that neither the manifest that was applied last nor an accepted one that is there whole needs.
+    fn make_room(&self) -> Result<(), LedgerError> {
         let applied = self.applied().map(|applied| applied.manifest);
         let mut keep: BTreeSet<_> = applied
             .into_iter()

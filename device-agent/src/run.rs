@@ -159,6 +159,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         workloads: Vec::new(),
         heartbeat_seconds: Live::default().heartbeat_seconds,
         held: None,
+        unkept: None,
         clock_file: Some(settings.clock()),
     };
     let Err(error) = agent.run().await;

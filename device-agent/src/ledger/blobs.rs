@@ -1,6 +1,6 @@
 //! Content by its SHA-256. What has its name has been checked; what is on its way has another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use flotta_bundle::Digest;
 use flotta_bundle::manifest::MAX_FILE_BYTES;
 use flotta_bundle::verify::{Refusal, verify_blob, verify_manifest};
+use rustix::fs::StatVfs;
 
 use super::LedgerError;
 use crate::durable;
@@ -18,6 +19,8 @@ use crate::settings::make_private;
 const PART: &str = ".part";
 /// Bytes that prefetching leaves free: the ledger's files, old and new side by side, are far smaller on most devices.
 const RESERVE: u64 = MIB;
+/// Inodes that it leaves free.
+const RESERVE_INODES: u64 = 16;
 const MIB: u64 = 1 << 20;
 
 /// The content store of a device.
@@ -84,33 +87,31 @@ impl Blobs {
         files.map(|file| file.digest).chain([manifest]).collect()
     }
 
-    /// Bytes of a content of `size` bytes that are still to come.
-    pub fn missing(&self, digest: &Digest, size: u64) -> u64 {
-        if self.has(digest) {
-            return 0;
-        }
-        let came = fs::metadata(self.part(digest)).map_or(0, |part| part.len());
-        size.saturating_sub(came)
-    }
-
-    /// Refuses to begin what the disk has no space for: `bytes` are to come, and the ledger must be written meanwhile.
-    pub fn expect(&self, bytes: u64) -> Result<(), LedgerError> {
+    /// Refuses to begin what the disk has no space for: contents of these sizes in bytes, as far as they have not come, while
+    /// the ledger must be written.
+    pub fn expect(&self, contents: &BTreeMap<Digest, u64>) -> Result<(), LedgerError> {
         let disk = rustix::fs::statvfs(&self.0).map_err(io::Error::from);
         let disk = disk.map_err(LedgerError::read(&self.0))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // some network file systems do not say how large they are
-        let known = disk.f_blocks > 0;
-        if bytes == 0 || !known || bytes.saturating_add(RESERVE) <= free {
+        let Some(why) = lacks(&disk, self.missing(contents, disk.f_frsize.max(1))) else {
             return Ok(());
-        }
-        // in units so coarse that it is not news at every look
-        let [bytes, free] = [bytes.div_ceil(MIB), free / MIB];
-        let why = format!(
-            "No space left: {bytes} MiB are to come, {free} MiB are free, and {} MiB stay free for the ledger",
-            RESERVE / MIB
-        );
+        };
         let error = io::Error::new(io::ErrorKind::StorageFull, why);
         Err(LedgerError::write(&self.0)(error))
+    }
+
+    /// Blocks of this many bytes, and inodes, that contents still need.
+    pub(super) fn missing(&self, contents: &BTreeMap<Digest, u64>, block: u64) -> (u64, u64) {
+        let (mut blocks, mut inodes) = (0_u64, 0);
+        for (digest, size) in contents {
+            if self.has(digest) {
+                continue;
+            }
+            let came = fs::metadata(self.part(digest)).map(|part| part.len());
+            inodes += u64::from(came.is_err());
+            let came = came.unwrap_or(0).div_ceil(block);
+            blocks = blocks.saturating_add(size.div_ceil(block).saturating_sub(came));
+        }
+        (blocks, inodes)
     }
 
     /// Removes all content but this, whether it is whole or on its way.
@@ -125,6 +126,30 @@ impl Blobs {
             }
         }
         Ok(())
+    }
+}
+
+/// What a disk lacks that is to take so many more blocks and inodes.
+pub(super) fn lacks(disk: &StatVfs, (blocks, inodes): (u64, u64)) -> Option<String> {
+    let block = disk.f_frsize.max(1);
+    // some file systems do not say how large they are, and some make inodes as they need them
+    let knows_size = disk.f_blocks > 0;
+    let knows_inodes = disk.f_files > 0;
+    if knows_size && blocks > 0 && blocks.saturating_add(RESERVE / block) > disk.f_bavail {
+        // in units so coarse that it is not news at every look
+        let coming = blocks.saturating_mul(block).div_ceil(MIB);
+        let free = disk.f_bavail.saturating_mul(block) / MIB;
+        let stay = RESERVE / MIB;
+        Some(format!(
+            "No space left: {coming} MiB are to come, {free} MiB are free, and {stay} MiB stay free for the ledger"
+        ))
+    } else if knows_inodes && inodes > 0 && inodes.saturating_add(RESERVE_INODES) > disk.f_favail {
+        let free = disk.f_favail;
+        Some(format!(
+            "No space left: {inodes} files are to come, {free} inodes are free, and {RESERVE_INODES} stay free for the ledger"
+        ))
+    } else {
+        None
     }
 }
 

@@ -9,6 +9,7 @@ use flotta_bundle::verify::verify_offer;
 use flotta_bundle::{DeviceName, code};
 use tempfile::TempDir;
 
+use super::blobs::lacks;
 use super::*;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -76,7 +77,10 @@ impl Fleet {
     }
 
     fn offer(&self, sequence: u64) -> Offer {
-        let manifest = Digest::of(&sequence.to_be_bytes());
+        self.offer_of(sequence, Digest::of(&sequence.to_be_bytes()))
+    }
+
+    fn offer_of(&self, sequence: u64, manifest: Digest) -> Offer {
         let leaf = Leaf::following(self.device.clone(), manifest, None).encode();
         let tree = Tree::new([leaf.clone()]);
         let release = Release {
@@ -104,10 +108,13 @@ impl Fleet {
     }
 
     fn accept(&self, ledger: &mut Ledger, sequence: u64) {
-        let offer = self.offer(sequence);
+        self.take(ledger, &self.offer(sequence));
+    }
+
+    fn take(&self, ledger: &mut Ledger, offer: &Offer) {
         let memory = ledger.memory().expect("joined");
-        let accepted = verify_offer(&offer, &self.device, memory).expect("a good offer");
-        ledger.accept(&offer, &accepted).expect("written");
+        let accepted = verify_offer(offer, &self.device, memory).expect("a good offer");
+        ledger.accept(offer, &accepted).expect("written");
     }
 }
 
@@ -253,6 +260,56 @@ fn events_are_bounded_and_numbered_and_kept_until_the_server_has_them() {
         .expect("written");
     assert_eq!(ids(&ledger), [211], "no number twice");
     assert!(ledger.log.events.len() <= RECENT + 1);
+}
+
+#[test]
+fn an_event_that_could_not_be_written_is_told_and_its_number_is_not_given_again() {
+    let (state, mut ledger) = bench();
+    ledger.begin(Fleet::new().memory()).expect("written");
+    ledger
+        .note(NOW, "Failed", "kept".to_owned(), true)
+        .expect("written");
+    let path = state.path().join("ledger/events.json");
+    let aside = path.with_extension("aside");
+    fs::rename(&path, &aside).expect("put aside");
+    fs::create_dir(&path).expect("made");
+    let lost = ["a", "b", "c"];
+    for message in lost {
+        ledger
+            .note(NOW, "Failed", message.to_owned(), true)
+            .expect_err("not written");
+    }
+    let said = |ledger: &Ledger| -> Vec<(u64, String)> {
+        let events = ledger.unacknowledged().iter();
+        events
+            .map(|event| (event.id, event.message.clone()))
+            .collect()
+    };
+    let told = said(&ledger);
+    assert_eq!(told.len(), 4, "the server hears of them");
+    ledger.acknowledge(3).expect_err("not written");
+    ledger.save_unsaved().expect_err("not written");
+    fs::remove_dir(&path).expect("removed");
+    fs::rename(&aside, &path).expect("put back");
+    // its power is cut: what the server has heard under these numbers is not what comes next
+    let mut again = Ledger::open(state.path()).expect("a ledger");
+    again
+        .note(NOW, "Failed", "new".to_owned(), true)
+        .expect("written");
+    let (newest, _) = said(&again).pop().expect("the newest");
+    assert!(told.iter().all(|(id, _)| *id < newest), "{newest}");
+    fs::copy(&path, &aside).expect("copied");
+    // it lives on: they are written by the next look, once
+    ledger.save_unsaved().expect("written");
+    assert_ne!(
+        fs::read(&path).expect("read"),
+        fs::read(&aside).expect("read")
+    );
+    let again = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(said(&again), told[3..], "as far as the server has them not");
+    fs::remove_file(&path).expect("removed");
+    ledger.save_unsaved().expect("nothing to write");
+    assert!(!path.exists());
 }
 
 #[test]
@@ -423,12 +480,15 @@ fn what_was_not_applied_gives_way_and_what_was_stays() {
         partial.finish().expect("kept").expect("as it should be");
         digest
     };
+    let of_file = |ledger: &Ledger, file: Digest| {
+        let manifest = format!(
+            r#"{{"schema":1,"files":[{{"path":"/etc/flotta/workloads/web/page","mode":"0644","owner":"root","group":"root","digest":"{file}","size":6,"kind":"data"}}],"units":[],"images":[],"settings":{{"heartbeat_seconds":60}}}}"#
+        );
+        let manifest = flotta_bundle::Manifest::parse(manifest.as_bytes()).expect("a manifest");
+        keep(ledger, &manifest.encode())
+    };
     let file = keep(&ledger, b"a page");
-    let manifest = format!(
-        r#"{{"schema":1,"files":[{{"path":"/etc/flotta/workloads/web/page","mode":"0644","owner":"root","group":"root","digest":"{file}","size":6,"kind":"data"}}],"units":[],"images":[],"settings":{{"heartbeat_seconds":60}}}}"#
-    );
-    let manifest = flotta_bundle::Manifest::parse(manifest.as_bytes()).expect("a manifest");
-    let manifest = keep(&ledger, &manifest.encode());
+    let manifest = of_file(&ledger, file);
     let applied = AppliedState {
         manifest,
         release: 1,
@@ -448,31 +508,66 @@ fn what_was_not_applied_gives_way_and_what_was_stays() {
     let wanted = [coming, Digest::of(b"another"), manifest, file];
     ledger.blobs().collect(&wanted.into()).expect("collected");
     assert_eq!(names(&folder).len(), 4);
-    ledger.make_room().expect("made");
-    let mut left = [file.hex(), manifest.hex()];
-    left.sort();
-    assert_eq!(names(&folder), left);
+    let left = |ledger: &Ledger, what: &[Digest]| {
+        ledger.make_room().expect("made");
+        let what: BTreeSet<_> = what.iter().map(Digest::hex).collect();
+        assert_eq!(names(&folder), Vec::from_iter(what));
+    };
+    left(&ledger, &[manifest, file]);
+    // what is accepted stays when it is there whole: without a server, too, it can be applied
+    let fleet = Fleet::new();
+    ledger.begin(fleet.memory()).expect("written");
+    let next_file = Digest::of(b"next page");
+    let next = of_file(&ledger, next_file);
+    fleet.take(&mut ledger, &fleet.offer_of(2, next));
+    left(&ledger, &[manifest, file]);
+    of_file(&ledger, keep(&ledger, b"next page"));
+    left(&ledger, &[manifest, file, next, next_file]);
 }
 
 #[test]
 fn what_the_disk_has_no_space_for_is_not_begun() {
-    let (_state, ledger) = bench();
+    let (state, ledger) = bench();
     let blobs = ledger.blobs();
-    blobs.expect(0).expect("nothing is to come");
-    blobs.expect(1).expect("there is a byte, and the reserve");
-    let error = blobs.expect(u64::MAX).expect_err("refused");
+    let (small, large) = (Digest::of(b"small"), Digest::of(b"large"));
+    blobs.expect(&[].into()).expect("nothing is to come");
+    let fits = [(small, 1)].into();
+    blobs
+        .expect(&fits)
+        .expect("there is a byte, and the reserve");
+    let too_large = [(small, 1), (large, u64::MAX)].into();
+    let error = blobs.expect(&too_large).expect_err("refused");
     assert!(error.is_full());
     let said = crate::pull::chain(&error);
     assert!(
         said.contains("No space left: ") && said.contains("1 MiB stay free"),
         "{said}"
     );
-    let digest = Digest::of(b"hello world");
-    assert_eq!(blobs.missing(&digest, 11), 11);
-    let mut partial = blobs.partial(&digest).expect("a file");
-    partial.append(b"hello ").expect("written");
-    assert_eq!(blobs.missing(&digest, 11), 5);
-    partial.append(b"world").expect("written");
+    // what came takes no more, as far as it came
+    assert_eq!(blobs.missing(&[(small, 11)].into(), 4), (3, 1));
+    let mut partial = blobs.partial(&small).expect("a file");
+    partial.append(b"sm").expect("written");
+    assert_eq!(blobs.missing(&[(small, 11)].into(), 4), (2, 0));
+    partial.append(b"all").expect("written");
     partial.finish().expect("kept").expect("as it should be");
-    assert_eq!(blobs.missing(&digest, 11), 0);
+    assert_eq!(blobs.missing(&[(small, 11), (large, 8)].into(), 4), (2, 1));
+    let mut disk = rustix::fs::statvfs(state.path()).expect("a disk");
+    (disk.f_blocks, disk.f_bavail, disk.f_frsize) = (1000, 300, 4096);
+    (disk.f_files, disk.f_favail) = (1000, 20);
+    for (blocks, inodes, lacks_what) in [
+        (44, 4, None),
+        (45, 4, Some("1 MiB are to come, 1 MiB are free")),
+        (44, 5, Some("5 files are to come, 20 inodes are free")),
+        (u64::MAX, 0, Some("No space left: ")),
+        (0, 0, None),
+    ] {
+        let said = lacks(&disk, (blocks, inodes));
+        assert_eq!(said.is_some(), lacks_what.is_some(), "{said:?}");
+        let named = lacks_what.is_none_or(|what| said.as_ref().is_some_and(|s| s.contains(what)));
+        assert!(named, "{said:?}");
+    }
+    (disk.f_bavail, disk.f_favail) = (0, 0);
+    assert_eq!(lacks(&disk, (0, 0)), None, "nothing is to come");
+    (disk.f_blocks, disk.f_files) = (0, 0);
+    assert_eq!(lacks(&disk, (45, 5)), None, "who does not say is not asked");
 }

@@ -103,6 +103,8 @@ pub(super) struct Agent<H> {
     pub(super) refused: Option<Problem>,
     /// What failed in the last work.
     pub(super) problems: Vec<Problem>,
+    /// Why the ledger could not be written last.
+    pub(super) unkept: Option<Problem>,
     pub(super) workloads: Vec<WorkloadReport>,
     pub(super) heartbeat_seconds: u32,
     /// An offer that the ledger could not take, and why: the server does not send it again by itself.
@@ -145,7 +147,7 @@ impl<H: Hands> Agent<H> {
         let look = expires
             .filter(|left| !left.is_zero())
             .unwrap_or(LOOK)
-            .min(LOOK);
+            .min(if self.unkept.is_some() { RETRY.1 } else { LOOK });
         let retry_at = self.retry_at;
         tokio::select! {
             Some(offer) = self.offers.recv() => {
@@ -165,6 +167,8 @@ impl<H: Hands> Agent<H> {
                 self.durably(done);
             }
             () = sleep(look) => {
+                let done = self.ledger.save_unsaved();
+                self.durably(done);
                 if let Some(path) = &self.clock_file && let Err(error) = self.clock.save(path) {
                     tracing::warn!(%error, "clock not saved");
                 }
@@ -264,10 +268,6 @@ impl<H: Hands> Agent<H> {
                     FetchError::Ledger(_) => {
                         let now = self.clock.now();
                         let noted = self.ledger.note(now, "Failed", problem.to_string(), true);
-                        // what came stays, and is not fetched twice, unless the ledger itself has no space
-                        if let Err(error) = &noted {
-                            self.make_room(error);
-                        }
                         self.durably(noted);
                     }
                     _ if error.is_refusal() => self.note("Refused", &problem),
@@ -362,7 +362,6 @@ impl<H: Hands> Agent<H> {
                 true
             }
             Err(error) => {
-                self.make_room(&error);
                 let problem = Problem::new(code::LEDGER, chain(&error));
                 tracing::error!(%problem, "offer not kept");
                 self.held = Some((offer, problem));
@@ -388,23 +387,13 @@ impl<H: Hands> Agent<H> {
         self.durably(done);
     }
 
-    /// What was fetched and not applied gives way to the ledger.
-    fn make_room(&mut self, error: &LedgerError) {
-        if error.is_full() {
-            let done = self.ledger.make_room();
-            self.durably(done);
-        }
-    }
-
-    /// The ledger failing is shown, and what runs goes on.
+    /// The ledger failing is shown until it is written again, and what runs goes on.
     fn durably(&mut self, done: Result<(), LedgerError>) {
-        if let Err(error) = done {
+        self.unkept = done.err().map(|error| {
             let problem = Problem::new(code::LEDGER, chain(&error));
             tracing::error!(%problem, "ledger");
-            if !self.problems.contains(&problem) {
-                self.problems.insert(0, problem);
-            }
-        }
+            problem
+        });
     }
 
     /// Says how the device is.
@@ -432,6 +421,11 @@ impl<H: Hands> Agent<H> {
                 .iter()
                 .chain(self.held.iter().map(|(_, problem)| problem))
                 .chain(&self.problems)
+                .chain(
+                    self.unkept
+                        .iter()
+                        .filter(|unkept| !self.problems.contains(unkept)),
+                )
                 .cloned()
                 .chain(expired)
                 .collect(),

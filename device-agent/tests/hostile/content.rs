@@ -397,19 +397,6 @@ const RULES: &[Case] = &[
         },
     ),
     case(
-        "an owner longer than a report",
-        code::MANIFEST,
-        "breaks a rule: ",
-        |stage| {
-            let long = "x".repeat(2 << 20);
-            text(
-                stage,
-                "\"owner\":\"root\"",
-                &format!("\"owner\":\"{long}\""),
-            );
-        },
-    ),
-    case(
         "an owner longer than a report, and longer still when it is quoted",
         code::MANIFEST,
         "breaks a rule: ",

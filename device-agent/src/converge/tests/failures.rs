@@ -462,6 +462,7 @@ fn a_ledger_that_fails_in_the_middle_of_an_apply_is_named_and_heals() {
         let mut bench = Bench::new();
         assert!(bench.converge(&before).complete);
         bench.world.log();
+        bench.agent().0.acknowledge(u64::MAX).expect("written");
         let path = bench.state.path().join("ledger/machine.json");
         let aside = path.with_extension("aside");
         let spoil = {
@@ -481,6 +482,9 @@ fn a_ledger_that_fails_in_the_middle_of_an_apply_is_named_and_heals() {
         let ledger = |problem: &Problem| problem.code == code::LEDGER.id;
         assert!(outcome.problems.iter().any(ledger), "{outcome:?}");
         assert!(!outcome.complete && outcome.retry);
+        let applied = |event: &String| event.starts_with("Applied");
+        let events = bench.events();
+        assert!(!events.iter().any(applied), "{call}: {events:?}");
         let runs = |unit| bench.world.state().runs[unit].active == "active";
         assert!(runs("radio.service") && runs("web.service"), "{call}");
         std::fs::remove_dir(&path).expect("removed");

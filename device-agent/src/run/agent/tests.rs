@@ -183,6 +183,7 @@ impl Bench {
             workloads: Vec::new(),
             heartbeat_seconds: 60,
             held: None,
+            unkept: None,
             clock_file: None,
         };
         let wires = Wires {
@@ -192,6 +193,15 @@ impl Bench {
             _sessions: sessions,
         };
         (agent, wires)
+    }
+
+    /// Makes a file of the ledger one that cannot be written, until the folder at this path is removed: even root cannot
+    /// replace a folder by a file.
+    fn spoil(&self, name: &str) -> std::path::PathBuf {
+        let path = self.state.path().join("ledger").join(name);
+        let _ = std::fs::remove_file(&path);
+        std::fs::create_dir(&path).expect("made");
+        path
     }
 
     fn asked(&self) -> Vec<(u64, u32)> {
@@ -348,11 +358,9 @@ async fn an_offer_that_cannot_be_written_down_is_shown_for_as_long_as_it_cannot(
     play(agent, async {
         wires.offer(first).await;
         wires.until(settled(1)).await;
-        // made now: what release 1 does not need was swept away. Even root cannot replace a folder by a file
+        // made now: what release 1 does not need was swept away
         let second = bench.offer(&bench.ledger(), 2, 31);
-        let path = bench.state.path().join("ledger/history.json");
-        std::fs::remove_file(&path).expect("removed");
-        std::fs::create_dir(&path).expect("made");
+        let path = bench.spoil("history.json");
         wires.offer(second).await;
         let named = |live: &Live| live.problems.first().is_some_and(|p| p.code == "FLT0507");
         wires.until(named).await;
@@ -365,6 +373,70 @@ async fn an_offer_that_cannot_be_written_down_is_shown_for_as_long_as_it_cannot(
         std::fs::remove_dir(&path).expect("removed");
         let live = wires.until(|live| live.release == Some(2)).await;
         assert!(live.problems.is_empty(), "{live:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_that_could_not_be_written_down_gives_way_to_a_newer_one() {
+    let bench = Bench::new();
+    let ledger = bench.ledger();
+    let first = bench.offer(&ledger, 1, 30);
+    let (agent, mut wires) = bench.agent(ledger);
+    play(agent, async {
+        wires.offer(first).await;
+        wires.until(settled(1)).await;
+        let ledger = bench.ledger();
+        let [second, third] = [2, 3].map(|release| bench.offer(&ledger, release, 31));
+        let path = bench.spoil("history.json");
+        wires.offer(second).await;
+        wires.until(|live| !live.problems.is_empty()).await;
+        std::fs::remove_dir(&path).expect("removed");
+        // before it tries the second again
+        wires.offer(third).await;
+        wires.until(settled(3)).await;
+        tokio::time::sleep(2 * RETRY.1).await;
+        let live = wires.live.borrow().clone();
+        assert!(live.problems.is_empty(), "{live:?}");
+        assert!(
+            live.events.is_empty(),
+            "not refused as an old one: {live:?}"
+        );
+    })
+    .await;
+    assert_eq!(bench.asked(), [(1, 30), (3, 31)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_written_down_is_told_and_named_for_as_long_as_it_cannot() {
+    let bench = Bench::new();
+    let ledger = bench.ledger();
+    let first = bench.offer(&ledger, 1, 30);
+    let forged = Bench::new().offer(&ledger, 2, 31);
+    let older = bench.offer(&ledger, 0, 32);
+    let (agent, mut wires) = bench.agent(ledger);
+    let codes = |live: &Live| -> Vec<String> {
+        let codes = live.problems.iter();
+        codes.map(|problem| problem.code.to_string()).collect()
+    };
+    play(agent, async {
+        wires.offer(first).await;
+        wires.until(settled(1)).await;
+        let path = bench.spoil("events.json");
+        wires.offer(forged).await;
+        let live = wires.until(|live| live.problems.len() == 2).await;
+        assert_eq!(codes(&live), ["FLT0302", "FLT0507"]);
+        assert_eq!(live.events.len(), 1, "the server hears of it");
+        tokio::time::sleep(10 * RETRY.1).await;
+        assert_eq!(codes(&wires.live.borrow()), ["FLT0302", "FLT0507"]);
+        std::fs::remove_dir(&path).expect("removed");
+        // by itself, without another event
+        let live = wires.until(|live| live.problems.len() == 1).await;
+        assert_eq!(codes(&live), ["FLT0302"]);
+        assert_eq!(bench.ledger().unacknowledged(), live.events);
+        wires.offer(older).await;
+        let live = wires.until(|live| live.events.len() == 2).await;
+        assert_eq!(codes(&live), ["FLT0307"]);
     })
     .await;
 }
