@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::extract::FromRequestParts;
 use flotta_bundle::{DeviceName, Digest, code};
@@ -9,7 +10,7 @@ use http::StatusCode;
 use http::request::Parts;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tracing::field::display;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -27,24 +28,35 @@ pub(super) struct Caller {
     pub(super) who: Who,
     /// How often one may ask who is no device: those have an allowance that all their connections share.
     pub(super) requests: Rate,
-    /// One permit for each refusal that was not waited for.
-    unheard: Semaphore,
+    unheard: Unheard,
 }
 
-/// A refusal that is held back for a while: if it is dropped before it is said, the connection is told.
-pub(super) struct Held<'a>(Option<&'a Semaphore>);
+/// How many refusals were not waited for, less those that were: who cancels one request because another was refused is not
+/// deaf.
+#[derive(Debug, Default)]
+struct Unheard {
+    count: AtomicU32,
+    more: Notify,
+}
+
+/// A refusal that is held back for a while. It counts as not waited for until it is said.
+pub(super) struct Held<'a>(&'a Unheard);
 
 impl Held<'_> {
-    pub(super) fn said(mut self) {
-        self.0 = None;
+    pub(super) fn said(self) {
+        let less = |count: u32| Some(count.saturating_sub(1));
+        let _ = self
+            .0
+            .count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        std::mem::forget(self);
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(unheard) = self.0 {
-            unheard.add_permits(1);
-        }
+        self.0.count.fetch_add(1, Ordering::Relaxed);
+        self.0.more.notify_one();
     }
 }
 
@@ -106,18 +118,19 @@ impl Caller {
             address,
             who,
             requests: limits::anonymous_requests(),
-            unheard: Semaphore::new(0),
+            unheard: Unheard::default(),
         }
     }
 
     pub(super) fn hold(&self) -> Held<'_> {
-        Held(Some(&self.unheard))
+        Held(&self.unheard)
     }
 
-    /// Returns when it has gone away from more refusals than one may.
+    /// Returns when it has gone away from as many refusals as one may.
     pub(super) async fn is_deaf(&self) {
-        // never closed, so it is granted
-        let _ = self.unheard.acquire_many(limits::UNHEARD).await;
+        while self.unheard.count.load(Ordering::Relaxed) < limits::UNHEARD {
+            self.unheard.more.notified().await;
+        }
     }
 
     /// What the log calls it. Of a certificate, nothing but a checked name.

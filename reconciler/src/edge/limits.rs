@@ -34,7 +34,7 @@ pub(super) const REQUESTS_EACH: (u32, u32) = (20, 1000);
 /// Bodies of one device's requests in memory at a time, each at most a megabyte: a device has one report to send, and
 /// perhaps one that was lost on the way.
 pub(super) const BODIES_EACH: usize = 4;
-/// Refusals that a connection may go away from before they are said. Who cancels what it asks does not wait for its answer,
+/// Refusals that a connection may go away from before they are said, beyond those that it waits for. Who cancels what it asks does not wait for its answer,
 /// and would ask as fast as its line carries (CVE-2023-44487).
 pub(super) const UNHEARD: u32 = 2 * STREAMS;
 /// The same as [`REQUESTS_EACH`] for a connection without a device behind it. To join takes a handful.

@@ -2,11 +2,14 @@ use std::time::Duration;
 
 use flotta_bundle::code;
 use flotta_bundle::wire::Token;
+use futures_util::FutureExt;
 use http::Method;
+use jiff::Timestamp;
 
 use super::refused;
 use super::world::World;
-use crate::edge::limits::Limits;
+use crate::edge::identity::Caller;
+use crate::edge::limits::{Limits, UNHEARD};
 use crate::fixture::{Machine, eventually, name};
 
 #[tokio::test]
@@ -97,4 +100,28 @@ fn connections_leave_files_for_all_else() {
     }
     // what a service gets from systemd
     assert!(Limits::for_files(524_288).connections > 500_000);
+}
+
+/// An agent that gives up what it asks beside a refusal that it waits for may do so for as long as it is connected.
+#[tokio::test]
+async fn refusals_that_are_waited_for_make_up_for_those_that_are_not() {
+    let world = World::new().await;
+    let caller = Caller::new(&world.edge, None, [127, 0, 0, 1].into(), Timestamp::now());
+    for _ in 0..10 * UNHEARD {
+        drop(caller.hold());
+        caller.hold().said();
+    }
+    assert!(caller.is_deaf().now_or_never().is_none());
+    // but not in advance
+    for _ in 0..UNHEARD {
+        caller.hold().said();
+    }
+    let deaf = caller.is_deaf();
+    tokio::pin!(deaf);
+    for _ in 1..UNHEARD {
+        drop(caller.hold());
+        assert!(deaf.as_mut().now_or_never().is_none());
+    }
+    drop(caller.hold());
+    deaf.await;
 }
