@@ -171,6 +171,7 @@ impl Link {
         let session = client.connect().await?;
         let mut refusals = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
         let mut hasty = Backoff::new(QUICK, Duration::from_secs(60));
+        let mut followed = self.ends.live.borrow().release;
         let mut ask_at = Instant::now();
         let mut known_changes = self.ends.known.clone();
         let mut said = false;
@@ -225,10 +226,14 @@ impl Link {
                     refusals.reset();
                     self.answered(None);
                     ask_at = Instant::now();
+                    // releases that follow each other fast are signed news, and no reason to be late for the next
+                    let release = self.ends.live.borrow().release;
+                    if took >= QUICK || first || release != followed {
+                        hasty.reset();
+                    }
+                    followed = release;
                     if took < QUICK && !first {
                         ask_at += hasty.next_delay();
-                    } else {
-                        hasty.reset();
                     }
                     if let Some(desired) = desired {
                         self.tag = desired.tag;

@@ -352,3 +352,33 @@ async fn a_certificate_that_is_old_at_once_makes_no_busy_loop() {
     let spent = begun.elapsed();
     assert!(spent > Duration::from_secs(600), "10 renewals in {spent:?}");
 }
+
+/// But who is honest and has much to say is asked on: no commit waits for those before it.
+#[tokio::test(start_paused = true)]
+async fn releases_that_come_at_once_are_followed_at_once() {
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    let offers: Vec<_> = (FIRST + 1..=FIRST + 30)
+        .map(|release| {
+            stage.plan(release);
+            stage.truth.clone()
+        })
+        .collect();
+    let offers = std::sync::Mutex::new(offers.into_iter());
+    stage.heal();
+    // every poll is answered with the next release, and the last with the truth
+    stage.answer(Arc::new(move |request| {
+        if request.uri().path() != "/v1/desired" {
+            return None;
+        }
+        let offer = offers.lock().expect("no panic").next()?;
+        let tag = format!("\"{}\"", offer.manifest.short());
+        Some(json(200, &[("etag", &tag)], &offer))
+    }));
+    let begun = tokio::time::Instant::now();
+    stage.play(stage.well()).await;
+    let spent = begun.elapsed();
+    assert!(stage.server.world.borrow().lies >= 30);
+    assert!(spent < Duration::from_secs(60), "30 releases in {spent:?}");
+}
