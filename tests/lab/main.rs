@@ -5,6 +5,7 @@
 mod device;
 mod figures;
 mod joining;
+mod liar;
 mod lifecycle;
 mod names;
 mod outage;

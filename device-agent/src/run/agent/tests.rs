@@ -417,7 +417,7 @@ async fn an_event_that_cannot_be_written_down_is_told_and_named_for_as_long_as_i
     let (agent, mut wires) = bench.agent(ledger);
     let codes = |live: &Live| -> Vec<String> {
         let codes = live.problems.iter();
-        codes.map(|problem| problem.code.to_string()).collect()
+        codes.map(|problem| problem.code.clone()).collect()
     };
     play(agent, async {
         wires.offer(first).await;
