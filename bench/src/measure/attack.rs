@@ -38,15 +38,16 @@ pub async fn attack(program: &Path) -> Result<Vec<Line>> {
     let members: Vec<_> = join(&files, 8, folder.path()).try_collect().await?;
     let before = process::pss(site.pid()?)?;
     let cost = Cost::begin(&site)?;
+    let report = Bytes::from(vec![b'['; (1 << 20) - 1]);
     let mut attackers = JoinSet::new();
     for member in &members[1..] {
         let (tls, address) = (raw::tls(member)?, site.address());
         for _ in 0..CONNECTIONS {
-            let tls = tls.clone();
+            let (tls, report) = (tls.clone(), report.clone());
             attackers.spawn(async move {
                 loop {
                     if let Ok(raw) = Raw::connect(tls.clone(), address).await {
-                        let all = (0..STREAMS).map(|number| misuse(&raw, number));
+                        let all = (0..STREAMS).map(|_| misuse(&raw, report.clone()));
                         futures_util::future::join_all(all).await;
                     }
                     tokio::task::yield_now().await;
@@ -99,9 +100,8 @@ pub async fn attack(program: &Path) -> Result<Vec<Line>> {
     Ok(vec![Line::new(what, figure)])
 }
 
-/// A report as long as may be, that nests as deep as may be.
-async fn misuse(raw: &Raw, number: usize) {
-    let open = if number.is_multiple_of(2) { b'[' } else { b'{' };
+/// A report as long as may be, that nests as deep as may be: all attackers send the same bytes.
+async fn misuse(raw: &Raw, report: Bytes) {
     // refused, or the connection is closed: both are what is to be seen
-    let _ = raw.report(Bytes::from(vec![open; (1 << 20) - 1])).await;
+    let _ = raw.report(report).await;
 }

@@ -144,9 +144,8 @@ pub(super) fn lacks(disk: &StatVfs, (blocks, inodes): (u64, u64)) -> Option<Stri
             "No space left: {coming} MiB are to come, {free} MiB are free, and {stay} MiB stay free for the ledger"
         ))
     } else if knows_inodes && inodes > 0 && inodes.saturating_add(RESERVE_INODES) > disk.f_favail {
-        let free = disk.f_favail;
         Some(format!(
-            "No space left: {inodes} files are to come, {free} inodes are free, and {RESERVE_INODES} stay free for the ledger"
+            "No space left: {inodes} files are to come, and the file system has no inodes for them"
         ))
     } else {
         None

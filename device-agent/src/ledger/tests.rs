@@ -557,7 +557,11 @@ fn what_the_disk_has_no_space_for_is_not_begun() {
     for (blocks, inodes, lacks_what) in [
         (44, 4, None),
         (45, 4, Some("1 MiB are to come, 1 MiB are free")),
-        (44, 5, Some("5 files are to come, 20 inodes are free")),
+        (
+            44,
+            5,
+            Some("5 files are to come, and the file system has no inodes"),
+        ),
         (u64::MAX, 0, Some("No space left: ")),
         (0, 0, None),
     ] {
