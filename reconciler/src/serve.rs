@@ -9,7 +9,7 @@ use flotta_bundle::FleetName;
 use flotta_bundle::code::{self, Code};
 use flotta_renderer::Options;
 use jiff::Timestamp;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -133,6 +133,9 @@ pub struct About {
 
 /// How long requests under way may take to end when the server is stopped. Held polls end at once.
 const GRACE: Duration = Duration::from_secs(5);
+/// Connections that the kernel holds until there is a place for them; no more than `net.core.somaxconn`, which is this much
+/// since Linux 5.4.
+const BACKLOG: u32 = 4096;
 /// How often the server tidies up after itself.
 const CHORES: Duration = Duration::from_secs(60);
 
@@ -157,12 +160,9 @@ impl Server {
     pub async fn open(config: Config) -> Result<Self, ServeError> {
         // what may be mistyped comes first: a wrong source makes no fleet
         let source = Source::parse(&config.source, config.selection, &config.data)?;
-        let edge_listener = listen(config.listen).await?;
+        let edge_listener = listen(config.listen)?;
         let hooks = match &config.hooks {
-            Some(hooks) => Some((
-                listen(hooks.listen).await?,
-                Secret::read(&hooks.secret_file)?,
-            )),
+            Some(hooks) => Some((listen(hooks.listen)?, Secret::read(&hooks.secret_file)?)),
             None => None,
         };
         // the store's lock first: two servers never make, or change, the keys of one fleet together
@@ -315,10 +315,18 @@ fn open_files() -> u64 {
     limit.current.unwrap_or(u64::MAX)
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| ServeError::Listen(address.to_string(), error))
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // a server that was killed is back at once
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| ServeError::Listen(address.to_string(), error))
 }
 
 fn open_fleet(

@@ -24,7 +24,7 @@ const CONNECTIONS: usize = 16;
 /// Requests of each connection that are under way.
 const STREAMS: usize = 32;
 /// Connections without a certificate that say half a hello and wait.
-const STRANGERS: usize = 4000;
+const STRANGERS: usize = 10_000;
 /// How long it lasts.
 const LASTS: Duration = Duration::from_secs(30);
 /// How often memory is looked at, and the honest device asks.

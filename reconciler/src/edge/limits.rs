@@ -43,6 +43,8 @@ const REQUESTS_ANONYMOUS: (u32, u32) = (2, 60);
 const LINES_EACH: (u32, u32) = (1, 10);
 const LINES_ANONYMOUS: (u32, u32) = (1, 60);
 
+/// Most handshakes at a time: ten thousand that say nothing more leave places for those that do.
+const MAX_HANDSHAKES: usize = 16_384;
 /// Open files for all but connections: databases, blobs, git, the admin socket.
 const OTHER_FILES: usize = 256;
 
@@ -80,12 +82,13 @@ impl Limits {
     /// Limits under which connections take no more than so many open files, and leave some for all else.
     pub fn for_files(files: u64) -> Self {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
-        let of_strangers = (files / 8).clamp(1, 1024);
-        let others = 2 * of_strangers + OTHER_FILES;
+        let anonymous = (files / 8).clamp(1, 1024);
+        let handshakes = (files / 4).clamp(1, MAX_HANDSHAKES);
+        let others = anonymous + handshakes + OTHER_FILES;
         Self {
             connections: files.saturating_sub(others).max(1),
-            anonymous: of_strangers,
-            handshakes: of_strangers,
+            anonymous,
+            handshakes,
             ..Self::default()
         }
     }
