@@ -119,7 +119,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     let settled = ledger.owned().units.values().all(|unit| unit.due.is_none());
     let complete =
         settled && problems.is_empty() && failures.is_empty() && workloads.iter().all(runs);
-    // of a plan that the ledger stopped, not all was done
+    // of a plan that the ledger stopped not all was done, and nobody knows what: that it failed is all that is said
     let done = is_applied
         .then(|| done(manifest, &plan, &failures))
         .flatten();
@@ -219,24 +219,21 @@ fn note(
     problems: &[Problem],
     now: &dyn Fn() -> Timestamp,
 ) -> Result<(), LedgerError> {
+    // what cannot be written is written with the next, at the latest at the end
     if let Some(message) = done {
-        ledger.note(now(), "Applied", message, false)?;
+        let _ = ledger.note(now(), "Applied", message, false);
     }
     let of_workloads = workloads
         .iter()
         .filter_map(|report| Some((report.name.as_str(), report.problem.as_ref()?)));
     for (name, problem) in of_workloads {
-        ledger.note(
-            now(),
-            "Failed",
-            format!("{name}: {}: {}", problem.code, problem.message),
-            true,
-        )?;
+        let message = format!("{name}: {}: {}", problem.code, problem.message);
+        let _ = ledger.note(now(), "Failed", message, true);
     }
     for problem in problems {
-        ledger.note(now(), "Failed", problem.to_string(), true)?;
+        let _ = ledger.note(now(), "Failed", problem.to_string(), true);
     }
-    Ok(())
+    ledger.save_unsaved()
 }
 
 #[cfg(test)]

@@ -31,9 +31,6 @@ const MAX_EVENTS: usize = 200;
 const MAX_HISTORY: usize = 1_000;
 /// An event that happened within the last so many is not noted again.
 const RECENT: usize = 16;
-/// Numbers of events that every start leaves out: the server may have events of the last run that a full disk did not take,
-/// and would take new ones with their numbers for those.
-const SKIPPED: u64 = 1_000;
 
 /// Why the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +184,8 @@ pub struct Ledger {
     trust: Option<Trust>,
     machine: MachineState,
     log: Log,
+    /// The last event that is on disk.
+    saved: u64,
     /// The log has changed and could not be written.
     is_log_unsaved: bool,
     history: Vec<Seen>,
@@ -199,14 +198,11 @@ impl Ledger {
         let folder = state.join("ledger");
         make_private(&folder).map_err(LedgerError::write(&folder))?;
         let history: Option<Vec<Seen>> = load(&folder, "history.json")?;
-        let trust: Option<Trust> = load(&folder, "trust.json")?;
-        let mut log: Log = load(&folder, "events.json")?.unwrap_or_default();
-        if trust.is_some() {
-            log.last = log.last.saturating_add(SKIPPED);
-        }
+        let log: Log = load(&folder, "events.json")?.unwrap_or_default();
         Ok(Self {
-            trust,
+            trust: load(&folder, "trust.json")?,
             machine: load(&folder, "machine.json")?.unwrap_or_default(),
+            saved: log.last,
             log,
             is_log_unsaved: false,
             history: history.unwrap_or_default(),
@@ -302,7 +298,7 @@ impl Ledger {
     }
 
     /// Notes an event for the server, its message cut at 1,024 characters. What was said a moment ago is not said again. One
-    /// that cannot be written is told to the server all the same, and written with the next.
+    /// that cannot be written is kept in memory, and written with the next.
     pub fn note(
         &mut self,
         time: Timestamp,
@@ -331,9 +327,12 @@ impl Ledger {
         self.save_log()
     }
 
-    /// Events that the server has not kept yet, oldest first.
+    /// Events that the server has not kept yet, oldest first. Only those on disk: the number of one that a power cut took
+    /// would be given again, and the server keeps each number once.
     pub fn unacknowledged(&self) -> &[Event] {
-        &self.log.events[self.first_open()..]
+        let saved = |event: &Event| event.id <= self.saved;
+        let end = self.log.events.partition_point(saved);
+        &self.log.events[self.first_open()..end]
     }
 
     /// Where events begin that the server has not kept.
@@ -344,7 +343,7 @@ impl Ledger {
 
     /// The server has kept events up to this id.
     pub fn acknowledge(&mut self, up_to: u64) -> Result<(), LedgerError> {
-        let up_to = up_to.min(self.log.last);
+        let up_to = up_to.min(self.saved);
         if up_to <= self.log.kept {
             return self.save_unsaved();
         }
@@ -366,6 +365,9 @@ impl Ledger {
     fn save_log(&mut self) -> Result<(), LedgerError> {
         let saved = self.save("events.json", &self.log);
         self.is_log_unsaved = saved.is_err();
+        if saved.is_ok() {
+            self.saved = self.log.last;
+        }
         saved
     }
 
@@ -382,6 +384,10 @@ impl Ledger {
     /// Removes content that neither the manifest that was applied last nor an accepted one that is there whole needs.
     fn make_room(&self) -> Result<(), LedgerError> {
         let applied = self.applied().map(|applied| applied.manifest);
+        if applied.is_some_and(|applied| self.blobs.read(&applied).is_err()) {
+            // nobody knows what it needs
+            return Ok(());
+        }
         let mut keep: BTreeSet<_> = applied
             .into_iter()
             .flat_map(|applied| self.blobs.needed(applied))

@@ -135,7 +135,7 @@ pub(super) fn lacks(disk: &StatVfs, (blocks, inodes): (u64, u64)) -> Option<Stri
     // some file systems do not say how large they are, and some make inodes as they need them
     let knows_size = disk.f_blocks > 0;
     let knows_inodes = disk.f_files > 0;
-    if knows_size && blocks > 0 && blocks.saturating_add(RESERVE / block) > disk.f_bavail {
+    if knows_size && blocks > 0 && blocks.saturating_add(RESERVE.div_ceil(block)) > disk.f_bavail {
         // in units so coarse that it is not news at every look
         let coming = blocks.saturating_mul(block).div_ceil(MIB);
         let free = disk.f_bavail.saturating_mul(block) / MIB;
@@ -145,7 +145,7 @@ pub(super) fn lacks(disk: &StatVfs, (blocks, inodes): (u64, u64)) -> Option<Stri
         ))
     } else if knows_inodes && inodes > 0 && inodes.saturating_add(RESERVE_INODES) > disk.f_favail {
         Some(format!(
-            "No space left: {inodes} files are to come, and the file system has no inodes for them"
+            "No space left: {inodes} files are to come, and too few inodes are free"
         ))
     } else {
         None

@@ -167,8 +167,7 @@ impl<H: Hands> Agent<H> {
                 self.durably(done);
             }
             () = sleep(look) => {
-                let done = self.ledger.save_unsaved();
-                self.durably(done);
+                self.durably(Ok(()));
                 if let Some(path) = &self.clock_file && let Err(error) = self.clock.save(path) {
                     tracing::warn!(%error, "clock not saved");
                 }
@@ -271,17 +270,18 @@ impl<H: Hands> Agent<H> {
                         self.durably(noted);
                     }
                     _ if error.is_refusal() => self.note("Refused", &problem),
-                    _ => {}
+                    _ => self.durably(Ok(())),
                 }
                 self.wait()?;
             }
             Ended::Whole(outcome, needed) => {
                 self.workloads = outcome.workloads;
                 self.problems = outcome.problems;
+                let mut done = Ok(());
                 if outcome.complete {
-                    let done = self.ledger.blobs().collect(&needed.into_iter().collect());
-                    self.durably(done);
+                    done = self.ledger.blobs().collect(&needed.into_iter().collect());
                 }
+                self.durably(done);
                 if outcome.retry || self.held.is_some() {
                     self.wait()?;
                 } else {
@@ -387,8 +387,9 @@ impl<H: Hands> Agent<H> {
         self.durably(done);
     }
 
-    /// The ledger failing is shown until it is written again, and what runs goes on.
+    /// The ledger failing is shown until all of it is written, and what runs goes on.
     fn durably(&mut self, done: Result<(), LedgerError>) {
+        let done = done.and_then(|()| self.ledger.save_unsaved());
         self.unkept = done.err().map(|error| {
             let problem = Problem::new(code::LEDGER, chain(&error));
             tracing::error!(%problem, "ledger");

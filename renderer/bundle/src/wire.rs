@@ -254,7 +254,7 @@ pub enum WorkloadState {
 /// Something that happened on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Grows with each event of this device, and leaves numbers out when the agent starts: the server keeps each once.
+    /// Grows by one with each event of this device: the server keeps each once.
     pub id: u64,
     /// When, by the device's clock.
     pub time: Timestamp,

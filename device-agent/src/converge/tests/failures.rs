@@ -499,3 +499,35 @@ fn a_ledger_that_fails_in_the_middle_of_an_apply_is_named_and_heals() {
         assert_eq!(starts, ["radio.service", "web.service"], "{call}");
     }
 }
+
+#[test]
+fn all_that_happened_while_no_event_could_be_written_is_told_when_it_can() {
+    let mut bench = Bench::new();
+    let [radio, web] = two();
+    let gone = |workload: Workload| workload.image("gone:1", Pull::Missing);
+    let bundle = Bundle::of(&[gone(radio), gone(web), Workload::new("here")]);
+    // even root cannot replace a folder by a file
+    let path = bench.state.path().join("ledger/events.json");
+    bench.agent();
+    std::fs::create_dir(&path).expect("made");
+    for _ in 0..2 {
+        let outcome = bench.converge(&bundle);
+        let ledger = |problem: &Problem| problem.code == code::LEDGER.id;
+        assert!(outcome.problems.iter().any(ledger), "{outcome:?}");
+        assert!(bench.events().is_empty());
+    }
+    std::fs::remove_dir(&path).expect("removed");
+    bench.converge(&bundle);
+    let events = bench.events();
+    for said in [
+        "Applied release 7: started here",
+        "Failed radio: FLT0501",
+        "Failed web: FLT0501",
+    ] {
+        let times = events
+            .iter()
+            .filter(|event| event.starts_with(said))
+            .count();
+        assert_eq!(times, 1, "{said}: {events:?}");
+    }
+}

@@ -408,7 +408,7 @@ async fn an_offer_that_could_not_be_written_down_gives_way_to_a_newer_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_cannot_be_written_down_is_told_and_named_for_as_long_as_it_cannot() {
+async fn an_event_that_cannot_be_written_down_is_told_when_it_is_and_that_is_shown_meanwhile() {
     let bench = Bench::new();
     let ledger = bench.ledger();
     let first = bench.offer(&ledger, 1, 30);
@@ -426,13 +426,14 @@ async fn an_event_that_cannot_be_written_down_is_told_and_named_for_as_long_as_i
         wires.offer(forged).await;
         let live = wires.until(|live| live.problems.len() == 2).await;
         assert_eq!(codes(&live), ["FLT0302", "FLT0507"]);
-        assert_eq!(live.events.len(), 1, "the server hears of it");
+        assert!(live.events.is_empty(), "a power cut may take it yet");
         tokio::time::sleep(10 * RETRY.1).await;
         assert_eq!(codes(&wires.live.borrow()), ["FLT0302", "FLT0507"]);
         std::fs::remove_dir(&path).expect("removed");
         // by itself, without another event
         let live = wires.until(|live| live.problems.len() == 1).await;
         assert_eq!(codes(&live), ["FLT0302"]);
+        assert_eq!(live.events.len(), 1);
         assert_eq!(bench.ledger().unacknowledged(), live.events);
         wires.offer(older).await;
         let live = wires.until(|live| live.events.len() == 2).await;

@@ -124,5 +124,5 @@ async fn refusals_that_are_waited_for_make_up_for_those_that_are_not() {
         assert!(deaf.as_mut().now_or_never().is_none());
     }
     drop(caller.hold());
-    deaf.await;
+    assert!(deaf.now_or_never().is_some());
 }
