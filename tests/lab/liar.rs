@@ -488,9 +488,14 @@ struct Book {
 }
 
 /// The liar, on the lab's bridge.
+#[derive(Clone)]
 struct Liar {
     address: SocketAddr,
     book: Arc<Mutex<Book>>,
+    /// The server's.
+    keys: PathBuf,
+    /// The device's.
+    identity: PathBuf,
 }
 
 impl Liar {
@@ -505,14 +510,15 @@ impl Liar {
             manifests: BTreeSet::new(),
             forged: BTreeMap::new(),
         }));
-        let liar = Tongue {
-            book: book.clone(),
+        let listener = std::net::TcpListener::bind((HOST, 0)).expect("a port on the bridge");
+        listener.set_nonblocking(true).expect("a socket");
+        let liar = Self {
+            address: listener.local_addr().expect("an address"),
+            book,
             keys,
             identity,
         };
-        let listener = std::net::TcpListener::bind((HOST, 0)).expect("a port on the bridge");
-        listener.set_nonblocking(true).expect("a socket");
-        let address = listener.local_addr().expect("an address");
+        let standing = liar.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -522,25 +528,17 @@ impl Liar {
                 loop {
                     // A device that hangs up is as it should be.
                     if let Ok((stream, _)) = listener.accept().await {
-                        tokio::spawn(liar.clone().meet(stream));
+                        tokio::spawn(standing.clone().meet(stream));
                     }
                 }
             });
         });
-        Self { address, book }
+        liar
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().expect("no panic")
     }
-}
-
-/// What answers.
-#[derive(Clone)]
-struct Tongue {
-    book: Arc<Mutex<Book>>,
-    keys: PathBuf,
-    identity: PathBuf,
 }
 
 fn authority(path: &Path) -> RootCertStore {
@@ -556,11 +554,7 @@ fn pair(certificate: &Path, key: &Path) -> (Vec<CertificateDer<'static>>, Privat
     (chain, PrivateKeyDer::from_pem_file(key).expect("a key"))
 }
 
-impl Tongue {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("no panic")
-    }
-
+impl Liar {
     /// As the server greets.
     fn greeting(&self) -> TlsAcceptor {
         let devices = Arc::new(authority(&self.keys.join("device-ca.pem")));
