@@ -63,17 +63,17 @@ pub async fn fetch(
     wanted: Digest,
     applied: Option<Digest>,
 ) -> Result<Manifest, FetchError> {
-    get(blobs, sessions, wanted, MAX_MANIFEST).await?;
+    match get(blobs, sessions, wanted, MAX_MANIFEST).await {
+        Err(FetchError::Ledger(error)) if error.is_full() => {
+            blobs.make_room(applied, BTreeSet::new())?;
+            get(blobs, sessions, wanted, MAX_MANIFEST).await
+        }
+        done => done,
+    }?;
     let manifest = verify::verify_manifest(&blobs.read(&wanted)?, wanted)?;
     let files: BTreeMap<_, _> = manifest.files.iter().map(|f| (f.digest, f.size)).collect();
     if blobs.expect(&files).is_err() {
-        let mut keep = needed(wanted, &manifest);
-        keep.extend(
-            applied
-                .into_iter()
-                .flat_map(|applied| blobs.needed(applied)),
-        );
-        blobs.collect(&keep)?;
+        blobs.make_room(applied, needed(wanted, &manifest))?;
         blobs.expect(&files)?;
     }
     stream::iter(files)

@@ -16,5 +16,6 @@ mod restored;
 mod same;
 mod site;
 mod space;
+mod store;
 mod tls;
 mod trouble;

@@ -577,6 +577,28 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
     assert!(said.contains("No space left on device"), "{said}");
 }
 
+/// The disk has no space for the manifest itself: what a superseded goal has left gives way to it.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_takes_the_place_of_what_nothing_needs() {
+    let mut stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    stage.plan(FIRST + 1);
+    let folder = stage.settings.state.join("blobs/sha256");
+    let part = |digest: Digest| folder.join(format!("{}.part", digest.hex()));
+    let left = part(Digest::of(b"superseded"));
+    std::fs::write(&left, "half of it").expect("written");
+    let full = part(stage.truth.manifest);
+    std::os::unix::fs::symlink("/dev/full", &full).expect("a link");
+    stage.heal();
+    stage.play(stage.well()).await;
+    assert!(!left.exists() && !full.is_symlink());
+    let world = stage.server.world.borrow();
+    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    let trouble = events.find(|event| event.message.contains(code::LEDGER.id));
+    assert_eq!(trouble, None);
+}
+
 /// What was cut off after its last byte and before it was checked is whole, and must not be asked for past its end for ever.
 #[tokio::test(start_paused = true)]
 async fn a_blob_that_came_whole_and_was_not_checked_is_no_trap() {

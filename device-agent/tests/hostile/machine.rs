@@ -179,6 +179,10 @@ impl Podman for Hand {
         self.note(format!("sweep {workload}"));
         Ok(())
     }
+
+    async fn tidy(&self) -> Result<usize, BackendError> {
+        Ok(0)
+    }
 }
 
 impl Files for Hand {
