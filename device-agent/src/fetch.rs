@@ -55,25 +55,34 @@ impl FetchError {
     }
 }
 
-/// Gets the manifest and every blob it names. Without a connection it waits for one. Nothing is begun that the disk has no
-/// space for; what goals in between have left gives way first, but not what the manifest that was `applied` last needs.
+/// Gets the manifest and every blob it names. Without a connection it waits for one. No file is begun when the disk has no
+/// space for all; what goals in between have left gives way first, but not what the manifest that was `applied` last needs.
 pub async fn fetch(
     blobs: &Blobs,
     sessions: &watch::Receiver<Option<Session>>,
     wanted: Digest,
     applied: Option<Digest>,
 ) -> Result<Manifest, FetchError> {
-    match get(blobs, sessions, wanted, MAX_MANIFEST).await {
-        Err(FetchError::Ledger(error)) if error.is_full() => {
-            blobs.make_room(applied, BTreeSet::new())?;
-            get(blobs, sessions, wanted, MAX_MANIFEST).await
-        }
-        done => done,
-    }?;
+    let make_room = |mut keep: BTreeSet<_>| {
+        keep.extend(
+            applied
+                .into_iter()
+                .flat_map(|applied| blobs.needed(applied)),
+        );
+        blobs.collect(&keep)
+    };
+    let mut got = get(blobs, sessions, wanted, MAX_MANIFEST).await;
+    if let Err(FetchError::Ledger(error)) = &got
+        && error.is_full()
+    {
+        make_room(BTreeSet::new())?;
+        got = get(blobs, sessions, wanted, MAX_MANIFEST).await;
+    }
+    got?;
     let manifest = verify::verify_manifest(&blobs.read(&wanted)?, wanted)?;
     let files: BTreeMap<_, _> = manifest.files.iter().map(|f| (f.digest, f.size)).collect();
     if blobs.expect(&files).is_err() {
-        blobs.make_room(applied, needed(wanted, &manifest))?;
+        make_room(needed(wanted, &manifest))?;
         blobs.expect(&files)?;
     }
     stream::iter(files)

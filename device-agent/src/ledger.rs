@@ -383,7 +383,15 @@ impl Ledger {
 
     /// Removes content that neither the manifest that was applied last nor an accepted one that is there whole needs.
     fn make_room(&self) -> Result<(), LedgerError> {
-        let mut keep = BTreeSet::new();
+        let applied = self.applied().map(|applied| applied.manifest);
+        if applied.is_some_and(|applied| self.blobs.read(&applied).is_err()) {
+            // nobody knows what it needs
+            return Ok(());
+        }
+        let mut keep: BTreeSet<_> = applied
+            .into_iter()
+            .flat_map(|applied| self.blobs.needed(applied))
+            .collect();
         if let Some(accepted) = self.accepted() {
             let needed = self.blobs.needed(accepted.manifest);
             // without the server, too, it can be applied
@@ -391,8 +399,7 @@ impl Ledger {
                 keep.extend(needed);
             }
         }
-        let applied = self.applied().map(|applied| applied.manifest);
-        self.blobs.make_room(applied, keep)
+        self.blobs.collect(&keep)
     }
 
     /// Removes what a power cut left half-written. For the owner of the state directory alone.

@@ -9,7 +9,7 @@ use std::path::Path;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::backend::{Files, Podman, Systemd};
 use crate::backoff::Backoff;
@@ -161,7 +161,6 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         held: None,
         unkept: None,
         clock_file: Some(settings.clock()),
-        tidy_at: Instant::now(),
     };
     let Err(error) = agent.run().await;
     for task in tasks {

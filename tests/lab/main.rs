@@ -16,6 +16,5 @@ mod restored;
 mod same;
 mod site;
 mod space;
-mod store;
 mod tls;
 mod trouble;

@@ -10,16 +10,12 @@ use flotta_agent::backend::systemd::Bus;
 use flotta_agent::backend::{BackendError, Files, Found, Podman, Systemd, UnitState, Verb};
 
 use crate::device::{Device, text};
-use crate::store;
 
 #[path = "../../device-agent/src/backend/script.rs"]
 mod script;
 
 /// Set on a device of the lab: the script changes the machine it is played on.
 const ON_DEVICE: &str = "FLOTTA_ON_DEVICE";
-
-/// Where Podman keeps images, layers and containers.
-const STORE: &str = "/var/lib/containers/storage";
 
 /// The device, from within.
 struct Owner;
@@ -29,13 +25,6 @@ fn podman(arguments: &[&str]) -> String {
     let output = output.expect("podman starts");
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)
-}
-
-/// Has Podman read its store anew: its service remembers what nobody but a power cut changes behind its back.
-fn forget() {
-    let stop = ["stop", "podman.service"];
-    let stopped = Command::new("systemctl").args(stop).status();
-    assert!(stopped.expect("systemctl starts").success());
 }
 
 impl script::Stage for Owner {
@@ -57,27 +46,6 @@ impl script::Stage for Owner {
 
     fn lose(&mut self, image: &str) {
         podman(&["rmi", image]);
-    }
-
-    fn orphan(&mut self, image: &str) {
-        store::orphan(STORE.as_ref(), image);
-        forget();
-    }
-
-    fn damage(&mut self, image: &str) {
-        store::damage(STORE.as_ref(), image);
-        forget();
-    }
-
-    fn wait_days(&mut self) {
-        store::age(STORE.as_ref());
-        forget();
-    }
-
-    fn orphans(&mut self) -> usize {
-        let [program, arguments @ ..] = store::CHECK;
-        let said = Command::new(program).args(arguments).output();
-        store::orphans(&said.expect("podman starts")).len()
     }
 
     fn containers(&mut self) -> Vec<String> {

@@ -182,8 +182,7 @@ impl Systemd for World {
 
 impl Podman for World {
     async fn has_image(&self, reference: &str) -> Result<bool, BackendError> {
-        let state = self.state();
-        Ok(state.images.contains(reference) && !state.damaged.contains(reference))
+        Ok(self.state().images.contains(reference))
     }
 
     async fn pull(&self, reference: &str) -> Result<(), BackendError> {
@@ -197,7 +196,6 @@ impl Podman for World {
             }
             state.log.push(Did::Pull(reference.to_owned()));
             state.images.insert(reference.to_owned());
-            state.damaged.remove(reference);
             Ok(())
         })
     }
@@ -210,17 +208,6 @@ impl Podman for World {
             state.log.push(Did::Sweep(workload.to_owned()));
             state.containers.retain(|_, label| label != workload);
             Ok(())
-        })
-    }
-
-    async fn tidy(&self) -> Result<usize, BackendError> {
-        self.act(|state| {
-            if let Some(image) = state.damaged.first() {
-                return Err(refused(format!("Podman's store is damaged: {image}")));
-            }
-            let before = state.orphans.len();
-            state.orphans.retain(|days| *days == 0);
-            Ok(before - state.orphans.len())
         })
     }
 }

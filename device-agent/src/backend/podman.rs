@@ -1,6 +1,5 @@
-//! Podman by its REST API (libpod), on its Unix socket. Few calls, read tolerantly: what a newer Podman adds is ignored.
+//! Podman by its REST API (libpod), on its Unix socket. Five calls, read tolerantly: what a newer Podman adds is ignored.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,30 +39,6 @@ struct Item {
 struct Line {
     #[serde(default)]
     error: Option<String>,
-}
-
-/// What Podman's check of its store finds damaged, and why.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Damage {
-    #[serde(default)]
-    layers: Option<BTreeMap<String, Vec<String>>>,
-    #[serde(default)]
-    images: Option<BTreeMap<String, Vec<String>>>,
-    #[serde(default)]
-    containers: Option<BTreeMap<String, Vec<String>>>,
-}
-
-impl Damage {
-    /// What is damaged, but for layers that nothing needs; none when that is all.
-    fn worse(&self) -> Option<&str> {
-        let kinds = [&self.layers, &self.images, &self.containers];
-        let reasons = kinds.into_iter().flatten().flatten();
-        let mut reasons = reasons.flat_map(|(_, reasons)| reasons);
-        let worse =
-            reasons.find(|why| !why.ends_with("layer not referenced by any images or containers"));
-        worse.map(String::as_str)
-    }
 }
 
 #[derive(Deserialize)]
@@ -115,19 +90,6 @@ impl Socket {
         timeout(limit, asked)
             .await
             .unwrap_or_else(|_| Err(failed(&"no answer in time")))
-    }
-
-    /// Has Podman check its store, without what takes long; none if it is too old to know how. It leaves layers that are
-    /// less than a day old: they may be of a pull that goes on.
-    async fn check(&self, repair: bool) -> Result<Option<Damage>, BackendError> {
-        let path = format!("/system/check?quick=true&repair={repair}");
-        match self.ask(Method::POST, &path, SHORT).await? {
-            (StatusCode::OK, body) => serde_json::from_slice(&body)
-                .map(Some)
-                .map_err(|error| BackendError(format!("Podman's check of its store: {error}"))),
-            (StatusCode::NOT_FOUND, _) => Ok(None),
-            (status, body) => Err(failure(status, &body)),
-        }
     }
 
     /// Removes all of `kind` that carry a label.
@@ -213,22 +175,4 @@ impl Podman for Socket {
         )
         .await
     }
-
-    async fn tidy(&self) -> Result<usize, BackendError> {
-        let Some(found) = self.check(false).await? else {
-            return Ok(0);
-        };
-        // A repair also removes damaged images that nothing runs from just now. Without a network they would not come back.
-        if let Some(why) = found.worse() {
-            return Err(BackendError(format!("Podman's store is damaged: {why}")));
-        }
-        let layers = found.layers.map_or(0, |layers| layers.len());
-        if layers > 0 {
-            self.check(true).await?;
-        }
-        Ok(layers)
-    }
 }
-
-#[cfg(test)]
-mod tests;

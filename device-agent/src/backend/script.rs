@@ -29,14 +29,6 @@ pub(crate) trait Stage {
     fn chmod(&mut self, path: &str);
     /// Somebody removes an image.
     fn lose(&mut self, image: &str);
-    /// Power goes between an image's last layer and the image.
-    fn orphan(&mut self, image: &str);
-    /// Power goes before what an image says is on the disk.
-    fn damage(&mut self, image: &str);
-    /// Two days pass.
-    fn wait_days(&mut self);
-    /// How many layers there are of no image and no container.
-    fn orphans(&mut self) -> usize;
     /// The names of all containers, running or not.
     fn containers(&mut self) -> Vec<String>;
 }
@@ -96,7 +88,6 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         self.network().await;
         self.pod().await;
         self.not_ours().await;
-        self.left_by_a_power_cut().await;
         self.said.trim().to_owned()
     }
 
@@ -485,40 +476,5 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         let done = self.podman.sweep("lonely").await;
         self.done("sweep lonely", done);
         self.containers();
-    }
-
-    async fn left_by_a_power_cut(&mut self) {
-        self.say("\n# what power left when it went");
-        self.stage.orphan(EXITS);
-        self.tidy().await;
-        self.orphans();
-        self.stage.wait_days();
-        self.tidy().await;
-        self.orphans();
-        self.tidy().await;
-        let has = self.podman.has_image(HELLO).await;
-        self.say(format!("has hello: {has:?}"));
-        let done = self.podman.pull(EXITS).await;
-        self.done("pull exits", done);
-        // in a damaged store nothing is removed, and what is damaged is pulled again
-        self.stage.damage(EXITS);
-        self.tidy().await;
-        let has = self.podman.has_image(EXITS).await;
-        self.say(format!("has exits: {has:?}"));
-        let done = self.podman.pull(EXITS).await;
-        self.done("pull exits", done);
-        self.tidy().await;
-        self.containers();
-    }
-
-    async fn tidy(&mut self) {
-        let removed = self.podman.tidy().await;
-        let removed = removed.map_err(|error| error.0.contains("store is damaged"));
-        self.say(format!("tidy: {removed:?}"));
-    }
-
-    fn orphans(&mut self) {
-        let orphans = self.stage.orphans();
-        self.say(format!("layers of nothing: {orphans}"));
     }
 }

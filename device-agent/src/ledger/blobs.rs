@@ -114,22 +114,6 @@ impl Blobs {
         (blocks, inodes)
     }
 
-    /// Makes room: removes all content but this and what the manifest that was `applied` last needs. When that cannot be read
-    /// nobody knows what it needs, and nothing is removed.
-    pub fn make_room(
-        &self,
-        applied: Option<Digest>,
-        mut keep: BTreeSet<Digest>,
-    ) -> Result<(), LedgerError> {
-        if let Some(applied) = applied {
-            if self.read(&applied).is_err() {
-                return Ok(());
-            }
-            keep.extend(self.needed(applied));
-        }
-        self.collect(&keep)
-    }
-
     /// Removes all content but this, whether it is whole or on its way.
     pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<(), LedgerError> {
         let keep: BTreeSet<_> = keep.iter().map(Digest::hex).collect();

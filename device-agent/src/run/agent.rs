@@ -35,8 +35,6 @@ const CALM: Duration = Duration::from_secs(900);
 const MAX_LATER: usize = 4;
 /// Longest sleep: a suspended machine wakes with another time, and the clock's floor is saved.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
-/// How often what power cuts left in Podman's store is removed. Only when all is as wanted: what just starts looks like it.
-const TIDY: Duration = Duration::from_secs(24 * 3600);
 
 /// What the loop needs of a machine.
 pub(super) trait Hands {
@@ -55,9 +53,6 @@ pub(super) trait Hands {
 
     /// Waits until a unit may have changed.
     async fn changed(&mut self);
-
-    /// Removes what power cuts left that no workload will miss.
-    async fn tidy(&mut self);
 }
 
 impl<S: Systemd, P: Podman, F: Files> Hands for Machine<S, P, F> {
@@ -78,17 +73,6 @@ impl<S: Systemd, P: Podman, F: Files> Hands for Machine<S, P, F> {
 
     async fn changed(&mut self) {
         self.systemd.changed().await;
-    }
-
-    async fn tidy(&mut self) {
-        match self.podman.tidy().await {
-            Ok(0) => {}
-            Ok(layers) => tracing::info!(
-                layers,
-                "removed what a power cut left of images and containers"
-            ),
-            Err(error) => tracing::warn!(%error, "what power cuts left is not removed"),
-        }
     }
 }
 
@@ -126,7 +110,6 @@ pub(super) struct Agent<H> {
     /// An offer that the ledger could not take, and why: the server does not send it again by itself.
     pub(super) held: Option<(Offer, Problem)>,
     pub(super) clock_file: Option<PathBuf>,
-    pub(super) tidy_at: Instant,
 }
 
 /// How work ended.
@@ -165,7 +148,7 @@ impl<H: Hands> Agent<H> {
             .filter(|left| !left.is_zero())
             .unwrap_or(LOOK)
             .min(if self.unkept.is_some() { RETRY.1 } else { LOOK });
-        let (retry_at, tidy_at) = (self.retry_at, self.tidy_at);
+        let retry_at = self.retry_at;
         tokio::select! {
             Some(offer) = self.offers.recv() => {
                 if self.take(offer) {
@@ -182,10 +165,6 @@ impl<H: Hands> Agent<H> {
                 let up_to = *self.acknowledgements.borrow_and_update();
                 let done = self.ledger.acknowledge(up_to);
                 self.durably(done);
-            }
-            () = sleep_until(tidy_at), if self.state == State::Idle => {
-                self.tidy_at = Instant::now() + TIDY;
-                self.hands.tidy().await;
             }
             () = sleep(look) => {
                 self.durably(Ok(()));

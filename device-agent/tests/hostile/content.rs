@@ -577,13 +577,18 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
     assert!(said.contains("No space left on device"), "{said}");
 }
 
-/// The disk has no space for the manifest itself: what a superseded goal has left gives way to it.
+/// The disk has no space for the manifest itself: what a superseded goal has left gives way to it, and what runs does not.
 #[tokio::test(start_paused = true)]
 async fn a_manifest_takes_the_place_of_what_nothing_needs() {
     let mut stage = Stage::new().await;
     stage.heal();
     stage.play_first().await;
-    stage.plan(FIRST + 1);
+    // another manifest of the same files, which the server has no more
+    let mut bundle = Bundle::default();
+    let mut next = manifest(&mut bundle, FIRST);
+    next["settings"]["heartbeat_seconds"] = 61.into();
+    stage.change(|world| world.blobs.clear());
+    stage.truth = stage.signed(FIRST + 1, Bundle::default(), &next.to_string());
     let folder = stage.settings.state.join("blobs/sha256");
     let part = |digest: Digest| folder.join(format!("{}.part", digest.hex()));
     let left = part(Digest::of(b"superseded"));

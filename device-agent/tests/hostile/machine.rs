@@ -179,10 +179,6 @@ impl Podman for Hand {
         self.note(format!("sweep {workload}"));
         Ok(())
     }
-
-    async fn tidy(&self) -> Result<usize, BackendError> {
-        Ok(0)
-    }
 }
 
 impl Files for Hand {

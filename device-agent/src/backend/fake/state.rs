@@ -73,10 +73,6 @@ pub struct State {
     pub containers: BTreeMap<String, String>,
     pub images: BTreeSet<String>,
     pub registry: BTreeSet<String>,
-    /// The age in days of each layer that is of no image and of no container.
-    pub orphans: Vec<u32>,
-    /// Images of which something is lost.
-    pub damaged: BTreeSet<String>,
     pub journal: BTreeMap<String, Vec<String>>,
     pub log: Vec<Did>,
     pub faults: Faults,

@@ -30,24 +30,6 @@ impl Stage for World {
         self.state().images.remove(image);
     }
 
-    fn orphan(&mut self, image: &str) {
-        let mut state = self.state();
-        assert!(state.images.remove(image), "{image}");
-        state.orphans.push(0);
-    }
-
-    fn damage(&mut self, image: &str) {
-        self.state().damaged.insert(image.to_owned());
-    }
-
-    fn wait_days(&mut self) {
-        self.state().orphans.iter_mut().for_each(|days| *days += 2);
-    }
-
-    fn orphans(&mut self) -> usize {
-        self.state().orphans.len()
-    }
-
     fn containers(&mut self) -> Vec<String> {
         let state = self.state();
         let names = state.containers.keys();

@@ -28,7 +28,6 @@ enum Will {
 struct FakeHands {
     orders: Rc<RefCell<VecDeque<Will>>>,
     asked: Rc<RefCell<Vec<(u64, u32)>>>,
-    tidied: Rc<RefCell<Vec<Instant>>>,
 }
 
 impl Hands for FakeHands {
@@ -63,10 +62,6 @@ impl Hands for FakeHands {
 
     async fn changed(&mut self) {
         std::future::pending::<()>().await;
-    }
-
-    async fn tidy(&mut self) {
-        self.tidied.borrow_mut().push(Instant::now());
     }
 }
 
@@ -190,7 +185,6 @@ impl Bench {
             held: None,
             unkept: None,
             clock_file: None,
-            tidy_at: Instant::now(),
         };
         let wires = Wires {
             offers,
@@ -444,45 +438,6 @@ async fn an_event_that_cannot_be_written_down_is_told_when_it_is_and_that_is_sho
         wires.offer(older).await;
         let live = wires.until(|live| live.events.len() == 2).await;
         assert_eq!(codes(&live), ["FLT0307"]);
-    })
-    .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_power_cuts_left_is_removed_after_work_and_then_once_a_day() {
-    let bench = Bench::new();
-    bench.order([Will::Hang, Will::Fail]);
-    let ledger = bench.ledger();
-    let first = bench.offer(&ledger, 1, 30);
-    let other = bench.offer(&ledger, 2, 31);
-    let (mut agent, mut wires) = bench.agent(ledger);
-    let memory = agent.ledger.memory().expect("joined").clone();
-    let accepted = verify::verify_offer(&first, &bench.device, &memory).expect("a good offer");
-    agent.ledger.accept(&first, &accepted).expect("kept");
-    play(agent, async {
-        wires.until(|live| live.phase == Phase::Applying).await;
-        sleep(3 * TIDY).await;
-        assert_eq!(
-            *bench.hands.tidied.borrow(),
-            [],
-            "not while a pull may go on"
-        );
-        wires.offer(other).await;
-        wires.until(|live| !live.problems.is_empty()).await;
-        assert_eq!(
-            *bench.hands.tidied.borrow(),
-            [],
-            "not while a workload may start"
-        );
-        wires.until(|live| live.problems.is_empty()).await;
-        let ended = Instant::now();
-        // what else wakes it does not matter
-        for hour in 0..49 {
-            wires.acknowledged.send_replace(hour);
-            sleep(Duration::from_secs(3600)).await;
-        }
-        let days = [0, 1, 2].map(|days| ended + days * TIDY);
-        assert_eq!(*bench.hands.tidied.borrow(), days);
     })
     .await;
 }

@@ -114,8 +114,6 @@ pub trait Podman {
     fn pull(&self, reference: &str) -> impl Future<Output = Result<(), BackendError>>;
     /// Removes what a workload left behind: its pod, and containers that carry its label.
     fn sweep(&self, workload: &str) -> impl Future<Output = Result<(), BackendError>>;
-    /// Removes layers that a pull or a start left when power went: of no image and of no container, and a day old. How many.
-    fn tidy(&self) -> impl Future<Output = Result<usize, BackendError>>;
 }
 
 /// A file as it is.
