@@ -20,14 +20,15 @@ can_lab() { [[ $(id -u) == 0 && $(uname -m) == x86_64 ]] && command -v apt-get >
 install() {
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
     say "installing $*"
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 || {
-      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
-    }
+    local -a apt=(apt-get -qq -y --no-install-recommends -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300)
+    export DEBIAN_FRONTEND=noninteractive
+    "${apt[@]}" install "$@" >/dev/null 2>&1 || { "${apt[@]}" update && "${apt[@]}" install "$@" >/dev/null; }
   else
     die "needs: $* (Debian's names). Install them, or run this as root on Debian or Ubuntu."
   fi
 }
 
+export CARGO_NET_RETRY=${CARGO_NET_RETRY:-10}
 need_rust() {
   local -a missing=()
   command -v cc >/dev/null || missing+=(gcc libc6-dev)

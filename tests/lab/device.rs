@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::site::{HELLO, HOST};
 
-/// Longest wait for anything to become so. Nothing should take a tenth of it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+/// Longest wait for anything to become so. Hardly anything takes a tenth of it; what failed some times is tried again after a
+/// minute or two.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 

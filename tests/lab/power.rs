@@ -71,6 +71,15 @@ impl Ground {
         self.site.commit(&content, &files);
     }
 
+    /// Waits until the agent is up. systemd starts it again after a second.
+    fn agent_runs(&self) {
+        wait("the agent runs", || {
+            let active = self.device.run(&["systemctl", "is-active", "flotta-agent"]);
+            let up = active.status.success();
+            up.then_some(()).ok_or_else(|| self.device.log())
+        });
+    }
+
     /// The layer that no round needs now is pulled anew in the next.
     fn forget_twin(&self, round: u32) {
         if round > 0 && round.is_multiple_of(2) {
@@ -244,20 +253,19 @@ fn the_agent_is_killed_at_random_moments() {
     let device = &ground.device;
     let (mut survived, mut in_apply) = (0, 0);
     for round in 1..=rounds {
-        // systemd starts it again after a second: there must be something to kill.
-        wait("the agent runs again", || {
-            let active = device.run(&["systemctl", "is-active", "flotta-agent"]);
-            if active.status.success() {
-                Ok(())
-            } else {
-                Err(device.log())
-            }
-        });
         ground.change(round);
         // A commit is seen within a second, and applied within another: the kill falls anywhere in it.
         moment(&mut random, Duration::from_millis(2_500));
+        let restarts =
+            || device.exec(&["systemctl", "show", "--property=NRestarts", "flotta-agent"]);
+        let before = restarts();
         device.exec(&["systemctl", "kill", "--signal=KILL", "flotta-agent"]);
         in_apply += u32::from(ground.is_applying());
+        // what was half-written is swept away when it starts
+        wait("the agent was started again", || {
+            (restarts() != before).then_some(()).ok_or(device.log())
+        });
+        ground.agent_runs();
         ground.settled(round);
         ground.forget_twin(round);
         survived += 1;

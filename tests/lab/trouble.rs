@@ -1,5 +1,6 @@
 //! Bad commits, and workloads that cannot run: who is told what, and that the others go on.
 
+use crate::device::wait;
 use crate::site::{EXITS, HELLO, Site, device, page, workload};
 
 const API: &str = "apiVersion: management.project-flotta.io/v1alpha1";
@@ -89,11 +90,14 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
     assert!(why.contains("exited 3"), "{why}");
     let why = site.problem("rough", "port", "FLT0503");
     assert!(why.contains("8083"), "{why}");
-    let screen = site.flotta(&["describe", "device", "rough"]);
-    for code in ["FLT0501", "FLT0502", "FLT0503"] {
-        assert!(screen.contains(code), "{code}:\n{screen}");
-    }
-    assert!(site.status("rough")["state"] == "Failed", "{screen}");
+    // while one of them is tried again its reason is not shown
+    wait("all three reasons are shown", || {
+        let screen = site.flotta(&["describe", "device", "rough"]);
+        let codes = ["FLT0501", "FLT0502", "FLT0503"];
+        let all = codes.iter().all(|code| screen.contains(code));
+        let says = all && site.status("rough")["state"] == "Failed";
+        says.then_some(()).ok_or(screen)
+    });
     let status = rough.run(&["flotta-agent", "status"]);
     assert_eq!(status.status.code(), Some(1), "the device itself says no");
     let good = rough.containers()["good"].clone();

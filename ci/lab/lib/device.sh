@@ -43,7 +43,9 @@ is_up() {
   local state
   # is-system-running exits 1 for "degraded", which is up as well
   state=$(inside systemctl is-system-running 2>/dev/null || true)
-  [[ $state == running || $state == degraded ]]
+  [[ $state == running || $state == degraded ]] || return 1
+  # nothing that systemd waits for says that the cable is plugged in
+  inside cat /proc/net/fib_trie | grep -qF "$(cat "$DEVICE/address")"
 }
 why_not_up() {
   tail -n 30 "$DEVICE/console"

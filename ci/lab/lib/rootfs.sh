@@ -20,9 +20,10 @@ install_host_packages() {
     chmod 755 $guard
     trap 'rm -f /usr/sbin/policy-rc.d' RETURN
   fi
-  apt-get update -qq >&2
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${HOST_PACKAGES[@]}" >/dev/null 2>&1 ||
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${HOST_PACKAGES[@]}" >&2
+  local -a apt=(apt-get -y --no-install-recommends -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300)
+  export DEBIAN_FRONTEND=noninteractive
+  "${apt[@]}" -qq update >&2
+  "${apt[@]}" -qq install "${HOST_PACKAGES[@]}" >/dev/null 2>&1 || "${apt[@]}" install "${HOST_PACKAGES[@]}" >&2
 }
 
 # Where this machine gets Debian from; an Ubuntu machine has no such line and must say.
@@ -53,7 +54,7 @@ make_rootfs() {
   scratch "$LAB_CACHE"
   fresh=$SCRATCH
   say "lab: making a root file system (once; about a minute)"
-  mmdebstrap --quiet --variant=minbase --include="$ROOTFS_PACKAGES" trixie "$fresh/root" ${mirror:+"$mirror"} >"$fresh/log" 2>&1 ||
+  mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --variant=minbase --include="$ROOTFS_PACKAGES" trixie "$fresh/root" ${mirror:+"$mirror"} >"$fresh/log" 2>&1 ||
     { cat "$fresh/log" >&2; die "mmdebstrap failed; on a machine that is not Debian name a mirror in FLOTTA_LAB_MIRROR"; }
   cp -a "$LAB_ROOT/rootfs/." "$fresh/root/"
   chown -R 0:0 "$fresh/root/etc/containers" "$fresh/root/etc/systemd/journald.conf.d"

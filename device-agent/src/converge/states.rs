@@ -20,8 +20,9 @@ const FORGIVEN: Duration = Duration::from_secs(600);
 /// Longest line of a journal that is passed on.
 const MAX_LINE: usize = 300;
 
-/// Why units failed, as long as they do: reading a journal costs a process.
-pub type Reasons = BTreeMap<String, ((i32, String), Problem)>;
+/// Why units failed, by exit status, result and number of the restart: reading a journal costs a process. After a restart it is
+/// read again; the journal may not have had all of it yet.
+pub type Reasons = BTreeMap<String, ((i32, String, u32), Problem)>;
 
 /// Looks at every unit of the manifest. Those that are not the fleet's are not there yet, whatever the host runs by that name.
 pub(super) async fn states<S: Systemd, P, F>(
@@ -119,7 +120,7 @@ async fn reason<S: Systemd, P, F>(
     unit: &UnitState,
     machine: &mut Machine<S, P, F>,
 ) -> Problem {
-    let key = (unit.exit_status, unit.result.clone());
+    let key = (unit.exit_status, unit.result.clone(), unit.restarts);
     // Between two restarts systemd shows a clean slate: what was found before still holds.
     if let Some((known, problem)) = machine.reasons.get(name)
         && (*known == key || unit.is_up() && unit.result == "success")

@@ -178,6 +178,7 @@ impl<H: Hands> Agent<H> {
 
     /// Fetches and applies what the ledger says, unless a newer manifest comes in between.
     async fn work(&mut self) -> Result<(), NoEdge> {
+        self.retry_at = None;
         if let Some((offer, _)) = self.held.take() {
             self.take(offer);
             self.publish();
@@ -191,7 +192,6 @@ impl<H: Hands> Agent<H> {
             self.state = self.state.fetched()?.done()?;
             return Ok(());
         };
-        self.retry_at = None;
         let (release, digest) = wanted;
         let mut later = Vec::new();
         let ended = {
@@ -322,9 +322,16 @@ impl<H: Hands> Agent<H> {
             self.backoff.reset();
         }
         self.last_trouble = Some(now);
-        self.retry_at = Some(now + self.backoff.next_delay());
+        self.retry();
         self.state = self.state.wait()?;
         Ok(())
+    }
+
+    /// Has all that failed tried again after the next wait, which it is the same for: one try is one step of the backoff.
+    fn retry(&mut self) {
+        if self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.backoff.next_delay());
+        }
     }
 
     /// Takes an offer: verified, then durable. True when there is something to do.
@@ -365,7 +372,7 @@ impl<H: Hands> Agent<H> {
                 let problem = Problem::new(code::LEDGER, chain(&error));
                 tracing::error!(%problem, "offer not kept");
                 self.held = Some((offer, problem));
-                self.retry_at = Some(Instant::now() + self.backoff.next_delay());
+                self.retry();
                 false
             }
         }

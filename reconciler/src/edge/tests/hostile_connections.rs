@@ -230,9 +230,10 @@ fn halves() -> Vec<(&'static [u8], Vec<u8>, bool)> {
 #[tokio::test]
 async fn half_a_request_takes_one_place_and_no_more() {
     let world = World::with(Limits {
-        handshake: Duration::from_millis(200),
-        body: Duration::from_millis(100),
-        anonymous_life: Duration::from_millis(300),
+        // the honest join and shake hands within it too
+        handshake: Duration::from_secs(1),
+        body: Duration::from_millis(500),
+        anonymous_life: Duration::from_secs(1),
         ..Limits::default()
     })
     .await;
@@ -330,7 +331,7 @@ async fn who_never_reads_is_let_go() {
     // all that there are: one device takes them
     let (world, path, length) = download(Limits {
         downloads: DOWNLOADS_EACH,
-        body: Duration::from_millis(200),
+        body: Duration::from_secs(1),
         ..Limits::default()
     })
     .await;

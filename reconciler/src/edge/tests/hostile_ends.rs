@@ -98,12 +98,12 @@ impl Scene {
     }
 }
 
-/// Not before, and hardly after: what else would end a connection takes ten times as long.
+/// Not before, and not long after: what else would end a connection takes a minute.
 #[track_caller]
 fn at_that_moment(then: Timestamp) {
     let after = Timestamp::now().duration_since(then);
     assert!(after >= SignedDuration::ZERO, "{after:?}");
-    assert!(after < SignedDuration::from_secs(6), "{after:?}");
+    assert!(after < SignedDuration::from_secs(20), "{after:?}");
 }
 
 #[tokio::test]

@@ -252,8 +252,8 @@ async fn a_report_is_read_or_refused_whatever_it_is() {
 #[tokio::test]
 async fn bodies_whose_length_is_a_lie_end() {
     let world = World::with(Limits {
-        handshake: std::time::Duration::from_millis(100),
-        body: std::time::Duration::from_millis(100),
+        handshake: std::time::Duration::from_secs(1),
+        body: std::time::Duration::from_millis(500),
         ..Limits::default()
     })
     .await;
