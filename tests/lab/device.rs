@@ -1,10 +1,11 @@
 //! A virtual device, by way of `ci/lab/lab`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::site::{HELLO, HOST};
@@ -58,6 +59,9 @@ pub(crate) fn network() {
     lab_does(&["network", "up"]);
 }
 
+/// The devices there are now, of all tests: what two tests call by one name, one takes from the other.
+static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// A running device; it is removed when dropped.
 pub(crate) struct Device {
     pub(crate) name: String,
@@ -68,6 +72,8 @@ pub(crate) struct Device {
 impl Device {
     /// Makes it, but leaves it off: its disk can be written.
     pub(crate) fn create(name: &str) -> Self {
+        let new = NAMES.lock().expect("no panic").insert(name.to_owned());
+        assert!(new, "another test has a device {name}");
         lab_does(&["registry", "up"]);
         lab(&["device", "rm", name]);
         lab_does(&["device", "create", name]);
@@ -237,6 +243,7 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         lab(&["device", "rm", &self.name]);
+        NAMES.lock().expect("no panic").remove(&self.name);
     }
 }
 

@@ -26,16 +26,16 @@ fn history(site: &Site, device: &Device) -> String {
 fn a_second_release_of_one_number_is_refused_seen_and_outgrown() {
     let mut site = Site::start(&[
         ("shop.yaml", &device("shop")),
-        ("till.yaml", &device("till")),
+        ("kiosk.yaml", &device("kiosk")),
         ("web.yaml", &page("web", 8080, "before")),
     ]);
-    let (shop, till) = (site.join("shop"), site.join("till"));
+    let (shop, kiosk) = (site.join("shop"), site.join("kiosk"));
     site.in_sync("shop");
-    site.in_sync("till");
+    site.in_sync("kiosk");
     site.kill();
     copy("data", "backup", &site);
     site.serve();
-    till.cut();
+    kiosk.cut();
     site.commit(
         "one story",
         &[("web.yaml", &page("web", 8080, "one story"))],
@@ -53,13 +53,13 @@ fn a_second_release_of_one_number_is_refused_seen_and_outgrown() {
         &[("web.yaml", &page("web", 8080, "another story"))],
     );
     site.serve();
-    till.boot();
-    till.shows(8080, "another story");
+    kiosk.boot();
+    kiosk.shows(8080, "another story");
     site.event(&["shop", "Refused", "FLT0308"]);
     shop.shows(8080, "one story");
     assert_eq!(shop.containers(), before, "what runs is kept");
     assert_eq!(shop.exec(&["flotta-agent", "diff"]), "");
-    let (one, other) = (history(&site, &shop), history(&site, &till));
+    let (one, other) = (history(&site, &shop), history(&site, &kiosk));
     let told = site.run(&["verify-history", &one, &other]);
     assert_eq!(told.status.code(), Some(1), "{}", text(&told.stderr));
     let said = text(&told.stdout);
@@ -67,7 +67,7 @@ fn a_second_release_of_one_number_is_refused_seen_and_outgrown() {
 
     // The next release is newer than both.
     site.commit("after", &[("web.yaml", &page("web", 8080, "after"))]);
-    for device in [&shop, &till] {
+    for device in [&shop, &kiosk] {
         device.shows(8080, "after");
         site.in_sync(&device.name);
     }

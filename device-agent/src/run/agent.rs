@@ -327,7 +327,7 @@ impl<H: Hands> Agent<H> {
         Ok(())
     }
 
-    /// Has all that failed tried again after the next wait, which it is the same for: one try is one step of the backoff.
+    /// Sets when what failed is tried again, unless that is set: one round of work is one step of the backoff.
     fn retry(&mut self) {
         if self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + self.backoff.next_delay());
