@@ -38,8 +38,16 @@ need_rust() {
 }
 
 # A clone without a target directory of its own shares one with other clones: what stays the same is not built again.
-use_cached_target() {
-  [[ -d target/debug || -n ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/target
+use_cached_target() { [[ -d target/debug || -n ${CARGO_TARGET_DIR:-} ]] || cached_target target; }
+# cached_target NAME: this one of the cache's target directories.
+cached_target() {
+  export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/$1
+  # Cargo goes by times alone: what another clone built after these files were written would pass for built from them.
+  local last=$CARGO_TARGET_DIR/clone
+  [[ $(cat "$last" 2>/dev/null) != "$PWD" ]] || return 0
+  find . \( -name .git -o -name target \) -prune -o -type f -exec touch {} +
+  mkdir -p "$CARGO_TARGET_DIR"
+  printf '%s\n' "$PWD" >"$last"
 }
 
 # What the lab's tests run, beside the lab itself: the agent as it ships, and one with fail points.
