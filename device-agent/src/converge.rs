@@ -227,8 +227,7 @@ fn note(
         .iter()
         .filter_map(|report| Some((report.name.as_str(), report.problem.as_ref()?)));
     for (name, problem) in of_workloads {
-        let message = format!("{name}: {}: {}", problem.code, problem.message);
-        let _ = ledger.note(now(), "Failed", message, true);
+        let _ = ledger.note_failure(now(), name, problem);
     }
     for problem in problems {
         let _ = ledger.note(now(), "Failed", problem.to_string(), true);

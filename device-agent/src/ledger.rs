@@ -8,13 +8,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use flotta_bundle::code::{MAX_MESSAGE, cut};
+use flotta_bundle::code::{MAX_MESSAGE, Problem, cut};
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::release::Revision;
 use flotta_bundle::verify::{Accepted, Memory};
 use flotta_bundle::wire::{Event, Offer};
 use flotta_bundle::{DevicePath, Digest};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -25,12 +25,12 @@ use crate::settings::make_private;
 
 /// Largest file of the ledger: 2,000 units and 10,000 files with long names fit many times.
 const MAX_BYTES: usize = 16 << 20;
-/// Events kept until the server has them; then the oldest go.
+/// Events kept, to be told and to tell no event twice; then the oldest go.
 const MAX_EVENTS: usize = 200;
+/// After so long what goes on is noted again.
+const REMINDER: SignedDuration = SignedDuration::from_hours(24);
 /// Accepted releases kept, to compare with another device's.
 const MAX_HISTORY: usize = 1_000;
-/// An event that happened within the last so many is not noted again.
-const RECENT: usize = 16;
 
 /// Why the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -297,8 +297,8 @@ impl Ledger {
         &self.blobs
     }
 
-    /// Notes an event for the server, its message cut at 1,024 characters. What was said a moment ago is not said again. One
-    /// that cannot be written is kept in memory, and written with the next.
+    /// Notes an event for the server, its message cut at 1,024 characters. What was said since something was applied is said
+    /// again after a day. An event that cannot be written is kept in memory, and written with the next.
     pub fn note(
         &mut self,
         time: Timestamp,
@@ -307,21 +307,55 @@ impl Ledger {
         warning: bool,
     ) -> Result<(), LedgerError> {
         cut(&mut message, MAX_MESSAGE);
-        let recent = self.log.events.iter().rev().take(RECENT);
-        let mut since_applied =
-            recent.take_while(|event| event.reason != "Applied" || reason == "Applied");
-        if since_applied.any(|event| event.reason == reason && event.message == message) {
+        if self.has_said(time, reason, |said| said == message) {
             return self.save_unsaved();
         }
+        self.push(time, reason, message, warning)
+    }
+
+    /// Notes that a workload failed, in the same way. Its code alone makes it another failure: what a workload itself says, or
+    /// what Podman says of it, may have another time or port in it each time.
+    pub fn note_failure(
+        &mut self,
+        time: Timestamp,
+        workload: &str,
+        problem: &Problem,
+    ) -> Result<(), LedgerError> {
+        let failure = format!("{workload}: {}: ", problem.code);
+        if self.has_said(time, "Failed", |said| said.starts_with(&failure)) {
+            return self.save_unsaved();
+        }
+        let mut message = failure + &problem.message;
+        cut(&mut message, MAX_MESSAGE);
+        self.push(time, "Failed", message, true)
+    }
+
+    fn has_said(&self, time: Timestamp, reason: &str, is_it: impl Fn(&str) -> bool) -> bool {
+        let events = self.log.events.iter().rev();
+        let mut since_applied =
+            events.take_while(|event| event.reason != "Applied" || reason == "Applied");
+        since_applied.any(|event| {
+            event.reason == reason
+                && is_it(&event.message)
+                && time.duration_since(event.time).abs() < REMINDER
+        })
+    }
+
+    fn push(
+        &mut self,
+        time: Timestamp,
+        reason: &str,
+        message: String,
+        warning: bool,
+    ) -> Result<(), LedgerError> {
         self.log.last += 1;
-        let event = Event {
+        self.log.events.push(Event {
             id: self.log.last,
             time,
             reason: reason.to_owned(),
             message,
             warning,
-        };
-        self.log.events.push(event);
+        });
         let excess = self.log.events.len().saturating_sub(MAX_EVENTS);
         self.log.events.drain(..excess);
         self.save_log()
@@ -330,15 +364,8 @@ impl Ledger {
     /// Events that the server has not kept yet, oldest first. Only those on disk: the number of one that a power cut took
     /// would be given again, and the server keeps each number once.
     pub fn unacknowledged(&self) -> &[Event] {
-        let saved = |event: &Event| event.id <= self.saved;
-        let end = self.log.events.partition_point(saved);
-        &self.log.events[self.first_open()..end]
-    }
-
-    /// Where events begin that the server has not kept.
-    fn first_open(&self) -> usize {
-        let kept = |event: &Event| event.id <= self.log.kept;
-        self.log.events.partition_point(kept)
+        let after = |id: u64| self.log.events.partition_point(|event| event.id <= id);
+        &self.log.events[after(self.log.kept)..after(self.saved)]
     }
 
     /// The server has kept events up to this id.
@@ -348,8 +375,6 @@ impl Ledger {
             return self.save_unsaved();
         }
         self.log.kept = up_to;
-        let excess = self.first_open().saturating_sub(RECENT);
-        self.log.events.drain(..excess);
         self.save_log()
     }
 

@@ -259,7 +259,7 @@ fn events_are_bounded_and_numbered_and_kept_until_the_server_has_them() {
         .note(NOW, "Failed", "new".to_owned(), true)
         .expect("written");
     assert_eq!(ids(&ledger), [211], "no number twice");
-    assert!(ledger.log.events.len() <= RECENT + 1);
+    assert_eq!(ledger.log.events.len(), MAX_EVENTS);
 }
 
 #[test]
@@ -336,6 +336,75 @@ fn what_was_said_a_moment_ago_is_not_said_again() {
         said.push((ledger.unacknowledged().len() > before) == is_news);
     }
     assert_eq!(said, [true; 8]);
+
+    let told = |ledger: &mut Ledger, hours: i64, what: &str| {
+        let before = ledger.log.last;
+        let time = NOW + SignedDuration::from_hours(hours);
+        let noted = ledger.note(time, "Failed", what.to_owned(), true);
+        noted.expect("written");
+        ledger.acknowledge(u64::MAX).expect("written");
+        ledger.log.last > before
+    };
+    // however many fail by turns: also what the server has is not told again
+    let many: Vec<String> = (0..MAX_EVENTS / 2).map(|n| n.to_string()).collect();
+    for (hours, is_news) in [(0, true), (1, false), (23, false), (24, true), (47, false)] {
+        for what in &many {
+            assert_eq!(told(&mut ledger, hours, what), is_news, "{what}, {hours} h");
+        }
+    }
+    // a clock that was years ahead hides nothing
+    assert!(told(&mut ledger, -100_000, "0"));
+}
+
+#[test]
+fn a_workload_that_fails_in_other_words_each_time_is_told_once() {
+    let (_state, mut ledger) = bench();
+    for (workload, code, message, is_news) in [
+        (
+            "web",
+            code::UNIT_FAILED,
+            "exited 1: 10:00:01 no database",
+            true,
+        ),
+        (
+            "web",
+            code::UNIT_FAILED,
+            "exited 1: 10:00:09 no database",
+            false,
+        ),
+        (
+            "web-1",
+            code::UNIT_FAILED,
+            "exited 1: 10:00:09 no database",
+            true,
+        ),
+        (
+            "web",
+            code::IMAGE_PULL,
+            "read udp 10.0.0.2:40001->10.0.0.1:53",
+            true,
+        ),
+        (
+            "web",
+            code::IMAGE_PULL,
+            "read udp 10.0.0.2:50001->10.0.0.1:53",
+            false,
+        ),
+        ("web", code::UNIT_FAILED, "exited 2", false),
+    ] {
+        let before = ledger.unacknowledged().len();
+        let problem = Problem::new(code, message.to_owned());
+        ledger
+            .note_failure(NOW, workload, &problem)
+            .expect("written");
+        let after = ledger.unacknowledged();
+        assert_eq!(after.len() > before, is_news, "{workload}: {message}");
+        if is_news {
+            let event = after.last().expect("an event");
+            assert_eq!(event.message, format!("{workload}: {}: {message}", code.id));
+            assert!(event.warning);
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flotta_bundle::code::{self, Code, Problem};
 use http::StatusCode;
+use jiff::Timestamp;
 use rustls::AlertDescription;
 
 use super::proxy::Blocked;
@@ -68,7 +69,7 @@ impl PullError {
     fn refusal(&self) -> Option<Code> {
         match self {
             Self::Connect(_, error) if error.is::<Blocked>() => Some(code::PROXY),
-            Self::Connect(_, error) => match of_tls(error)? {
+            Self::Connect(_, error) => match of_tls(error.as_ref())? {
                 rustls::Error::InvalidCertificate(_) => Some(code::UNTRUSTED_SERVER),
                 // a portal that speaks HTTP to whoever connects; TLS of another protocol
                 rustls::Error::InvalidMessage(_)
@@ -130,7 +131,7 @@ impl PullError {
 }
 
 /// What TLS found wrong with the other side.
-fn of_tls(error: &BoxError) -> Option<&rustls::Error> {
+fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let io = error.downcast_ref::<std::io::Error>()?;
     io.get_ref()?.downcast_ref()
 }
@@ -140,11 +141,72 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let next = error.to_string();
+        let next = words(error);
         if !text.ends_with(&next) {
             text = format!("{text}: {next}");
         }
         cause = error.source();
     }
     text
+}
+
+/// An error's own words, but for those that name the second at which it was made: they would be other ones at each try.
+fn words(error: &(dyn Error + 'static)) -> String {
+    use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+    let (what, time) = match of_tls(error) {
+        Some(rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. })) => {
+            ("ended", not_after)
+        }
+        Some(rustls::Error::InvalidCertificate(NotValidYetContext { not_before, .. })) => {
+            ("begins", not_before)
+        }
+        _ => return error.to_string(),
+    };
+    let time = i64::try_from(time.as_secs()).map(Timestamp::from_second);
+    time.ok().and_then(Result::ok).map_or_else(
+        || error.to_string(),
+        |time| format!("its certificate {what} at {time}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+    use rustls_pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_named_alike_at_every_try() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        for (said, error) in [
+            (
+                "its certificate ended at 2001-09-09T01:46:40Z",
+                (|now| ExpiredContext {
+                    time: now,
+                    not_after: UnixTime::since_unix_epoch(Duration::from_secs(1_000_000_000)),
+                }) as fn(UnixTime) -> _,
+            ),
+            ("its certificate begins at 2065-01-24T05:20:00Z", |now| {
+                NotValidYetContext {
+                    time: now,
+                    not_before: UnixTime::since_unix_epoch(Duration::from_secs(3_000_000_000)),
+                }
+            }),
+        ] {
+            for now in [1_500_000_000, 1_500_000_001] {
+                let tls = rustls::Error::InvalidCertificate(error(at(now)));
+                let io = io::Error::new(io::ErrorKind::InvalidData, tls);
+                let error = PullError::Connect("edge.example:443".to_owned(), Box::new(io));
+                let problem = error.problem();
+                assert_eq!(problem.code, code::UNTRUSTED_SERVER.id);
+                assert_eq!(
+                    problem.message,
+                    format!("no connection to edge.example:443: {said}")
+                );
+            }
+        }
+    }
 }
