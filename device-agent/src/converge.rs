@@ -187,7 +187,7 @@ fn ledger_problem(error: &LedgerError) -> Problem {
     Problem::new(code::LEDGER, chain(error))
 }
 
-/// What was done, in words; none when nothing was.
+/// What was done, in words (`Ledger::note_failure` looks for workloads among them); none when nothing was.
 fn done(manifest: &Manifest, plan: &Plan, failures: &Failures) -> Option<String> {
     let mut done: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for step in &plan.steps {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// How names of files begin that are not whole yet.
@@ -12,11 +12,15 @@ pub(crate) const TEMPORARY: &str = ".new-";
 /// secret is at no moment readable by others.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
+    // The crate's own way to open and write puts the random name into errors: each would be another one.
+    let open = |path: &Path| {
+        let mut new = File::options();
+        new.write(true).create_new(true).mode(mode).open(path)
+    };
     let mut file = tempfile::Builder::new()
         .prefix(TEMPORARY)
-        .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
+        .make_in(folder, open)?;
+    file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     File::open(folder)?.sync_all()
@@ -50,5 +54,22 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_named_alike_at_every_try() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("missing/file");
+        let error = || {
+            write(&path, b"content", 0o600)
+                .expect_err("no folder")
+                .to_string()
+        };
+        assert_eq!(error(), error());
     }
 }

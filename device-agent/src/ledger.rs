@@ -218,9 +218,15 @@ impl Ledger {
 
     /// The device has joined: this trust root is believed from now on.
     pub fn begin(&mut self, memory: Memory) -> Result<(), LedgerError> {
+        // A device that joined another fleet owes nothing to the last one's releases, and tells it nothing of them.
+        let is_other = memory.highest.is_none();
+        if is_other && !self.log.events.is_empty() {
+            self.log.events.clear();
+            self.log.kept = self.log.last;
+            self.save_log()?;
+        }
         let accepted = self.trust.take().and_then(|trust| trust.accepted);
-        // A device that joined another fleet owes nothing to the last one's releases.
-        let accepted = accepted.filter(|_| memory.highest.is_some());
+        let accepted = accepted.filter(|_| !is_other);
         self.keep_trust(Trust { memory, accepted })
     }
 
@@ -297,8 +303,8 @@ impl Ledger {
         &self.blobs
     }
 
-    /// Notes an event for the server, its message cut at 1,024 characters. What was said since something was applied is said
-    /// again after a day. An event that cannot be written is kept in memory, and written with the next.
+    /// Notes an event for the server, its message cut at 1,024 characters. What was said within a day, and since something was
+    /// applied, is not said again. An event that cannot be written is kept in memory, and written with the next.
     pub fn note(
         &mut self,
         time: Timestamp,
@@ -307,33 +313,54 @@ impl Ledger {
         warning: bool,
     ) -> Result<(), LedgerError> {
         cut(&mut message, MAX_MESSAGE);
-        if self.has_said(time, reason, |said| said == message) {
+        let is_applied = |event: &Event| event.reason == "Applied" && reason != "Applied";
+        if self.has_said(time, reason, is_applied, |said| said == message) {
             return self.save_unsaved();
         }
         self.push(time, reason, message, warning)
     }
 
-    /// Notes that a workload failed, in the same way. Its code alone makes it another failure: what a workload itself says, or
-    /// what Podman says of it, may have another time or port in it each time.
+    /// Notes that a workload failed; not when that was said within a day, and since something of it was applied. What follows a
+    /// colon in the message makes it no other failure: the workload's own words, or Podman's, may have another time or port in
+    /// them each time.
     pub fn note_failure(
         &mut self,
         time: Timestamp,
         workload: &str,
         problem: &Problem,
     ) -> Result<(), LedgerError> {
-        let failure = format!("{workload}: {}: ", problem.code);
-        if self.has_said(time, "Failed", |said| said.starts_with(&failure)) {
+        let (what, _) = problem
+            .message
+            .split_once(": ")
+            .unwrap_or((&problem.message, ""));
+        let mut failure = format!("{workload}: {}: {what}", problem.code);
+        cut(&mut failure, MAX_MESSAGE);
+        let is_it = |said: &str| {
+            let rest = said.strip_prefix(&failure);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
+        };
+        // `release 7: restarted web; started db, radio`
+        let is_applied = |event: &Event| {
+            let mut words = event.message.split([' ', ',', ';']);
+            event.reason == "Applied" && words.any(|word| word == workload)
+        };
+        if self.has_said(time, "Failed", is_applied, is_it) {
             return self.save_unsaved();
         }
-        let mut message = failure + &problem.message;
+        let mut message = format!("{workload}: {}: {}", problem.code, problem.message);
         cut(&mut message, MAX_MESSAGE);
         self.push(time, "Failed", message, true)
     }
 
-    fn has_said(&self, time: Timestamp, reason: &str, is_it: impl Fn(&str) -> bool) -> bool {
+    fn has_said(
+        &self,
+        time: Timestamp,
+        reason: &str,
+        is_applied: impl Fn(&Event) -> bool,
+        is_it: impl Fn(&str) -> bool,
+    ) -> bool {
         let events = self.log.events.iter().rev();
-        let mut since_applied =
-            events.take_while(|event| event.reason != "Applied" || reason == "Applied");
+        let mut since_applied = events.take_while(|event| !is_applied(event));
         since_applied.any(|event| {
             event.reason == reason
                 && is_it(&event.message)

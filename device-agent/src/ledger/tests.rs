@@ -359,52 +359,56 @@ fn what_was_said_a_moment_ago_is_not_said_again() {
 #[test]
 fn a_workload_that_fails_in_other_words_each_time_is_told_once() {
     let (_state, mut ledger) = bench();
-    for (workload, code, message, is_news) in [
-        (
-            "web",
-            code::UNIT_FAILED,
-            "exited 1: 10:00:01 no database",
-            true,
-        ),
-        (
-            "web",
-            code::UNIT_FAILED,
-            "exited 1: 10:00:09 no database",
-            false,
-        ),
-        (
-            "web-1",
-            code::UNIT_FAILED,
-            "exited 1: 10:00:09 no database",
-            true,
-        ),
-        (
-            "web",
-            code::IMAGE_PULL,
-            "read udp 10.0.0.2:40001->10.0.0.1:53",
-            true,
-        ),
-        (
-            "web",
-            code::IMAGE_PULL,
-            "read udp 10.0.0.2:50001->10.0.0.1:53",
-            false,
-        ),
-        ("web", code::UNIT_FAILED, "exited 2", false),
-    ] {
+    let (failed, pull) = (code::UNIT_FAILED, code::IMAGE_PULL);
+    let pulls =
+        |tag: u8, port: u16| format!("image web:{tag}: read udp 10.0.0.2:{port}->10.0.0.1:53");
+    let exits = |how: &str, second: u8| format!("web.service {how}: 10:00:{second} no database");
+    let applied = |ledger: &mut Ledger, what: &str| {
+        let noted = ledger.note(NOW, "Applied", format!("release 2: {what}"), false);
+        noted.expect("written");
+    };
+    let told = |ledger: &mut Ledger, workload: &str, code, message: &str| {
         let before = ledger.unacknowledged().len();
         let problem = Problem::new(code, message.to_owned());
-        ledger
-            .note_failure(NOW, workload, &problem)
-            .expect("written");
-        let after = ledger.unacknowledged();
-        assert_eq!(after.len() > before, is_news, "{workload}: {message}");
+        let noted = ledger.note_failure(NOW, workload, &problem);
+        noted.expect("written");
+        let is_news = ledger.unacknowledged().len() > before;
         if is_news {
-            let event = after.last().expect("an event");
-            assert_eq!(event.message, format!("{workload}: {}: {message}", code.id));
-            assert!(event.warning);
+            let event = ledger.unacknowledged().last().expect("an event");
+            assert!(event.message.starts_with(&format!(
+                "{workload}: {}: {}",
+                code.id,
+                &message[..9]
+            )));
+            assert!(event.warning && event.reason == "Failed");
         }
-    }
+        is_news
+    };
+    assert!(told(&mut ledger, "web", failed, &exits("exited 1", 10)));
+    assert!(!told(&mut ledger, "web", failed, &exits("exited 1", 20)));
+    assert!(told(&mut ledger, "web-1", failed, &exits("exited 1", 20)));
+    assert!(told(&mut ledger, "web", failed, &exits("exited 2", 20)));
+    assert!(
+        told(&mut ledger, "web", failed, "web.service exited 3"),
+        "no words"
+    );
+    assert!(!told(&mut ledger, "web", failed, &exits("exited 3", 20)));
+    assert!(told(&mut ledger, "web", pull, &pulls(1, 40_001)));
+    assert!(!told(&mut ledger, "web", pull, &pulls(1, 50_001)));
+    assert!(
+        told(&mut ledger, "web", pull, &pulls(2, 50_001)),
+        "another image"
+    );
+    let long = "x".repeat(2 * MAX_MESSAGE);
+    assert!(told(&mut ledger, "web", pull, &long));
+    assert!(!told(&mut ledger, "web", pull, &long));
+
+    applied(&mut ledger, "removed web-1; started db, radio");
+    assert!(!told(&mut ledger, "web", failed, &exits("exited 1", 30)));
+    assert!(told(&mut ledger, "web-1", failed, &exits("exited 1", 30)));
+    applied(&mut ledger, "restarted radio, web; started db");
+    assert!(told(&mut ledger, "web", failed, &exits("exited 1", 40)));
+    assert!(!told(&mut ledger, "web", failed, &exits("exited 1", 50)));
 }
 
 #[test]
@@ -435,8 +439,14 @@ fn a_device_that_joins_anew_owes_nothing_to_the_last_fleet() {
         ledger.accepted().is_some(),
         "joined again, with what it remembers"
     );
+    let noted = ledger.note(NOW, "Failed", "web".to_owned(), true);
+    noted.expect("written");
     ledger.begin(Fleet::new().memory()).expect("written");
     assert!(ledger.accepted().is_none());
+    assert_eq!(ledger.unacknowledged(), []);
+    let noted = ledger.note(NOW, "Failed", "web".to_owned(), true);
+    noted.expect("written");
+    assert_eq!(ledger.unacknowledged()[0].id, 2, "no number twice");
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn words(error: &(dyn Error + 'static)) -> String {
     let time = i64::try_from(time.as_secs()).map(Timestamp::from_second);
     time.ok().and_then(Result::ok).map_or_else(
         || error.to_string(),
-        |time| format!("its certificate {what} at {time}"),
+        |time| format!("a certificate of its chain {what} at {time}"),
     )
 }
 
@@ -183,18 +183,19 @@ mod tests {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         for (said, error) in [
             (
-                "its certificate ended at 2001-09-09T01:46:40Z",
+                "a certificate of its chain ended at 2001-09-09T01:46:40Z",
                 (|now| ExpiredContext {
                     time: now,
                     not_after: UnixTime::since_unix_epoch(Duration::from_secs(1_000_000_000)),
                 }) as fn(UnixTime) -> _,
             ),
-            ("its certificate begins at 2065-01-24T05:20:00Z", |now| {
-                NotValidYetContext {
+            (
+                "a certificate of its chain begins at 2065-01-24T05:20:00Z",
+                |now| NotValidYetContext {
                     time: now,
                     not_before: UnixTime::since_unix_epoch(Duration::from_secs(3_000_000_000)),
-                }
-            }),
+                },
+            ),
         ] {
             for now in [1_500_000_000, 1_500_000_001] {
                 let tls = rustls::Error::InvalidCertificate(error(at(now)));

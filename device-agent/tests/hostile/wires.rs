@@ -228,7 +228,7 @@ const CASES: &[Case] = &[
     cut_off(
         "a certificate that has ended",
         code::UNTRUSTED_SERVER,
-        "its certificate ended at 2000-01-01T00:00:00Z",
+        "a certificate of its chain ended at 2000-01-01T00:00:00Z",
         |stage| {
             let ended = stage
                 .server
@@ -240,7 +240,7 @@ const CASES: &[Case] = &[
     cut_off(
         "a certificate that has not begun",
         code::UNTRUSTED_SERVER,
-        "its certificate begins at 2190-01-01T00:00:00Z",
+        "a certificate of its chain begins at 2190-01-01T00:00:00Z",
         |stage| {
             let coming = stage
                 .server

@@ -270,7 +270,7 @@ pub struct Event {
 /// Answer to a [`Report`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// The highest event id the server has kept; the device forgets up to here.
+    /// The highest event id the server has kept; the device tells none up to here again.
     pub events: u64,
 }
 
