@@ -60,6 +60,9 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
     let site = Site::start(&[("device.yaml", &device("rough"))]);
     let rough = site.join("rough");
     site.in_sync("rough");
+    // nothing answers there: Podman says from which port it asked, each time another
+    rough.write("/etc/resolv.conf", "nameserver 127.0.0.1\n");
+    let lost = gone.replace("registry.example/gone", "lost.example/lost");
     // The host itself uses a port.
     rough.exec(&[
         "podman",
@@ -74,10 +77,11 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
         "/index.txt",
     ]);
     site.commit(
-        "one good, three bad",
+        "one good, four bad",
         &[
             ("good.yaml", &page("good", 8080, "good page")),
             ("pull.yaml", &workload("pull", gone, 8081, "[]")),
+            ("lost.yaml", &workload("lost", &lost, 8085, "[]")),
             ("exits.yaml", &workload("exits", EXITS, 8082, "[\"3\"]")),
             ("port.yaml", &page("port", 8083, "port page")),
         ],
@@ -100,13 +104,34 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
     });
     let status = rough.run(&["flotta-agent", "status"]);
     assert_eq!(status.status.code(), Some(1), "the device itself says no");
+    // However often it is tried, and however it is said, a failure is one event.
+    let first = site.problem("rough", "lost", "FLT0501");
+    assert!(first.contains("->127.0.0.1:53"), "{first}");
+    wait("it is tried again", || {
+        let again = site.problem("rough", "lost", "FLT0501");
+        (again != first).then_some(()).ok_or(again)
+    });
+    site.event(&["rough", "lost: FLT0501"]);
+    let events = site.flotta(&["get", "events", "-A", "-o", "wide"]);
+    for failure in [
+        "lost: FLT0501",
+        "pull: FLT0501",
+        "exits: FLT0502",
+        "port: FLT0503",
+    ] {
+        let told = events.matches(failure).count();
+        assert_eq!(told, 1, "{failure}: {events}");
+    }
     let good = rough.containers()["good"].clone();
 
     // The port is free again: it heals by itself, and nothing else is started anew.
     rough.exec(&["podman", "rm", "--force", "squatter"]);
     rough.shows(8083, "port page");
     // The bad ones leave: all is well.
-    site.commit("only good ones", &[("pull.yaml", ""), ("exits.yaml", "")]);
+    site.commit(
+        "only good ones",
+        &[("pull.yaml", ""), ("lost.yaml", ""), ("exits.yaml", "")],
+    );
     site.in_sync("rough");
     assert_eq!(rough.containers()["good"], good);
 
