@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::site::{HELLO, HOST};
+use crate::site::{HELLO, host};
 
 /// Longest wait for anything to become so. Hardly anything takes a tenth of it; what failed some times is tried again after a
 /// minute or two.
@@ -157,7 +157,7 @@ impl Device {
         let filler = format!("of={folder}/filler");
         let count = format!("count={mebibytes}");
         self.exec(&["dd", "if=/dev/urandom", &filler, "bs=1M", &count]);
-        let tag = format!("{HOST}:5000/{name}:1");
+        let tag = format!("{}:5000/{name}:1", host());
         // without layers in between
         self.exec(&[
             "podman",

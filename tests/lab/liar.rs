@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::device::{Device, text, wait};
-use crate::site::{HOST, Site, device, page};
+use crate::site::{Site, device, host, page};
 
 type Answer = Response<Bytes>;
 
@@ -510,7 +510,7 @@ impl Liar {
             manifests: BTreeSet::new(),
             forged: BTreeMap::new(),
         }));
-        let listener = std::net::TcpListener::bind((HOST, 0)).expect("a port on the bridge");
+        let listener = std::net::TcpListener::bind((host(), 0)).expect("a port on the bridge");
         listener.set_nonblocking(true).expect("a socket");
         let liar = Self {
             address: listener.local_addr().expect("an address"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::Value;
 
 use crate::device::{Device, wait};
-use crate::site::{HOST, Site, device, page};
+use crate::site::{Site, device, host, page};
 
 /// A name server on the lab's bridge that knows one name, and can fall silent.
 struct Resolver {
@@ -19,7 +19,7 @@ struct Resolver {
 
 impl Resolver {
     fn start() -> Self {
-        let socket = UdpSocket::bind((HOST, 53)).expect("the port of names on the bridge");
+        let socket = UdpSocket::bind((host(), 53)).expect("the port of names on the bridge");
         let listener = socket.try_clone().expect("a socket");
         let resolver = Self {
             socket,
@@ -59,7 +59,7 @@ impl Drop for Resolver {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         // to wake it
-        let _ = self.socket.send_to(&[], (HOST, 53));
+        let _ = self.socket.send_to(&[], (host(), 53));
     }
 }
 
@@ -77,7 +77,7 @@ fn answer(question: &[u8]) -> Option<Vec<u8>> {
     if found {
         // the name above, an address, for no time, four bytes
         answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
-        answer.extend(HOST.parse::<std::net::Ipv4Addr>().ok()?.octets());
+        answer.extend(host().parse::<std::net::Ipv4Addr>().ok()?.octets());
     }
     Some(answer)
 }
@@ -97,7 +97,7 @@ fn without_names_what_runs_goes_on_and_the_device_comes_back_by_itself() {
     let resolver = Resolver::start();
     let nameless = Site::install("nameless");
     nameless.write("/etc/hosts", "127.0.0.1 localhost nameless\n");
-    let names = format!("nameserver {HOST}\n");
+    let names = format!("nameserver {}\n", host());
     let hasty = format!("{names}options timeout:1 attempts:1\n");
     nameless.write("/etc/resolv.conf", &hasty);
     nameless.write("/etc/flotta/join", &site.token(&["nameless"]));

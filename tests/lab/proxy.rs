@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::device::{Device, wait};
-use crate::site::{HOST, Site, device, page};
+use crate::site::{Site, device, host, page};
 
 /// What the proxy knows.
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Proxy {
 
 impl Proxy {
     fn start() -> Self {
-        let listener = TcpListener::bind((HOST, 0)).expect("a port on the bridge");
+        let listener = TcpListener::bind((host(), 0)).expect("a port on the bridge");
         let port = listener.local_addr().expect("an address").port();
         let book = Arc::new(Mutex::new(Book::default()));
         let kept = book.clone();
@@ -127,7 +127,7 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
         "/etc/systemd/system/flotta-agent.service.d/proxy.conf",
         "[Service]\nEnvironmentFile=/etc/flotta/proxy.env\n",
     );
-    let address = format!("http://shop:s%40cret@{HOST}:{}", proxy.port);
+    let address = format!("http://shop:s%40cret@{}:{}", host(), proxy.port);
     let environment = format!("HTTPS_PROXY={address}\nNO_PROXY=other.example\n");
     behind.write("/etc/flotta/proxy.env", &environment);
     behind.boot();

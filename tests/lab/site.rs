@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -14,8 +14,14 @@ use crate::device::{Device, text, wait};
 /// The lab's images, by the digests that stand in the examples.
 pub(crate) const HELLO: &str = "registry.example/hello@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
 pub(crate) const EXITS: &str = "registry.example/exits@sha256:9c3547e04b2cfee17b23690223b2265402a4811e8ab558a88356b534066deafe";
-/// The lab's bridge: this machine, as devices see it.
-pub(crate) const HOST: &str = "10.231.0.1";
+/// The lab's bridge: this machine, as devices see it. Labs that run at the same time each have a network of their own.
+pub(crate) fn host() -> &'static str {
+    static HOST: LazyLock<String> = LazyLock::new(|| {
+        let subnet = std::env::var("FLOTTA_LAB_SUBNET");
+        subnet.unwrap_or_else(|_| "10.231.0".to_owned()) + ".1"
+    });
+    &HOST
+}
 const API: &str = "apiVersion: management.project-flotta.io/v1alpha1";
 
 /// An `EdgeDevice`; it reports every two seconds.
@@ -58,7 +64,7 @@ impl Site {
             folder,
             server: None,
             said: Arc::default(),
-            listen: format!("{HOST}:0"),
+            listen: format!("{}:0", host()),
         };
         crate::device::network();
         std::fs::create_dir(site.repository()).expect("a folder");
@@ -117,7 +123,7 @@ impl Site {
             "--name",
             "flotta.example",
             "--name",
-            HOST,
+            host(),
         ]);
         command
             .args(["--listen", &self.listen])
@@ -146,9 +152,9 @@ impl Site {
                 assert!(ready, "the server is not ready:\n{}", self.said());
                 return;
             };
-            if let Some((_, port)) = line.split_once(&format!("https://{HOST}:")) {
+            if let Some((_, port)) = line.split_once(&format!("https://{}:", host())) {
                 let digits: String = port.chars().take_while(char::is_ascii_digit).collect();
-                self.listen = format!("{HOST}:{digits}");
+                self.listen = format!("{}:{digits}", host());
             }
             ready = line.starts_with("ready") || line.starts_with("source");
         }
@@ -181,7 +187,7 @@ impl Site {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("https://{}", self.listen.replace(HOST, "flotta.example"))
+        format!("https://{}", self.listen.replace(host(), "flotta.example"))
     }
 
     pub(crate) fn address(&self) -> &str {
