@@ -20,6 +20,10 @@ impl Refused {
         Self(status, Problem::new(code, message))
     }
 
+    pub(super) fn of(status: StatusCode, problem: Problem) -> Self {
+        Self(status, problem)
+    }
+
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         let mut problem = Problem::new(code::BAD_REQUEST, message);
         // the message says what to do; the code's help is about agents

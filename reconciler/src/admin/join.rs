@@ -175,6 +175,6 @@ impl From<EnrolError> for Refused {
             EnrolError::NoRequest(_) | EnrolError::NoDevice(_) => StatusCode::NOT_FOUND,
             _ => StatusCode::CONFLICT,
         };
-        Self::new(status, error.code(), error.to_string())
+        Self::of(status, error.problem())
     }
 }

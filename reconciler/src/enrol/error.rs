@@ -1,7 +1,7 @@
 //! Why a device does not join.
 
 use flotta_bundle::DeviceName;
-use flotta_bundle::code::{self, Code};
+use flotta_bundle::code::{self, Code, Problem};
 use jiff::Timestamp;
 
 use crate::keys::{CsrError, KeysError};
@@ -56,7 +56,7 @@ pub enum EnrolError {
     #[error("give at least 16 hex digits of the key")]
     ShortKey,
     /// A request that was approved.
-    #[error("the request of {0} was approved already: flotta revoke {0}")]
+    #[error("the request of {0} was approved already")]
     AlreadyApproved(DeviceName),
     /// The store failed.
     #[error(transparent)]
@@ -80,10 +80,29 @@ impl EnrolError {
             Self::NameTaken(_) => code::NAME_TAKEN,
             Self::TooManyRequests => code::TOO_MANY,
             Self::NoRequest(_) | Self::NoDevice(_) => code::NOT_FOUND,
-            Self::Ambiguous(..) | Self::ShortKey => code::AMBIGUOUS,
-            Self::AlreadyApproved(_) => code::BAD_REQUEST,
+            Self::Ambiguous(..) => code::AMBIGUOUS,
+            Self::AlreadyApproved(_) | Self::ShortKey => code::BAD_REQUEST,
             Self::Store(error) => error.code(),
             Self::Keys(error) => error.code(),
+        }
+    }
+
+    /// The error as a person who approves, denies or revokes meets it.
+    pub fn problem(&self) -> Problem {
+        let problem = Problem::new(self.code(), self.to_string());
+        match self {
+            Self::NameTaken(device) => problem.with_help(format!(
+                "if the machine was replaced: flotta approve --replace {device}"
+            )),
+            Self::NoRequest(_) => problem.with_help("see who asks: flotta get requests"),
+            Self::Ambiguous(device, _) => problem.with_help(format!(
+                "name the key as well, as the device shows it: flotta approve {device} --key SHA256:…"
+            )),
+            Self::ShortKey => problem.with_help("copy it from: flotta get requests -o wide"),
+            Self::AlreadyApproved(device) => {
+                problem.with_help(format!("to take it back: flotta revoke {device}"))
+            }
+            _ => problem,
         }
     }
 

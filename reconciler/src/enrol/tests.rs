@@ -140,7 +140,12 @@ async fn approval_in_place_of_another_ends_that_one() {
     let before = door.house.store.member(&name("a")).unwrap();
     assert!(waits(&door.ask(&second, None).await));
     let taken = door.approve("a", None, false).await.unwrap_err();
-    assert_eq!(taken.code().id, "FLT0409");
+    let problem = taken.problem();
+    assert_eq!(problem.code, "FLT0409");
+    assert!(
+        problem.help.contains("flotta approve --replace default/a"),
+        "{problem:?}"
+    );
     assert!(before.in_force());
     door.approve("a", None, true).await.unwrap();
     assert!(!before.in_force());
@@ -172,13 +177,23 @@ async fn of_several_requests_the_key_says_which() {
         assert!(waits(&door.ask(machine, None).await));
     }
     let error = door.approve("a", None, false).await.unwrap_err();
-    assert_eq!(error.code().id, "FLT0418");
+    let problem = error.problem();
+    assert_eq!(problem.code, "FLT0418");
+    assert!(
+        problem.help.contains("flotta approve default/a --key"),
+        "{problem:?}"
+    );
     let shown = crate::keys::fingerprint_text(&second.fingerprint());
     let error = door
         .approve("a", Some(&shown[..12]), false)
         .await
         .unwrap_err();
     assert!(matches!(error, EnrolError::ShortKey));
+    // one key was given: that more than one fits is not what is wrong
+    assert_eq!(error.problem().code, "FLT0414");
+    assert!(error.problem().help.contains("flotta get requests"));
+    let nobody = door.approve("nobody", None, false).await.unwrap_err();
+    assert_eq!(nobody.problem().help, "see who asks: flotta get requests");
     let approved = door.approve("a", Some(&shown), false).await.unwrap();
     assert_eq!(approved.key, second.fingerprint());
     assert!(matches!(

@@ -72,7 +72,7 @@ codes! {
     TOKEN_USED = "FLT0406", "a token that was used already", "make a new one: flotta token create";
     TOKEN_EXPIRED = "FLT0407", "a token that has expired", "make a new one: flotta token create --ttl 24h";
     TOKEN_OTHER_DEVICE = "FLT0408", "a token made for another device", "use the join file made for this device";
-    NAME_TAKEN = "FLT0409", "a device of this name has joined already with another key", "if the machine was replaced: flotta revoke, then join again";
+    NAME_TAKEN = "FLT0409", "a device of this name has joined already with another key", "if the machine was replaced: flotta approve --replace NAME";
     DENIED = "FLT0410", "the request to join was denied", "ask whoever runs the fleet";
     CSR = "FLT0411", "a request to join whose proof of possession does not hold", "make new keys: flotta-agent enrol --reset";
     TOO_LARGE = "FLT0412", "a request larger than allowed", "";
@@ -81,7 +81,7 @@ codes! {
     NOT_FOUND = "FLT0415", "no such thing", "check the name: flotta get devices";
     NO_RELEASE = "FLT0416", "there is no release for this device yet", "commit an EdgeDevice of this name, or wait for the first release";
     KEY_TAKEN = "FLT0417", "a key that another device has joined with", "the machines were cloned: make new keys with flotta-agent enrol --reset";
-    AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it";
+    AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it: flotta approve NAME --key SHA256:…";
     JOIN_FILE = "FLT0419", "a join file that cannot be used", "make a new one: flotta token create NAME > NAME.join";
 
     IMAGE_PULL = "FLT0501", "an image cannot be pulled", "check the reference and the registry; the agent goes on trying";
@@ -97,6 +97,10 @@ codes! {
     IDENTITY = "FLT0511", "the device's keys or certificate cannot be read or written", "check the disk; to begin anew: flotta-agent enrol --reset JOINFILE";
     PROXY = "FLT0512", "the proxy does not let the device through", "see what HTTPS_PROXY and NO_PROXY are set to for flotta-agent.service, and the proxy's own rules";
     IMAGE_SPACE = "FLT0513", "an image does not fit on the device's disk", "make space where Podman keeps images, or use a smaller image; the agent goes on trying";
+    DRIFTED = "FLT0514", "a file of the fleet's was changed on the device", "nothing: the agent puts it back and restarts what uses it; to change it for good, change it in Git";
+    UNIT_MASKED = "FLT0515", "a unit was masked on the device", "the agent leaves it so; to have it run again: systemctl unmask UNIT";
+    READ_ONLY = "FLT0516", "a folder that the agent writes to is mounted read-only", "see what mounted it: findmnt -T FOLDER; the agent goes on by itself once it can be written";
+    STORAGE = "FLT0517", "Podman cannot use its storage on the device", "see the message: what the agent can repair it does, else free space where Podman keeps images, or reboot";
 
     SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";
@@ -132,6 +136,14 @@ impl Problem {
             message,
             help: code.help.to_owned(),
         }
+    }
+
+    /// The same problem with help that knows the particulars: a unit's own name, the folder that is meant.
+    #[must_use]
+    pub fn with_help(self, help: impl Into<String>) -> Self {
+        let mut help = help.into();
+        cut(&mut help, MAX_MESSAGE);
+        Self { help, ..self }
     }
 }
 
