@@ -20,6 +20,10 @@ use zeroize::Zeroizing;
 
 use crate::{durable, settings};
 
+mod repair;
+
+pub use repair::{joined, repair};
+
 const KEY: &str = "key.pem";
 const SEALING: &str = "sealing.key";
 const CERTIFICATE: &str = "certificate.pem";
@@ -118,6 +122,22 @@ impl Certificate {
         })
     }
 
+    /// What there is of one that was lost.
+    pub fn lost() -> Self {
+        Self {
+            chain: Vec::new(),
+            not_before: Timestamp::UNIX_EPOCH,
+            not_after: Timestamp::UNIX_EPOCH,
+            key: Vec::new(),
+            names: Vec::new(),
+        }
+    }
+
+    /// Whether it was lost.
+    pub fn is_lost(&self) -> bool {
+        self.chain.is_empty()
+    }
+
     /// When it is time to ask for the next: at two thirds of its life, so that a month without network does no harm.
     pub fn renew_at(&self) -> Timestamp {
         let life = self.not_after.duration_since(self.not_before);
@@ -154,14 +174,8 @@ impl Identity {
             let pem = Zeroizing::new(key.serialize_pem());
             write(&path, pem.as_bytes(), 0o600)?;
         }
-        let sealing = folder.join(SEALING);
-        if read(&sealing)?.is_none() {
-            let mut secret = Zeroizing::new([0; 32]);
-            SystemRandom::new()
-                .fill(secret.as_mut())
-                .map_err(|_| IdentityError::Keys("no random bytes".to_owned()))?;
-            let text = Zeroizing::new(BASE64.encode(secret.as_ref()));
-            write(&sealing, text.as_bytes(), 0o600)?;
+        if read(&folder.join(SEALING))?.is_none() {
+            make_sealing(folder)?;
         }
         Ok((Self::open(folder)?, make))
     }
@@ -175,20 +189,13 @@ impl Identity {
             Ok::<_, IdentityError>((path, Zeroizing::new(text)))
         };
         let (path, pem) = there(KEY)?;
-        let key = KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &rcgen::PKCS_ECDSA_P256_SHA256)
-            .map_err(|error| IdentityError::Malformed(path, error.to_string()))?;
+        let key = parse_key(&pem).map_err(|why| IdentityError::Malformed(path, why))?;
         let (path, text) = there(SEALING)?;
-        let bytes = BASE64
-            .decode(text.trim().as_bytes())
-            .map(Zeroizing::new)
-            .map_err(|error| IdentityError::Malformed(path.clone(), error.to_string()))?;
-        let bytes: [u8; 32] = bytes[..]
-            .try_into()
-            .map_err(|_| IdentityError::Malformed(path, "not 32 bytes".to_owned()))?;
+        let bytes = parse_sealing(&text).map_err(|why| IdentityError::Malformed(path, why))?;
         Ok(Self {
             folder: folder.to_owned(),
             key,
-            sealing: StaticSecret::from(bytes),
+            sealing: StaticSecret::from(*bytes),
         })
     }
 
@@ -284,22 +291,32 @@ impl Identity {
     }
 }
 
-/// What the device joined; none before it has.
-pub fn joined(folder: &Path) -> Result<Option<Joined>, IdentityError> {
-    let path = folder.join(JOINED);
-    read(&path)?
-        .map(|text| {
-            serde_json::from_str(&text)
-                .map_err(|error| IdentityError::Malformed(path, error.to_string()))
-        })
-        .transpose()
-}
-
 /// A fingerprint as people compare and paste it: `SHA256:` and 16 hex digits.
 pub fn short(fingerprint: &Digest) -> String {
     let mut hex = fingerprint.hex();
     hex.truncate(16);
     format!("SHA256:{hex}")
+}
+
+fn parse_key(pem: &str) -> Result<KeyPair, String> {
+    KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_ECDSA_P256_SHA256)
+        .map_err(|error| error.to_string())
+}
+
+fn parse_sealing(text: &str) -> Result<Zeroizing<[u8; 32]>, String> {
+    let bytes = BASE64.decode(text.trim().as_bytes()).map(Zeroizing::new);
+    let bytes = bytes.map_err(|error| error.to_string())?;
+    let bytes: [u8; 32] = bytes[..].try_into().map_err(|_| "not 32 bytes")?;
+    Ok(Zeroizing::new(bytes))
+}
+
+fn make_sealing(folder: &Path) -> Result<(), IdentityError> {
+    let mut secret = Zeroizing::new([0; 32]);
+    SystemRandom::new()
+        .fill(secret.as_mut())
+        .map_err(|_| IdentityError::Keys("no random bytes".to_owned()))?;
+    let text = Zeroizing::new(BASE64.encode(secret.as_ref()));
+    write(&folder.join(SEALING), text.as_bytes(), 0o600)
 }
 
 fn read(path: &Path) -> Result<Option<String>, IdentityError> {

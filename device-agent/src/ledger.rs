@@ -1,219 +1,206 @@
 //! What the device remembers: what it accepted, what of the machine is the fleet's, what happened. Every change is whole on
 //! disk (written beside, synced, renamed) before anything acts on it.
+//!
+//! What it must not forget, its memory of trust and sequence, is kept twice: in `ledger/`, and in `identity/`, which it
+//! belongs to. What else is lost or damaged begins anew, is said ([`Loss`]), and is found again: on the machine, or by the
+//! server.
 
 mod blobs;
+pub(crate) mod file;
+mod log;
+mod shape;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use flotta_bundle::code::{MAX_MESSAGE, Problem, cut};
-use flotta_bundle::envelope::Envelope;
-use flotta_bundle::release::Revision;
 use flotta_bundle::verify::{Accepted, Memory};
-use flotta_bundle::wire::{Event, Offer};
-use flotta_bundle::{DevicePath, Digest};
-use jiff::{SignedDuration, Timestamp};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use flotta_bundle::wire::Offer;
+use jiff::Timestamp;
+use serde::Serialize;
 
 pub use blobs::{Blobs, Partial};
+pub use file::{LedgerError, Loss};
+pub use shape::{AcceptedState, AppliedState, Due, Owned, OwnedUnit, Seen};
 
 use crate::durable;
 use crate::settings::make_private;
+use file::{Found, MAX_BYTES, find};
+use shape::{History, Log, MachineState, Trust, VERSION};
 
-/// Largest file of the ledger: 2,000 units and 10,000 files with long names fit many times.
-const MAX_BYTES: usize = 16 << 20;
-/// Events kept, to be told and to tell no event twice; then the oldest go.
-const MAX_EVENTS: usize = 200;
-/// After so long what goes on is noted again.
-const REMINDER: SignedDuration = SignedDuration::from_hours(24);
 /// Accepted releases kept, to compare with another device's.
 const MAX_HISTORY: usize = 1_000;
-
-/// Why the ledger cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("{what} {}", path.display())]
-pub struct LedgerError {
-    what: &'static str,
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
-impl LedgerError {
-    fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        |source| Self {
-            what: "cannot read",
-            path,
-            source,
-        }
-    }
-
-    fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        |source| Self {
-            what: "cannot write",
-            path,
-            source,
-        }
-    }
-
-    /// Whether the disk has no space.
-    pub fn is_full(&self) -> bool {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
-        matches!(self.source.kind(), StorageFull | QuotaExceeded)
-    }
-}
-
-/// What was accepted last, with all that proves it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AcceptedState {
-    /// The release's sequence.
-    pub release: u64,
-    /// What it was made from.
-    pub revision: Revision,
-    /// When it was signed.
-    pub issued: Timestamp,
-    /// Until when it is to be believed.
-    pub expires: Timestamp,
-    /// The manifest to work towards.
-    pub manifest: Digest,
-    /// The release, as signed.
-    pub envelope: Envelope,
-    /// This device's leaf, as it is in the tree.
-    pub leaf: String,
-    /// Its place.
-    pub index: u64,
-    /// The hashes that lead from it to the root.
-    pub proof: Vec<Digest>,
-}
-
-/// The last manifest that was applied whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AppliedState {
-    /// Its digest.
-    pub manifest: Digest,
-    /// The release it came with.
-    pub release: u64,
-    /// When it was done.
-    pub since: Timestamp,
-}
-
-/// An accepted release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Seen {
-    /// Its sequence.
-    pub sequence: u64,
-    /// The root of its tree.
-    pub root: Digest,
-    /// The manifest it gave this device.
-    pub manifest: Digest,
-    /// When it was accepted: the time of the release, which no wrong clock of the device changes.
-    pub time: Timestamp,
-}
-
-/// What on the machine is the fleet's: nothing else is ever changed or removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Owned {
-    /// Files, and the workload each belongs to (empty for none).
-    pub files: BTreeMap<DevicePath, String>,
-    /// Units.
-    pub units: BTreeMap<String, OwnedUnit>,
-}
-
-/// A unit that is the fleet's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OwnedUnit {
-    /// The workload it belongs to.
-    pub workload: String,
-    /// Digest over the files it was, or is to be, started with.
-    pub inputs: Digest,
-    /// Set from before its files change until it is known to run with them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub due: Option<Due>,
-}
-
-/// How far a change of a unit has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Due {
-    /// Its files are being written: whatever runs may be old.
-    Files,
-    /// systemd knows the new files. Whatever was started since this invocation (a unit's `InvocationID`) has them.
-    Since(String),
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Trust {
-    memory: Memory,
-    accepted: Option<AcceptedState>,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MachineState {
-    applied: Option<AppliedState>,
-    #[serde(default)]
-    owned: Owned,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Log {
-    last: u64,
-    /// The server has kept events up to this one.
-    #[serde(default)]
-    kept: u64,
-    /// Those it has not, and before them the newest that it has: they are not noted again either.
-    events: Vec<Event>,
-}
+/// The two places of the trust, the first to be written first.
+const TRUST: [&str; 2] = ["identity/trust.json", "ledger/trust.json"];
 
 /// The ledger. It has one owner, who holds the state directory.
 #[derive(Debug)]
 pub struct Ledger {
+    state: PathBuf,
     folder: PathBuf,
     trust: Option<Trust>,
+    /// Why nothing is known of whom to trust, when something was.
+    trust_lost: Option<String>,
     machine: MachineState,
     log: Log,
     /// The last event that is on disk.
     saved: u64,
     /// The log has changed and could not be written.
     is_log_unsaved: bool,
-    history: Vec<Seen>,
+    history: History,
     blobs: Blobs,
+    /// What opening it found wrong.
+    losses: Vec<Loss>,
+    is_settled: bool,
+    /// Files that are not on disk as they are here.
+    stale: BTreeSet<&'static str>,
+}
+
+/// What opening finds.
+#[derive(Default)]
+struct Opening {
+    losses: Vec<Loss>,
+    stale: BTreeSet<&'static str>,
+    /// Some file says that all of them were written once.
+    is_old: bool,
+}
+
+impl Opening {
+    /// Notes what is wrong with a file; `version` is its own.
+    fn note<T>(
+        &mut self,
+        file: &'static str,
+        found: &Found<T>,
+        version: impl FnOnce(&T) -> u32,
+        then: &'static str,
+    ) {
+        match found {
+            Found::Whole(whole) if version(whole) >= VERSION => self.is_old = true,
+            Found::Whole(_) => {
+                self.stale.insert(file);
+            }
+            other => {
+                self.stale.insert(file);
+                self.losses.extend(other.how().map(|how| Loss {
+                    file: file.to_owned(),
+                    how,
+                    then,
+                }));
+            }
+        }
+    }
 }
 
 impl Ledger {
-    /// Opens the ledger in the agent's state directory, or makes it.
+    /// Opens the ledger in the agent's state directory. What cannot be read is begun anew; nothing is written before
+    /// [`Self::settle`].
     pub fn open(state: &Path) -> Result<Self, LedgerError> {
         let folder = state.join("ledger");
         make_private(&folder).map_err(LedgerError::write(&folder))?;
-        let history: Option<Vec<Seen>> = load(&folder, "history.json")?;
-        let log: Log = load(&folder, "events.json")?.unwrap_or_default();
+        let mut opening = Opening::default();
+        let [home, here] = [
+            look(state, TRUST[0], Trust::parse)?,
+            look(state, TRUST[1], Trust::parse)?,
+        ];
+        let version = |trust: &Trust| trust.version;
+        let again = "it is made again from its copy";
+        opening.note(TRUST[0], &home, version, again);
+        opening.note(TRUST[1], &here, version, again);
+        let machine = look(state, "ledger/machine.json", MachineState::parse)?;
+        let then = "what is the fleet's is found again on the machine";
+        opening.note("ledger/machine.json", &machine, |m| m.version, then);
+        let log = look(state, "ledger/events.json", Log::parse)?;
+        let then = "a new log begins, and what was not told yet is not told";
+        opening.note("ledger/events.json", &log, |log| log.version, then);
+        let history = look(state, "ledger/history.json", History::parse)?;
+        let then = "it begins anew";
+        opening.note("ledger/history.json", &history, |h| h.version, then);
+        // before a device has joined, files that are not there were never written
+        if !opening.is_old {
+            let damaged = |found: &Loss| !found.how.starts_with("is gone");
+            opening.losses.retain(damaged);
+        }
+        let mut is_other = false;
+        if let (Found::Whole(home), Found::Whole(here)) = (&home, &here)
+            && home != here
+        {
+            opening.stale.extend(TRUST);
+            let is_new = home.memory.highest.is_none();
+            is_other = is_new && home.memory.trust != here.memory.trust;
+        }
+        let how = |found: &Found<Trust>| found.how().unwrap_or_default();
+        let lost = format!("{} {}, {} {}", TRUST[0], how(&home), TRUST[1], how(&here));
+        let trust = newest(home.whole(), here.whole());
+        if trust.is_none() {
+            opening.losses.retain(|loss| !TRUST.contains(&&*loss.file));
+        }
+        // A device that joined another fleet tells it nothing of the last one's.
+        let log = log.whole().filter(|_| !is_other);
+        let log = log.unwrap_or_else(|| {
+            opening.stale.insert("ledger/events.json");
+            Log::new()
+        });
         Ok(Self {
-            trust: load(&folder, "trust.json")?,
-            machine: load(&folder, "machine.json")?.unwrap_or_default(),
+            trust_lost: (opening.is_old && trust.is_none()).then_some(lost),
+            trust,
+            machine: machine.whole().unwrap_or_default(),
             saved: log.last,
             log,
             is_log_unsaved: false,
-            history: history.unwrap_or_default(),
+            history: history.whole().unwrap_or_default(),
             blobs: Blobs::open(state)?,
+            losses: opening.losses,
+            is_settled: opening.is_old,
+            stale: opening.stale,
+            state: state.to_owned(),
             folder,
         })
     }
 
-    /// What [`flotta_bundle::verify`] needs; none before the device has joined.
+    /// Writes what was lost, and what an older program wrote, as it is now; notes these losses and those that `others` are.
+    /// For the owner of the state directory, when the device has joined.
+    pub fn settle(&mut self, others: Vec<Loss>, now: Timestamp) -> Result<(), LedgerError> {
+        let mut losses = std::mem::take(&mut self.losses);
+        losses.extend(others);
+        for loss in &losses {
+            tracing::warn!(problem = %loss.problem(), "state");
+            // at the latest they are written below
+            let _ = self.note(now, "Repaired", loss.problem().to_string(), true);
+        }
+        for file in self.stale.clone() {
+            self.write(file)?;
+            self.stale.remove(file);
+        }
+        self.is_settled = true;
+        Ok(())
+    }
+
+    /// Writes a file as it is now.
+    fn write(&mut self, file: &'static str) -> Result<(), LedgerError> {
+        match file {
+            "ledger/machine.json" => self.save("machine.json", &self.machine.json()),
+            "ledger/events.json" => self.save_log(),
+            "ledger/history.json" => self.save_history(self.history.releases.clone()),
+            trust => match &self.trust {
+                Some(kept) => self.save_at(&self.state.join(trust), &kept.json()),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// What [`flotta_bundle::verify`] needs; none before the device has joined, and when it was lost.
     pub fn memory(&self) -> Option<&Memory> {
         self.trust.as_ref().map(|trust| &trust.memory)
+    }
+
+    /// Whether all files of the state were written once: what is not there was lost.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// Why nothing is known any more of whom to trust, when the device once knew.
+    pub fn trust_lost(&self) -> Option<&str> {
+        self.trust_lost.as_deref()
     }
 
     /// The device has joined: this trust root is believed from now on.
@@ -221,13 +208,30 @@ impl Ledger {
         // A device that joined another fleet owes nothing to the last one's releases, and tells it nothing of them.
         let is_other = memory.highest.is_none();
         if is_other && !self.log.events.is_empty() {
-            self.log.events.clear();
-            self.log.kept = self.log.last;
-            self.save_log()?;
+            self.log = Log::new();
+        }
+        for file in [
+            "ledger/machine.json",
+            "ledger/events.json",
+            "ledger/history.json",
+        ] {
+            self.write(file)?;
+            self.stale.remove(file);
         }
         let accepted = self.trust.take().and_then(|trust| trust.accepted);
         let accepted = accepted.filter(|_| !is_other);
-        self.keep_trust(Trust { memory, accepted })
+        self.keep_trust(Trust::new(memory, accepted))?;
+        self.stale.clear();
+        self.is_settled = true;
+        Ok(())
+    }
+
+    /// Writes a trust for an identity that is to take over, next to its keys in `folder`. What was accepted stays, unless the
+    /// memory is of another fleet.
+    pub fn hand_over(&self, memory: Memory, folder: &Path) -> Result<(), LedgerError> {
+        let accepted = self.accepted().filter(|_| memory.highest.is_some());
+        let trust = Trust::new(memory, accepted.cloned());
+        self.save_at(&folder.join("trust.json"), &trust.json())
     }
 
     /// What to work towards.
@@ -255,24 +259,36 @@ impl Ledger {
             manifest: accepted.manifest,
             time: release.issued,
         };
-        if self.history.last() != Some(&seen) {
-            let mut history = self.history.clone();
-            history.push(seen);
-            let excess = history.len().saturating_sub(MAX_HISTORY);
-            history.drain(..excess);
-            self.save("history.json", &history)?;
-            self.history = history;
+        if self.history.releases.last() != Some(&seen) {
+            let mut releases = self.history.releases.clone();
+            releases.push(seen);
+            let excess = releases.len().saturating_sub(MAX_HISTORY);
+            releases.drain(..excess);
+            self.save_history(releases)?;
         }
-        self.keep_trust(Trust {
-            memory: accepted.memory.clone(),
-            accepted: Some(state),
-        })
+        let mut trust = Trust::new(accepted.memory.clone(), Some(state));
+        if let Some(before) = &self.trust {
+            trust.rest.clone_from(&before.rest);
+        }
+        self.keep_trust(trust)
     }
 
+    fn save_history(&mut self, releases: Vec<Seen>) -> Result<(), LedgerError> {
+        let mut history = self.history.clone();
+        (history.version, history.releases) = (VERSION, releases);
+        self.save("history.json", &history)?;
+        self.history = history;
+        Ok(())
+    }
+
+    /// Twice: after a crash in between, the newer of the two counts.
     fn keep_trust(&mut self, trust: Trust) -> Result<(), LedgerError> {
-        let saved = self.save("trust.json", &trust);
+        let json = trust.json();
+        let paths = TRUST.map(|file| self.state.join(file));
+        let saved = paths.iter().try_for_each(|path| self.save_at(path, &json));
         if saved.is_ok() || self.trust.is_none() {
             self.trust = Some(trust);
+            self.trust_lost = None;
         }
         saved
     }
@@ -289,11 +305,10 @@ impl Ledger {
 
     /// Changes what is the fleet's, and with `applied` says that a manifest is applied whole. One write.
     pub fn own(&mut self, owned: Owned, applied: Option<AppliedState>) -> Result<(), LedgerError> {
-        let state = MachineState {
-            applied: applied.or(self.machine.applied),
-            owned,
-        };
-        self.save("machine.json", &state)?;
+        let mut state = self.machine.clone();
+        state.applied = applied.or(state.applied);
+        state.owned = owned;
+        self.save("machine.json", &state.json())?;
         self.machine = state;
         Ok(())
     }
@@ -303,133 +318,18 @@ impl Ledger {
         &self.blobs
     }
 
-    /// Notes an event for the server, its message cut at 1,024 characters. What was said within a day, and since something was
-    /// applied, is not said again. An event that cannot be written is kept in memory, and written with the next.
-    pub fn note(
-        &mut self,
-        time: Timestamp,
-        reason: &str,
-        mut message: String,
-        warning: bool,
-    ) -> Result<(), LedgerError> {
-        cut(&mut message, MAX_MESSAGE);
-        let is_applied = |event: &Event| event.reason == "Applied" && reason != "Applied";
-        if self.has_said(time, reason, is_applied, |said| said == message) {
-            return self.save_unsaved();
-        }
-        self.push(time, reason, message, warning)
-    }
-
-    /// Notes that a workload failed; not when that was said within a day, and since something of it was applied. What follows a
-    /// colon in the message makes it no other failure: the workload's own words, or Podman's, may have another time or port in
-    /// them each time.
-    pub fn note_failure(
-        &mut self,
-        time: Timestamp,
-        workload: &str,
-        problem: &Problem,
-    ) -> Result<(), LedgerError> {
-        let (what, _) = problem
-            .message
-            .split_once(": ")
-            .unwrap_or((&problem.message, ""));
-        let mut failure = format!("{workload}: {}: {what}", problem.code);
-        cut(&mut failure, MAX_MESSAGE);
-        let is_it = |said: &str| {
-            let rest = said.strip_prefix(&failure);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
-        };
-        // `release 7: restarted web; started db, radio`
-        let is_applied = |event: &Event| {
-            let mut words = event.message.split([' ', ',', ';']);
-            event.reason == "Applied" && words.any(|word| word == workload)
-        };
-        if self.has_said(time, "Failed", is_applied, is_it) {
-            return self.save_unsaved();
-        }
-        let mut message = format!("{workload}: {}: {}", problem.code, problem.message);
-        cut(&mut message, MAX_MESSAGE);
-        self.push(time, "Failed", message, true)
-    }
-
-    fn has_said(
-        &self,
-        time: Timestamp,
-        reason: &str,
-        is_applied: impl Fn(&Event) -> bool,
-        is_it: impl Fn(&str) -> bool,
-    ) -> bool {
-        let events = self.log.events.iter().rev();
-        let mut since_applied = events.take_while(|event| !is_applied(event));
-        since_applied.any(|event| {
-            event.reason == reason
-                && is_it(&event.message)
-                && time.duration_since(event.time).abs() < REMINDER
-        })
-    }
-
-    fn push(
-        &mut self,
-        time: Timestamp,
-        reason: &str,
-        message: String,
-        warning: bool,
-    ) -> Result<(), LedgerError> {
-        self.log.last += 1;
-        self.log.events.push(Event {
-            id: self.log.last,
-            time,
-            reason: reason.to_owned(),
-            message,
-            warning,
-        });
-        let excess = self.log.events.len().saturating_sub(MAX_EVENTS);
-        self.log.events.drain(..excess);
-        self.save_log()
-    }
-
-    /// Events that the server has not kept yet, oldest first. Only those on disk: the number of one that a power cut took
-    /// would be given again, and the server keeps each number once.
-    pub fn unacknowledged(&self) -> &[Event] {
-        let after = |id: u64| self.log.events.partition_point(|event| event.id <= id);
-        &self.log.events[after(self.log.kept)..after(self.saved)]
-    }
-
-    /// The server has kept events up to this id.
-    pub fn acknowledge(&mut self, up_to: u64) -> Result<(), LedgerError> {
-        let up_to = up_to.min(self.saved);
-        if up_to <= self.log.kept {
-            return self.save_unsaved();
-        }
-        self.log.kept = up_to;
-        self.save_log()
-    }
-
-    /// Writes the events that could not be written.
-    pub fn save_unsaved(&mut self) -> Result<(), LedgerError> {
-        if self.is_log_unsaved {
-            self.save_log()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn save_log(&mut self) -> Result<(), LedgerError> {
-        let saved = self.save("events.json", &self.log);
-        self.is_log_unsaved = saved.is_err();
-        if saved.is_ok() {
-            self.saved = self.log.last;
-        }
-        saved
-    }
-
-    /// Writes a file of the ledger. On a full disk, what can be had again gives way to it.
+    /// Writes a file of the ledger.
     fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), LedgerError> {
-        save(&self.folder, name, value).or_else(|error| {
+        self.save_at(&self.folder.join(name), value)
+    }
+
+    /// Writes a file. On a full disk, what can be had again gives way to it.
+    fn save_at<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), LedgerError> {
+        file::save(path, value).or_else(|error| {
             if !error.is_full() || self.make_room().is_err() {
                 return Err(error);
             }
-            save(&self.folder, name, value)
+            file::save(path, value)
         })
     }
 
@@ -456,11 +356,17 @@ impl Ledger {
 
     /// Removes what a power cut left half-written. For the owner of the state directory alone.
     pub fn sweep(&self) -> Result<(), LedgerError> {
-        for entry in fs::read_dir(&self.folder).map_err(LedgerError::read(&self.folder))? {
-            let path = entry.map_err(LedgerError::read(&self.folder))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(durable::TEMPORARY) {
-                durable::remove(&path).map_err(LedgerError::write(&path))?;
+        for folder in [self.folder.clone(), self.state.join("identity")] {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(LedgerError::read(&folder))?,
+            };
+            for entry in entries {
+                let path = entry.map_err(LedgerError::read(&folder))?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if name.starts_with(durable::TEMPORARY) {
+                    durable::remove(&path).map_err(LedgerError::write(&path))?;
+                }
             }
         }
         Ok(())
@@ -468,26 +374,34 @@ impl Ledger {
 
     /// Accepted releases, oldest first.
     pub fn history(&self) -> &[Seen] {
-        &self.history
+        &self.history.releases
     }
 }
 
-fn load<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, LedgerError> {
-    let path = folder.join(name);
-    let Some(bytes) = durable::read(&path, MAX_BYTES).map_err(LedgerError::read(&path))? else {
-        return Ok(None);
+/// The trust that counts, of that with the identity and that in the ledger: the first belongs to who the device is now, and
+/// of the same trust the one that has seen more.
+fn newest(home: Option<Trust>, here: Option<Trust>) -> Option<Trust> {
+    let seen = |trust: &Trust| {
+        let highest = trust.memory.highest.map(|highest| highest.sequence);
+        (highest, trust.accepted.is_some())
     };
-    let read = serde_json::from_slice(&bytes).map_err(io::Error::from);
-    read.map(Some).map_err(LedgerError::read(&path))
+    match (home, here) {
+        (Some(home), Some(here))
+            if home.memory.trust == here.memory.trust && seen(&here) > seen(&home) =>
+        {
+            Some(here)
+        }
+        (home, here) => home.or(here),
+    }
 }
 
-fn save<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<(), LedgerError> {
-    let path = folder.join(name);
-    let written = serde_json::to_vec(value)
-        .map_err(io::Error::from)
-        .and_then(|bytes| durable::bounded(bytes, MAX_BYTES))
-        .and_then(|bytes| durable::write(&path, &bytes, 0o600));
-    written.map_err(LedgerError::write(&path))
+fn look<T>(
+    state: &Path,
+    file: &str,
+    parse: impl FnOnce(&[u8]) -> Result<T, String>,
+) -> Result<Found<T>, LedgerError> {
+    let path = state.join(file);
+    find(&path, MAX_BYTES, parse).map_err(LedgerError::read(&path))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 
+use flotta_bundle::code::{self, Problem};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -21,8 +22,8 @@ use crate::hardware;
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;
 use crate::machine::State;
-use crate::pull::LinkState;
 use crate::pull::link::{Ends, Known, Link};
+use crate::pull::{LinkState, chain};
 use crate::report::{Live, Reporter};
 use crate::settings::{self, Settings};
 use crate::status;
@@ -59,11 +60,10 @@ pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
 }
 
 async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
-    let mut ledger = Ledger::open(&settings.state)?;
-    ledger.sweep()?;
+    let (mut ledger, joined) = prepare(settings, clock)?;
     notify("ready");
     let watchdog = tokio::spawn(watchdog());
-    let joined = if let Some(joined) = identity::joined(&settings.identity())? {
+    let joined = if let Some(joined) = joined {
         joined
     } else {
         notify("has not joined yet");
@@ -78,6 +78,23 @@ async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
     let Err(error) = serve(settings, clock, ledger, joined, machine?).await;
     watchdog.abort();
     Err(error)
+}
+
+/// Opens the state directory for its owner, and brings back what of it was lost. What the device joined; none when it has
+/// not.
+pub fn prepare(settings: &Settings, clock: &Clock) -> Result<(Ledger, Option<Joined>), EnrolError> {
+    let mut ledger = Ledger::open(&settings.state)?;
+    ledger.sweep()?;
+    let losses = identity::repair(&settings.identity(), ledger.is_settled())?;
+    let joined = identity::joined(&settings.identity())?;
+    if joined.is_some() {
+        // what could not be written is shown by the agent, which goes on with what it has in memory
+        if let Err(error) = ledger.settle(losses, clock.now()) {
+            let problem = Problem::new(code::LEDGER, chain(&error));
+            tracing::error!(%problem, "not all of the state is on disk");
+        }
+    }
+    Ok((ledger, joined))
 }
 
 /// Works for the fleet that the device has joined, for as long as it is polled.

@@ -97,9 +97,12 @@ impl Link {
         ends: Ends,
     ) -> Result<Self, enrol::EnrolError> {
         let anonymous = Client::anonymous(&joined.server, &identity.ca()?, clock, proxies)?;
-        let certificate = identity.certificate()?;
+        // one that was lost is asked for anew, by the key
+        let certificate = identity
+            .certificate()
+            .unwrap_or_else(|_| Certificate::lost());
         ends.state.send_modify(|state| {
-            state.certificate_until = Some(certificate.not_after);
+            state.certificate_until = (!certificate.is_lost()).then_some(certificate.not_after);
         });
         Ok(Self {
             joined,
@@ -158,7 +161,7 @@ impl Link {
 
     /// Connects and polls for as long as that works.
     async fn connected(&mut self, backoff: &mut Backoff) -> Result<Infallible, LinkError> {
-        if self.clock.now() >= self.certificate.not_after {
+        if self.certificate.is_lost() || self.clock.now() >= self.certificate.not_after {
             self.join_again().await?;
         }
         let client = match &self.client {

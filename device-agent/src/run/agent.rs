@@ -183,12 +183,9 @@ impl<H: Hands> Agent<H> {
             self.take(offer);
             self.publish();
         }
-        let (Some(wanted), Some(memory)) = (
-            self.ledger
-                .accepted()
-                .map(|accepted| (accepted.release, accepted.manifest)),
-            self.ledger.memory().cloned(),
-        ) else {
+        let wanted = self.ledger.accepted();
+        let wanted = wanted.map(|accepted| (accepted.release, accepted.manifest));
+        let (Some(wanted), Some(memory)) = (wanted, self.ledger.memory().cloned()) else {
             self.state = self.state.fetched()?.done()?;
             return Ok(());
         };
@@ -337,6 +334,9 @@ impl<H: Hands> Agent<H> {
     /// Takes an offer: verified, then durable. True when there is something to do.
     fn take(&mut self, offer: Offer) -> bool {
         let Some(memory) = self.ledger.memory() else {
+            if let Some(problem) = self.trust_lost() {
+                self.note("Refused", &problem);
+            }
             return false;
         };
         let accepted = match verify::verify_offer(&offer, &self.device, memory) {
@@ -404,6 +404,12 @@ impl<H: Hands> Agent<H> {
         });
     }
 
+    /// That nothing says any more whom to trust.
+    fn trust_lost(&self) -> Option<Problem> {
+        let lost = self.ledger.trust_lost()?;
+        Some(Problem::new(code::TRUST_LOST, lost))
+    }
+
     /// Says how the device is.
     fn publish(&self) {
         let accepted = self.ledger.accepted();
@@ -425,8 +431,9 @@ impl<H: Hands> Agent<H> {
             }),
             phase: self.state.phase(),
             problems: self
-                .refused
+                .trust_lost()
                 .iter()
+                .chain(&self.refused)
                 .chain(self.held.iter().map(|(_, problem)| problem))
                 .chain(&self.problems)
                 .chain(

@@ -83,6 +83,7 @@ codes! {
     KEY_TAKEN = "FLT0417", "a key that another device has joined with", "the machines were cloned: make new keys with flotta-agent enrol --reset";
     AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it: flotta approve NAME --key SHA256:…";
     JOIN_FILE = "FLT0419", "a join file that cannot be used", "make a new one: flotta token create NAME > NAME.join";
+    CLONED = "FLT0422", "two machines use the identity of one device", "find the two by their addresses and boots; on the one that is to be another device: flotta-agent enrol --reset JOINFILE";
 
     IMAGE_PULL = "FLT0501", "an image cannot be pulled", "check the reference and the registry; the agent goes on trying";
     UNIT_FAILED = "FLT0502", "a unit does not stay up", "see its journal: journalctl -u UNIT";
@@ -101,6 +102,8 @@ codes! {
     UNIT_MASKED = "FLT0515", "a unit was masked on the device", "the agent leaves it so; to have it run again: systemctl unmask UNIT";
     READ_ONLY = "FLT0516", "a folder that the agent writes to is mounted read-only", "see what mounted it: findmnt -T FOLDER; the agent goes on by itself once it can be written";
     STORAGE = "FLT0517", "Podman cannot use its storage on the device", "see the message: what the agent can repair it does, else free space where Podman keeps images, or reboot";
+    STATE_LOST = "FLT0518", "a file of the agent's state was lost or damaged", "see what the message says became of it, and look at the disk under the agent's state directory";
+    TRUST_LOST = "FLT0519", "the device no longer knows whom to trust", "make a join file on the server (flotta token create NAME > NAME.join) and join again with the same keys: flotta-agent enrol NAME.join; what runs keeps running";
 
     SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";
