@@ -7,7 +7,7 @@ mod common;
 use common::joined::Device;
 use common::{House, device, stderr, stdout};
 use flotta_bundle::code::{self, Problem};
-use flotta_bundle::wire::{Event, Hardware, Phase, Report};
+use flotta_bundle::wire::{Event, Report};
 use jiff::Timestamp;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,17 +32,8 @@ async fn every_refusal_of_a_device_is_seen_in_the_events() {
         warning: true,
     });
     let report = Report {
-        agent: "0.1.0".to_owned(),
-        boot: String::new(),
-        time: Timestamp::now(),
-        release: None,
-        wanted: None,
-        applied: None,
-        phase: Phase::Idle,
-        problems: Vec::new(),
-        workloads: Vec::new(),
         events: events.collect(),
-        hardware: Hardware::default(),
+        ..Report::new("0.1.0", "", Timestamp::now())
     };
     let kept = session.report(&report).await.unwrap();
     assert_eq!(kept.events, problems.len() as u64);

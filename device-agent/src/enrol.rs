@@ -171,7 +171,8 @@ impl Join {
                     return Ok(Some((device, certificate)));
                 }
                 Ok(Some(Enrolment::Denied { reason })) => return Err(EnrolError::Denied(reason)),
-                Ok(Some(Enrolment::Pending { .. })) => {
+                // a newer server may have more to say than that it waits
+                Ok(Some(Enrolment::Pending { .. } | Enrolment::Unknown)) => {
                     posted = true;
                     if !told {
                         told = true;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use flotta_bundle::Digest;
 use flotta_bundle::code::{self, Problem};
 use flotta_bundle::wire::{
     Applied, Event, Hardware, MAX_REPORT_BYTES, Phase, Report, WorkloadReport,
 };
+use flotta_bundle::{Digest, manifest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -57,7 +57,7 @@ impl Default for Live {
             problems: Vec::new(),
             workloads: Vec::new(),
             events: Vec::new(),
-            heartbeat_seconds: flotta_bundle::manifest::Settings::default().heartbeat_seconds,
+            heartbeat_seconds: manifest::Settings::default().heartbeat_seconds,
         }
     }
 }
@@ -77,17 +77,14 @@ impl Live {
     /// of messages that are too many the first words must do.
     pub fn report(&self, boot: &str, hardware: &Hardware, clock: &Clock) -> Report {
         let mut report = Report {
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-            boot: boot.to_owned(),
-            time: clock.now(),
             release: self.release,
             wanted: self.wanted,
             applied: self.applied,
             phase: self.phase,
             problems: self.problems.clone(),
             workloads: self.workloads.clone(),
-            events: Vec::new(),
             hardware: hardware.clone(),
+            ..Report::new(env!("CARGO_PKG_VERSION"), boot, clock.now())
         };
         report.problems.truncate(MAX_PROBLEMS);
         for words in [256, 64, 0] {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use flotta_bundle::manifest::{File, FileKind, Mode, SCHEMA, Settings};
 use flotta_bundle::release::Revision;
-use flotta_bundle::wire::{EnrolmentRequest, Hardware, Phase, Report, Token, sealing_statement};
+use flotta_bundle::wire::{EnrolmentRequest, Hardware, Report, Token, sealing_statement};
 use flotta_bundle::{DeviceName, Digest, Leaf, Manifest};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData, SigningKey};
@@ -131,6 +131,14 @@ pub(crate) fn release(fleet: &Fleet, sequence: u64, devices: &[(&str, &[Digest])
 
 /// A manifest with one file, and the blobs of both.
 pub(crate) fn bundle(content: &[u8]) -> (Digest, BTreeMap<Digest, Vec<u8>>) {
+    bundle_with(content, Settings::default())
+}
+
+/// The same with other settings.
+pub(crate) fn bundle_with(
+    content: &[u8],
+    settings: Settings,
+) -> (Digest, BTreeMap<Digest, Vec<u8>>) {
     let manifest = Manifest {
         schema: SCHEMA,
         files: vec![File {
@@ -144,7 +152,7 @@ pub(crate) fn bundle(content: &[u8]) -> (Digest, BTreeMap<Digest, Vec<u8>>) {
         }],
         units: Vec::new(),
         images: Vec::new(),
-        settings: Settings::default(),
+        settings,
     }
     .encode();
     let digest = Digest::of(&manifest);
@@ -203,16 +211,7 @@ impl Machine {
 /// A report of a device at rest.
 pub(crate) fn report() -> Report {
     Report {
-        agent: "0.1.0".to_owned(),
-        boot: "b".to_owned(),
-        time: Timestamp::now(),
         release: Some(1),
-        wanted: None,
-        applied: None,
-        phase: Phase::Idle,
-        problems: Vec::new(),
-        workloads: Vec::new(),
-        events: Vec::new(),
-        hardware: Hardware::default(),
+        ..Report::new("0.1.0", "b", Timestamp::now())
     }
 }

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::tree::Tree;
 use flotta_bundle::wire::Offer;
-use flotta_bundle::{DeviceName, Digest, Leaf, Manifest};
+use flotta_bundle::{DeviceName, Digest, Leaf, Manifest, manifest};
 use tokio::sync::watch;
 
 use crate::edge::blobs::{Blobs, read_whole};
@@ -107,7 +107,7 @@ impl Current {
         Leaf::parse(self.tree.leaf(entry.index)?).ok()
     }
 
-    fn offer(&self, device: &DeviceName, roots: Vec<Envelope>) -> Option<Offer> {
+    fn offer(&self, device: &DeviceName, manifest: Digest, roots: Vec<Envelope>) -> Option<Offer> {
         let entry = self.devices.get(device)?;
         Some(Offer {
             roots,
@@ -115,7 +115,7 @@ impl Current {
             leaf: String::from_utf8(self.tree.leaf(entry.index)?.to_vec()).ok()?,
             index: entry.index,
             proof: self.tree.prove(entry.index)?,
-            manifest: entry.offered,
+            manifest,
         })
     }
 }
@@ -143,6 +143,18 @@ struct Known {
     /// Sorted.
     files: Vec<Digest>,
     heartbeat_seconds: u32,
+    schema: u32,
+}
+
+/// What a device is to be offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readable {
+    /// This.
+    Offered(Offered),
+    /// Nothing: its agent does not read this schema, which its manifest needs.
+    Needs(u32),
+    /// Nothing: the release does not name it.
+    Unnamed,
 }
 
 /// What rendering found out about a device, for people.
@@ -207,13 +219,49 @@ impl Index {
         u32::try_from(self.roots.len()).unwrap_or(u32::MAX)
     }
 
-    /// What `device` is offered, with the trust roots after version `after_root`.
-    pub fn offer(&self, device: &DeviceName, after_root: u32) -> Option<(Offered, Offer)> {
+    /// What `device` is offered if its agent reads manifests up to schema `reads`: when it does not read the newest, the
+    /// newest of the earlier ones that it does.
+    pub async fn readable(
+        &self,
+        device: &DeviceName,
+        reads: u32,
+        blobs: &dyn Blobs,
+    ) -> std::io::Result<Readable> {
+        let Some(offered) = self.offered(device) else {
+            return Ok(Readable::Unnamed);
+        };
+        // all that a poll of an up-to-date agent costs
+        if reads >= manifest::SCHEMA {
+            return Ok(Readable::Offered(offered));
+        }
+        let needs = match self.content(offered.manifest, blobs).await? {
+            Some(known) if known.schema > reads => known.schema,
+            _ => return Ok(Readable::Offered(offered)),
+        };
+        let leaf = self.current().and_then(|current| current.leaf(device));
+        for manifest in leaf.into_iter().flat_map(|leaf| leaf.earlier) {
+            let known = self.content(manifest, blobs).await?;
+            if known.is_some_and(|known| known.schema <= reads) {
+                return Ok(Readable::Offered(Offered {
+                    manifest,
+                    ..offered
+                }));
+            }
+        }
+        Ok(Readable::Needs(needs))
+    }
+
+    /// The offer of this manifest, with the trust roots after version `after_root`; none when the release in force is another
+    /// one by now.
+    pub fn offer(&self, device: &DeviceName, offered: Offered, after_root: u32) -> Option<Offer> {
         let skip = usize::try_from(after_root).unwrap_or(usize::MAX);
         let roots = self.roots.iter().skip(skip).cloned().collect();
         let current = self.current.load();
         let current = current.as_ref()?;
-        Some((current.offered(device)?, current.offer(device, roots)?))
+        if current.sequence != offered.sequence {
+            return None;
+        }
+        current.offer(device, offered.manifest, roots)
     }
 
     /// Begins to wait for a change of the manifest that `device` is offered. Look at [`Self::offered`] after this call: what
@@ -274,6 +322,16 @@ impl Index {
         Ok(known.map(|known| known.heartbeat_seconds))
     }
 
+    /// The schema that this manifest needs; none when the depot does not have it.
+    pub async fn schema(
+        &self,
+        manifest: Digest,
+        blobs: &dyn Blobs,
+    ) -> std::io::Result<Option<u32>> {
+        let known = self.content(manifest, blobs).await?;
+        Ok(known.map(|known| known.schema))
+    }
+
     async fn content(
         &self,
         manifest: Digest,
@@ -293,6 +351,7 @@ impl Index {
         let known = Arc::new(Known {
             files,
             heartbeat_seconds: parsed.settings.heartbeat_seconds,
+            schema: parsed.schema,
         });
         let mut content = lock(&self.content);
         let size = known.files.len() + 1;

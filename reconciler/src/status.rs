@@ -22,12 +22,16 @@ const MARGIN: SignedDuration = SignedDuration::from_secs(30);
 pub struct Facts<'a> {
     /// The newest report.
     pub report: Option<&'a Report>,
+    /// Why there is one that cannot be read.
+    pub unreadable: Option<&'a str>,
     /// When the device last spoke.
     pub seen: Option<Timestamp>,
     /// The time.
     pub now: Timestamp,
     /// What it is offered; none when the release does not name it.
     pub offered: Option<Offered>,
+    /// The schema of the manifest it should have (1 when unknown): an agent that does not read it is not offered it.
+    pub schema: u32,
     /// Longest time between two of its reports, in seconds (`settings.heartbeat_seconds` of its manifest).
     pub heartbeat_seconds: u32,
     /// Whether its identity was revoked.
@@ -168,6 +172,10 @@ fn is_connected(facts: &Facts<'_>) -> bool {
 
 /// What the device's own words and the offer come to, whether it is there or not.
 fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
+    if let Some(why) = facts.unreadable {
+        let message = format!("its last report cannot be read, until the next one comes: {why}");
+        return verdict(State::Pending, "ReportUnreadable", message);
+    }
     let Some(report) = facts.report else {
         return verdict(
             State::Pending,
@@ -183,6 +191,14 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
         return judge_workloads(report);
     }
     let sequence = offered.sequence;
+    let (needs, reads) = (facts.schema, report.manifest_schema);
+    if needs > reads {
+        let message = format!(
+            "keeps what it has: release {sequence} needs manifest schema {needs}, its agent {} reads {reads}; update flotta-agent",
+            report.agent
+        );
+        return verdict(State::Failed, "AgentTooOld", message);
+    }
     let tries_it = report.wanted == Some(offered.manifest);
     let problem = report.problems.first();
     // FLT03: the device refused what it was offered.
@@ -205,6 +221,10 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
         // Applied as far as it goes: the workload that does not run is why.
         (Phase::Idle, None) if tries_it && judge_workloads(report).state == State::Failed => {
             judge_workloads(report)
+        }
+        (Phase::Unknown, _) => {
+            let message = "does what this server has no word for: its agent is newer";
+            verdict(State::Updating, "Unknown", message)
         }
         (Phase::Idle, _) => {
             let message = format!("has not begun with release {sequence}");
@@ -270,6 +290,9 @@ fn describe(workload: &WorkloadReport) -> String {
         (None, WorkloadState::Failed) => format!("{name}: failed"),
         (None, WorkloadState::Stopped) => format!("{name}: stopped"),
         (None, WorkloadState::Running) => format!("{name}: running"),
+        (None, WorkloadState::Unknown) => {
+            format!("{name}: in a state that this server does not know")
+        }
     }
 }
 

@@ -221,15 +221,21 @@ trait Rules {
     }
 }
 
-impl Rules for EdgeDevice {}
+impl Rules for EdgeDevice {
+    fn rules(device: &Checked<Self>) -> Vec<Finding> {
+        let servers = &device.object.spec.servers;
+        rules::servers(servers, &device.document)
+            .into_iter()
+            .collect()
+    }
+}
 impl Rules for ConfigMap {}
 impl Rules for EdgeDeviceSet {
     fn rules(set: &Checked<Self>) -> Vec<Finding> {
-        rules::selector(
-            set.object.spec.selector.as_ref(),
-            "/spec/selector",
-            &set.document,
-        )
+        let spec = &set.object.spec;
+        let mut findings = rules::selector(spec.selector.as_ref(), "/spec/selector", &set.document);
+        findings.extend(rules::servers(&spec.servers, &set.document));
+        findings
     }
 }
 impl Rules for EdgeWorkload {

@@ -248,7 +248,7 @@ impl<'a> Fleet<'a> {
         );
         let placed = self.place_workloads(&by_label, out);
         let members = self.place_sets(&by_label, out);
-        let mut known: HashMap<(&[usize], u32), Shared> = HashMap::new();
+        let mut known: HashMap<(&[usize], Settings), Shared> = HashMap::new();
         let mut clashes: BTreeMap<Clash, Vec<DeviceName>> = BTreeMap::new();
         let of_device = invert(self.devices.len(), &placed);
         let mut of_sets: HashMap<&[usize], Settings> = HashMap::new();
@@ -269,7 +269,7 @@ impl<'a> Fleet<'a> {
                 out.held.insert(device.name.clone());
                 continue;
             }
-            let key = (own.as_slice(), settings.heartbeat_seconds);
+            let key = (own.as_slice(), settings.clone());
             let shared = known.entry(key).or_insert_with(|| {
                 let parts: Vec<_> = own.iter().map(|at| self.workloads[*at].part()).collect();
                 Shared {
@@ -434,9 +434,14 @@ fn settings(spec: &serde_json::Value) -> Settings {
     let period = period
         .and_then(|seconds| u32::try_from(seconds).ok())
         .filter(|seconds| *seconds > 0);
-    period.map_or_else(Settings::default, |heartbeat_seconds| Settings {
-        heartbeat_seconds,
-    })
+    let servers = spec.get("servers").and_then(serde_json::Value::as_array);
+    let servers = servers.into_iter().flatten();
+    Settings {
+        heartbeat_seconds: period.unwrap_or(Settings::default().heartbeat_seconds),
+        servers: servers
+            .filter_map(|server| server.as_str().map(str::to_owned))
+            .collect(),
+    }
 }
 
 impl Workload<'_> {

@@ -71,6 +71,10 @@ fn cases() {
             let manifest = Manifest::parse(&rendered.blobs[&device.manifest])
                 .expect("a manifest within the rules");
             let _ = writeln!(text, "heartbeat {} s", manifest.settings.heartbeat_seconds);
+            if !manifest.settings.servers.is_empty() {
+                let servers = manifest.settings.servers.join(" ");
+                let _ = writeln!(text, "schema {}, servers {servers}", manifest.schema);
+            }
             for unit in manifest.units {
                 let on: Vec<_> = unit.restart_on.iter().map(DevicePath::file_name).collect();
                 let _ = writeln!(

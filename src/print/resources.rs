@@ -105,6 +105,7 @@ pub(crate) fn workload_state(state: WorkloadState) -> &'static str {
         WorkloadState::Starting => "Starting",
         WorkloadState::Failed => "Failed",
         WorkloadState::Stopped => "Stopped",
+        WorkloadState::Unknown => "Unknown",
     }
 }
 

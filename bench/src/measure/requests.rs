@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use flotta_bundle::code::{self, Problem};
-use flotta_bundle::wire::{Hardware, Phase, Report, WorkloadReport, WorkloadState};
+use flotta_bundle::wire::{Report, WorkloadReport, WorkloadState};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
@@ -123,17 +123,10 @@ fn report(number: usize) -> Bytes {
         restarts: u32::try_from(number).unwrap_or(u32::MAX),
     };
     let report = Report {
-        agent: "bench".to_owned(),
-        boot: "bench".to_owned(),
-        time: Timestamp::now(),
         release: Some(1),
-        wanted: None,
-        applied: None,
-        phase: Phase::Idle,
         problems: vec![Problem::new(code::UNREACHABLE, format!("try {number}"))],
         workloads: (0..10).map(workload).collect(),
-        events: Vec::new(),
-        hardware: Hardware::default(),
+        ..Report::new("bench", "bench", Timestamp::now())
     };
     serde_json::to_vec(&report)
         .expect("a report is JSON")

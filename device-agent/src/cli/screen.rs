@@ -140,6 +140,7 @@ fn workloads(workloads: &[WorkloadReport], now: Timestamp) -> String {
                 WorkloadState::Starting => Some("starting".to_owned()),
                 WorkloadState::Failed => Some("failed".to_owned()),
                 WorkloadState::Stopped => Some("stopped".to_owned()),
+                WorkloadState::Unknown => Some("unknown".to_owned()),
             };
             state.map_or_else(
                 || workload.name.clone(),

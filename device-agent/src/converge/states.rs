@@ -111,6 +111,7 @@ fn worse(state: WorkloadState) -> u8 {
         WorkloadState::Pulling => 2,
         WorkloadState::Stopped => 3,
         WorkloadState::Failed => 4,
+        WorkloadState::Unknown => 5,
     }
 }
 

@@ -297,6 +297,9 @@ impl Link {
         match self.anonymous.connect().await?.enrol(&request).await? {
             Enrolment::Approved { certificate, .. } => self.keep(&certificate),
             Enrolment::Pending { device } => Err(enrol::EnrolError::Pending(device).into()),
+            Enrolment::Unknown => {
+                Err(enrol::EnrolError::Pending(self.joined.device.clone()).into())
+            }
             Enrolment::Denied { reason } => Err(enrol::EnrolError::Denied(reason).into()),
         }
     }

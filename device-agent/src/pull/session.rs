@@ -113,7 +113,7 @@ impl Session {
                 headers.insert("prefer", wait);
             }
         }
-        let path = format!("/v1/desired?root={root}");
+        let path = format!("/v1/desired?root={root}&schema={}", manifest::SCHEMA);
         let response = self
             .call(Method::GET, &path, headers, Bytes::new(), HOLD + ANSWER)
             .await?;

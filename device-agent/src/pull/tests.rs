@@ -170,7 +170,7 @@ async fn an_offer_comes_with_its_tag_and_no_second_time() {
     let sent = offer();
     let answer = sent.clone();
     let server = TestServer::start(move |request| {
-        assert_eq!(request.uri().query(), Some("root=3"));
+        assert_eq!(request.uri().query(), Some("root=3&schema=2"));
         match request.headers().get("if-none-match") {
             None => {
                 let mut response = json(200, &answer);

@@ -356,9 +356,9 @@ const RULES: &[Case] = &[
     case(
         "a later shape",
         code::MANIFEST,
-        "manifest has schema 2",
+        "manifest has schema 3",
         |stage| {
-            text(stage, "\"schema\":1", "\"schema\":2");
+            text(stage, "\"schema\":1", "\"schema\":3");
         },
     ),
     case(

@@ -276,7 +276,14 @@ impl Desk {
                 let report: Report = serde_json::from_slice(request.body()).expect("a report");
                 let events = report.events.last().map_or(0, |event| event.id);
                 self.world.send_modify(|world| world.reports.push(report));
-                json(200, &[], &Acknowledged { events })
+                json(
+                    200,
+                    &[],
+                    &Acknowledged {
+                        events,
+                        ..Acknowledged::default()
+                    },
+                )
             }
             "/v1/certificates" => {
                 let asked: RenewalRequest =

@@ -261,7 +261,10 @@ async fn answers_that_no_server_of_ours_gives_are_refused() {
 async fn an_acknowledgement_of_what_was_never_said_silences_nobody() {
     let mut stage = Stage::new().await;
     stage.answer(Arc::new(|request| {
-        let all = Acknowledged { events: u64::MAX };
+        let all = Acknowledged {
+            events: u64::MAX,
+            ..Acknowledged::default()
+        };
         (request.uri().path() == "/v1/report").then(|| json(200, &[], &all))
     }));
     stage

@@ -16,13 +16,20 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Refused;
 use super::identity::Peer;
 use super::{Edge, limits};
-use crate::index::Offered;
+use crate::index::{Offered, Readable};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Asked {
     /// The version of the trust root that the device has.
     #[serde(default)]
     root: u32,
+    /// The newest manifest schema that its agent reads.
+    #[serde(default = "first")]
+    schema: u32,
+}
+
+fn first() -> u32 {
+    1
 }
 
 /// `GET /v1/desired`. Held while `If-None-Match` names what is offered, as long as `Prefer: wait=` says. Only another
@@ -34,7 +41,8 @@ pub(super) async fn serve(
     query: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let Query(Asked { root }) = query.map_err(|error| Refused::bad_request(error.body_text()))?;
+    let Query(Asked { root, schema }) =
+        query.map_err(|error| Refused::bad_request(error.body_text()))?;
     let index = &edge.0.index;
     let known = headers
         .get(IF_NONE_MATCH)
@@ -49,19 +57,38 @@ pub(super) async fn serve(
     let mut waits =
         (!limit.is_zero()).then(|| (index.watch(&peer.device), edge.0.stopping.subscribe()));
     loop {
-        let tag = index.offered(&peer.device).map(tag);
+        let readable = index
+            .readable(&peer.device, schema, &*edge.0.blobs)
+            .await
+            .map_err(|error| Refused::failed(code::DEPOT, &error))?;
+        let offered = match readable {
+            Readable::Offered(offered) => Some(offered),
+            Readable::Needs(_) | Readable::Unnamed => None,
+        };
+        let tag = offered.map(tag);
         let known_tag = known.as_deref() == tag.as_ref().map(String::as_bytes);
         // an offer has a proof, which takes its time: it is made when there is something to say
-        let is_new = tag.is_some() && !(known_tag && index.newest_root() <= root);
-        if is_new && let Some((offered, offer)) = index.offer(&peer.device, root) {
+        let is_new = !(known_tag && index.newest_root() <= root);
+        if let Some(offered) = offered.filter(|_| is_new) {
+            let Some(offer) = index.offer(&peer.device, offered, root) else {
+                // another release came in between
+                continue;
+            };
             return Ok((headers_of(self::tag(offered)), Json(offer)).into_response());
         }
         let Some((watch, stopping)) = &mut waits else {
-            let unchanged = |tag| (StatusCode::NOT_MODIFIED, headers_of(tag)).into_response();
-            return tag.map(unchanged).ok_or_else(|| {
-                let message = format!("no release names {} yet", peer.device);
-                Refused::new(StatusCode::NOT_FOUND, code::NO_RELEASE, message)
-            });
+            return match (readable, tag) {
+                (_, Some(tag)) => Ok((StatusCode::NOT_MODIFIED, headers_of(tag)).into_response()),
+                (Readable::Needs(needs), None) => Err(too_old(&peer, schema, needs)),
+                (_, None) => {
+                    let message = format!("no release names {} yet", peer.device);
+                    Err(Refused::new(
+                        StatusCode::NOT_FOUND,
+                        code::NO_RELEASE,
+                        message,
+                    ))
+                }
+            };
         };
         let is_over = tokio::select! {
             woken = timeout_at(deadline, watch.changed()) => woken.is_err(),
@@ -72,6 +99,14 @@ pub(super) async fn serve(
         }
         peer.check(Timestamp::now())?;
     }
+}
+
+fn too_old(peer: &Peer, reads: u32, needs: u32) -> Refused {
+    let device = &peer.device;
+    let message = format!(
+        "the manifest of {device} has schema {needs}, its agent reads schemas up to {reads}: it keeps what it has"
+    );
+    Refused::new(StatusCode::CONFLICT, code::AGENT_TOO_OLD, message)
 }
 
 fn headers_of(tag: String) -> [(HeaderName, String); 2] {

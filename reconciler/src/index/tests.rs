@@ -3,7 +3,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::edge::blobs::Blob;
-use crate::fixture::{House, bundle, name};
+use crate::fixture::{House, bundle, bundle_with, name};
 
 fn digest(content: &str) -> Digest {
     Digest::of(content.as_bytes())
@@ -62,19 +62,27 @@ fn a_device_is_held_back_to_what_its_leaf_names() {
     assert_eq!(current.offered(&name("a")).unwrap().manifest, new);
     assert!(current.hold_back(&name("a"), old));
     house.index.publish(current);
-    let (offered, offer) = house.index.offer(&name("a"), 1).unwrap();
+    let offered = house.index.offered(&name("a")).unwrap();
+    let offer = house.index.offer(&name("a"), offered, 1).unwrap();
     assert_eq!(
         (offered.sequence, offered.manifest, offer.manifest),
         (4, old, old)
     );
-    assert!(house.index.offer(&name("b"), 1).is_none());
+    assert!(house.index.offer(&name("b"), offered, 1).is_none());
+    // not with the proof of a release that came in between
+    house.publish(5, &[("a", &[new])]);
+    assert!(house.index.offer(&name("a"), offered, 1).is_none());
 }
 
 #[test]
 fn roots_come_after_the_one_that_is_known() {
     let (_data, house) = house();
     house.publish(1, &[("a", &[digest("1")])]);
-    let roots = |after| house.index.offer(&name("a"), after).unwrap().1.roots.len();
+    let offered = house.index.offered(&name("a")).unwrap();
+    let roots = |after| {
+        let offer = house.index.offer(&name("a"), offered, after);
+        offer.unwrap().roots.len()
+    };
     assert_eq!([roots(0), roots(1), roots(u32::MAX)], [1, 0, 0]);
 }
 
@@ -120,4 +128,37 @@ async fn blobs_belong_to_the_manifests_a_leaf_names() {
     let before = *lock(&blobs.1);
     index.may_read(&a, &digest("new"), &blobs).await.unwrap();
     assert_eq!(*lock(&blobs.1), before);
+}
+
+#[tokio::test]
+async fn a_device_is_offered_what_its_agent_reads() {
+    let (_data, house) = house();
+    let moved = manifest::Settings {
+        servers: vec!["https://edge.example".to_owned()],
+        ..manifest::Settings::default()
+    };
+    let (second, mut blobs) = bundle_with(b"new", moved);
+    let (first, of_first) = bundle(b"old");
+    blobs.extend(of_first);
+    let blobs = Counting(blobs.into_iter().collect(), Mutex::default());
+    let index = &house.index;
+    let of = |device, reads| {
+        let blobs = &blobs;
+        async move { index.readable(&name(device), reads, blobs).await.unwrap() }
+    };
+    let offered = |manifest| {
+        Readable::Offered(Offered {
+            sequence: 1,
+            manifest,
+        })
+    };
+    house.publish(
+        1,
+        &[("a", &[second, first]), ("b", &[second]), ("c", &[first])],
+    );
+    assert_eq!(of("a", 1).await, offered(first), "an earlier one");
+    assert_eq!(of("a", 2).await, offered(second));
+    assert_eq!(of("b", 1).await, Readable::Needs(2));
+    assert_eq!(of("c", 1).await, offered(first));
+    assert_eq!(of("d", 1).await, Readable::Unnamed);
 }

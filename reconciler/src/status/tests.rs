@@ -48,8 +48,10 @@ fn behind() -> Report {
 
 struct Case {
     report: Option<Report>,
+    unreadable: Option<&'static str>,
     seen_ago: Option<i64>,
     offered: bool,
+    schema: u32,
     revoked: bool,
 }
 
@@ -57,8 +59,10 @@ impl From<Report> for Case {
     fn from(report: Report) -> Self {
         Self {
             report: Some(report),
+            unreadable: None,
             seen_ago: Some(4),
             offered: true,
+            schema: 1,
             revoked: false,
         }
     }
@@ -69,6 +73,7 @@ impl Case {
         let now: Timestamp = NOW.parse().unwrap();
         device_state(Facts {
             report: self.report.as_ref(),
+            unreadable: self.unreadable,
             seen: self
                 .seen_ago
                 .map(|ago| now - SignedDuration::from_secs(ago)),
@@ -77,6 +82,7 @@ impl Case {
                 sequence: 42,
                 manifest: digest("new"),
             }),
+            schema: self.schema,
             heartbeat_seconds: 60,
             revoked: self.revoked,
         })
@@ -224,4 +230,29 @@ fn before_the_first_report_and_without_a_release_it_is_pending() {
     assert_eq!(truth(&case.status(), "Healthy"), Truth::Unknown);
     case.revoked = true;
     case.is(State::Revoked, "Revoked", "its identity was revoked");
+}
+
+#[test]
+fn an_agent_that_is_too_old_and_a_report_that_cannot_be_read_are_said() {
+    let mut report = behind();
+    report.manifest_schema = 1;
+    let old = Case {
+        schema: 2,
+        ..report.into()
+    };
+    old.is(
+        State::Failed,
+        "AgentTooOld",
+        "keeps what it has: release 42 needs manifest schema 2, its agent 0.1.0 reads 1; update flotta-agent",
+    );
+    let damaged = Case {
+        report: None,
+        unreadable: Some("expected value at line 1 column 1"),
+        ..good().into()
+    };
+    damaged.is(
+        State::Pending,
+        "ReportUnreadable",
+        "its last report cannot be read, until the next one comes: expected value at line 1 column 1",
+    );
 }

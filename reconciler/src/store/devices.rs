@@ -48,6 +48,8 @@ pub struct DeviceRecord {
     pub device: Device,
     /// Its newest report; its events are in the store's events.
     pub report: Option<Report>,
+    /// Why the report that is there cannot be read: another version of this program wrote it, or the disk is bad.
+    pub unreadable: Option<String>,
     /// When it last spoke.
     pub seen: Option<Timestamp>,
 }
@@ -173,14 +175,19 @@ impl Store {
                 let mut records = Vec::new();
                 while let Some(row) = rows.next()? {
                     let report: Option<String> = row.get(11)?;
-                    let mut report: Option<Report> =
-                        report.map(|text| from_json(&text)).transpose()?;
+                    let report = report.map(|text| serde_json::from_str::<Report>(&text));
+                    // one that cannot be read costs its own row what it said, and no other row anything
+                    let (mut report, unreadable) = match report.transpose() {
+                        Ok(report) => (report, None),
+                        Err(error) => (None, Some(error.to_string())),
+                    };
                     if let (Some(report), Some(time)) = (&mut report, maybe_time(row.get(12)?)?) {
                         report.time = time;
                     }
                     records.push(DeviceRecord {
                         device: read(row)?,
                         report,
+                        unreadable,
                         seen: maybe_time(row.get(13)?)?,
                     });
                 }

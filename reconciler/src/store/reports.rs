@@ -37,6 +37,7 @@ impl Store {
         if new.is_empty() && member.has(&content) {
             return Ok(Acknowledged {
                 events: kept_before,
+                ..Acknowledged::default()
             });
         }
         let row = Row {
@@ -52,7 +53,10 @@ impl Store {
         let kept = move |last: &u64| member.kept(content, *last, millis(now));
         let write = move |connection: &Connection| row.write(connection, new, kept_before);
         let last = self.write_status(write, kept).await?;
-        Ok(Acknowledged { events: last })
+        Ok(Acknowledged {
+            events: last,
+            ..Acknowledged::default()
+        })
     }
 }
 

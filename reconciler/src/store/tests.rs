@@ -343,3 +343,32 @@ async fn who_uses_up_the_ids_of_events_pushes_nobody_out() {
     let reasons: Vec<_> = events.iter().map(|event| event.reason.as_str()).collect();
     assert_eq!(reasons, ["Before", "Flood", "After"]);
 }
+
+#[tokio::test]
+async fn a_report_that_cannot_be_read_costs_its_own_row_what_it_said() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let at = Timestamp::now();
+    for device in ["a", "b"] {
+        let (machine, member) = join(&house, device).await;
+        let put = house.store.put_report(&machine.name, &member, report(), at);
+        put.await.unwrap();
+    }
+    drop(house);
+    let connection = Connection::open(data.path().join("status.db")).unwrap();
+    connection
+        .execute(
+            "UPDATE reports SET report = '{' WHERE device = 'default/a'",
+            [],
+        )
+        .unwrap();
+    drop(connection);
+
+    let house = House::open(data.path());
+    let devices = house.store.devices().await.unwrap();
+    let read: Vec<_> = devices
+        .iter()
+        .map(|record| (record.report.is_some(), record.unreadable.is_some()))
+        .collect();
+    assert_eq!(read, [(false, true), (true, false)]);
+}

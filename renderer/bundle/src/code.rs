@@ -83,6 +83,7 @@ codes! {
     KEY_TAKEN = "FLT0417", "a key that another device has joined with", "the machines were cloned: make new keys with flotta-agent enrol --reset";
     AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it: flotta approve NAME --key SHA256:…";
     JOIN_FILE = "FLT0419", "a join file that cannot be used", "make a new one: flotta token create NAME > NAME.join";
+    AGENT_TOO_OLD = "FLT0420", "the device's next manifest uses what its agent does not know", "update flotta-agent on the device; until then it keeps what it has";
     CLONED = "FLT0422", "two machines use the identity of one device", "find the two by their addresses and boots; on the one that is to be another device: flotta-agent enrol --reset JOINFILE";
 
     IMAGE_PULL = "FLT0501", "an image cannot be pulled", "check the reference and the registry; the agent goes on trying";
@@ -115,7 +116,6 @@ codes! {
 
 /// A code with its particulars: how an error travels between the programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Problem {
     /// The stable code, as in `docs/errors.md`.
     pub code: String,

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::path::DevicePath;
 
-/// The version of the manifest's shape. A device refuses any other: it must not run half of what was meant.
-pub const SCHEMA: u32 = 1;
+/// The newest version of the manifest's shape that this program knows. It reads all from 1 and refuses newer ones: a device
+/// must not run half of what was meant. A manifest is encoded in the lowest version that can say its content, so that a new
+/// section changes no digest of a fleet that does not use it.
+pub const SCHEMA: u32 = 2;
 
 /// Longest encoded manifest, in bytes. A device with 40 workloads needs about 40 KB.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -23,12 +25,16 @@ pub const MAX_UNITS: usize = 2_000;
 pub const MAX_IMAGES: usize = 1_000;
 /// Largest single file, in bytes. Larger things are images.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Most addresses of the server. A device tries them in turn, each for the time of a failed connection.
+pub const MAX_SERVERS: usize = 8;
+/// Longest address of the server, in bytes: a DNS name has at most 253 characters.
+pub const MAX_SERVER_BYTES: usize = 270;
 
 /// The desired state of a machine. Encoded as JSON: fields in this order, lists sorted, numbers integers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`SCHEMA`].
+    /// The lowest version that can say the rest; [`Self::encode`] sets it. 2: `settings.servers`.
     pub schema: u32,
     /// Files on the device, sorted by path.
     pub files: Vec<File>,
@@ -159,11 +165,15 @@ pub enum Pull {
 }
 
 /// How the agent itself behaves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Longest time between two reports, in seconds; at least 1.
     pub heartbeat_seconds: u32,
+    /// Where the server is, `https://HOST:PORT` each, in the order in which the device tries them. Empty: where it was when the
+    /// device joined.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
 }
 
 impl Default for Settings {
@@ -171,6 +181,7 @@ impl Default for Settings {
         // Project Flotta's default (`heartbeat.periodSeconds`).
         Self {
             heartbeat_seconds: 60,
+            servers: Vec::new(),
         }
     }
 }
@@ -184,8 +195,8 @@ pub enum ManifestError {
     /// Not the JSON that [`Manifest`] describes.
     #[error("manifest cannot be read")]
     Json(#[source] serde_json::Error),
-    /// Another version of the shape.
-    #[error("manifest has schema {0}, this program knows {SCHEMA}: update flotta-agent first")]
+    /// A version of the shape that this program does not know.
+    #[error("manifest has schema {0}, this program knows 1 to {SCHEMA}: update flotta-agent first")]
     Schema(u64),
     /// A rule is broken.
     #[error("manifest breaks a rule: {0}")]
@@ -195,6 +206,7 @@ pub enum ManifestError {
 impl Manifest {
     /// The canonical bytes: what is hashed, stored and sent. The lists are sorted here, so callers need not.
     pub fn encode(mut self) -> Vec<u8> {
+        self.schema = self.lowest_schema();
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.units.sort_by(|a, b| a.name.cmp(&b.name));
         self.images.sort_by(|a, b| a.reference.cmp(&b.reference));
@@ -218,7 +230,7 @@ impl Manifest {
         }
         // The version first: a newer shape should be called newer, not malformed.
         let version: Version = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
-        if version.schema != u64::from(SCHEMA) {
+        if !(1..=u64::from(SCHEMA)).contains(&version.schema) {
             return Err(ManifestError::Schema(version.schema));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
@@ -226,8 +238,23 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The first version that has all of the sections used here.
+    fn lowest_schema(&self) -> u32 {
+        if self.settings.servers.is_empty() {
+            1
+        } else {
+            2
+        }
+    }
+
     /// The rules that types alone do not hold.
     fn check(&self) -> Result<(), String> {
+        if self.schema < self.lowest_schema() {
+            let (says, needs) = (self.schema, self.lowest_schema());
+            return Err(format!(
+                "it says schema {says} and uses what schema {needs} brought"
+            ));
+        }
         let count = |what, n: usize, max: usize| {
             if n > max {
                 Err(format!("{n} {what}, at most {max} are allowed"))
@@ -273,7 +300,7 @@ impl Manifest {
         if self.settings.heartbeat_seconds == 0 {
             return Err("heartbeat_seconds must be at least 1".to_owned());
         }
-        Ok(())
+        check_servers(&self.settings.servers)
     }
 
     fn check_files(&self) -> Result<(), String> {
@@ -363,6 +390,46 @@ fn check_reference(reference: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{reference:?} is not an image reference"))
+}
+
+/// Checks the addresses of a server: see [`Settings::servers`].
+pub fn check_servers(servers: &[String]) -> Result<(), String> {
+    if servers.len() > MAX_SERVERS {
+        let count = servers.len();
+        return Err(format!(
+            "{count} servers, at most {MAX_SERVERS} are allowed"
+        ));
+    }
+    for (at, server) in servers.iter().enumerate() {
+        if !is_server(server) {
+            return Err(format!(
+                "{server:?} is not the address of a server: write https://HOST or https://HOST:PORT"
+            ));
+        }
+        if servers[..at].contains(server) {
+            return Err(format!("server {server} is named twice"));
+        }
+    }
+    Ok(())
+}
+
+/// A DNS name, an IPv4 address, or an IPv6 address in brackets; then a port, or none for 443.
+fn is_server(server: &str) -> bool {
+    let Some(authority) = server.strip_prefix("https://") else {
+        return false;
+    };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => crate::name::check_subdomain(host).is_ok(),
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number > 0);
+    server.len() <= MAX_SERVER_BYTES && is_host && port.is_none_or(is_port)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Bodies of the edge API and the join file. JSON; every type refuses unknown fields when a device reads it from disk, and
-//! ignores them on the wire, so that a newer server can say more to an older agent. What must not be missed is in the
-//! manifest, which is strict.
+//! Bodies of the edge API and the join file. JSON. On the wire unknown fields are ignored and unknown words are read as
+//! `Unknown`, so that either side may be the newer one. What must not be missed is in the manifest, which is strict; so are
+//! signed documents and the join file.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::Problem;
 use crate::digest::Digest;
 use crate::envelope::Envelope;
+use crate::manifest;
 use crate::name::{DeviceName, FleetName};
 
 /// Longest join file, in bytes.
@@ -129,6 +130,9 @@ pub enum Enrolment {
         /// Why, in their words.
         reason: String,
     },
+    /// Never sent: what a word is read as that the reader does not know. Nothing was decided that it could act on.
+    #[serde(other)]
+    Unknown,
 }
 
 /// `POST /v1/certificates`, with the certificate still in force: a new one for the same key.
@@ -172,6 +176,12 @@ pub struct Report {
     pub boot: String,
     /// When the device made this report, by its own clock.
     pub time: Timestamp,
+    /// Whether the network sets that clock; absent when nothing says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_synchronised: Option<bool>,
+    /// Newest manifest schema that the agent reads; it reads all from 1. Agents that do not say so read 1.
+    #[serde(default = "first_schema")]
+    pub manifest_schema: u32,
     /// Highest release accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<u64>,
@@ -192,9 +202,46 @@ pub struct Report {
     /// What happened since the last report that the server acknowledged, oldest first.
     #[serde(default)]
     pub events: Vec<Event>,
+    /// Names the log that these events are numbered in: random, made with the log. Absent from agents of the first version.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log: String,
+    /// The release accepted last, as it was signed. Sent when the server asked for it (`prove`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Envelope>,
+    /// Which of the server's addresses it is connected to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server: String,
     /// What the machine is.
     #[serde(default)]
     pub hardware: Hardware,
+}
+
+fn first_schema() -> u32 {
+    1
+}
+
+impl Report {
+    /// The report of an idle device that has nothing to say: what is known of it is filled in.
+    pub fn new(agent: impl Into<String>, boot: impl Into<String>, time: Timestamp) -> Self {
+        Self {
+            agent: agent.into(),
+            boot: boot.into(),
+            time,
+            clock_synchronised: None,
+            manifest_schema: manifest::SCHEMA,
+            release: None,
+            wanted: None,
+            applied: None,
+            phase: Phase::Idle,
+            problems: Vec::new(),
+            workloads: Vec::new(),
+            events: Vec::new(),
+            log: String::new(),
+            accepted: None,
+            server: String::new(),
+            hardware: Hardware::default(),
+        }
+    }
 }
 
 /// A manifest that a device has applied.
@@ -216,6 +263,9 @@ pub enum Phase {
     Fetching,
     /// Changing the machine.
     Applying,
+    /// Never sent: what a word is read as that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How one workload is.
@@ -249,6 +299,9 @@ pub enum WorkloadState {
     Failed,
     /// Not there yet, or no longer.
     Stopped,
+    /// Never sent: what a word is read as that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Something that happened on a device.
@@ -268,10 +321,16 @@ pub struct Event {
 }
 
 /// Answer to a [`Report`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
     /// The highest event id the server has kept; the device tells none up to here again.
     pub events: u64,
+    /// The device has accepted a later release than this server signed: it is asked to prove it with its next report.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prove: bool,
+    /// What the server knows of the device and the device cannot know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 /// Body of every answer that is not a success.

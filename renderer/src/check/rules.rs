@@ -1,7 +1,7 @@
 //! Rules of single objects that a schema cannot say.
 
 use flotta_api::v1alpha1::{EdgeWorkload, WorkloadType};
-use flotta_bundle::code;
+use flotta_bundle::{code, manifest};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::Checked;
@@ -96,6 +96,15 @@ pub(super) fn selector(
         ));
     }
     findings
+}
+
+/// The addresses of the server, as the device will check them.
+pub(super) fn servers(servers: &[String], document: &Document) -> Option<Finding> {
+    let why = manifest::check_servers(servers).err()?;
+    let wrong =
+        (1..=servers.len()).find(|count| manifest::check_servers(&servers[..*count]).is_err());
+    let pointer = format!("/spec/servers/{}", wrong.unwrap_or(1) - 1);
+    Some(Finding::error(code::SCHEMA, document.place(&pointer), why))
 }
 
 pub(super) fn workload(workload: &Checked<EdgeWorkload>) -> Vec<Finding> {

@@ -121,7 +121,10 @@ impl Bench {
             files: Vec::new(),
             units: Vec::new(),
             images: Vec::new(),
-            settings: Settings { heartbeat_seconds },
+            settings: Settings {
+                heartbeat_seconds,
+                ..Settings::default()
+            },
         };
         let bytes = manifest.encode();
         let manifest = Digest::of(&bytes);

@@ -41,6 +41,7 @@ impl Listed for Device {
             let seen = Seen {
                 offered,
                 heartbeat_seconds: heartbeat(admin, offered).await,
+                schema: schema(admin, offered).await,
                 described: described.get(name),
                 commits: &commits,
                 now,
@@ -122,10 +123,18 @@ async fn heartbeat(admin: &Admin, offered: Option<Offered>) -> u32 {
     }
 }
 
+/// The schema of the manifest offered. That it cannot be read was said by [`heartbeat`].
+async fn schema(admin: &Admin, offered: Option<Offered>) -> u32 {
+    let Some(offered) = offered else { return 1 };
+    let known = admin.0.index.schema(offered.manifest, &admin.0.depot);
+    known.await.ok().flatten().unwrap_or(1)
+}
+
 /// What a device looks like from the server's side.
 struct Seen<'a> {
     offered: Option<Offered>,
     heartbeat_seconds: u32,
+    schema: u32,
     described: Option<&'a Described>,
     commits: &'a BTreeMap<u64, Commit>,
     now: Timestamp,
@@ -136,14 +145,17 @@ impl Seen<'_> {
         let DeviceRecord {
             device,
             report,
+            unreadable,
             seen,
         } = record;
         let state = status::device_state(Facts {
             report: report.as_ref(),
+            unreadable: unreadable.as_deref(),
             seen,
             now: self.now,
             offered: self.offered,
             heartbeat_seconds: self.heartbeat_seconds,
+            schema: self.schema,
             revoked: device.revoked_at.is_some(),
         });
         let applied = report.as_ref().and_then(|report| report.applied);

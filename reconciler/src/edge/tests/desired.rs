@@ -1,12 +1,13 @@
-use flotta_bundle::Digest;
+use flotta_bundle::manifest::Settings;
 use flotta_bundle::verify::{Memory, verify_offer};
 use flotta_bundle::wire::Offer;
+use flotta_bundle::{Digest, code};
 use jiff::{SignedDuration, Timestamp};
 
 use super::world::{World, key};
-use super::{hold, waits};
+use super::{hold, refused, waits};
 use crate::edge::limits::Limits;
-use crate::fixture::{House, Machine, name};
+use crate::fixture::{House, Machine, bundle, bundle_with, name};
 
 #[tokio::test]
 async fn a_poll_is_held_until_this_device_is_concerned() {
@@ -123,4 +124,32 @@ async fn the_servers_new_certificate_serves_from_the_next_handshake_on() {
     assert_ne!(before.certificate, after.certificate);
     // who was connected stays so
     assert_eq!(before.get("/v1/none", &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_device_whose_agent_is_too_old_keeps_what_it_has() {
+    let world = World::new().await;
+    let (first, blobs) = bundle(b"old");
+    world.house.depot.put_blobs(&blobs).await.unwrap();
+    let moved = Settings {
+        servers: vec!["https://edge.example".to_owned()],
+        ..Settings::default()
+    };
+    let (second, blobs) = bundle_with(b"new", moved);
+    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world
+        .house
+        .publish(1, &[("a", &[second, first]), ("b", &[second])]);
+    let client = world.device(&Machine::new("a")).await;
+    // an agent of the first version does not say what it reads
+    for (asked, manifest) in [("", first), ("&schema=1", first), ("&schema=2", second)] {
+        let path = format!("/v1/desired?root=1{asked}");
+        let offer = client.get(&path, &[]).await.json::<Offer>();
+        assert_eq!(offer.manifest, manifest, "{asked}");
+    }
+    let client = world.device(&Machine::new("b")).await;
+    let answer = client.get("/v1/desired?root=1", &[]).await;
+    assert_eq!(answer.failure(), refused(code::AGENT_TOO_OLD, 409));
+    let answer = client.get("/v1/desired?root=1&schema=2", &[]).await;
+    assert_eq!(answer.json::<Offer>().manifest, second);
 }

@@ -43,6 +43,11 @@ pub struct EdgeDeviceSpec {
     /// How often the device reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Heartbeat>,
+    /// Where the server is, `https://HOST:PORT` each, in the order in which devices try them; when none answers, and when none
+    /// is given, where it was when the device joined. The server's certificate must have these names (`flotta serve --name`).
+    /// Beyond Project Flotta.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
     /// Which operating system it should have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub os_information: Option<OsInformation>,

@@ -1,0 +1,80 @@
+//! What the other side may send that is older or newer than this program. `evolution/N/` has what version N of the project
+//! wrote, kept for ever; `evolution/newer/` has fields and words that no version knows yet.
+
+use flotta_bundle::Manifest;
+use flotta_bundle::manifest::SCHEMA;
+use flotta_bundle::wire::{Acknowledged, Enrolment, Failure, Phase, Report, WorkloadState};
+
+macro_rules! read {
+    ($name:literal) => {
+        serde_json::from_str(include_str!(concat!("evolution/", $name, ".json")))
+            .expect(concat!($name, " is read"))
+    };
+}
+
+#[test]
+fn what_the_first_version_sent_is_read_as_it_was_meant() {
+    let report: Report = read!("1/report");
+    assert_eq!(report.phase, Phase::Applying);
+    assert_eq!(report.workloads[0].state, WorkloadState::Starting);
+    assert_eq!(report.manifest_schema, 1, "it reads the first schema alone");
+    assert_eq!((report.clock_synchronised, report.accepted), (None, None));
+    let answer: Acknowledged = read!("1/acknowledged");
+    assert_eq!(
+        answer,
+        Acknowledged {
+            events: 3,
+            ..Acknowledged::default()
+        }
+    );
+    let enrolment: Enrolment = read!("1/enrolment");
+    assert!(matches!(enrolment, Enrolment::Pending { .. }));
+    let failure: Failure = read!("1/failure");
+    assert_eq!(failure.error.code, "FLT0403");
+}
+
+#[test]
+fn words_and_fields_of_a_newer_version_cost_only_themselves() {
+    let report: Report = read!("newer/report");
+    assert_eq!(report.phase, Phase::Unknown);
+    assert_eq!(report.workloads[0].name, "web");
+    assert_eq!(report.workloads[0].state, WorkloadState::Unknown);
+    assert_eq!(report.problems[0].code, "FLT0999");
+    assert_eq!(report.events[0].reason, "Migrated");
+    let answer: Acknowledged = read!("newer/acknowledged");
+    assert_eq!((answer.events, answer.problems.len()), (3, 1));
+    let enrolment: Enrolment = read!("newer/enrolment");
+    assert_eq!(enrolment, Enrolment::Unknown);
+    let failure: Failure = read!("newer/failure");
+    assert_eq!(failure.error.message, "new");
+}
+
+#[test]
+fn a_manifest_of_the_first_schema_keeps_its_bytes_and_its_digest() {
+    let bytes = include_bytes!("evolution/1/manifest.json");
+    let manifest = Manifest::parse(bytes).expect("a manifest");
+    assert_eq!(manifest.encode(), bytes);
+}
+
+#[test]
+fn a_manifest_says_the_lowest_schema_that_has_all_it_uses() {
+    let text = include_str!("evolution/1/manifest.json");
+    let mut manifest = Manifest::parse(text.as_bytes()).expect("a manifest");
+    manifest.settings.servers = vec!["https://edge.example:7443".to_owned()];
+    let bytes = manifest.encode();
+    assert!(bytes.starts_with(br#"{"schema":2,"#));
+    assert_eq!(Manifest::parse(&bytes).expect("a manifest").encode(), bytes);
+
+    // one that an older agent would read without what it asks for
+    let second = String::from_utf8(bytes).expect("text");
+    let understated = second.replace("\"schema\":2", "\"schema\":1");
+    assert!(Manifest::parse(understated.as_bytes()).is_err());
+    for newer in [0, SCHEMA + 1] {
+        let newer = text.replace("\"schema\":1", &format!("\"schema\":{newer}"));
+        let error = Manifest::parse(newer.as_bytes()).expect_err("not known");
+        assert!(
+            error.to_string().contains("this program knows 1 to"),
+            "{error}"
+        );
+    }
+}
