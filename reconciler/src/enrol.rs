@@ -354,8 +354,7 @@ impl Enroller {
             warning,
         };
         // What was decided stands, whether it can be noted or not.
-        if let Err(error) = self.store.add_event(event).await {
-            tracing::error!(%error, "an event is lost");
-        }
+        let kept = self.store.add_event(event).await;
+        self.store.failures().note("keeping an event", &kept, now);
     }
 }

@@ -21,6 +21,8 @@ use ring::hmac;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use crate::failures::Failures;
+
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +34,11 @@ const FRESH_SECONDS: i64 = 300;
 const MIN_SECRET: usize = 16;
 /// Hooks a second, and at once: a forge sends one a push.
 const PER_SECOND: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("10 is not 0");
+
+/// How failures are called: hooks by someone without the secret, and connections that the system does not give.
+const REFUSED: &str = "checking a hook";
+const REFUSAL: &str = "its signature or token does not match the secret";
+const ACCEPTED: &str = "accepting a hook's connection";
 
 /// Connections at a time; others wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -149,10 +156,11 @@ struct Hooks {
     secret: Secret,
     wake: Arc<Notify>,
     limiter: DefaultDirectRateLimiter,
+    failures: Failures,
 }
 
 /// The routes of the hook listener; `wake` is notified by every hook that is admitted.
-pub fn router(secret: Secret, wake: Arc<Notify>) -> Router {
+pub fn router(secret: Secret, wake: Arc<Notify>, failures: Failures) -> Router {
     let limiter = RateLimiter::direct(Quota::per_second(PER_SECOND));
     Router::new()
         .route("/hooks/git", post(receive))
@@ -161,6 +169,7 @@ pub fn router(secret: Secret, wake: Arc<Notify>) -> Router {
             secret,
             wake,
             limiter,
+            failures,
         }))
 }
 
@@ -172,13 +181,16 @@ async fn receive(
     if hooks.limiter.check().is_err() {
         return (StatusCode::TOO_MANY_REQUESTS, "too many hooks\n");
     }
-    if !hooks.secret.admits(&headers, &body, Timestamp::now()) {
-        tracing::warn!("a hook was refused: its signature or token does not match the secret");
+    let now = Timestamp::now();
+    if !hooks.secret.admits(&headers, &body, now) {
+        // anyone may try: a line for each would be theirs to write
+        hooks.failures.failed(REFUSED, REFUSAL, now);
         return (
             StatusCode::UNAUTHORIZED,
             "the signature or token does not match\n",
         );
     }
+    hooks.failures.worked(REFUSED);
     hooks.wake.notify_one();
     (StatusCode::ACCEPTED, "the source is looked at now\n")
 }
@@ -187,6 +199,7 @@ async fn receive(
 pub async fn serve(
     listener: tokio::net::TcpListener,
     router: Router,
+    failures: Failures,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -195,7 +208,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut stop => return,
-            (stream, slot) = next(&listener, &slots) => {
+            (stream, slot) = next(&listener, &slots, &failures) => {
                 let service = TowerToHyperService::new(router.clone());
                 connections.spawn(async move {
                     let _slot = slot;
@@ -215,14 +228,18 @@ pub async fn serve(
 async fn next(
     listener: &tokio::net::TcpListener,
     slots: &Arc<Semaphore>,
+    failures: &Failures,
 ) -> (tokio::net::TcpStream, Option<OwnedSemaphorePermit>) {
     // never closed, so there always is one
     let slot = Arc::clone(slots).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+            Ok((stream, _)) => {
+                failures.worked(ACCEPTED);
+                return (stream, slot);
+            }
             Err(error) => {
-                tracing::warn!(%error, "no hook can be accepted");
+                failures.failed(ACCEPTED, &error.to_string(), Timestamp::now());
                 tokio::time::sleep(PAUSE).await;
             }
         }

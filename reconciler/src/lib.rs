@@ -20,6 +20,7 @@ pub mod backup;
 pub mod depot;
 pub mod edge;
 pub mod enrol;
+pub mod failures;
 pub mod hooks;
 pub mod index;
 pub mod keys;

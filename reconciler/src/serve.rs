@@ -253,10 +253,11 @@ impl Server {
                 .map_err(ended("the admin API"))
         });
         if let Some((listener, secret)) = self.hooks {
-            let router = hooks::router(secret, Arc::clone(&self.wake));
+            let failures = self.store.failures().clone();
+            let router = hooks::router(secret, Arc::clone(&self.wake), failures.clone());
             let stop_hooks = until();
             tasks.spawn(async move {
-                hooks::serve(listener, router, stop_hooks).await;
+                hooks::serve(listener, router, failures, stop_hooks).await;
                 Ok(())
             });
         }
@@ -401,20 +402,17 @@ fn about(
 
 /// What is done once a minute: last-seen times to disk, old tokens away, the server's certificate renewed in time.
 async fn chores(store: &Store, fleet: &Fleet) {
+    let failures = store.failures();
     let mut every = tokio::time::interval(CHORES);
     loop {
         every.tick().await;
         let now = Timestamp::now();
-        if let Err(error) = store.keep_seen().await {
-            tracing::error!(%error, "last-seen times were not kept");
-        }
-        if let Err(error) = store.purge(now).await {
-            tracing::error!(%error, "old tokens and requests were not removed");
-        }
-        match fleet.renew_server_certificate(now) {
-            Ok(true) => tracing::info!("the server's certificate was renewed"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(%error, "the server's certificate was not renewed"),
+        failures.note("keeping last-seen times", &store.keep_seen().await, now);
+        failures.note("removing old tokens", &store.purge(now).await, now);
+        let renewed = fleet.renew_server_certificate(now);
+        failures.note("renewing the server's certificate", &renewed, now);
+        if let Ok(true) = renewed {
+            tracing::info!("the server's certificate was renewed");
         }
     }
 }

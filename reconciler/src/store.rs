@@ -18,6 +18,8 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+use crate::failures::Failures;
+
 mod connection;
 pub mod devices;
 pub mod events;
@@ -95,6 +97,7 @@ struct Inner {
     inventory: watch::Sender<u64>,
     revocations: watch::Sender<u64>,
     changes: watch::Sender<u64>,
+    failures: Failures,
     /// Held, not read: tells other processes to stay away.
     _lock: File,
 }
@@ -107,14 +110,16 @@ impl Store {
         let fleet_connection = connection::open(&fleet, connection::FLEET)?;
         let status_connection = connection::open(&status, connection::STATUS)?;
         let members = member::load(&fleet_connection, &status_connection)?;
+        let failures = Failures::default();
         Ok(Self(Arc::new(Inner {
-            fleet: Writer::start("fleet.db", fleet_connection)?,
-            status: Writer::start("status.db", status_connection)?,
+            fleet: Writer::start("fleet.db", fleet_connection, failures.clone())?,
+            status: Writer::start("status.db", status_connection, failures.clone())?,
             readers: Readers::new(fleet, status),
             members: RwLock::new(members),
             inventory: watch::Sender::new(0),
             revocations: watch::Sender::new(0),
             changes: watch::Sender::new(0),
+            failures,
             _lock: lock,
         })))
     }
@@ -146,6 +151,11 @@ impl Store {
         let members = members.unwrap_or_else(PoisonError::into_inner);
         let pair = |(name, member): (&DeviceName, &Arc<Member>)| (name.clone(), member.clone());
         members.iter().map(pair).collect()
+    }
+
+    /// What the server fails at, its store among it. It is here because every part of the server has a store.
+    pub fn failures(&self) -> &Failures {
+        &self.0.failures
     }
 
     /// Changes when a device joins or leaves: the inventory is an input of the next release.

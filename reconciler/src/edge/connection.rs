@@ -23,6 +23,8 @@ use super::{Edge, limits, routes};
 
 /// What to wait when the system gives no connection: it is out of files or memory, and somebody must close something.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How that failure is called.
+const ACCEPTED: &str = "accepting a connection";
 
 pub(super) async fn accept(
     edge: Edge,
@@ -55,9 +57,13 @@ pub(super) async fn accept(
 async fn next(edge: &Edge, listener: &TcpListener) -> (TcpStream, SocketAddr, Option<Place>) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => return (stream, address, edge.0.handshakes.wait().await),
+            Ok((stream, address)) => {
+                edge.0.store.failures().worked(ACCEPTED);
+                return (stream, address, edge.0.handshakes.wait().await);
+            }
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted");
+                let failures = edge.0.store.failures();
+                failures.failed(ACCEPTED, &error.to_string(), Timestamp::now());
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -14,6 +14,7 @@ use rand::Rng;
 use tokio::sync::{Notify, watch};
 
 use super::{Notice, Outcome, PublishError, Published, Publisher, Refusal};
+use crate::failures::chain;
 use crate::index::{Current, Index};
 use crate::source::{Checkout, Source};
 use crate::store::{FleetEvent, NewRelease, Store, StoreError};
@@ -361,19 +362,6 @@ fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(rand::rng().random_range(0.9..1.1))
 }
 
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.ends_with(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
-    message
-}
 /// `FLT0104 web.yaml:15:36: ConfigMap …`.
 fn words(finding: &Finding) -> String {
     format!("{} {}: {}", finding.code.id, finding.place, finding.message)

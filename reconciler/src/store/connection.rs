@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use crate::failures::Failures;
 
 /// Writes that may wait for the writer. Full, callers wait: memory stays bounded, devices are slowed down.
 const QUEUE: usize = 1024;
@@ -85,11 +87,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(name: &'static str, connection: Connection) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        name: &'static str,
+        connection: Connection,
+        failures: Failures,
+    ) -> Result<Self, StoreError> {
         let (jobs, receiver) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || write_all(&connection, receiver))
+            .spawn(move || write_all(name, &connection, receiver, &failures))
             .map_err(|error| StoreError::Io(PathBuf::from(name), Arc::new(error)))?;
         Ok(Self { jobs })
     }
@@ -123,7 +129,12 @@ impl Writer {
     }
 }
 
-fn write_all(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+fn write_all(
+    name: &'static str,
+    connection: &Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    failures: &Failures,
+) {
     while let Some(first) = jobs.blocking_recv() {
         let mut finishes = Vec::new();
         let mut next = Some(first);
@@ -141,8 +152,8 @@ fn write_all(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
             };
         }
         let done = done.and_then(|()| Ok(connection.execute_batch("COMMIT")?));
-        if let Err(error) = &done {
-            tracing::error!(%error, cause = ?error, "the store cannot be written");
+        failures.note(name, &done, Timestamp::now());
+        if done.is_err() {
             let _ = connection.execute_batch("ROLLBACK");
         }
         for finish in finishes {

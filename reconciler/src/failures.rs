@@ -1,0 +1,208 @@
+//! What the server fails at over and over. Each failure is said once, with a count when it ends, and not with every try: a disk
+//! that is full for a night would write a line for each report of each device.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::text::plain;
+
+/// A failure that goes on is said again this often: whoever looks at the last day of a log finds it.
+const AGAIN: SignedDuration = SignedDuration::from_hours(24);
+/// Longest message kept, in characters.
+const MAX_MESSAGE: usize = 1024;
+
+/// Something that fails at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What fails: `fleet.db`, `hooks`. These are the program's own words, so there are only so many.
+    pub what: &'static str,
+    /// How it failed last.
+    pub message: String,
+    /// When it failed first, of those without a success in between.
+    pub since: Timestamp,
+    /// How often since then.
+    pub count: u64,
+}
+
+/// What fails at the moment. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Failures(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// How many there are: what works, as nearly all does, is noted without a lock.
+    number: AtomicUsize,
+    now: Mutex<BTreeMap<&'static str, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    failure: Failure,
+    said: Timestamp,
+}
+
+impl Failures {
+    /// Notes that `what` failed, and logs it when that is news.
+    pub fn failed(&self, what: &'static str, message: &str, now: Timestamp) {
+        if let Some(news) = self.add(what, message, now) {
+            tracing::error!("{news}");
+        }
+    }
+
+    /// Notes that `what` works, and logs it when it did not before.
+    pub fn worked(&self, what: &'static str) {
+        if let Some(news) = self.remove(what) {
+            tracing::warn!("{news}");
+        }
+    }
+
+    fn add(&self, what: &'static str, message: &str, now: Timestamp) -> Option<String> {
+        let message = plain(message, MAX_MESSAGE);
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(what) else {
+            let news = format!("{what}: {message}");
+            let failure = Failure {
+                what,
+                message,
+                since: now,
+                count: 1,
+            };
+            all.insert(what, Known { failure, said: now });
+            self.0.number.store(all.len(), Ordering::Relaxed);
+            return Some(news);
+        };
+        known.failure.count += 1;
+        known.failure.message = message;
+        // a clock that was set back says it again too
+        let due = now.duration_since(known.said).abs() >= AGAIN;
+        due.then(|| {
+            known.said = now;
+            let Failure { message, .. } = &known.failure;
+            format!("{what}: still fails, {}: {message}", often(&known.failure))
+        })
+    }
+
+    fn remove(&self, what: &'static str) -> Option<String> {
+        if self.0.number.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut all = self.lock();
+        let known = all.remove(what)?;
+        self.0.number.store(all.len(), Ordering::Relaxed);
+        Some(format!(
+            "{what}: works again, failed {}",
+            often(&known.failure)
+        ))
+    }
+
+    /// Notes how a try went.
+    pub fn note<T, E: std::error::Error>(
+        &self,
+        what: &'static str,
+        tried: &Result<T, E>,
+        now: Timestamp,
+    ) {
+        match tried {
+            Ok(_) => self.worked(what),
+            Err(error) => self.failed(what, &chain(error), now),
+        }
+    }
+
+    /// What fails now, sorted by name.
+    pub fn all(&self) -> Vec<Failure> {
+        let all = self.lock();
+        all.values().map(|known| known.failure.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn often(failure: &Failure) -> String {
+    let Failure { count, since, .. } = failure;
+    match count {
+        1 => format!("once at {since:.0}"),
+        _ => format!("{count} times since {since:.0}"),
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.ends_with(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_said_once_and_its_end_with_a_count() {
+        let failures = Failures::default();
+        assert_eq!(failures.remove("hooks"), None);
+        let said: Vec<_> = (0..1000)
+            .filter_map(|second| failures.add("hooks", &format!("refusal {second}"), at(second)))
+            .collect();
+        assert_eq!(said, ["hooks: refusal 0"]);
+        let expected = Failure {
+            what: "hooks",
+            message: "refusal 999".to_owned(),
+            since: at(0),
+            count: 1000,
+        };
+        assert_eq!(failures.all(), [expected]);
+        assert_eq!(
+            failures.remove("hooks").as_deref(),
+            Some("hooks: works again, failed 1000 times since 2027-01-15T08:00:00Z")
+        );
+        assert_eq!(failures.remove("hooks"), None);
+        assert_eq!(failures.all(), []);
+        assert!(failures.add("hooks", "refused", at(2000)).is_some());
+    }
+
+    #[test]
+    fn what_fails_for_days_is_said_once_a_day() {
+        let failures = Failures::default();
+        let said: Vec<_> = (0..3 * 24 * 60)
+            .filter_map(|minute| failures.add("fleet.db", "disk full", at(minute * 60)))
+            .collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!(
+            said[2],
+            "fleet.db: still fails, 2881 times since 2027-01-15T08:00:00Z: disk full"
+        );
+    }
+
+    #[test]
+    fn one_failure_does_not_hide_another() {
+        let failures = Failures::default();
+        assert!(failures.add("fleet.db", "disk full", at(0)).is_some());
+        assert!(failures.add("hooks", "refused", at(0)).is_some());
+        assert!(failures.remove("hooks").is_some());
+        assert!(failures.add("fleet.db", "disk full", at(1)).is_none());
+        assert_eq!(failures.all().len(), 1);
+    }
+
+    #[test]
+    fn a_stranger_writes_no_line_of_its_own() {
+        let failures = Failures::default();
+        let said = failures.add("hooks", "bad\nERROR all is lost", at(0));
+        assert_eq!(said.as_deref(), Some("hooks: bad ERROR all is lost"));
+    }
+}
