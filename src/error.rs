@@ -15,6 +15,8 @@ pub(crate) enum Answer {
     Yes,
     /// Findings, differences, not ready, not there. Exit code 1.
     No,
+    /// What was asked about does not do its work. Exit code 2, as when it cannot be asked.
+    Broken,
 }
 
 impl From<Answer> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Answer> for ExitCode {
         match answer {
             Answer::Yes => Self::SUCCESS,
             Answer::No => Self::from(1),
+            Answer::Broken => Self::from(2),
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Failure {
     pub since: Timestamp,
     /// How often since then.
     pub count: u64,
+    /// When it failed last.
+    pub last: Timestamp,
 }
 
 /// What fails at the moment. Cheap to clone; all clones are one.
@@ -48,54 +50,55 @@ impl Failures {
     /// Notes that `what` failed, and logs it when that is news.
     pub fn failed(&self, what: &'static str, message: &str, now: Timestamp) {
         if let Some(news) = self.add(what, message, now) {
-            tracing::error!("{news}");
+            tracing::error!("{what}: {news}");
         }
     }
 
     /// Notes that `what` works, and logs it when it did not before.
     pub fn worked(&self, what: &'static str) {
         if let Some(news) = self.remove(what) {
-            tracing::warn!("{news}");
+            tracing::warn!("{what}: {news}");
         }
     }
 
-    fn add(&self, what: &'static str, message: &str, now: Timestamp) -> Option<String> {
+    /// As [`Self::failed`], for those who say the news elsewhere: what to say, when there is something to say.
+    pub fn add(&self, what: &'static str, message: &str, now: Timestamp) -> Option<String> {
         let message = plain(message, MAX_MESSAGE);
         let mut all = self.lock();
         let Some(known) = all.get_mut(what) else {
-            let news = format!("{what}: {message}");
             let failure = Failure {
                 what,
-                message,
+                message: message.clone(),
                 since: now,
                 count: 1,
+                last: now,
             };
             all.insert(what, Known { failure, said: now });
             self.0.number.store(all.len(), Ordering::Relaxed);
-            return Some(news);
+            return Some(message);
         };
         known.failure.count += 1;
+        known.failure.last = now;
+        let other = kind(&message) != kind(&known.failure.message);
         known.failure.message = message;
         // a clock that was set back says it again too
         let due = now.duration_since(known.said).abs() >= AGAIN;
-        due.then(|| {
+        (other || due).then(|| {
             known.said = now;
             let Failure { message, .. } = &known.failure;
-            format!("{what}: still fails, {}: {message}", often(&known.failure))
+            format!("still fails, {}: {message}", often(&known.failure))
         })
     }
 
-    fn remove(&self, what: &'static str) -> Option<String> {
+    /// As [`Self::worked`], for those who say the news elsewhere: what to say, when there is something to say.
+    pub fn remove(&self, what: &'static str) -> Option<String> {
         if self.0.number.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut all = self.lock();
         let known = all.remove(what)?;
         self.0.number.store(all.len(), Ordering::Relaxed);
-        Some(format!(
-            "{what}: works again, failed {}",
-            often(&known.failure)
-        ))
+        Some(format!("works again, failed {}", often(&known.failure)))
     }
 
     /// Notes how a try went.
@@ -122,11 +125,22 @@ impl Failures {
     }
 }
 
+/// What tells two failures of one thing apart: the words before the colon. What follows may be different at every try.
+fn kind(message: &str) -> &str {
+    message.split_once(':').map_or(message, |(kind, _)| kind)
+}
+
 fn often(failure: &Failure) -> String {
     let Failure { count, since, .. } = failure;
     match count {
         1 => format!("once at {since:.0}"),
         _ => format!("{count} times since {since:.0}"),
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} failed {}: {}", self.what, often(self), self.message)
     }
 }
 
@@ -157,19 +171,20 @@ mod tests {
         let failures = Failures::default();
         assert_eq!(failures.remove("hooks"), None);
         let said: Vec<_> = (0..1000)
-            .filter_map(|second| failures.add("hooks", &format!("refusal {second}"), at(second)))
+            .filter_map(|second| failures.add("hooks", &format!("refused: {second}"), at(second)))
             .collect();
-        assert_eq!(said, ["hooks: refusal 0"]);
+        assert_eq!(said, ["refused: 0"]);
         let expected = Failure {
             what: "hooks",
-            message: "refusal 999".to_owned(),
+            message: "refused: 999".to_owned(),
             since: at(0),
             count: 1000,
+            last: at(999),
         };
         assert_eq!(failures.all(), [expected]);
         assert_eq!(
             failures.remove("hooks").as_deref(),
-            Some("hooks: works again, failed 1000 times since 2027-01-15T08:00:00Z")
+            Some("works again, failed 1000 times since 2027-01-15T08:00:00Z")
         );
         assert_eq!(failures.remove("hooks"), None);
         assert_eq!(failures.all(), []);
@@ -185,7 +200,7 @@ mod tests {
         assert_eq!(said.len(), 3, "{said:?}");
         assert_eq!(
             said[2],
-            "fleet.db: still fails, 2881 times since 2027-01-15T08:00:00Z: disk full"
+            "still fails, 2881 times since 2027-01-15T08:00:00Z: disk full"
         );
     }
 
@@ -197,12 +212,19 @@ mod tests {
         assert!(failures.remove("hooks").is_some());
         assert!(failures.add("fleet.db", "disk full", at(1)).is_none());
         assert_eq!(failures.all().len(), 1);
+        // nor does one cause hide another
+        assert_eq!(
+            failures
+                .add("fleet.db", "read-only file system", at(2))
+                .as_deref(),
+            Some("still fails, 3 times since 2027-01-15T08:00:00Z: read-only file system")
+        );
     }
 
     #[test]
     fn a_stranger_writes_no_line_of_its_own() {
         let failures = Failures::default();
         let said = failures.add("hooks", "bad\nERROR all is lost", at(0));
-        assert_eq!(said.as_deref(), Some("hooks: bad ERROR all is lost"));
+        assert_eq!(said.as_deref(), Some("bad ERROR all is lost"));
     }
 }

@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod backup;
+pub mod check;
 pub mod depot;
 pub mod edge;
 pub mod enrol;

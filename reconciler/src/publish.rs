@@ -23,7 +23,7 @@ mod follower;
 mod notice;
 pub mod offline;
 
-pub use follower::Follower;
+pub use follower::{Follower, SOURCE};
 pub use notice::Notice;
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// The admin socket; [`admin::DEFAULT_SOCKET`] where that can be made, otherwise `DATA/admin.sock`.
     pub admin: Option<PathBuf>,
+    /// Who may open it.
+    pub access: admin::Access,
     /// The listener for hooks.
     pub hooks: Option<Hooks>,
     /// How often to look at the source.
@@ -180,7 +182,8 @@ impl Server {
         let floor = store.highest_sequence().await?.unwrap_or_default();
         let publisher = Publisher::open(Arc::clone(&fleet), depot.clone(), options, floor).await?;
         let index = Arc::new(Index::new(fleet.trust_roots().to_vec()));
-        let (admin_listener, admin_path) = admin::listen(config.admin.as_deref(), &config.data)?;
+        let (admin_listener, admin_path) =
+            admin::listen(config.admin.as_deref(), &config.data, config.access)?;
 
         let about = about(&config.data, &fleet, start, &edge_listener, &config.names);
         let about = About {

@@ -4,12 +4,14 @@
     reason = "comments on arguments are the help that people read"
 )]
 
+mod check;
 mod completion;
 mod describe;
 mod get;
 mod join;
 mod keys;
 mod lint;
+mod man;
 mod render;
 mod serve;
 mod token;
@@ -88,8 +90,13 @@ enum Command {
     Keys(keys::Keys),
     /// Compare what two devices accepted: 0 one story, 1 two stories, 2 could not compare
     VerifyHistory(verify_history::VerifyHistory),
+    /// How the server itself is: 0 well, 1 someone should look, 2 it does not serve
+    Check(check::Check),
     /// Completion for a shell, on stdout
     Completion(completion::Completion),
+    /// Manual pages
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 /// Runs the command.
@@ -119,7 +126,9 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<Answer> {
         Command::Wait(wait) => wait.run(client).await,
         Command::Keys(keys) => keys.run(client).await,
         Command::VerifyHistory(verify) => verify.run(),
+        Command::Check(check) => check.run(client).await,
         Command::Completion(completion) => completion.run(),
+        Command::Man(man) => man.run(),
     }
 }
 

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use flotta_bundle::{FleetName, Problem};
+use flotta_reconciler::admin::Access;
 use flotta_reconciler::serve::{Config, Hooks, ServeError, Server};
 use flotta_reconciler::source::Selection;
 use jiff::SignedDuration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Answer, Coded};
@@ -21,38 +23,67 @@ pub(super) const DATA: &str = "/var/lib/flotta";
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Git URL or directory; a directory that is a repository is read at its commit, never at its working tree
-    #[arg(long, value_name = "URL|DIR")]
+    #[arg(long, env = "FLOTTA_SOURCE", value_name = "URL|DIR")]
     source: String,
     /// Branch [default: the repository's own]
-    #[arg(long)]
+    #[arg(long, env = "FLOTTA_BRANCH")]
     branch: Option<String>,
     /// Folder within the source
-    #[arg(long)]
+    #[arg(long, env = "FLOTTA_PATH")]
     path: Option<String>,
     /// Keys, releases, devices and reports
-    #[arg(long, value_name = "DIR", default_value = DATA)]
+    #[arg(long, env = "FLOTTA_DATA", value_name = "DIR", default_value = DATA)]
     data: PathBuf,
     /// Address of the edge API, for devices
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7443")]
+    #[arg(
+        long,
+        env = "FLOTTA_LISTEN",
+        value_name = "ADDR",
+        default_value = "0.0.0.0:7443"
+    )]
     listen: SocketAddr,
     /// Name of the fleet, at first start [default: fleet]
-    #[arg(long)]
+    #[arg(long, env = "FLOTTA_FLEET")]
     fleet: Option<FleetName>,
-    /// DNS name or address that devices reach the server by; may be given again [default: the host's name]
-    #[arg(long = "name", value_name = "NAME")]
+    /// DNS name or address that devices reach the server by; several with commas between, or given again [default: the host's name]
+    #[arg(
+        long = "name",
+        env = "FLOTTA_NAME",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
     names: Vec<String>,
     /// Address for POST /hooks/git of GitHub, GitLab, Gitea and Forgejo
-    #[arg(long, value_name = "ADDR", requires = "hooks_secret_file")]
+    #[arg(
+        long,
+        env = "FLOTTA_HOOKS_LISTEN",
+        value_name = "ADDR",
+        requires = "hooks_secret_file"
+    )]
     hooks_listen: Option<SocketAddr>,
     /// File with the secret given to the forge
-    #[arg(long, value_name = "FILE", requires = "hooks_listen")]
+    #[arg(
+        long,
+        env = "FLOTTA_HOOKS_SECRET_FILE",
+        value_name = "FILE",
+        requires = "hooks_listen"
+    )]
     hooks_secret_file: Option<PathBuf>,
     /// How often to look at the source
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_span)]
+    #[arg(
+        long,
+        env = "FLOTTA_POLL",
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = parse_span
+    )]
     poll: SignedDuration,
     /// Refuse commits with an image that has no digest
-    #[arg(long)]
+    #[arg(long, env = "FLOTTA_REQUIRE_DIGESTS")]
     require_digests: bool,
+    /// Let the server's group use the admin socket, not its user alone: whoever may, decides over the fleet
+    #[arg(long, env = "FLOTTA_GROUP_ACCESS")]
+    group_access: bool,
 }
 
 impl Serve {
@@ -68,6 +99,11 @@ impl Serve {
             fleet: self.fleet,
             names: self.names,
             admin,
+            access: if self.group_access {
+                Access::Group
+            } else {
+                Access::User
+            },
             hooks: self
                 .hooks_listen
                 .zip(self.hooks_secret_file)
@@ -81,6 +117,8 @@ impl Serve {
         raise_open_files();
         let server = Server::open(config).await.map_err(coded)?;
         let about = server.about();
+        // an error means that nobody started this who wants to know
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
         output::talk(print::start::screen(about).trim_end());
         let ready = print::start::ready(about);
         let said = std::sync::Once::new();
@@ -88,7 +126,12 @@ impl Serve {
             output::talk(&notice.to_string());
             said.call_once(|| output::talk(&ready));
         };
-        server.run(stopped()?, say).await.map_err(coded)?;
+        let stopped = stopped()?;
+        let stop = async {
+            stopped.await;
+            let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        };
+        server.run(stop, say).await.map_err(coded)?;
         Ok(Answer::Yes)
     }
 }

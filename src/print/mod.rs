@@ -1,5 +1,6 @@
 //! What people see: pure functions from answers to text. The time is passed in.
 
+pub(crate) mod check;
 pub(crate) mod describe;
 pub(crate) mod findings;
 

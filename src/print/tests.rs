@@ -316,3 +316,34 @@ fn yaml_can_be_read_back() {
     }
     assert_snapshot!(super::yaml(&devices()[2]).unwrap());
 }
+
+#[test]
+fn a_check_says_what_is_wrong_first_and_what_to_do() {
+    let fact = |name: &str, grade: &str, message: &str, code: &str, help: &str| json!({"name": name, "grade": grade, "message": message, "code": code, "help": help});
+    let well = [
+        fact("source", "ok", "followed to commit 4f2c91a", "", ""),
+        fact("disk", "ok", "62 % free (63488 MiB)", "", ""),
+    ];
+    let wrong = [
+        fact(
+            "source",
+            "warning",
+            "git fetch: no such host",
+            "FLT0601",
+            "check URL, branch and credentials",
+        ),
+        fact(
+            "disk",
+            "critical",
+            "0 % free (12 MiB)",
+            "FLT0622",
+            "make space on it",
+        ),
+        fact("devices", "ok", "40: 39 ready, 1 failed", "", ""),
+    ];
+    let screen = |grade: &str, facts: &[Value]| {
+        let check = json!({"version": "0.1.0", "grade": grade, "facts": facts});
+        super::check::screen(&serde_json::from_value(check).unwrap(), false)
+    };
+    assert_snapshot!(screen("ok", &well) + "\n" + &screen("critical", &wrong));
+}

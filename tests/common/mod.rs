@@ -15,6 +15,7 @@ use std::process::Output;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flotta_reconciler::admin::Access;
 use flotta_reconciler::admin::client::Client;
 use flotta_reconciler::admin::resource::{List, Resource};
 use flotta_reconciler::publish::Notice;
@@ -117,6 +118,7 @@ impl House {
             fleet: Some("shops".parse().unwrap()),
             names: vec!["localhost".to_owned()],
             admin: Some(self.socket()),
+            access: Access::User,
             hooks: None,
             interval: Duration::from_millis(50),
             require_digests: false,

@@ -47,7 +47,8 @@ impl ClientError {
                 message: format!("{self}: {source}"),
                 help: match source.kind() {
                     std::io::ErrorKind::PermissionDenied => {
-                        "run as the user that runs `flotta serve`".to_owned()
+                        "run as root, as the user that runs `flotta serve`, or as a member of the group `flotta` that the package makes"
+                            .to_owned()
                     }
                     _ => "start it with `flotta serve`, or say where it is: --admin SOCKET"
                         .to_owned(),

@@ -1,14 +1,16 @@
 //! The API that `flotta get`, `describe`, `token`, `approve` and the like use: JSON over HTTP on a Unix socket that only its
-//! owner may open.
+//! owner may open, or its group too where the operator says so.
 //!
 //! | route | answers |
 //! |---|---|
 //! | `GET /v1/{devices,workloads,requests,releases,events}` | a list; with `watch=true` a line of JSON for each change |
 //! | `GET /v1/fleet` | the fleet's public keys |
+//! | `GET /v1/check` | how the server itself is |
 //! | `POST /v1/tokens` | a join file |
 //! | `POST /v1/{approve,deny,revoke}` | who it was |
 
 mod answer;
+mod check;
 pub mod client;
 mod join;
 mod list;
@@ -37,7 +39,7 @@ use request::FleetFacts;
 use resource::{Device, EventObject, ReleaseObject, Request, Workload};
 
 use socket::Peer;
-pub use socket::listen;
+pub use socket::{Access, listen};
 
 /// Where the socket is when the server runs as root.
 pub const DEFAULT_SOCKET: &str = "/run/flotta/admin.sock";
@@ -88,6 +90,7 @@ impl Admin {
             .route("/v1/releases", get(list::serve::<ReleaseObject>))
             .route("/v1/events", get(list::serve::<EventObject>))
             .route("/v1/fleet", get(join::fleet))
+            .route("/v1/check", get(check::check))
             .route("/v1/tokens", post(join::token))
             .route("/v1/approve", post(join::approve))
             .route("/v1/deny", post(join::deny))

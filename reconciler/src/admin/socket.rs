@@ -11,37 +11,64 @@ use tokio::net::UnixListener;
 use super::DEFAULT_SOCKET;
 use crate::serve::ServeError;
 
-/// Listens on `asked`; else on [`DEFAULT_SOCKET`] where that can be made, else on `data/admin.sock`.
-pub fn listen(asked: Option<&Path>, data: &Path) -> Result<(UnixListener, PathBuf), ServeError> {
-    if let Some(path) = asked {
-        return bind(path);
+/// Who may open the socket: who may, decides over the fleet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    /// The server's user, and root.
+    #[default]
+    User,
+    /// The server's group too.
+    Group,
+}
+
+impl Access {
+    fn mode(self) -> u32 {
+        match self {
+            Self::User => 0o600,
+            Self::Group => 0o660,
+        }
     }
-    match bind(Path::new(DEFAULT_SOCKET)) {
+}
+
+/// Listens on `asked`; else on [`DEFAULT_SOCKET`] where that can be made, else on `data/admin.sock`.
+pub fn listen(
+    asked: Option<&Path>,
+    data: &Path,
+    access: Access,
+) -> Result<(UnixListener, PathBuf), ServeError> {
+    if let Some(path) = asked {
+        return bind(path, access);
+    }
+    match bind(Path::new(DEFAULT_SOCKET), access) {
         Err(ServeError::Listen(_, error))
             if matches!(
                 error.kind(),
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound
             ) =>
         {
-            bind(&data.join("admin.sock"))
+            bind(&data.join("admin.sock"), access)
         }
         bound => bound,
     }
 }
 
-fn bind(path: &Path) -> Result<(UnixListener, PathBuf), ServeError> {
+fn bind(path: &Path, access: Access) -> Result<(UnixListener, PathBuf), ServeError> {
     let fail = |error| ServeError::Listen(path.display().to_string(), error);
     // a relative path would mean another place to a client
     let path = std::path::absolute(path).map_err(fail)?;
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         std::fs::DirBuilder::new()
-            .mode(0o700)
+            .mode(match access {
+                Access::User => 0o700,
+                Access::Group => 0o750,
+            })
             .create(directory)
             .map_err(fail)?;
     }
     remove_stale(&path).map_err(fail)?;
     let listener = UnixListener::bind(&path).map_err(fail)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(access.mode()))
+        .map_err(fail)?;
     Ok((listener, path))
 }
 

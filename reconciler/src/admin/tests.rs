@@ -46,7 +46,7 @@ impl Desk {
             facts,
         );
         let socket = data.path().join("admin.sock");
-        let (listener, socket) = listen(Some(&socket), data.path()).unwrap();
+        let (listener, socket) = listen(Some(&socket), data.path(), Access::User).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(admin.serve(listener, async {
             let _ = stopped.await;
@@ -95,12 +95,28 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     let data = tempfile::tempdir().unwrap();
     let path = data.path().join("notes.txt");
     std::fs::write(&path, "mine").unwrap();
-    assert!(listen(Some(&path), data.path()).is_err());
+    assert!(listen(Some(&path), data.path(), Access::User).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     // a socket that nobody answers at is a server's that was killed
     let path = data.path().join("dead.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    listen(Some(&path), data.path()).unwrap();
+    listen(Some(&path), data.path(), Access::User).unwrap();
+}
+
+#[tokio::test]
+async fn the_socket_is_its_owners_and_its_groups_only_where_that_is_asked_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let data = tempfile::tempdir().unwrap();
+    for (access, group) in [(Access::User, 0), (Access::Group, 0o060)] {
+        let path = data.path().join(format!("{access:?}/admin.sock"));
+        let (_listener, path) = listen(Some(&path), data.path(), access).unwrap();
+        let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&path) & 0o777, 0o600 | group);
+        // nobody else gets as far as the socket
+        let folder = mode(path.parent().unwrap());
+        assert_eq!(folder & 0o007, 0);
+        assert!(group != 0 || folder & 0o070 == 0);
+    }
 }
 
 #[tokio::test]
@@ -396,11 +412,11 @@ async fn the_socket_is_its_owners_and_one_servers() {
     let socket = desk.client.socket().to_owned();
     let mode = socket.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert!(listen(Some(&socket), desk.data.path()).is_err());
+    assert!(listen(Some(&socket), desk.data.path(), Access::User).is_err());
     desk.stop.send(()).unwrap();
     desk.served.await.unwrap().unwrap();
     // what a server left behind is in nobody's way
-    assert!(listen(Some(&socket), desk.data.path()).is_ok());
+    assert!(listen(Some(&socket), desk.data.path(), Access::User).is_ok());
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ const HELD_EVENTS: usize = 100;
 #[cfg(test)]
 mod tests;
 
+/// How a failure to follow the source is called.
+pub const SOURCE: &str = "following the source";
+
 /// What the source held.
 #[derive(Debug, Clone)]
 struct Latest {
@@ -64,8 +67,6 @@ pub struct Follower {
     warned: BTreeSet<String>,
     /// Whether it was said that the release in force is the source's.
     greeted: bool,
-    /// What the last round failed of: said once.
-    failure: Option<String>,
 }
 
 impl Follower {
@@ -84,7 +85,6 @@ impl Follower {
             refused: None,
             warned: BTreeSet::new(),
             greeted: false,
-            failure: None,
         }
     }
 
@@ -323,21 +323,20 @@ impl Follower {
     }
 
     /// Says what failed, once, and that it works again, once.
-    fn settle(&mut self, done: Result<(), RoundError>, say: &impl Fn(&Notice)) {
+    fn settle(&self, done: Result<(), RoundError>, say: &impl Fn(&Notice)) {
         match done {
             Ok(()) => {
-                if self.failure.take().is_some() {
+                if self.store.failures().remove(SOURCE).is_some() {
                     say(&Notice::Recovered);
                 }
             }
             Err(error) => {
-                let message = chain(&error);
-                if self.failure.as_ref() != Some(&message) {
+                let failures = self.store.failures();
+                if let Some(message) = failures.add(SOURCE, &chain(&error), Timestamp::now()) {
                     say(&Notice::Failed {
-                        message: message.clone(),
+                        message,
                         in_force: self.in_force(),
                     });
-                    self.failure = Some(message);
                 }
             }
         }

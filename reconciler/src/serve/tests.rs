@@ -9,6 +9,7 @@ fn config(source: &Path, data: &Path) -> Config {
         fleet: None,
         names: vec!["localhost".to_owned()],
         admin: Some(data.join("admin.sock")),
+        access: admin::Access::User,
         hooks: None,
         interval: Duration::from_secs(3600),
         require_digests: false,

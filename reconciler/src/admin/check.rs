@@ -1,0 +1,63 @@
+//! `GET /v1/check`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use flotta_bundle::release::{self, Release};
+use jiff::Timestamp;
+
+use super::Admin;
+use super::list::Listed;
+use super::query::Query;
+use super::resource::Device;
+use crate::check::{Check, Disk, Newest, Situation};
+use crate::failures::chain;
+
+pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
+    let now = Timestamp::now();
+    let store = &admin.0.store;
+    let newest = store.releases(1).await.map_err(|error| chain(&error));
+    let mut devices = BTreeMap::new();
+    // a store that cannot be read is a fact of its own
+    for device in Device::all(&admin, &Query::default(), now)
+        .await
+        .unwrap_or_default()
+    {
+        *devices.entry(device.status.state).or_default() += 1;
+    }
+    let situation = Situation {
+        now,
+        failures: store.failures().all(),
+        newest: newest.map(|newest| {
+            let record = newest.into_iter().next()?;
+            Some(Newest {
+                commit: record.release.revision.short().to_owned(),
+                refused: record.release.refused,
+            })
+        }),
+        release: in_force(&admin),
+        certificate: admin.0.fleet.server_not_after(),
+        authority: admin.0.facts.device_ca_expires,
+        disk: disk(&admin.0.facts.data).map_err(|error| error.to_string()),
+        devices,
+    };
+    Json(Check::of(&situation))
+}
+
+/// The release that devices are offered, if the fleet's keys signed it.
+fn in_force(admin: &Admin) -> Option<Release> {
+    let current = admin.0.index.current()?;
+    let role = &admin.0.fleet.trust_root().release;
+    let envelope = current.release();
+    let payload = envelope.verify(release::PAYLOAD_TYPE, &role.keys, role.threshold);
+    Release::parse(&payload.ok()?).ok()
+}
+
+fn disk(data: &str) -> std::io::Result<Disk> {
+    let disk = rustix::fs::statvfs(data)?;
+    Ok(Disk {
+        total: disk.f_blocks.saturating_mul(disk.f_frsize),
+        free: disk.f_bavail.saturating_mul(disk.f_frsize),
+    })
+}

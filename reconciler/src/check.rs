@@ -1,0 +1,302 @@
+//! How the server itself is, for people and for monitoring: facts, each with a grade. Pure; a new fact is a line in [`FACTS`].
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::code::{self, Code};
+use flotta_bundle::release::Release;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::failures::Failure;
+use crate::publish::{RENEW_BEFORE, SOURCE};
+
+#[cfg(test)]
+mod tests;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// A failure counts for so long after its last time: a stranger's hook of yesterday is no trouble of today's.
+const RECENT: SignedDuration = SignedDuration::from_hours(1);
+/// How late the server may be with what it renews by itself, before someone should look.
+const LATE: SignedDuration = DAY;
+/// The server's certificate is made anew when a third of a year is left: with a month left, something has failed for months.
+const CERTIFICATE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Another authority is another join file for every device: a year is what that takes.
+const AUTHORITY: SignedDuration = SignedDuration::from_hours(365 * 24);
+/// Free space, in percent and MiB: below either the store may fail this week, or today.
+const SCARCE: (u64, u64) = (10, 1024);
+const NONE_LEFT: (u64, u64) = (2, 128);
+/// Devices that must be away, in percent of those that have joined, before it is the server's or its network's trouble. One
+/// that is away is that device's.
+const MANY_AWAY: usize = 50;
+
+/// How good a fact is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// As it should be.
+    #[default]
+    Ok,
+    /// Someone should look; devices are served.
+    Warning,
+    /// Devices are not served, or will not be soon.
+    Critical,
+}
+
+/// Something about the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// What it is about, in one word.
+    pub name: String,
+    /// How good it is.
+    pub grade: Grade,
+    /// How it is, for people.
+    pub message: String,
+    /// The stable code of what is wrong.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub code: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub help: String,
+}
+
+/// Answer to `GET /v1/check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Version of the server.
+    pub version: String,
+    /// The worst grade of all facts.
+    pub grade: Grade,
+    /// The facts, always all, in one order.
+    pub facts: Vec<Fact>,
+}
+
+/// What the facts are made from.
+#[derive(Debug, Clone)]
+pub struct Situation {
+    /// The time.
+    pub now: Timestamp,
+    /// What fails.
+    pub failures: Vec<Failure>,
+    /// The newest commit that was looked at, and why it was refused if it was; an error when the store cannot be read.
+    pub newest: Result<Option<Newest>, String>,
+    /// The release in force.
+    pub release: Option<Release>,
+    /// When the server's certificate ends.
+    pub certificate: Timestamp,
+    /// When the certificate of the devices' authority ends.
+    pub authority: Timestamp,
+    /// The file system of the data directory.
+    pub disk: Result<Disk, String>,
+    /// How many devices are in each state.
+    pub devices: BTreeMap<String, usize>,
+}
+
+/// A commit that became a release, or did not.
+#[derive(Debug, Clone)]
+pub struct Newest {
+    /// Its short id.
+    pub commit: String,
+    /// Why it was refused.
+    pub refused: Option<String>,
+}
+
+/// Space, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk {
+    /// In all.
+    pub total: u64,
+    /// What this user may still write.
+    pub free: u64,
+}
+
+/// A fact without its name.
+struct Finding(Grade, String, Option<Code>);
+
+fn ok(message: impl Into<String>) -> Finding {
+    Finding(Grade::Ok, message.into(), None)
+}
+fn warning(code: Code, message: impl Into<String>) -> Finding {
+    Finding(Grade::Warning, message.into(), Some(code))
+}
+fn critical(code: Code, message: impl Into<String>) -> Finding {
+    Finding(Grade::Critical, message.into(), Some(code))
+}
+
+/// All facts, in the order in which they are shown.
+const FACTS: &[(&str, fn(&Situation) -> Finding)] = &[
+    ("source", source),
+    ("release", release),
+    ("store", store),
+    ("certificates", certificates),
+    ("disk", disk),
+    ("work", work),
+    ("devices", devices),
+];
+
+impl Check {
+    /// Looks at everything.
+    pub fn of(situation: &Situation) -> Self {
+        let facts: Vec<Fact> = FACTS
+            .iter()
+            .map(|(name, look)| {
+                let Finding(grade, message, code) = look(situation);
+                let (code, help) = code.map_or(("", ""), |code| (code.id, code.help));
+                Fact {
+                    name: (*name).to_owned(),
+                    grade,
+                    message,
+                    code: code.to_owned(),
+                    help: help.to_owned(),
+                }
+            })
+            .collect();
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            grade: facts
+                .iter()
+                .map(|fact| fact.grade)
+                .max()
+                .unwrap_or_default(),
+            facts,
+        }
+    }
+}
+
+/// Names of failures that have a fact of their own.
+const STORE: [&str; 2] = ["fleet.db", "status.db"];
+
+fn source(of: &Situation) -> Finding {
+    if let Some(failure) = of.failures.iter().find(|failure| failure.what == SOURCE) {
+        return warning(code::SOURCE, failure.to_string());
+    }
+    match &of.newest {
+        Ok(Some(Newest {
+            commit,
+            refused: Some(reason),
+        })) => warning(
+            code::REFUSED_COMMIT,
+            format!("commit {commit} refused: {reason}"),
+        ),
+        Ok(Some(Newest { commit, .. })) => ok(format!("followed to commit {commit}")),
+        Ok(None) => ok("followed, nothing published yet"),
+        // the store's own fact
+        Err(_) => ok("followed"),
+    }
+}
+
+fn release(of: &Situation) -> Finding {
+    let Some(release) = &of.release else {
+        return warning(code::NO_RELEASE, "there is no release yet");
+    };
+    let (sequence, commit, ends) = (
+        release.sequence,
+        release.revision.short(),
+        date(release.expires),
+    );
+    let left = release.expires.duration_since(of.now);
+    if left <= SignedDuration::ZERO {
+        let message = format!("{sequence} of commit {commit} expired on {ends}");
+        return critical(code::TRUST_EXPIRED, message);
+    }
+    let message = format!("{sequence} of commit {commit}, good until {ends}");
+    if left < RENEW_BEFORE - LATE {
+        return warning(code::TRUST_EXPIRED, message + ", and not signed anew");
+    }
+    ok(message)
+}
+
+fn store(of: &Situation) -> Finding {
+    if let Err(error) = &of.newest {
+        return critical(code::STORE, error);
+    }
+    let failure = of
+        .failures
+        .iter()
+        .find(|failure| STORE.contains(&failure.what));
+    match failure {
+        Some(failure) => critical(code::STORE, failure.to_string()),
+        None => ok("reads and writes"),
+    }
+}
+
+fn certificates(of: &Situation) -> Finding {
+    let message = format!(
+        "the server's until {}, the devices' authority's until {}",
+        date(of.certificate),
+        date(of.authority)
+    );
+    let left = |until: Timestamp| until.duration_since(of.now);
+    if left(of.certificate).min(left(of.authority)) <= SignedDuration::ZERO {
+        return critical(code::KEYS, message);
+    }
+    if left(of.certificate) < CERTIFICATE || left(of.authority) < AUTHORITY {
+        return warning(code::KEYS, message);
+    }
+    ok(message)
+}
+
+fn disk(of: &Situation) -> Finding {
+    let Disk { total, free } = match &of.disk {
+        Ok(disk) => *disk,
+        Err(error) => {
+            return warning(
+                code::STORE,
+                format!("its free space cannot be told: {error}"),
+            );
+        }
+    };
+    let mebibytes = free >> 20;
+    let percent = (free.saturating_mul(100)).checked_div(total).unwrap_or(0);
+    let message = format!("{percent} % free ({mebibytes} MiB)");
+    // in percent alone a large disk is never full, in MiB alone a small one always is
+    let below =
+        |(share, least): (u64, u64)| percent < share && mebibytes < least * 10 || mebibytes < least;
+    if below(NONE_LEFT) {
+        return critical(code::SERVER_DISK, message);
+    }
+    if below(SCARCE) {
+        return warning(code::SERVER_DISK, message);
+    }
+    ok(message)
+}
+
+/// Everything that the server does over and over, and that has no fact of its own.
+fn work(of: &Situation) -> Finding {
+    let recent: Vec<_> = of
+        .failures
+        .iter()
+        .filter(|failure| failure.what != SOURCE && !STORE.contains(&failure.what))
+        .filter(|failure| of.now.duration_since(failure.last) < RECENT)
+        .map(ToString::to_string)
+        .collect();
+    if recent.is_empty() {
+        return ok("nothing fails");
+    }
+    warning(code::SERVER_WORK, recent.join("; "))
+}
+
+fn devices(of: &Situation) -> Finding {
+    let (mut total, mut words) = (0, Vec::new());
+    for (state, count) in &of.devices {
+        total += count;
+        words.push(format!("{count} {}", state.to_lowercase()));
+    }
+    if total == 0 {
+        return ok("none yet");
+    }
+    let message = format!("{total}: {}", words.join(", "));
+    let count = |state| of.devices.get(state).copied().unwrap_or_default();
+    let (away, joined) = (
+        count("Offline"),
+        total - count("Pending") - count("Revoked"),
+    );
+    // two of two may be a shop that is closed; it is then said, and goes away by itself
+    if joined > 1 && away * 100 > joined * MANY_AWAY {
+        return warning(code::DEVICES_AWAY, message);
+    }
+    ok(message)
+}
+
+fn date(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
+}
