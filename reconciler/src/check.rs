@@ -122,8 +122,11 @@ fn critical(code: Code, message: impl Into<String>) -> Finding {
     Finding(Grade::Critical, message.into(), Some(code))
 }
 
+/// How one fact is found.
+type Look = fn(&Situation) -> Finding;
+
 /// All facts, in the order in which they are shown.
-const FACTS: &[(&str, fn(&Situation) -> Finding)] = &[
+const FACTS: &[(&str, Look)] = &[
     ("source", source),
     ("release", release),
     ("store", store),

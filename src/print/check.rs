@@ -25,7 +25,7 @@ pub(crate) fn screen(check: &Check, colours: bool) -> String {
     let head = format!(
         "flotta {}    {}\n",
         check.version,
-        paint(&what, style(check.grade), colours)
+        paint(&what, Some(style(check.grade)), colours)
     );
     let width = check.facts.iter().map(|fact| fact.name.len()).max();
     let width = width.unwrap_or_default();
@@ -34,7 +34,7 @@ pub(crate) fn screen(check: &Check, colours: bool) -> String {
         let line = match fact.grade {
             Grade::Ok => format!("  {name:<width$}  {message}\n"),
             grade => {
-                let word = paint(word(grade), style(grade), colours);
+                let word = paint(word(grade), Some(style(grade)), colours);
                 let (code, help) = (&fact.code, &fact.help);
                 format!(
                     "  {name:<width$}  {word} {code}: {message}\n  {:<width$}  to do: {help}\n",
@@ -54,10 +54,10 @@ fn word(grade: Grade) -> &'static str {
     }
 }
 
-fn style(grade: Grade) -> Option<Style> {
-    Some(match grade {
+fn style(grade: Grade) -> Style {
+    match grade {
         Grade::Ok => Style::Good,
         Grade::Warning => Style::Busy,
         Grade::Critical => Style::Bad,
-    })
+    }
 }

@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use flotta_renderer::Tree;
-use git2::Repository;
+use git2::{ErrorCode, Repository};
 
 use super::remote::{FETCHED, Mirror, Tip};
 use super::{Checkout, Selection, SourceError};
 
 /// Whether the directory is itself a work tree or a bare repository. One above it is not looked for: a fleet's folder that
-/// happens to lie in someone's repository is read as the folder it is.
+/// happens to lie in someone's repository is read as the folder it is. One of another user, which Git refuses to open, is a
+/// repository all the same: its working tree is not what was committed.
 pub(super) fn is_repository(directory: &Path) -> bool {
-    Repository::open(directory).is_ok()
+    Repository::open(directory).map_or_else(|error| error.code() == ErrorCode::Owner, |_| true)
 }
 
 /// The branch of a repository on this machine, unless it still points to `seen`.
@@ -21,7 +22,10 @@ pub(super) fn read_local(
     seen: Option<&str>,
 ) -> Result<Option<Checkout>, SourceError> {
     let place = directory.display().to_string();
-    let repository = Repository::open(directory).map_err(SourceError::read(&place))?;
+    let repository = Repository::open(directory).map_err(|error| match error.code() {
+        ErrorCode::Owner => SourceError::Owner(place.clone()),
+        _ => SourceError::read(&place)(error),
+    })?;
     let reference = match &selection.branch {
         Some(branch) => repository
             .find_reference(&format!("refs/heads/{branch}"))

@@ -76,6 +76,11 @@ pub enum SourceError {
         /// The end of what it said, without credentials.
         message: String,
     },
+    /// Git opens no repository of another user unless it is told to.
+    #[error(
+        "{0} belongs to another user; to have the server read it: git config --system --add safe.directory {0}"
+    )]
+    Owner(String),
     /// The branch is not in the repository.
     #[error("{0} has no branch `{1}`")]
     Branch(String, String),
