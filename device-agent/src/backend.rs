@@ -138,6 +138,13 @@ pub trait Files {
     fn look(&mut self, file: &File) -> Result<Found, BackendError>;
     /// Writes a file whole, with its mode and owner.
     fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError>;
+    /// When a file was written, if it is as an agent wrote it: it bears a mark of that, which outlives the agent's own state.
+    /// Whoever changes the file spoils the mark, and a copy or another file in its place has none.
+    fn written(&mut self, _path: &DevicePath) -> Option<Timestamp> {
+        None
+    }
+    /// Tells every file that bears the mark, where a release may have files.
+    fn each_written(&mut self, _tell: &mut dyn FnMut(DevicePath, &[u8])) {}
     /// Removes a file if it is there, what a write of it left half-done, and folders of workloads that are empty then.
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError>;
 }

@@ -93,7 +93,7 @@ struct Enrol {
     /// Wait this long for approval: 90s, 30m, 1h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
-    /// Make new keys and leave the fleet joined before
+    /// Join anew with new keys; until that is done the device stays what it is
     #[arg(long)]
     reset: bool,
     /// Do not start flotta-agent.service

@@ -17,6 +17,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::pull::{Client, Proxies, PullError, chain};
 use crate::settings::Settings;
 
+pub mod reset;
 pub mod service;
 #[cfg(test)]
 mod tests;
@@ -233,6 +234,8 @@ impl Join {
             server: self.file.server.clone(),
         };
         identity.keep_joined(&joined, &self.file.ca)?;
+        // their copies
+        identity::repair(identity.folder(), false)?;
         Ok((joined, certificate))
     }
 }

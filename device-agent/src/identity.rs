@@ -199,6 +199,19 @@ impl Identity {
         })
     }
 
+    /// Copies the keys to another folder.
+    pub fn copy_keys(from: &Path, to: &Path) -> Result<(), IdentityError> {
+        settings::make_private(to).map_err(|error| IdentityError::Io(to.into(), error))?;
+        for name in [KEY, SEALING] {
+            let path = from.join(name);
+            let text = read(&path)?.map(Zeroizing::new);
+            let text =
+                text.ok_or_else(|| IdentityError::Io(path, io::ErrorKind::NotFound.into()))?;
+            write(&to.join(name), text.as_bytes(), 0o600)?;
+        }
+        Ok(())
+    }
+
     /// Forgets keys and certificate: the device is nobody until it joins again.
     pub fn reset(folder: &Path) -> Result<(), IdentityError> {
         for name in [JOINED, CERTIFICATE, CA, KEY, SEALING] {
@@ -206,6 +219,11 @@ impl Identity {
             durable::remove(&path).map_err(|error| IdentityError::Io(path, error))?;
         }
         Ok(())
+    }
+
+    /// Where the keys are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// SHA-256 of the key's `SubjectPublicKeyInfo`: what the server knows the device by.

@@ -1,8 +1,9 @@
 //! The machine as it is, as far as a manifest and what the fleet owns concern it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::{DevicePath, Manifest};
+use jiff::Timestamp;
 
 use crate::backend::{BackendError, Files, Found, Systemd, UnitState};
 use crate::ledger::Owned;
@@ -12,6 +13,9 @@ use crate::ledger::Owned;
 pub struct Observed {
     /// What is at the paths of files that are wanted.
     pub files: BTreeMap<DevicePath, Found>,
+    /// Files that are wanted and that the ledger knows nothing of, or whose units it knows nothing of, and that bear the mark of
+    /// an agent: when they were written.
+    pub written: BTreeMap<DevicePath, Timestamp>,
     /// Files that are the fleet's and no longer wanted. Those that are gone are among them: a try before this one may have
     /// ended between a file and what is left of it (its folder, its unit).
     pub leaving: Vec<DevicePath>,
@@ -39,6 +43,11 @@ pub async fn observe<S: Systemd, F: Files>(
             }
         }
     }
+    for path in unknown(manifest, owned) {
+        if let Some(at) = files.written(path) {
+            observed.written.insert(path.clone(), at);
+        }
+    }
     let wanted = |path: &DevicePath| {
         let at = manifest.files.binary_search_by(|file| file.path.cmp(path));
         at.is_ok()
@@ -60,4 +69,14 @@ pub async fn observe<S: Systemd, F: Files>(
         }
     }
     observed
+}
+
+/// Wanted files that the ledger says nothing of, and those of units that it says nothing of.
+fn unknown<'a>(manifest: &'a Manifest, owned: &Owned) -> BTreeSet<&'a DevicePath> {
+    let files = manifest.files.iter().map(|file| &file.path);
+    let files = files.filter(|path| !owned.files.contains_key(*path));
+    let units = manifest.units.iter().filter(|unit| owned.is_unknown(unit));
+    files
+        .chain(units.flat_map(|unit| &unit.restart_on))
+        .collect()
 }

@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use flotta_bundle::manifest::{File, FileKind, Unit, Wanted};
 use flotta_bundle::{Code, DevicePath, Digest, Manifest, Problem, code};
 
-use crate::backend::{Found, UnitState, Verb};
+use crate::backend::{Files, Found, UnitState, Verb};
 use crate::ledger::{Due, Owned, OwnedUnit};
 use crate::observe::Observed;
 
@@ -109,6 +109,37 @@ pub fn workload_of<'a>(path: &'a DevicePath, units: &'a [Unit]) -> &'a str {
     }
     let unit = units.iter().find(|unit| unit.restart_on.contains(path));
     unit.map_or("", |unit| &unit.workload)
+}
+
+/// What of the machine is the fleet's, by the marks of its files: for when the ledger was lost.
+pub fn find_owned(files: &mut impl Files) -> Owned {
+    let mut owned = Owned::default();
+    files.each_written(&mut |path, content| {
+        let mut workload = workload_of(&path, &[]).to_owned();
+        if let Some((unit, stem)) = unit_of(&path) {
+            let text = String::from_utf8_lossy(content);
+            let label = text.split_once("flotta.workload=");
+            let label = label.map(|(_, rest)| rest.split(['"', '\n']).next().unwrap_or(stem));
+            label.unwrap_or(stem).clone_into(&mut workload);
+            owned.units.insert(unit, OwnedUnit::found(workload.clone()));
+        }
+        owned.files.insert(path, workload);
+    });
+    owned
+}
+
+/// The unit that Quadlet makes of a file, and the file's stem.
+fn unit_of(path: &DevicePath) -> Option<(String, &str)> {
+    let name = path.as_str().strip_prefix(QUADLET)?;
+    let (stem, kind) = name
+        .rsplit_once('.')
+        .filter(|(stem, _)| !stem.contains('/'))?;
+    let unit = match kind {
+        "container" | "kube" => format!("{stem}.service"),
+        "pod" | "volume" | "network" | "image" | "build" => format!("{stem}-{kind}.service"),
+        _ => return None,
+    };
+    Some((unit, stem))
 }
 
 /// What a unit runs with: a digest over the files whose change must restart it.
@@ -219,7 +250,9 @@ impl Desk<'_> {
         let manifest = self.manifest;
         for file in &manifest.files {
             let workload = workload_of(&file.path, &manifest.units);
-            let ours = self.owned.files.contains_key(&file.path);
+            // what bears the mark is as an agent wrote it, whether its ledger was lost or not
+            let ours = self.owned.files.contains_key(&file.path)
+                || self.observed.written.contains_key(&file.path);
             let goes = |old: &DevicePath| in_the_way(old, &file.path);
             match self.observed.files.get(&file.path) {
                 // A file becomes a folder, or a folder a file: the old one leaves first.
@@ -367,7 +400,8 @@ impl Desk<'_> {
             // The files may be in place since the last try, and systemd not know them.
             self.reload |= known.is_some_and(|known| known.due == Some(Due::Files));
             let known = known.filter(|known| known.inputs == inputs && !touched);
-            let has_changed = known.is_none_or(|known| !runs_with_its_files(known, state));
+            let has_changed = known.is_none_or(|known| !runs_with_its_files(known, state))
+                && (touched || !self.is_older_than(unit, state));
             if has_changed {
                 due.insert(unit.name.clone(), inputs);
             }
@@ -388,6 +422,19 @@ impl Desk<'_> {
         (jobs, due)
     }
 
+    /// Whether a unit that the ledger knows nothing of runs, and all its files were written before it was started: what was
+    /// lost is the ledger, and no reason to start it anew.
+    fn is_older_than(&self, unit: &Unit, state: &UnitState) -> bool {
+        let before = |path: &DevicePath| {
+            let written = self.observed.written.get(path);
+            written.is_some_and(|at| state.since.is_some_and(|since| *at < since))
+        };
+        self.owned.is_unknown(unit)
+            && state.is_active()
+            && !unit.restart_on.is_empty()
+            && unit.restart_on.iter().all(before)
+    }
+
     /// Whether something will be the fleet's, or change, that the ledger does not know yet.
     fn is_news(&self, due: &BTreeMap<String, Digest>) -> bool {
         let units = &self.manifest.units;
@@ -402,7 +449,14 @@ impl Desk<'_> {
                 .get(name)
                 .is_some_and(|known| known.inputs == *inputs && known.due == Some(Due::Files))
         };
-        files.any(|file| !self.owned.files.contains_key(&file.path)) || !due.iter().all(begun)
+        let found = |unit: &Unit| {
+            !self.is_held(&unit.workload)
+                && !due.contains_key(&unit.name)
+                && self.owned.is_unknown(unit)
+        };
+        files.any(|file| !self.owned.files.contains_key(&file.path))
+            || !due.iter().all(begun)
+            || units.iter().any(found)
     }
 
     /// Whether the ledger names something that is not wanted any more.

@@ -237,6 +237,9 @@ pub struct LinkState {
     /// Tries since there was one.
     #[serde(default)]
     pub attempts: u32,
+    /// What the server knows of the device and the device cannot know, as it said last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Problem>,
     /// When the device's certificate ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_until: Option<Timestamp>,

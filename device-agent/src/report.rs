@@ -17,6 +17,8 @@ use crate::pull::{LinkState, Session};
 
 /// How long changes are gathered before they are told: a start of five containers is one report, not twenty.
 const GATHER: Duration = Duration::from_millis(500);
+/// Most problems that are shown of those that a server knows.
+const MAX_TOLD: usize = 8;
 /// Most problems in one report that are no workload's own.
 const MAX_PROBLEMS: usize = 1000;
 
@@ -43,6 +45,9 @@ pub struct Live {
     /// What the server has not acknowledged.
     #[serde(default)]
     pub events: Vec<Event>,
+    /// The log that they are numbered in.
+    #[serde(default)]
+    pub log: String,
     /// Longest time between two reports, in seconds.
     pub heartbeat_seconds: u32,
 }
@@ -57,6 +62,7 @@ impl Default for Live {
             problems: Vec::new(),
             workloads: Vec::new(),
             events: Vec::new(),
+            log: String::new(),
             heartbeat_seconds: manifest::Settings::default().heartbeat_seconds,
         }
     }
@@ -83,6 +89,7 @@ impl Live {
             phase: self.phase,
             problems: self.problems.clone(),
             workloads: self.workloads.clone(),
+            log: self.log.clone(),
             hardware: hardware.clone(),
             ..Report::new(env!("CARGO_PKG_VERSION"), boot, clock.now())
         };
@@ -106,6 +113,18 @@ impl Live {
         }
         report
     }
+}
+
+/// What the server knows of the device, as far as it is shown: a few lines of plain text.
+fn told(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.truncate(MAX_TOLD);
+    for problem in &mut problems {
+        for text in [&mut problem.code, &mut problem.message, &mut problem.help] {
+            text.retain(|c| !c.is_control());
+            code::cut(text, code::MAX_MESSAGE);
+        }
+    }
+    problems
 }
 
 /// Bytes of a report as it is sent.
@@ -153,7 +172,11 @@ impl Reporter {
                 Ok(answer) => {
                     backoff.reset();
                     let now = self.clock.now();
-                    self.link.send_modify(|link| link.last_answer = Some(now));
+                    let problems = told(answer.problems);
+                    self.link.send_modify(|link| {
+                        link.last_answer = Some(now);
+                        link.told = problems;
+                    });
                     // a server cannot have kept what it was not told
                     let told = report.events.last().map_or(0, |event| event.id);
                     live.events = report.events;
@@ -253,6 +276,22 @@ mod tests {
             live.events.drain(..report.events.len());
         }
         assert!(told.into_iter().eq(1..=200), "the oldest first, each once");
+    }
+
+    #[test]
+    fn what_a_server_tells_is_a_few_lines_of_plain_text() {
+        let long = "\u{1b}[2J two\n".repeat(10_000);
+        let problem = Problem::new(code::CLONED, &*long);
+        let forged = Problem {
+            help: long,
+            ..problem
+        };
+        let shown = told(vec![forged; 100]);
+        assert_eq!(shown.len(), MAX_TOLD);
+        for text in [&shown[0].message, &shown[0].help] {
+            assert!(!text.contains(char::is_control), "{text}");
+            assert!(text.chars().count() <= code::MAX_MESSAGE + 1);
+        }
     }
 
     #[test]

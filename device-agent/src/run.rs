@@ -10,6 +10,7 @@ use flotta_bundle::code::{self, Problem};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::backend::{Files, Podman, Systemd};
@@ -17,11 +18,13 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::converge::Machine;
 use crate::durable;
+use crate::enrol::reset::{self, Decision};
 use crate::enrol::{self, EnrolError};
 use crate::hardware;
 use crate::identity::{self, Identity, Joined};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Owned};
 use crate::machine::State;
+use crate::plan::find_owned;
 use crate::pull::link::{Ends, Known, Link};
 use crate::pull::{LinkState, chain};
 use crate::report::{Live, Reporter};
@@ -60,9 +63,36 @@ pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
 }
 
 async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
+    let _watchdog = Tasks(vec![tokio::spawn(watchdog())]);
+    let mut denied = None;
+    loop {
+        let served = work_as_joined(settings, clock, denied.take());
+        match Box::pin(served).await? {
+            Decision::Approved => tracing::info!("the new identity takes over"),
+            Decision::Denied(error) => {
+                let problem = error.problem();
+                tracing::warn!(%problem, "not joined anew; the device stays what it is");
+                denied = Some(problem);
+            }
+        }
+    }
+}
+
+/// Works as what the device has joined, until there is a decision about another identity that asks to join.
+async fn work_as_joined(
+    settings: &Settings,
+    clock: &Clock,
+    denied: Option<Problem>,
+) -> Result<Decision, EnrolError> {
+    if let Err(error) = reset::switch(settings) {
+        tracing::error!(problem = %error.problem(), "the new identity does not take over");
+    }
     let (mut ledger, joined) = prepare(settings, clock)?;
+    if let Some(problem) = denied {
+        // what cannot be written is written with the next event
+        let _ = ledger.note(clock.now(), "Denied", problem.to_string(), true);
+    }
     notify("ready");
-    let watchdog = tokio::spawn(watchdog());
     let joined = if let Some(joined) = joined {
         joined
     } else {
@@ -75,9 +105,23 @@ async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
             std::io::Error::other(error),
         )
     });
-    let Err(error) = serve(settings, clock, ledger, joined, machine?).await;
-    watchdog.abort();
-    Err(error)
+    let served = serve(settings, clock, ledger, joined, machine?);
+    tokio::select! {
+        Err(error) = served => Err(error),
+        decision = reset::ask(settings, clock) => Ok(decision),
+    }
+}
+
+/// Tasks that end when this is dropped.
+#[derive(Default)]
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
 }
 
 /// Opens the state directory for its owner, and brings back what of it was lost. What the device joined; none when it has
@@ -101,10 +145,18 @@ pub fn prepare(settings: &Settings, clock: &Clock) -> Result<(Ledger, Option<Joi
 pub async fn serve<S: Systemd, P: Podman, F: Files>(
     settings: &Settings,
     clock: &Clock,
-    ledger: Ledger,
+    mut ledger: Ledger,
     joined: Joined,
-    machine: Machine<S, P, F>,
+    mut machine: Machine<S, P, F>,
 ) -> Result<Infallible, EnrolError> {
+    if *ledger.owned() == Owned::default() {
+        // a new device, or one whose ledger was lost
+        let found = find_owned(&mut machine.files);
+        if let Err(error) = ledger.own(found, None) {
+            let problem = Problem::new(code::LEDGER, chain(&error));
+            tracing::error!(%problem, "what is the fleet's was not noted");
+        }
+    }
     if let Some(accepted) = ledger.accepted() {
         clock.learn(accepted.issued);
     }
@@ -131,9 +183,9 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
     let linked = Identity::open(&settings.identity())
         .map_err(EnrolError::from)
         .and_then(|identity| Link::new(joined.clone(), identity, clock, &settings.proxies, ends));
-    let mut tasks = Vec::new();
+    let mut tasks = Tasks::default();
     match linked {
-        Ok(link) => tasks.push(tokio::spawn(link.run())),
+        Ok(link) => tasks.0.push(tokio::spawn(link.run())),
         // what is in the ledger is kept up all the same
         Err(error) => link.send_modify(|state| state.problem = Some(error.problem())),
     }
@@ -144,7 +196,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         link_state,
         clock.clone(),
     );
-    tasks.push(tokio::spawn(keep));
+    tasks.0.push(tokio::spawn(keep));
     let reporter = Reporter {
         live: live_state,
         sessions: session.clone(),
@@ -154,7 +206,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         boot: hardware::boot_id(&settings.root),
         clock: clock.clone(),
     };
-    tasks.push(tokio::spawn(reporter.run()));
+    tasks.0.push(tokio::spawn(reporter.run()));
     let agent = Agent {
         device: joined.device,
         ledger,
@@ -180,9 +232,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         clock_file: Some(settings.clock()),
     };
     let Err(error) = agent.run().await;
-    for task in tasks {
-        task.abort();
-    }
+    drop(tasks);
     Err(EnrolError::Io(
         settings.state.clone(),
         std::io::Error::other(error),

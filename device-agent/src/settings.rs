@@ -39,7 +39,7 @@ impl Default for Settings {
     }
 }
 
-/// The agent's hold on its state directory; it ends when this is dropped, and with the process.
+/// A process's hold on the state directory, or on a part of it; it ends when this is dropped, and with the process.
 #[derive(Debug)]
 pub struct Hold {
     _file: File,
@@ -49,6 +49,16 @@ impl Settings {
     /// Keys and certificate.
     pub fn identity(&self) -> PathBuf {
         self.state.join("identity")
+    }
+
+    /// An identity that is to take over from that one.
+    pub fn next(&self) -> PathBuf {
+        self.state.join("identity.new")
+    }
+
+    /// The identity before, while the next one takes its place.
+    pub fn last(&self) -> PathBuf {
+        self.state.join("identity.old")
     }
 
     /// The join file of a request that waits for approval.
@@ -73,12 +83,22 @@ impl Settings {
 
     /// Takes the state directory for this process; none when another one has it.
     pub fn hold(&self) -> io::Result<Option<Hold>> {
+        self.lock("lock")
+    }
+
+    /// Takes the identity that is to take over, for this process; none when another one has it. It is another lock than that
+    /// of the state directory: the agent works on while a new identity is made.
+    pub fn lock_next(&self) -> io::Result<Option<Hold>> {
+        self.lock("lock.new")
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<Hold>> {
         self.make_state()?;
         let file = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(self.state.join("lock"))?;
+            .open(self.state.join(name))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Hold { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

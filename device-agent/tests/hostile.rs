@@ -19,6 +19,8 @@ mod content;
 mod fleet;
 #[path = "hostile/histories.rs"]
 mod histories;
+#[path = "hostile/lost.rs"]
+mod lost;
 #[path = "hostile/machine.rs"]
 mod machine;
 #[path = "hostile/network.rs"]

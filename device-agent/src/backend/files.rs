@@ -8,10 +8,13 @@ use std::path::PathBuf;
 
 use flotta_bundle::manifest::{File, MAX_FILE_BYTES};
 use flotta_bundle::{DevicePath, Digest};
+use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::{BackendError, Files, Found};
+
+mod mark;
 
 /// Below here, folders that are empty go with their last file.
 const WORKLOADS: &str = "/etc/flotta/workloads";
@@ -142,6 +145,7 @@ impl Files for Disk {
                 rustix::fs::fchown(&open, Some(uid), Some(gid)).map_err(&failed)?;
                 rustix::fs::fchmod(&open, Mode::from_raw_mode(file.mode.bits()))
                     .map_err(&failed)?;
+                mark::set(&open, &file.digest);
                 rustix::fs::fsync(&open).map_err(&failed)?;
                 rustix::fs::renameat(&folder, &name, &folder, file.path.file_name())
                     .map_err(&failed)?;
@@ -151,6 +155,15 @@ impl Files for Disk {
             let _ = rustix::fs::unlinkat(&folder, &name, AtFlags::empty());
         }
         finished
+    }
+
+    fn written(&mut self, path: &DevicePath) -> Option<Timestamp> {
+        let folder = self.folder(path, false).ok()?;
+        mark::read(&folder, path.file_name()).map(|(at, _)| at)
+    }
+
+    fn each_written(&mut self, tell: &mut dyn FnMut(DevicePath, &[u8])) {
+        mark::walk(&self.root, tell);
     }
 
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {

@@ -4,10 +4,11 @@ use tokio::time::Instant;
 
 use super::{Answer, CliError, Enrol, print};
 use crate::clock::Clock;
-use crate::enrol::{self, EnrolError, Join, service};
+use crate::enrol::{self, EnrolError, Join, reset, service};
 use crate::hardware;
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;
+use crate::pull::Client;
 use crate::settings::Settings;
 
 impl Enrol {
@@ -20,20 +21,25 @@ impl Enrol {
         let join = Join::read(&path, self.name.clone())?;
         let client = join.client(&Clock::load(&settings.clock()), &settings.proxies)?;
         let io = |error| EnrolError::Io(settings.state.clone(), error);
-        let hold = settings.hold().map_err(io)?;
-        let hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
-        if let Some(joined) = identity::joined(&settings.identity()).map_err(EnrolError::from)?
-            && !self.reset
-        {
-            return Err(EnrolError::AlreadyJoined(joined.device).into());
-        }
-        print(&format!(
+        let fleet = format!(
             "fleet {} at {}   trust root {} v{}\n",
             join.file.fleet,
             client.authority(),
             identity::short(&join.trust.fingerprint()),
             join.trust.version
-        ))?;
+        );
+        if let Some(old) = identity::joined(&settings.identity()).map_err(EnrolError::from)? {
+            // A device that no longer knows whom to trust joins again, with the same keys.
+            let is_lost = Ledger::open(&settings.state)?.memory().is_none();
+            if !self.reset && !is_lost {
+                return Err(EnrolError::AlreadyJoined(old.device).into());
+            }
+            print(&fleet)?;
+            return self.join_anew(settings, &join, &client, &old).await;
+        }
+        let hold = settings.hold().map_err(io)?;
+        let hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
+        print(&fleet)?;
         if self.reset {
             Identity::reset(&settings.identity()).map_err(EnrolError::from)?;
         }
@@ -73,6 +79,72 @@ impl Enrol {
         ))?;
         drop((ledger, hold));
         self.start("see: flotta-agent status").await?;
+        Ok(Answer::Yes)
+    }
+
+    /// Joins with an identity next to the one in force, which stays so until the new one is complete. The agent works on
+    /// meanwhile, and is started anew for the switch alone.
+    async fn join_anew(
+        &self,
+        settings: &Settings,
+        join: &Join,
+        client: &Client,
+        old: &Joined,
+    ) -> Result<Answer, CliError> {
+        let io = |error| EnrolError::Io(settings.state.clone(), error);
+        let lock = settings.lock_next().map_err(io)?;
+        let lock = lock.ok_or_else(|| EnrolError::Busy(settings.next()))?;
+        let identity = reset::prepare(settings, !self.reset)?;
+        let key = identity::short(&identity.fingerprint());
+        let made = if self.reset { "made" } else { "found" };
+        print(&format!(
+            "key   {made} in {} (P-256)  {key}\n",
+            settings.next().display()
+        ))?;
+        let hardware = hardware::read(&settings.root);
+        let deadline = Instant::now() + self.wait.unwrap_or_default();
+        let device = &join.device;
+        let waits = || {
+            let _ = print(&format!(
+                "asked to join as {device}; waiting for approval of key {key} (flotta approve {device}); until then this \
+                 device stays {} of fleet {}\n",
+                old.device, old.fleet
+            ));
+        };
+        let asked = join
+            .ask(&identity, &hardware, client, Some(deadline), waits)
+            .await;
+        match asked {
+            Ok(Some((device, pem))) => {
+                let (joined, certificate) =
+                    reset::complete(settings, join, &identity, device, &pem)?;
+                print(&format!(
+                    "joined as {}, certificate until {}\n",
+                    joined.device,
+                    certificate.not_after.strftime("%Y-%m-%d")
+                ))?;
+                drop(lock);
+                // an agent at work does it when it is started anew
+                if let Some(_hold) = settings.hold().map_err(io)? {
+                    reset::switch(settings)?;
+                }
+                enrol::forget(settings)?;
+                self.start("see: flotta-agent status").await?;
+            }
+            Ok(None) => {
+                reset::keep_waiting(settings, join)?;
+                drop(lock);
+                self.start("goes on asking").await?;
+            }
+            Err(error) => {
+                reset::abandon(settings)?;
+                eprintln!(
+                    "nothing has changed: this device stays {} of fleet {}",
+                    old.device, old.fleet
+                );
+                return Err(error.into());
+            }
+        }
         Ok(Answer::Yes)
     }
 

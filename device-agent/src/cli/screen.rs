@@ -20,6 +20,8 @@ pub(super) struct View {
     pub(super) status: Option<Status>,
     pub(super) joined: Joined,
     pub(super) release: Option<Release>,
+    /// What it asks to join as, in place of what it is.
+    pub(super) asks: Option<String>,
     pub(super) disk_used: Option<u64>,
     pub(super) synchronised: Option<bool>,
 }
@@ -50,7 +52,8 @@ impl View {
                 ),
             });
         }
-        status.link.problem.as_ref().map(of)
+        let link = status.link.problem.iter();
+        link.chain(&status.link.told).next().map(of)
     }
 }
 
@@ -65,6 +68,9 @@ pub(super) fn status(view: &View) -> String {
     if !help.is_empty() {
         lines.push(format!("  to do      {help}"));
     }
+    if let Some(asks) = &view.asks {
+        lines.push(format!("  asks       to be {asks}: waits for approval"));
+    }
     lines.push(format!("  server     {}", server(view)));
     lines.push(format!("  release    {}", release(view)));
     if let Some(status) = &view.status {
@@ -72,6 +78,9 @@ pub(super) fn status(view: &View) -> String {
         lines.push(format!("  workloads  {each}"));
         let more = status.live.problems.iter().skip(1);
         lines.extend(more.map(|problem| format!("  also       {problem}")));
+        let told = status.link.told.iter();
+        let told = told.filter(|problem| problem.to_string() != what);
+        lines.extend(told.map(|problem| format!("  also       {problem}")));
     }
     lines.extend(machine(view));
     lines.join("\n") + "\n"

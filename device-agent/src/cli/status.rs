@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::screen::{self, View};
 use super::{Answer, CliError, Format, print, print_json};
 use crate::clock::Clock;
-use crate::enrol::{EnrolError, service};
+use crate::enrol::{EnrolError, reset, service};
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;
 use crate::settings::Settings;
@@ -59,6 +59,13 @@ pub(super) async fn run(settings: &Settings, format: Format) -> Result<Answer, C
         status: Status::read(&settings.status())?,
         joined,
         release,
+        asks: reset::waiting(settings).map(|(join, identity)| {
+            let key = identity::short(&identity.fingerprint());
+            format!(
+                "{} of fleet {} with key {key}",
+                join.device, join.file.fleet
+            )
+        }),
         disk_used: disk_used(&settings.state),
         synchronised: service::clock_is_synchronised().await,
     };

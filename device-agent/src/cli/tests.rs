@@ -71,6 +71,7 @@ fn view() -> View {
             issued: at("10:40:00"),
             applied: Some(at("10:41:00")),
         }),
+        asks: None,
         disk_used: Some(31),
         synchronised: Some(true),
     }

@@ -69,6 +69,7 @@ pub fn repair(folder: &Path, is_settled: bool) -> Result<Vec<Loss>, IdentityErro
         return Ok(losses);
     }
     let certificate = look(&folder.join(CERTIFICATE), |bytes| {
+        is_whole(bytes)?;
         let parsed = Certificate::parse(&text(bytes)?);
         parsed.map(drop).map_err(|error| error.to_string())
     })?;
@@ -141,9 +142,20 @@ fn parse_joined(bytes: &[u8]) -> Result<Joined, String> {
 
 /// Whether these are certificates, PEM.
 fn parse_authority(bytes: &[u8]) -> Result<(), String> {
+    is_whole(bytes)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let all = all.map_err(|error| error.to_string())?;
     let first = all.first().ok_or("it holds no certificate")?;
     let parsed = X509Certificate::from_der(first);
     parsed.map(drop).map_err(|error| error.to_string())
+}
+
+/// Whether certificates, PEM, come to their end: readers leave out one that does not.
+fn is_whole(bytes: &[u8]) -> Result<(), String> {
+    let is_whole = bytes
+        .trim_ascii_end()
+        .ends_with(b"-----END CERTIFICATE-----");
+    is_whole
+        .then_some(())
+        .ok_or_else(|| "it is cut off".to_owned())
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use flotta_bundle::envelope::Envelope;
+use flotta_bundle::manifest::Unit;
 use flotta_bundle::release::Revision;
 use flotta_bundle::verify::Memory;
 use flotta_bundle::wire::Event;
@@ -73,6 +74,14 @@ pub struct Owned {
     pub units: BTreeMap<String, OwnedUnit>,
 }
 
+impl Owned {
+    /// Whether nothing is known of what a unit was started with.
+    pub fn is_unknown(&self, unit: &Unit) -> bool {
+        let known = self.units.get(&unit.name);
+        known.is_none_or(|known| known.inputs == OwnedUnit::unknown_inputs())
+    }
+}
+
 /// A unit that is the fleet's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnedUnit {
@@ -87,6 +96,22 @@ pub struct OwnedUnit {
         deserialize_with = "due"
     )]
     pub due: Option<Due>,
+}
+
+impl OwnedUnit {
+    /// A unit that was found again, and of which it is not known what it was started with.
+    pub fn found(workload: String) -> Self {
+        Self {
+            workload,
+            inputs: Self::unknown_inputs(),
+            due: None,
+        }
+    }
+
+    /// What stands for inputs that are not known: no unit has it, for it is the digest of no list of files.
+    fn unknown_inputs() -> Digest {
+        Digest::of(b"unknown")
+    }
 }
 
 /// How far a change of a unit has come.

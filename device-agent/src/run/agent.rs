@@ -446,6 +446,7 @@ impl<H: Hands> Agent<H> {
                 .collect(),
             workloads: self.workloads.clone(),
             events: self.ledger.unacknowledged().to_vec(),
+            log: self.ledger.log_id().to_owned(),
             heartbeat_seconds: self.heartbeat_seconds,
         };
         self.live.send_if_modified(|old| {

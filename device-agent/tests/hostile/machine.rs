@@ -12,6 +12,7 @@ use flotta_agent::backend::{BackendError, Files, Found, Podman, Systemd, UnitSta
 use flotta_agent::converge::{Machine, Reasons};
 use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::File;
+use jiff::Timestamp;
 
 const QUADLET: &str = "etc/containers/systemd";
 
@@ -21,6 +22,8 @@ struct Doings {
     images: BTreeSet<String>,
     /// Units that run, and which run it is.
     runs: BTreeMap<String, usize>,
+    /// When it was started.
+    since: BTreeMap<String, Timestamp>,
     calls: Vec<String>,
 }
 
@@ -126,6 +129,7 @@ impl Systemd for Hand {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             active_for: Some(Duration::from_secs(60)),
+            since: doings.since.get(name).copied(),
             ..state
         })
     }
@@ -138,7 +142,8 @@ impl Systemd for Hand {
         for (verb, name) in jobs {
             self.note(format!("{verb:?} {name}"));
             let number = self.touched();
-            let runs = &mut self.doings.borrow_mut().runs;
+            let Doings { runs, since, .. } = &mut *self.doings.borrow_mut();
+            since.insert(name.clone(), Timestamp::now());
             match verb {
                 Verb::Stop => runs.remove(name),
                 Verb::Start | Verb::Restart => runs.insert(name.clone(), number),
@@ -189,6 +194,14 @@ impl Files for Hand {
     fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError> {
         self.note(format!("write {}", file.path));
         Disk::new(self.root.clone()).write(file, content)
+    }
+
+    fn written(&mut self, path: &DevicePath) -> Option<Timestamp> {
+        Disk::new(self.root.clone()).written(path)
+    }
+
+    fn each_written(&mut self, tell: &mut dyn FnMut(DevicePath, &[u8])) {
+        Disk::new(self.root.clone()).each_written(tell);
     }
 
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {

@@ -97,6 +97,7 @@ impl Stage {
         };
         let mut ledger = Ledger::open(&settings.state).expect("a ledger");
         ledger.begin(memory).expect("begun");
+        flotta_agent::identity::repair(&settings.identity(), false).expect("copied");
         let mut stage = Self {
             truth: fleet.offer(FIRST, Digest::of(b"")),
             hand: Hand::new(&root),
@@ -205,9 +206,9 @@ impl Stage {
 
     /// Runs the agent while `script` plays.
     pub async fn play<T>(&self, script: impl Future<Output = T>) -> T {
-        let ledger = Ledger::open(&self.settings.state).expect("a ledger");
-        let joined = flotta_agent::identity::joined(&self.settings.identity());
-        let joined = joined.expect("readable").expect("joined");
+        let prepared = run::prepare(&self.settings, &self.clock);
+        let (ledger, joined) = prepared.expect("a state that can be opened");
+        let joined = joined.expect("joined");
         let machine = self.hand.machine();
         let agent = run::serve(&self.settings, &self.clock, ledger, joined, machine);
         tokio::select! {

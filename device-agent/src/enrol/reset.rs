@@ -1,0 +1,235 @@
+//! Joining anew. The identity that is in force stays so until another one is complete next to it:
+//!
+//! ```text
+//! identity/                in force
+//! identity.new/            made by `enrol --reset`
+//!   key.pem, sealing.key     first
+//!   join                     the request waits for a person, and the agent goes on asking
+//!   certificate.pem, ca.pem  approved
+//!   joined.json              last: from here on it takes over
+//! identity.old/            between the two renames of the switch alone
+//! ```
+//!
+//! A crash at any point leaves one or the other, and a request that fails or is denied leaves nothing.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use flotta_bundle::DeviceName;
+use flotta_bundle::wire::JoinFile;
+use tokio::time::sleep;
+
+use super::{EnrolError, Join, remember};
+use crate::backoff::about;
+use crate::clock::Clock;
+use crate::durable;
+use crate::hardware;
+use crate::identity::{self, Certificate, Identity, Joined};
+use crate::ledger::Ledger;
+use crate::settings::Settings;
+
+#[cfg(test)]
+mod tests;
+
+/// The join file that a new identity asks by.
+const JOIN: &str = "join";
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> EnrolError {
+    |error| EnrolError::Io(path.to_owned(), error)
+}
+
+fn remove(folder: &Path) -> Result<(), EnrolError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes new keys next to those in force, or copies these. What was prepared before is thrown away. For the holder of the
+/// lock ([`Settings::lock_next`]), as all below that change it.
+pub fn prepare(settings: &Settings, keep_keys: bool) -> Result<Identity, EnrolError> {
+    abandon(settings)?;
+    let next = settings.next();
+    if keep_keys {
+        Identity::copy_keys(&settings.identity(), &next)?;
+    }
+    Ok(Identity::open_or_make(&next)?.0)
+}
+
+/// Keeps the join file of a request that waits: the agent goes on asking with these keys.
+pub fn keep_waiting(settings: &Settings, join: &Join) -> Result<(), EnrolError> {
+    let path = settings.next().join(JOIN);
+    let file = JoinFile {
+        device: Some(join.device.clone()),
+        ..join.file.clone()
+    };
+    serde_json::to_vec(&file)
+        .map_err(io::Error::other)
+        .and_then(|json| durable::write(&path, &json, 0o600))
+        .map_err(failed(&path))
+}
+
+/// Forgets what was prepared: the identity in force stays.
+pub fn abandon(settings: &Settings) -> Result<(), EnrolError> {
+    remove(&settings.next())
+}
+
+/// Keeps what joining gave: from here on the new identity takes over, at the agent's next start at the latest.
+pub fn complete(
+    settings: &Settings,
+    join: &Join,
+    identity: &Identity,
+    device: DeviceName,
+    pem: &str,
+) -> Result<(Joined, Certificate), EnrolError> {
+    // what to trust is in it
+    keep_waiting(settings, join)?;
+    let certificate = identity.keep_certificate(pem, &join.file.fleet, &device)?;
+    let joined = Joined {
+        fleet: join.file.fleet.clone(),
+        device,
+        server: join.file.server.clone(),
+    };
+    identity.keep_joined(&joined, &join.file.ca)?;
+    Ok((joined, certificate))
+}
+
+/// The request of new keys that waits for a person, if there is one.
+pub fn waiting(settings: &Settings) -> Option<(Join, Identity)> {
+    let next = settings.next();
+    let join = Join::read(&next.join(JOIN), None).ok()?;
+    let identity = Identity::open(&next).ok()?;
+    (!is_complete(&next)).then_some((join, identity))
+}
+
+fn is_complete(next: &Path) -> bool {
+    let has = |name: &str| next.join(name).is_file();
+    has(JOIN)
+        && has("joined.json")
+        && has("ca.pem")
+        && Identity::open(next).is_ok_and(|identity| identity.certificate().is_ok())
+}
+
+/// Has a complete new identity take over, and clears away what is of no use. For the owner of the state directory, before
+/// anything of it is read.
+pub fn switch(settings: &Settings) -> Result<(), EnrolError> {
+    // whoever prepares one has the lock, and is not done
+    let io = failed(&settings.state);
+    let Some(_lock) = settings.lock_next().map_err(io)? else {
+        return Ok(());
+    };
+    switch_by_steps(settings, &mut || Ok(()))
+}
+
+/// The same; `step` is called before each step that changes something, and may end it there.
+pub(super) fn switch_by_steps(
+    settings: &Settings,
+    step: &mut dyn FnMut() -> Result<(), EnrolError>,
+) -> Result<(), EnrolError> {
+    let (home, next, last) = (settings.identity(), settings.next(), settings.last());
+    let sync = || {
+        let done = File::open(&settings.state).and_then(|folder| folder.sync_all());
+        done.map_err(failed(&settings.state))
+    };
+    let rename = |from: &Path, to: &Path| {
+        fs::rename(from, to).map_err(failed(from))?;
+        sync()
+    };
+    if is_complete(&next) {
+        let join = Join::read(&next.join(JOIN), None)?;
+        let ledger = Ledger::open(&settings.state)?;
+        let memory = remember(ledger.memory(), &join.trust);
+        if let Some(memory) = memory.or_else(|| ledger.memory().cloned()) {
+            step()?;
+            ledger.hand_over(memory, &next)?;
+        }
+        if home.exists() {
+            step()?;
+            remove(&last)?;
+            step()?;
+            rename(&home, &last)?;
+        }
+        step()?;
+        rename(&next, &home)?;
+    } else if !home.exists() && last.exists() {
+        // nothing took the place of the old one
+        step()?;
+        rename(&last, &home)?;
+    }
+    if next.exists() && !next.join(JOIN).exists() {
+        // whoever made these keys has not come as far as to ask with them
+        step()?;
+        remove(&next)?;
+    }
+    step()?;
+    let used = home.join(JOIN);
+    durable::remove(&used).map_err(failed(&used))?;
+    step()?;
+    remove(&last)
+}
+
+/// How a request that waited ended.
+#[derive(Debug)]
+pub enum Decision {
+    /// The new identity is complete, and takes over.
+    Approved,
+    /// A person said no. The identity in force stays.
+    Denied(EnrolError),
+}
+
+/// Goes on asking with the new keys for as long as it takes.
+pub async fn ask(settings: &Settings, clock: &Clock) -> Decision {
+    let hardware = hardware::read(&settings.root);
+    loop {
+        let Some((join, identity)) = waiting(settings) else {
+            // nothing waits, or somebody has thrown it away
+            return std::future::pending().await;
+        };
+        let key = identity::short(&identity.fingerprint());
+        let device = &join.device;
+        let waits = || tracing::info!(%device, key, "waits for approval: flotta approve {device}");
+        let asked = match join.client(clock, &settings.proxies) {
+            Ok(client) => join.ask(&identity, &hardware, &client, None, waits).await,
+            Err(error) => Err(error),
+        };
+        match decide(settings, &join, &identity, asked) {
+            Ok(Some(decision)) => return decision,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(problem = %error.problem(), "not joined anew");
+                sleep(about(Duration::from_secs(300))).await;
+            }
+        }
+    }
+}
+
+fn decide(
+    settings: &Settings,
+    join: &Join,
+    identity: &Identity,
+    asked: Result<Option<(DeviceName, String)>, EnrolError>,
+) -> Result<Option<Decision>, EnrolError> {
+    let io = failed(&settings.state);
+    // another request is being made: it is the one that counts
+    let lock = settings.lock_next().map_err(io)?;
+    let _lock = lock.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
+    let still =
+        waiting(settings).is_some_and(|(_, now)| now.fingerprint() == identity.fingerprint());
+    if !still {
+        return Ok(None);
+    }
+    match asked {
+        Ok(Some((device, pem))) => {
+            complete(settings, join, identity, device, &pem)?;
+            Ok(Some(Decision::Approved))
+        }
+        Ok(None) => Ok(None),
+        Err(error @ EnrolError::Denied(_)) => {
+            abandon(settings)?;
+            Ok(Some(Decision::Denied(error)))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,274 @@
+//! What a disk loses: every file of the agent's state, in turn, in every way. Each loss is said with a code, what runs is
+//! left running, and the device comes back: by what else it has, by the server, or by joining again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flotta_agent::enrol::Join;
+use flotta_agent::identity::{self, Identity};
+use flotta_agent::run;
+use flotta_bundle::code;
+use flotta_bundle::envelope::Envelope;
+use flotta_bundle::root;
+use serde_json::json;
+
+use crate::fleet::{OURS, device};
+use crate::server::World;
+use crate::stage::{FIRST, Stage};
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
+
+const DAMAGES: [(&str, Damage); 5] = [
+    ("removed", |_| None),
+    ("emptied", |_| Some(Vec::new())),
+    ("cut", |mut bytes| {
+        bytes.truncate(bytes.len() / 2);
+        Some(bytes)
+    }),
+    ("garbled", |mut bytes| {
+        let middle = bytes.len() / 2;
+        let end = bytes.len().min(middle + 8);
+        bytes[middle..end].iter_mut().for_each(|byte| *byte ^= 0xff);
+        Some(bytes)
+    }),
+    ("zeroed", |bytes| Some(vec![0; bytes.len()])),
+];
+
+/// What is only a help, or can be had again by its name: its loss is no news.
+fn is_cache(file: &str) -> bool {
+    file.starts_with("blobs/") || matches!(file, "clock" | "lock" | "lock.new")
+}
+
+fn repaired(world: &World, file: &str) -> bool {
+    let said = format!("{}: {file} is ", code::STATE_LOST.id);
+    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    events.any(|event| event.reason == "Repaired" && event.message.starts_with(&said))
+}
+
+/// A device at work, with the truth.
+async fn at_work() -> Stage {
+    let stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    stage
+}
+
+/// The device says that it is well with what it has, and follows the next release.
+async fn comes_back(stage: &mut Stage, what: &str, file: Option<&str>) {
+    let runs = stage.hand.runs();
+    stage.change(|world| world.reports.clear());
+    stage
+        .play(async {
+            stage.well().await;
+            if let Some(file) = file {
+                let said = |world: &World| repaired(world, file);
+                stage.until(what, said).await;
+            }
+        })
+        .await;
+    assert_eq!(stage.hand.runs(), runs, "{what}: what ran was touched");
+    stage.plan(FIRST + 1);
+    stage.heal();
+    stage.play(stage.well()).await;
+    assert_ne!(stage.hand.runs(), runs, "{what}: the next release restarts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_file_of_the_state_may_be_lost() {
+    let names: Vec<String> = {
+        let stage = at_work().await;
+        let top = &stage.settings.state;
+        let name = |path: &PathBuf| {
+            path.strip_prefix(top)
+                .map(|path| path.display().to_string())
+        };
+        let all = files(top);
+        all.iter().filter_map(|path| name(path).ok()).collect()
+    };
+    let mut tally: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut blobs = 0;
+    for name in &names {
+        // names of blobs are of contents, and the fleet's keys are in none
+        blobs += usize::from(name.starts_with("blobs/"));
+        for (how, damage) in DAMAGES {
+            let what = format!("{name} {how}");
+            let mut stage = at_work().await;
+            let path = stage.settings.state.join(name);
+            let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
+            match damage(bytes) {
+                None => fs::remove_file(&path).expect("removed"),
+                Some(bytes) => fs::write(&path, bytes).expect("written"),
+            }
+            println!("{what}");
+            *tally.entry("tried").or_default() += 1;
+            if name == "identity/key.pem" {
+                asks_to_join(&stage, &what).await;
+                *tally.entry("asked to join again").or_default() += 1;
+                continue;
+            }
+            let file = Some(name.as_str()).filter(|name| !is_cache(name));
+            comes_back(&mut stage, &what, file).await;
+            *tally.entry("healed").or_default() += 1;
+        }
+    }
+    assert!(names.len() - blobs >= 12, "{names:?}");
+    println!("files of the state: {tally:?}");
+}
+
+/// Nothing brings a private key back: the device says so, and works on with what it has.
+async fn asks_to_join(stage: &Stage, what: &str) {
+    let runs = stage.hand.runs();
+    let lost = |link: &flotta_agent::pull::LinkState| {
+        let problem = link.problem.as_ref();
+        problem.is_some_and(|problem| {
+            problem.code == code::IDENTITY.id && problem.help.contains("enrol --reset")
+        })
+    };
+    stage.play(stage.link(what, lost)).await;
+    assert_eq!(stage.hand.runs(), runs, "{what}: what ran was touched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_folder_of_the_state_may_be_lost() {
+    for name in ["ledger", "blobs"] {
+        let mut stage = at_work().await;
+        fs::remove_dir_all(stage.settings.state.join(name)).expect("removed");
+        let file = (name == "ledger").then_some("ledger/machine.json");
+        comes_back(&mut stage, name, file).await;
+    }
+    let stage = at_work().await;
+    fs::remove_dir_all(stage.settings.identity()).expect("removed");
+    asks_to_join(&stage, "identity").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_trust_a_device_takes_nothing_and_says_so_until_it_joins_again() {
+    let mut stage = at_work().await;
+    for folder in ["identity", "ledger"] {
+        let path = stage.settings.state.join(folder).join("trust.json");
+        fs::write(path, b"{").expect("written");
+    }
+    let before = stage.state();
+    stage.plan(FIRST + 1);
+    stage.heal();
+    stage
+        .play(async {
+            let said = |world: &World| {
+                let last = world.reports.last();
+                let first = last.and_then(|report| report.problems.first());
+                first.is_some_and(|problem| problem.code == code::TRUST_LOST.id)
+            };
+            stage.until("it says so", said).await;
+        })
+        .await;
+    assert!(stage.state() == before, "something changed");
+    rejoin(&stage);
+    stage.play(stage.well()).await;
+}
+
+/// Joins by a join file, with the keys that are there.
+fn rejoin(stage: &Stage) {
+    let root = Envelope::sign(
+        root::PAYLOAD_TYPE,
+        &stage.fleet.trust.encode(),
+        &stage.fleet.root_keys.each_ref(),
+    );
+    let file = json!({
+        "schema": 1, "fleet": stage.fleet.trust.fleet, "server": stage.server.url,
+        "ca": stage.server.authority.pem, "trust_root": root, "device": device(OURS),
+    });
+    let bytes = serde_json::to_vec(&file).expect("JSON");
+    let join = Join::parse(&bytes, "a.join".as_ref(), None).expect("a join file");
+    let (identity, _) = Identity::open_or_make(&stage.settings.identity()).expect("keys");
+    let name = device(OURS).identity(&stage.fleet.trust.fleet);
+    let csr = identity.csr(&device(OURS)).expect("a request");
+    let pem = stage.server.authority.device(&csr, &name);
+    let mut ledger = flotta_agent::ledger::Ledger::open(&stage.settings.state).expect("a ledger");
+    let kept = join.keep(&identity, &mut ledger, device(OURS), &pem);
+    kept.expect("joined");
+}
+
+/// Forgets everything, as a reinstalled agent has.
+fn forget(stage: &Stage) {
+    fs::remove_dir_all(&stage.settings.state).expect("removed");
+    let prepared = run::prepare(&stage.settings, &stage.clock);
+    let (_, joined) = prepared.expect("a state that can be opened");
+    assert_eq!(joined, None);
+    assert_eq!(
+        identity::joined(&stage.settings.identity()).expect("readable"),
+        None
+    );
+    rejoin(stage);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not() {
+    // the release is still the one that runs: nothing is written, and nothing restarts
+    let mut stage = at_work().await;
+    forget(&stage);
+    comes_back(&mut stage, "a new join", None).await;
+    // the release has changed meanwhile: what it changes is changed
+    let mut stage = at_work().await;
+    forget(&stage);
+    stage.plan(FIRST + 1);
+    stage.heal();
+    stage.play(stage.well()).await;
+    // and what has left the fleet meanwhile leaves the machine
+    let mut stage = at_work().await;
+    let left = stage
+        .settings
+        .root
+        .join("etc/flotta/workloads/web/site/index.html");
+    assert!(left.exists());
+    forget(&stage);
+    let empty = json!({"schema": 1, "files": [], "units": [], "images": [], "settings": {"heartbeat_seconds": 60}});
+    stage.truth = stage.signed(
+        FIRST + 1,
+        crate::fleet::Bundle::default(),
+        &empty.to_string(),
+    );
+    stage.heal();
+    stage.play(stage.well()).await;
+    assert!(!left.exists(), "{:?}", stage.hand.calls());
+    assert_eq!(stage.hand.runs(), BTreeMap::new());
+    // a file that somebody has changed, or put in its place, is theirs
+    for in_place in [true, false] {
+        let mut stage = at_work().await;
+        let file = stage
+            .settings
+            .root
+            .join("etc/flotta/workloads/web/site/index.html");
+        if !in_place {
+            fs::remove_file(&file).expect("removed");
+        }
+        fs::write(&file, "by a person").expect("written");
+        forget(&stage);
+        stage.plan(FIRST + 1);
+        stage.heal();
+        let held = |world: &World| {
+            let reports = world.reports.last();
+            let workloads = reports.into_iter().flat_map(|report| &report.workloads);
+            let mut problems = workloads.filter_map(|workload| workload.problem.as_ref());
+            problems.any(|problem| problem.code == code::UNIT_TAKEN.id)
+        };
+        stage.play(stage.until("it is held", held)).await;
+        let content = fs::read_to_string(&file).expect("it is there");
+        assert_eq!(content, "by a person");
+    }
+}
