@@ -208,6 +208,9 @@ impl Machine {
     }
 }
 
+/// Where tests speak from.
+pub(crate) const HERE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
 /// A report of a device at rest.
 pub(crate) fn report() -> Report {
     Report {

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::index::Offered;
+use crate::store::Clones;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,8 @@ pub struct Facts<'a> {
     pub heartbeat_seconds: u32,
     /// Whether its identity was revoked.
     pub revoked: bool,
+    /// That two machines use its identity.
+    pub clones: Option<&'a Clones>,
 }
 
 /// How a device is, in one word.
@@ -142,6 +145,9 @@ pub fn device_state(facts: Facts<'_>) -> DeviceStatus {
     } else if !connected && facts.report.is_some() {
         let seen = facts.seen.map(|seen| format!("last seen {seen:.0}"));
         ready = verdict(State::Offline, "NotReporting", seen.unwrap_or_default());
+    } else if let Some(clones) = facts.clones {
+        // What one of them says is not how the other one is.
+        ready = verdict(State::Failed, "Cloned", clones.to_string());
     }
     let sequence = facts.offered.map(|offered| offered.sequence);
     DeviceStatus {

@@ -29,6 +29,7 @@ pub mod reports;
 pub mod requests;
 pub mod tokens;
 mod value;
+mod voices;
 
 use connection::{Readers, Writer};
 pub use devices::{Device, DeviceRecord};
@@ -37,6 +38,7 @@ pub use member::Member;
 pub use releases::{NewRelease, ReleaseRecord};
 pub use requests::{JoinRequest, RequestState};
 pub use tokens::{NewToken, TokenRecord};
+pub use voices::Clones;
 
 #[cfg(test)]
 mod tests;

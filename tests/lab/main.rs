@@ -4,6 +4,7 @@
 
 mod device;
 mod figures;
+mod identity;
 mod joining;
 mod liar;
 mod lifecycle;

@@ -10,7 +10,7 @@ use super::client::{Client, ClientError};
 use super::request::{Approval, Decided, Denial, Revocation, TokenCreated, TokenRequest};
 use super::resource::{Change, List, What};
 use super::*;
-use crate::fixture::{DEADLINE, House, Machine, bundle, name, report};
+use crate::fixture::{DEADLINE, HERE, House, Machine, bundle, name, report};
 use crate::index::Described;
 
 /// The admin API on a socket in a folder.
@@ -145,7 +145,7 @@ async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
     let kept = desk
         .house
         .store
-        .put_report(&machine.name, &member, said, Timestamp::now());
+        .put_report(&machine.name, &member, said, HERE, Timestamp::now());
     kept.await.unwrap();
 
     let devices: Vec<Device> = desk.list("?namespace=north").await;
@@ -260,7 +260,7 @@ async fn the_silence_of_a_device_is_measured_by_its_own_heartbeat() {
     let kept = desk
         .house
         .store
-        .put_report(&machine.name, &member, report(), then);
+        .put_report(&machine.name, &member, report(), HERE, then);
     kept.await.unwrap();
     let devices: Vec<Device> = desk.list("").await;
     assert_eq!(devices[0].status.state, "Offline");

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::Edge;
 use super::answer::{Refused, read_json};
-use super::identity::Peer;
+use super::identity::{From, Peer};
 use crate::store::StoreError;
 use crate::text::plain;
 
@@ -26,6 +26,7 @@ const MAX_ID: u64 = i64::MAX as u64;
 
 pub(super) async fn put(
     State(edge): State<Edge>,
+    From(address): From,
     peer: Peer,
     body: Body,
 ) -> Result<Json<Acknowledged>, Refused> {
@@ -39,7 +40,7 @@ pub(super) async fn put(
         let Peer { device, member, .. } = &peer;
         let store = &edge.0.store;
         store
-            .put_report(device, member, report, Timestamp::now())
+            .put_report(device, member, report, address, Timestamp::now())
             .await
     });
     let kept = kept.await.map_err(|_| StoreError::Closed)?;
@@ -79,6 +80,7 @@ fn bounded(mut report: Report) -> Result<Report, Refused> {
     };
     text(&mut report.agent);
     text(&mut report.boot);
+    text(&mut report.log);
     text(&mut report.hardware.model);
     text(&mut report.hardware.serial);
     text(&mut report.hardware.architecture);

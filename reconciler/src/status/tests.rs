@@ -53,6 +53,7 @@ struct Case {
     offered: bool,
     schema: u32,
     revoked: bool,
+    clones: Option<Clones>,
 }
 
 impl From<Report> for Case {
@@ -64,6 +65,7 @@ impl From<Report> for Case {
             offered: true,
             schema: 1,
             revoked: false,
+            clones: None,
         }
     }
 }
@@ -85,6 +87,7 @@ impl Case {
             schema: self.schema,
             heartbeat_seconds: 60,
             revoked: self.revoked,
+            clones: self.clones.as_ref(),
         })
     }
 
@@ -255,4 +258,25 @@ fn an_agent_that_is_too_old_and_a_report_that_cannot_be_read_are_said() {
         "ReportUnreadable",
         "its last report cannot be read, until the next one comes: expected value at line 1 column 1",
     );
+}
+
+#[test]
+fn a_device_that_is_two_machines_says_so_until_it_is_away_or_revoked() {
+    let clones = Clones {
+        boots: ["a1b2c3d4e5".to_owned(), "f6".to_owned()],
+        from: ["192.0.2.1".to_owned(), "192.0.2.2".to_owned()],
+        until: NOW.parse().unwrap(),
+    };
+    let said =
+        "two machines use this identity: boot a1b2c3d4 from 192.0.2.1, and boot f6 from 192.0.2.2";
+    let two = || Case {
+        clones: Some(clones.clone()),
+        ..good().into()
+    };
+    two().is(State::Failed, "Cloned", said);
+    let revoked = Case {
+        revoked: true,
+        ..two()
+    };
+    revoked.is(State::Revoked, "Revoked", "its identity was revoked");
 }

@@ -39,7 +39,11 @@ pub(super) const FLEET: Schema = Schema {
 pub(super) const STATUS: Schema = Schema {
     name: "status.db",
     synchronous: "NORMAL",
-    steps: &[include_str!("status_1.sql"), include_str!("status_2.sql")],
+    steps: &[
+        include_str!("status_1.sql"),
+        include_str!("status_2.sql"),
+        include_str!("status_3.sql"),
+    ],
 };
 
 /// Opens a file and brings it to the newest version, each step whole or not at all.

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::member::Member;
 use super::value::{digest, from_json, json, maybe_time, millis, name, time};
-use super::{Store, StoreError};
+use super::{Clones, Store, StoreError};
 use crate::keys::Issued;
 
 /// A device that has joined.
@@ -52,6 +52,8 @@ pub struct DeviceRecord {
     pub unreadable: Option<String>,
     /// When it last spoke.
     pub seen: Option<Timestamp>,
+    /// That two machines use its identity.
+    pub clones: Option<Clones>,
 }
 
 const COLUMNS: &str = "d.device, d.key, d.spki, d.sealing_key, d.hardware, d.device_set, d.labels, d.joined_at, \
@@ -189,15 +191,18 @@ impl Store {
                         report,
                         unreadable,
                         seen: maybe_time(row.get(13)?)?,
+                        clones: None,
                     });
                 }
                 Ok(records)
             })
             .await?;
+        let now = Timestamp::now();
         for record in &mut records {
-            let member = self.member(&record.device.device);
-            let seen = member.and_then(|member| member.seen());
-            record.seen = record.seen.max(seen);
+            if let Some(member) = self.member(&record.device.device) {
+                record.seen = record.seen.max(member.seen());
+                record.clones = member.clones(now);
+            }
         }
         Ok(records)
     }

@@ -70,6 +70,22 @@ pub(super) fn insert(connection: &Connection, event: &FleetEvent) -> Result<(), 
     Ok(())
 }
 
+/// Whether this very event of the device is kept already.
+pub(super) fn has(connection: &Connection, event: &FleetEvent) -> Result<bool, StoreError> {
+    let device = event.device.as_ref().map(ToString::to_string);
+    let cut = |text: &str, max| text.chars().take(max).collect::<String>();
+    let mut query = connection.prepare_cached(
+        "SELECT 1 FROM events WHERE device = ?1 AND time = ?2 AND reason = ?3 AND message = ?4",
+    )?;
+    let found = query.exists((
+        device.unwrap_or_default(),
+        millis(event.time),
+        cut(&event.reason, MAX_REASON),
+        cut(&event.message, MAX_MESSAGE),
+    ))?;
+    Ok(found)
+}
+
 /// Lets go of the oldest when all together are too many. Counted, not by the distance of their ids: one device that floods
 /// uses those up, and must not push out what others said.
 pub(super) fn purge(connection: &Connection) -> Result<(), StoreError> {

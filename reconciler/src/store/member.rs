@@ -1,8 +1,8 @@
 //! A device as the edge needs it at every request, in memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flotta_bundle::{DeviceName, Digest};
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::Notify;
 
 use super::value::{digest, millis, name};
+use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
 use crate::edge::limits::Allowance;
 
@@ -24,7 +25,7 @@ pub struct Member {
     seen: AtomicI64,
     /// What of `seen` is on disk.
     seen_kept: AtomicI64,
-    last_event: AtomicU64,
+    voices: Mutex<Voices>,
     content: Mutex<Option<Digest>>,
     allowance: Allowance,
 }
@@ -37,7 +38,7 @@ impl Member {
             end: Notify::new(),
             seen: AtomicI64::new(0),
             seen_kept: AtomicI64::new(0),
-            last_event: AtomicU64::new(0),
+            voices: Mutex::default(),
             content: Mutex::new(None),
             allowance: Allowance::default(),
         }
@@ -86,9 +87,18 @@ impl Member {
         }
     }
 
-    /// The highest event id that was kept.
-    pub(super) fn last_event(&self) -> u64 {
-        self.last_event.load(Ordering::Acquire)
+    /// What is known of who speaks as it.
+    pub(super) fn heard(&self, voice: &Voice) -> Heard {
+        self.voices().heard(voice)
+    }
+
+    /// Whether two machines use its identity.
+    pub fn clones(&self, now: Timestamp) -> Option<Clones> {
+        self.voices().clones(now)
+    }
+
+    fn voices(&self) -> MutexGuard<'_, Voices> {
+        self.voices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a report says nothing new.
@@ -97,9 +107,12 @@ impl Member {
         kept.as_ref() == Some(content)
     }
 
-    pub(super) fn kept(&self, content: Digest, last_event: u64, seen: i64) {
+    /// Remembers what was kept; without voices, that they are as they were.
+    pub(super) fn kept(&self, content: Digest, voices: Option<&Voices>, seen: i64) {
         *self.content.lock().unwrap_or_else(PoisonError::into_inner) = Some(content);
-        self.last_event.fetch_max(last_event, Ordering::Release);
+        if let Some(voices) = voices {
+            self.voices().clone_from(voices);
+        }
         self.seen_kept.fetch_max(seen, Ordering::Relaxed);
     }
 }
@@ -116,8 +129,7 @@ pub(super) fn load(
         let member = Member::new(digest(row.get(1)?));
         members.insert(name(&row.get::<_, String>(0)?)?, Arc::new(member));
     }
-    let mut query =
-        status.prepare("SELECT device, key, content, seen_at, last_event FROM reports")?;
+    let mut query = status.prepare("SELECT device, key, content, seen_at, voices FROM reports")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
         let device = name(&row.get::<_, String>(0)?)?;
@@ -127,7 +139,10 @@ pub(super) fn load(
         if member.key == digest(row.get(1)?) {
             let seen = row.get(3)?;
             member.seen.store(seen, Ordering::Relaxed);
-            member.kept(digest(row.get(2)?), row.get(4)?, seen);
+            // what nobody can read tells nothing: the next reports tell it anew
+            let voices: Voices =
+                serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default();
+            member.kept(digest(row.get(2)?), Some(&voices), seen);
         }
     }
     Ok(members)

@@ -1,7 +1,9 @@
 //! Reports. Level-triggered: the newest says everything, so one that says nothing new is not written.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use flotta_bundle::code::{self, Problem};
 use flotta_bundle::wire::{Acknowledged, Event, Report};
 use flotta_bundle::{DeviceName, Digest};
 use jiff::Timestamp;
@@ -10,35 +12,36 @@ use rusqlite::{Connection, OptionalExtension};
 use super::events::{self, FleetEvent};
 use super::member::Member;
 use super::value::{json, millis};
+use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
 
 /// Most events taken from one report; the device sends the rest with its next.
 const MAX_EVENTS: usize = 100;
 
 impl Store {
-    /// Keeps a report of `device`, which is `member`. Says which of its events the device may forget.
+    /// Keeps a report of `device`, which is `member`. Says which of its events the device may forget, and what is known of it
+    /// that it cannot know.
     pub async fn put_report(
         &self,
         device: &DeviceName,
         member: &Arc<Member>,
         mut report: Report,
+        from: IpAddr,
         now: Timestamp,
     ) -> Result<Acknowledged, StoreError> {
         member.saw(now);
-        let kept_before = member.last_event();
+        let voice = Voice::of(&report, from);
+        let heard = member.heard(&voice);
         let mut new = std::mem::take(&mut report.events);
-        new.retain(|event| event.id > kept_before);
+        new.retain(|event| event.id > heard.last);
         new.sort_unstable_by_key(|event| event.id);
         new.truncate(MAX_EVENTS);
         // Only the time differs between two reports of a device at rest.
         let time = millis(std::mem::take(&mut report.time));
         let text = json(&report);
         let content = Digest::of(text.as_bytes());
-        if new.is_empty() && member.has(&content) {
-            return Ok(Acknowledged {
-                events: kept_before,
-                ..Acknowledged::default()
-            });
+        if new.is_empty() && heard.is_newest && member.has(&content) {
+            return Ok(acknowledged(heard.last, member.clones(now).as_ref()));
         }
         let row = Row {
             device: device.clone(),
@@ -46,17 +49,30 @@ impl Store {
             content,
             text,
             time,
-            seen: millis(now),
+            now,
+            voice,
         };
         // in the order of the writes, and even if the device has hung up: what is remembered is what is on disk
-        let member = Arc::clone(member);
-        let kept = move |last: &u64| member.kept(content, *last, millis(now));
-        let write = move |connection: &Connection| row.write(connection, new, kept_before);
-        let last = self.write_status(write, kept).await?;
-        Ok(Acknowledged {
-            events: last,
-            ..Acknowledged::default()
-        })
+        let kept = Arc::clone(member);
+        let kept = move |kept_now: &(u64, Option<Voices>)| {
+            kept.kept(content, kept_now.1.as_ref(), millis(now));
+        };
+        let known = (!new.is_empty() || !heard.is_newest).then_some(heard);
+        let write = move |connection: &Connection| match known {
+            Some(heard) => row.write(connection, new, heard),
+            None => row.write_again(connection, heard),
+        };
+        let (last, _) = self.write_status(write, kept).await?;
+        Ok(acknowledged(last, member.clones(now).as_ref()))
+    }
+}
+
+fn acknowledged(events: u64, clones: Option<&Clones>) -> Acknowledged {
+    let problems = clones.map(|clones| Problem::new(code::CLONED, clones.to_string()));
+    Acknowledged {
+        events,
+        problems: problems.into_iter().collect(),
+        ..Acknowledged::default()
     }
 }
 
@@ -66,32 +82,59 @@ struct Row {
     content: Digest,
     text: String,
     time: i64,
-    seen: i64,
+    now: Timestamp,
+    voice: Voice,
 }
 
 impl Row {
+    /// Writes the report of the voice that spoke last, which has no new events.
+    fn write_again(
+        &self,
+        connection: &Connection,
+        heard: Heard,
+    ) -> Result<(u64, Option<Voices>), StoreError> {
+        let changed = connection
+            .prepare_cached(
+                "UPDATE reports SET content = ?3, report = ?4, time = ?5, seen_at = ?6 WHERE device = ?1 AND key = ?2",
+            )?
+            .execute((
+                self.device.to_string(),
+                self.key.as_bytes(),
+                self.content.as_bytes(),
+                &self.text,
+                self.time,
+                millis(self.now),
+            ))?;
+        if changed == 0 {
+            return self.write(connection, Vec::new(), heard);
+        }
+        Ok((heard.last, None))
+    }
+
     /// Writes the report and those of the events that no other report of the device has brought meanwhile. Returns the
-    /// highest event that is kept; `kept` was when the report came.
+    /// highest event of this voice that is kept, and the voices.
     fn write(
         &self,
         connection: &Connection,
         new: Vec<Event>,
-        kept: u64,
-    ) -> Result<u64, StoreError> {
+        before: Heard,
+    ) -> Result<(u64, Option<Voices>), StoreError> {
         let device = self.device.to_string();
-        let mut last = kept;
-        if !new.is_empty() {
-            let known: Option<u64> = connection
-                .prepare_cached("SELECT last_event FROM reports WHERE device = ?1 AND key = ?2")?
-                .query_row((&device, self.key.as_bytes()), |row| row.get(0))
-                .optional()?;
-            last = known.unwrap_or_default();
-        }
+        let known: Option<String> = connection
+            .prepare_cached("SELECT voices FROM reports WHERE device = ?1 AND key = ?2")?
+            .query_row((&device, self.key.as_bytes()), |row| row.get(0))
+            .optional()?;
+        // what nobody can read tells nothing: the next reports tell it anew
+        let known = known.and_then(|text| serde_json::from_str(&text).ok());
+        let mut voices: Voices = known.unwrap_or_default();
+        let heard = voices.heard(&self.voice);
+        let mut last = heard.last;
         for event in new {
             if event.id <= last {
                 continue;
             }
             last = event.id;
+            let is_doubtful = event.id <= heard.doubt.max(before.doubt);
             let event = FleetEvent {
                 id: 0,
                 time: event.time,
@@ -100,16 +143,21 @@ impl Row {
                 message: event.message,
                 warning: event.warning,
             };
-            events::insert(connection, &event)?;
+            if !is_doubtful || !events::has(connection, &event)? {
+                events::insert(connection, &event)?;
+            }
         }
-        // `last` of a report without events may be from before one that was written meanwhile
+        let were_two = voices.clones(self.now).is_some();
+        voices.hear(self.voice.clone(), last, self.now);
+        if let Some(clones) = voices.clones(self.now).filter(|_| !were_two) {
+            events::insert(connection, &self.found(&clones))?;
+        }
         connection
             .prepare_cached(
-                "INSERT INTO reports (device, key, content, report, time, seen_at, last_event) \
+                "INSERT INTO reports (device, key, content, report, time, seen_at, voices) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (device) DO UPDATE SET \
                  key = excluded.key, content = excluded.content, report = excluded.report, \
-                 time = excluded.time, seen_at = excluded.seen_at, last_event = CASE key \
-                 WHEN excluded.key THEN max(last_event, excluded.last_event) ELSE excluded.last_event END",
+                 time = excluded.time, seen_at = excluded.seen_at, voices = excluded.voices",
             )?
             .execute((
                 device,
@@ -117,9 +165,20 @@ impl Row {
                 self.content.as_bytes(),
                 &self.text,
                 self.time,
-                self.seen,
-                last,
+                millis(self.now),
+                json(&voices),
             ))?;
-        Ok(last)
+        Ok((last, Some(voices)))
+    }
+
+    fn found(&self, clones: &Clones) -> FleetEvent {
+        FleetEvent {
+            id: 0,
+            time: self.now,
+            device: Some(self.device.clone()),
+            reason: "Cloned".to_owned(),
+            message: Problem::new(code::CLONED, clones.to_string()).to_string(),
+            warning: true,
+        }
     }
 }

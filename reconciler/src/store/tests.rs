@@ -2,8 +2,9 @@ use flotta_bundle::release::Revision;
 use flotta_bundle::wire::{Event, Report};
 use futures_util::FutureExt;
 
+use super::voices::Voice;
 use super::*;
-use crate::fixture::{House, Machine, eventually, name, report};
+use crate::fixture::{HERE, House, Machine, eventually, name, report};
 
 async fn join(house: &House, device: &str) -> (Machine, Arc<Member>) {
     let machine = Machine::new(device);
@@ -38,7 +39,7 @@ async fn what_is_known_of_a_device_outlives_the_process() {
     let at = Timestamp::now();
     let put = house
         .store
-        .put_report(&machine.name, &member, with_events([1, 2]), at);
+        .put_report(&machine.name, &member, with_events([1, 2]), HERE, at);
     assert_eq!(put.await.unwrap().events, 2);
     let later: Timestamp = at + jiff::SignedDuration::from_secs(60);
     member.saw(later);
@@ -55,7 +56,7 @@ async fn what_is_known_of_a_device_outlives_the_process() {
     // an event that was kept before is not kept again
     let put = house
         .store
-        .put_report(&machine.name, &member, with_events([2, 3]), later);
+        .put_report(&machine.name, &member, with_events([2, 3]), HERE, later);
     assert_eq!(put.await.unwrap().events, 3);
     let messages = house.events().await;
     let times = |message: &str| messages.iter().filter(|event| event.1 == message).count();
@@ -74,7 +75,7 @@ async fn what_an_earlier_version_kept_is_taken_over() {
     };
     let put = house
         .store
-        .put_report(&machine.name, &member, sent.clone(), at);
+        .put_report(&machine.name, &member, sent.clone(), HERE, at);
     put.await.unwrap();
     let before = house.store.device(&machine.name).await.unwrap().unwrap();
     drop((house, member));
@@ -91,7 +92,7 @@ async fn what_an_earlier_version_kept_is_taken_over() {
     let mut report = sent;
     report.events.clear();
     old.execute(
-        "INSERT INTO reports SELECT device, key, content, ?1, seen_at, last_event FROM newer",
+        "INSERT INTO reports SELECT device, key, content, ?1, seen_at, 2 FROM newer",
         [serde_json::to_string(&report).unwrap()],
     )
     .unwrap();
@@ -104,8 +105,120 @@ async fn what_an_earlier_version_kept_is_taken_over() {
     let member = house.store.member(&machine.name).unwrap();
     let put = house
         .store
-        .put_report(&machine.name, &member, with_events([2]), at);
+        .put_report(&machine.name, &member, with_events([2]), HERE, at);
     assert_eq!(put.await.unwrap().events, 2);
+}
+
+/// What a boot of a machine says, by one of its logs: events by number and message.
+fn said(boot: &str, log: &str, events: &[(u64, &str)]) -> Report {
+    let event = |(id, message): &(u64, &str)| Event {
+        id: *id,
+        time: Timestamp::UNIX_EPOCH,
+        reason: "Failed".to_owned(),
+        message: (*message).to_owned(),
+        warning: true,
+    };
+    Report {
+        boot: boot.to_owned(),
+        log: log.to_owned(),
+        events: events.iter().map(event).collect(),
+        ..report()
+    }
+}
+
+#[tokio::test]
+async fn no_event_is_dropped_for_its_number_and_none_is_kept_twice() {
+    let data = tempfile::tempdir().unwrap();
+    let mut house = House::open(data.path());
+    let (machine, _) = join(&house, "a").await;
+    for (boot, log, events, kept) in [
+        ("b1", "l1", &[(1, "web"), (2, "db"), (3, "till")][..], 3),
+        // the log was lost: another one begins at 1
+        ("b1", "l2", &[(1, "web again"), (2, "lost")], 2),
+        // the answer was lost, and the machine was started anew: told again, with one more
+        ("b2", "l2", &[(1, "web again"), (2, "lost"), (3, "new")], 3),
+        // a clone of that disk, which goes on with the same numbers in the same log
+        (
+            "c1",
+            "l2",
+            &[(3, "of the clone"), (4, "of the clone too")],
+            4,
+        ),
+        ("b2", "l2", &[(4, "of the first")], 4),
+        ("c1", "l2", &[(4, "of the clone too"), (5, "last")], 5),
+    ] {
+        let member = house.store.member(&machine.name).unwrap();
+        let report = said(boot, log, events);
+        let put = house
+            .store
+            .put_report(&machine.name, &member, report, HERE, Timestamp::now());
+        assert_eq!(put.await.unwrap().events, kept, "{boot} {log} {events:?}");
+        // and the same after the server was started anew
+        drop((member, house));
+        house = House::open(data.path());
+    }
+    let mut messages: Vec<_> = house.events().await.into_iter().collect();
+    messages.retain(|event| event.0 == "Failed");
+    let messages: Vec<_> = messages.iter().map(|event| event.1.as_str()).collect();
+    let all = [
+        "web",
+        "db",
+        "till",
+        "web again",
+        "lost",
+        "new",
+        "of the clone",
+        "of the clone too",
+        "of the first",
+        "last",
+    ];
+    assert_eq!(messages, all);
+}
+
+#[tokio::test]
+async fn both_of_two_machines_with_one_identity_are_told_and_the_fleet_once() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let (machine, member) = join(&house, "a").await;
+    let put = |boot: &'static str, from: &str, seconds: i64| {
+        let at = Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+        let (store, name, member) = (&house.store, &machine.name, &member);
+        let from = from.parse().unwrap();
+        async move {
+            store
+                .put_report(name, member, said(boot, "l", &[]), from, at)
+                .await
+                .unwrap()
+        }
+    };
+    for round in 0..2 {
+        assert!(put("b1", "192.0.2.1", 20 * round).await.problems.is_empty());
+        assert!(
+            put("b2", "192.0.2.2", 20 * round + 10)
+                .await
+                .problems
+                .is_empty()
+        );
+    }
+    for (boot, from, at) in [
+        ("b1", "192.0.2.1", 40),
+        ("b2", "192.0.2.2", 50),
+        ("b2", "192.0.2.2", 60),
+    ] {
+        let told = put(boot, from, at).await.problems;
+        assert_eq!(told.len(), 1, "{boot}");
+        assert_eq!(told[0].code, "FLT0422");
+        for word in ["b1 from 192.0.2.1", "b2 from 192.0.2.2"] {
+            assert!(told[0].message.contains(word), "{}", told[0].message);
+        }
+    }
+    let events = house.events().await;
+    assert_eq!(events.iter().filter(|event| event.0 == "Cloned").count(), 1);
+    let record = house.store.device(&machine.name).await.unwrap().unwrap();
+    assert_eq!(record.clones.unwrap().boots, ["b1", "b2"]);
+    // one of them has become another device, or is off: in time this one is alone again
+    let told = put("b2", "192.0.2.2", 7200).await.problems;
+    assert_eq!(told, []);
 }
 
 #[tokio::test]
@@ -118,6 +231,7 @@ async fn reports_that_come_together_keep_each_event_once() {
             &machine.name,
             &member,
             with_events(1..=50),
+            HERE,
             Timestamp::now(),
         )
     };
@@ -294,15 +408,19 @@ async fn a_report_is_remembered_even_if_the_device_hangs_up() {
     };
     let before = house.store.write_status(wait, |()| {});
     assert!(before.now_or_never().is_none());
-    let put = house
-        .store
-        .put_report(&machine.name, &member, with_events([1]), Timestamp::now());
+    let put = house.store.put_report(
+        &machine.name,
+        &member,
+        with_events([1]),
+        HERE,
+        Timestamp::now(),
+    );
     // begun, and dropped before it is done: the writer is still at the write before it
     assert!(put.now_or_never().is_none());
     changes.mark_unchanged();
     open.send(()).unwrap();
     eventually("the report", async || {
-        (member.last_event() == 1).then_some(())
+        (member.heard(&Voice::of(&report(), HERE)).last == 1).then_some(())
     })
     .await;
     changes.changed().await.unwrap();
@@ -351,7 +469,9 @@ async fn a_report_that_cannot_be_read_costs_its_own_row_what_it_said() {
     let at = Timestamp::now();
     for device in ["a", "b"] {
         let (machine, member) = join(&house, device).await;
-        let put = house.store.put_report(&machine.name, &member, report(), at);
+        let put = house
+            .store
+            .put_report(&machine.name, &member, report(), HERE, at);
         put.await.unwrap();
     }
     drop(house);

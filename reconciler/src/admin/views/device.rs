@@ -147,6 +147,7 @@ impl Seen<'_> {
             report,
             unreadable,
             seen,
+            clones,
         } = record;
         let state = status::device_state(Facts {
             report: report.as_ref(),
@@ -157,6 +158,7 @@ impl Seen<'_> {
             heartbeat_seconds: self.heartbeat_seconds,
             schema: self.schema,
             revoked: device.revoked_at.is_some(),
+            clones: clones.as_ref(),
         });
         let applied = report.as_ref().and_then(|report| report.applied);
         let running = applied

@@ -1,0 +1,267 @@
+//! Who speaks as a device: boots of a machine, and the event logs that they number events in.
+//!
+//! Numbers of events count within one log and one boot. A log that was lost begins anew at 1, and of a cloned disk two
+//! machines go on numbering in one log, each for itself.
+//!
+//! A boot id that comes back after another one is a sign of two machines that use one identity. One return is not proof: a
+//! virtual machine that is set back to a snapshot of its memory goes on with an old boot id, for good, and a report may be
+//! overtaken by the first one after a reboot. So it takes [`RETURNS`], each within a day of the one before.
+
+use std::net::IpAddr;
+
+use flotta_bundle::wire::Report;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::value::millis;
+
+/// Voices that are remembered of a device. Two machines that share an identity need two; each of their reboots takes one.
+const MAX_VOICES: usize = 4;
+/// Returns of a boot id that are proof of two machines. They come with every heartbeat of theirs.
+const RETURNS: u32 = 3;
+/// The longest time between two returns that belong together.
+const DAY: i64 = 24 * 3600 * 1000;
+/// After the last return, the shortest and the longest time until they are held to be one machine again: four times as long
+/// as the last return took, so that devices that speak seldom are not forgotten in between.
+const CALM: (i64, i64) = (60 * 1000, DAY);
+
+/// A boot of a machine, with the log it numbers events in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Voice {
+    boot: String,
+    log: String,
+    /// Where it spoke from last.
+    #[serde(default)]
+    from: String,
+    /// The last event that was kept of it.
+    last: u64,
+    /// Events up to here may have been told by another voice: then they are not kept again.
+    #[serde(default)]
+    doubt: u64,
+}
+
+impl Voice {
+    /// The voice of a report.
+    pub(super) fn of(report: &Report, from: IpAddr) -> Self {
+        Self {
+            boot: report.boot.clone(),
+            log: report.log.clone(),
+            from: from.to_string(),
+            ..Self::default()
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.boot == other.boot && self.log == other.log
+    }
+}
+
+/// What the edge needs to know of a voice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// The last event that was kept of it.
+    pub(super) last: u64,
+    /// Events up to here may have been told by another voice.
+    pub(super) doubt: u64,
+    /// Nobody else has spoken since.
+    pub(super) is_newest: bool,
+}
+
+/// Two machines that use one identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clones {
+    /// Their boots.
+    pub boots: [String; 2],
+    /// The addresses they spoke from last.
+    pub from: [String; 2],
+    /// Until when this holds, unless one of them comes back again.
+    pub until: Timestamp,
+}
+
+impl std::fmt::Display for Clones {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let short = |boot: &str| boot.chars().take(8).collect::<String>();
+        let ([a, b], [from_a, from_b]) = (&self.boots, &self.from);
+        write!(
+            f,
+            "two machines use this identity: boot {} from {from_a}, and boot {} from {from_b}",
+            short(a),
+            short(b)
+        )
+    }
+}
+
+/// The voices of a device, the newest last, and how often an older one came back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Voices {
+    heard: Vec<Voice>,
+    #[serde(default)]
+    returns: u32,
+    /// When one came back last, and how long after the time before: milliseconds.
+    #[serde(default)]
+    returned: i64,
+    #[serde(default)]
+    after: i64,
+}
+
+impl Voices {
+    /// What is known of a voice; a new one has been heard of nothing.
+    pub(super) fn heard(&self, voice: &Voice) -> Heard {
+        let Some(at) = self.heard.iter().position(|known| known.is(voice)) else {
+            return Heard {
+                doubt: self.heard.iter().map(|known| known.last).max().unwrap_or(0),
+                ..Heard::default()
+            };
+        };
+        Heard {
+            last: self.heard[at].last,
+            doubt: self.heard[at].doubt,
+            is_newest: at + 1 == self.heard.len(),
+        }
+    }
+
+    /// A voice has spoken, and its events were kept up to `last`.
+    pub(super) fn hear(&mut self, voice: Voice, last: u64, now: Timestamp) {
+        let Heard { doubt, .. } = self.heard(&voice);
+        // a machine that cannot tell its boot is no sign of another
+        let mut told = self
+            .heard
+            .iter()
+            .rev()
+            .filter(|known| !known.boot.is_empty());
+        let is_other = told.next().is_some_and(|newest| newest.boot != voice.boot);
+        let is_known = told.any(|known| known.boot == voice.boot);
+        if is_other && is_known {
+            let now = millis(now);
+            self.after = now.saturating_sub(self.returned).max(0);
+            self.returns = match self.returned {
+                before if before > 0 && self.after <= DAY => self.returns.saturating_add(1),
+                _ => 1,
+            };
+            self.returned = now;
+        }
+        self.heard.retain(|known| !known.is(&voice));
+        self.heard.push(Voice {
+            last,
+            doubt,
+            ..voice
+        });
+        let excess = self.heard.len().saturating_sub(MAX_VOICES);
+        self.heard.drain(..excess);
+    }
+
+    /// Whether two machines speak.
+    pub(super) fn clones(&self, now: Timestamp) -> Option<Clones> {
+        let calm = self.after.saturating_mul(4).clamp(CALM.0, CALM.1);
+        let until = Timestamp::from_millisecond(self.returned.saturating_add(calm)).ok()?;
+        if self.returns < RETURNS || now > until {
+            return None;
+        }
+        let mut told = self
+            .heard
+            .iter()
+            .rev()
+            .filter(|known| !known.boot.is_empty());
+        let newest = told.next()?;
+        let other = told.find(|voice| voice.boot != newest.boot)?;
+        // by their boots, so that it reads the same whichever spoke last
+        let mut pair = [other, newest];
+        pair.sort_by(|a, b| a.boot.cmp(&b.boot));
+        Some(Clones {
+            boots: pair.map(|voice| voice.boot.clone()),
+            from: pair.map(|voice| voice.from.clone()),
+            until,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    fn voice(boot: &str) -> Voice {
+        Voice {
+            boot: boot.to_owned(),
+            log: "log".to_owned(),
+            from: format!("192.0.2.{}", boot.len()),
+            ..Voice::default()
+        }
+    }
+
+    /// Hears these boots, a minute apart; when they were found to be two machines, if they were.
+    fn play(boots: &str) -> (Voices, Option<usize>) {
+        let (mut voices, mut found) = (Voices::default(), None);
+        for (at, boot) in boots.split(' ').enumerate() {
+            let now = 1_800_000_000 + 60 * i64::try_from(at).unwrap();
+            let now = Timestamp::from_second(now).unwrap();
+            voices.hear(voice(boot), 0, now);
+            if voices.clones(now).is_some() {
+                found.get_or_insert(at);
+            }
+        }
+        (voices, found)
+    }
+
+    #[test]
+    fn two_machines_are_found_within_heartbeats_and_one_that_reboots_never() {
+        for (boots, found) in [
+            ("a", None),
+            ("a a a b b b", None),
+            // reboots, again and again
+            ("a b c d e f g h i j k l m n", None),
+            // set back to a snapshot of its memory, and gone on from there
+            ("a b a a a a", None),
+            // the last report of a boot comes after the first of the next
+            ("a b a b b b b", None),
+            ("a b a b a", Some(4)),
+            ("a a b b a a b b a", Some(8)),
+            // the clone is switched on now and then, each time with a boot of its own
+            ("a b a c a d a", Some(6)),
+            // neither can tell its boot
+            (" a  a  a  a ", None),
+        ] {
+            assert_eq!(play(boots).1, found, "{boots}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_ends_when_one_of_them_is_silent_and_memory_is_bounded() {
+        let (mut voices, _) = play("a b a b a b");
+        let last = Timestamp::from_second(1_800_000_300).unwrap();
+        let clones = voices.clones(last).unwrap();
+        assert_eq!(clones.boots, ["a", "b"]);
+        assert_eq!(
+            clones.to_string(),
+            "two machines use this identity: boot a from 192.0.2.1, and boot b from 192.0.2.1"
+        );
+        assert_eq!(voices.clones(clones.until).as_ref(), Some(&clones));
+        let after = clones.until + SignedDuration::from_millis(1);
+        assert_eq!(voices.clones(after), None);
+        for boot in 0..100 {
+            voices.hear(voice(&boot.to_string()), 0, after);
+        }
+        assert_eq!(voices.heard.len(), MAX_VOICES);
+        // returns that are days apart are no sign of two machines
+        let mut rare = Voices::default();
+        for day in 0..20 {
+            let now = Timestamp::from_second(1_800_000_000 + day * 90_000).unwrap();
+            rare.hear(voice(["a", "b"][usize::try_from(day % 2).unwrap()]), 0, now);
+            assert_eq!(rare.clones(now), None);
+        }
+    }
+
+    #[test]
+    fn each_voice_has_numbers_of_its_own() {
+        let (mut voices, now) = (Voices::default(), Timestamp::UNIX_EPOCH);
+        voices.hear(voice("a"), 12, now);
+        let new = voices.heard(&voice("b"));
+        assert_eq!((new.last, new.doubt, new.is_newest), (0, 12, false));
+        voices.hear(voice("b"), 10, now);
+        assert!(voices.heard(&voice("b")).is_newest);
+        assert_eq!(voices.heard(&voice("b")).doubt, 12);
+        let old = voices.heard(&voice("a"));
+        assert_eq!((old.last, old.doubt, old.is_newest), (12, 0, false));
+    }
+}
