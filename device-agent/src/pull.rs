@@ -26,6 +26,7 @@ use crate::clock::Clock;
 mod error;
 pub mod link;
 mod proxy;
+mod servers;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -86,11 +87,7 @@ impl Client {
         }
         let roots = Arc::new(roots);
         let tls = tls(&roots, clock, None)?;
-        let authority = if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
+        let authority = authority(&host, port);
         Ok(Self {
             host,
             port,
@@ -111,6 +108,19 @@ impl Client {
         let tls = tls(&self.roots, &self.clock, Some((chain, key)))?;
         Ok(Self {
             tls: Arc::new(tls),
+            ..self.clone()
+        })
+    }
+
+    /// The same client for another address of the same server.
+    pub(crate) fn towards(&self, server: &str, proxies: &Proxies) -> Result<Self, PullError> {
+        let (host, port) = parse_server(server)?;
+        let authority = authority(&host, port);
+        Ok(Self {
+            proxy: proxies.towards(&authority)?,
+            authority: authority.into(),
+            host,
+            port,
             ..self.clone()
         })
     }
@@ -202,6 +212,15 @@ fn tls(
     Ok(config)
 }
 
+/// As people and HTTP write it.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// `https://HOST:PORT`, and nothing more.
 fn parse_server(server: &str) -> Result<(String, u16), PullError> {
     let bad =
@@ -243,4 +262,10 @@ pub struct LinkState {
     /// When the device's certificate ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_until: Option<Timestamp>,
+    /// The address that is in use, or is tried.
+    #[serde(default)]
+    pub server: String,
+    /// Why one that is preferred to it is not in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<Problem>,
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use flotta_bundle::Digest;
 use flotta_bundle::code::{self, Problem};
+use flotta_bundle::manifest::Settings;
 use flotta_bundle::wire::{
     Applied, Event, Hardware, MAX_REPORT_BYTES, Phase, Report, WorkloadReport,
 };
-use flotta_bundle::{Digest, manifest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -48,8 +49,9 @@ pub struct Live {
     /// The log that they are numbered in.
     #[serde(default)]
     pub log: String,
-    /// Longest time between two reports, in seconds.
-    pub heartbeat_seconds: u32,
+    /// What the manifest in force says of the agent itself.
+    #[serde(default)]
+    pub settings: Settings,
 }
 
 impl Default for Live {
@@ -63,7 +65,7 @@ impl Default for Live {
             workloads: Vec::new(),
             events: Vec::new(),
             log: String::new(),
-            heartbeat_seconds: manifest::Settings::default().heartbeat_seconds,
+            settings: Settings::default(),
         }
     }
 }
@@ -167,7 +169,8 @@ impl Reporter {
             };
             let Some(session) = session else { continue };
             let mut live = self.live.borrow_and_update().clone();
-            let report = live.report(&self.boot, &self.hardware, &self.clock);
+            let mut report = live.report(&self.boot, &self.hardware, &self.clock);
+            report.server.clone_from(&self.link.borrow().server);
             let (told, due) = match session.report(&report).await {
                 Ok(answer) => {
                     backoff.reset();
@@ -183,7 +186,8 @@ impl Reporter {
                     let kept = answer.events.min(told);
                     self.acknowledged
                         .send_if_modified(|seen| std::mem::replace(seen, kept.max(*seen)) < kept);
-                    let heartbeat = Duration::from_secs(live.heartbeat_seconds.max(1).into());
+                    let heartbeat =
+                        Duration::from_secs(live.settings.heartbeat_seconds.max(1).into());
                     (live, Instant::now() + about(heartbeat))
                 }
                 Err(error) => {

@@ -7,6 +7,8 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use flotta_bundle::code::{self, Problem};
+use flotta_bundle::manifest;
+use flotta_bundle::verify::verify_manifest;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -165,7 +167,11 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
     let state = State::Unjoined.joined().unwrap_or(State::Idle);
     let (sessions, session) = watch::channel(None);
     let (link, link_state) = watch::channel(LinkState::default());
-    let (live, live_state) = watch::channel(Live::default());
+    let in_force = settings_in_force(&ledger);
+    let (live, live_state) = watch::channel(Live {
+        settings: in_force.clone(),
+        ..Live::default()
+    });
     let (acknowledged, acknowledgements) = watch::channel(0);
     let version = ledger.memory().map_or(0, |memory| memory.trust.version);
     let (known, news_of_offers) = watch::channel(Known {
@@ -226,7 +232,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         refused: None,
         problems: Vec::new(),
         workloads: Vec::new(),
-        heartbeat_seconds: Live::default().heartbeat_seconds,
+        settings: in_force,
         held: None,
         unkept: None,
         clock_file: Some(settings.clock()),
@@ -237,6 +243,18 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         settings.state.clone(),
         std::io::Error::other(error),
     ))
+}
+
+/// What the release that was accepted says of the agent itself, as far as it is there.
+fn settings_in_force(ledger: &Ledger) -> manifest::Settings {
+    let accepted = ledger.accepted().map(|accepted| accepted.manifest);
+    let applied = ledger.applied().map(|applied| applied.manifest);
+    let manifests = accepted.into_iter().chain(applied);
+    let read = |digest| verify_manifest(&ledger.blobs().read(&digest).ok()?, digest).ok();
+    let mut read = manifests.filter_map(read);
+    read.next()
+        .map(|manifest| manifest.settings)
+        .unwrap_or_default()
 }
 
 fn notify(status: &str) {

@@ -54,13 +54,14 @@ pub async fn keep(
     clock: Clock,
 ) {
     loop {
+        let link_state = link.borrow_and_update().clone();
         let status = Status {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             time: clock.now(),
             device: joined.device.clone(),
             fleet: joined.fleet.clone(),
-            server: joined.server.clone(),
-            link: link.borrow_and_update().clone(),
+            server: link_state.server.clone(),
+            link: link_state,
             live: live.borrow_and_update().clone(),
         };
         let written = serde_json::to_vec(&status)

@@ -119,7 +119,7 @@ impl Row for Device {
         "SEEN",
         "MESSAGE",
     ];
-    const WIDE: &'static [&'static str] = &["KEY", "AGENT", "ARCH", "OS", "MODEL"];
+    const WIDE: &'static [&'static str] = &["KEY", "AGENT", "ARCH", "OS", "MODEL", "SERVER"];
 
     fn row(&self, now: Timestamp) -> Vec<Cell> {
         let status = &self.status;
@@ -146,6 +146,7 @@ impl Row for Device {
             (&status.hardware.architecture).into(),
             (&status.hardware.os).into(),
             (&status.hardware.model).into(),
+            (&status.server).into(),
         ]
     }
 }

@@ -8,6 +8,7 @@ mod identity;
 mod joining;
 mod liar;
 mod lifecycle;
+mod moves;
 mod names;
 mod outage;
 mod power;

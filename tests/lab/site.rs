@@ -54,6 +54,8 @@ pub(crate) struct Site {
     /// What the server has said on both streams.
     said: Arc<Mutex<String>>,
     listen: String,
+    /// Names in its certificate beyond the usual ones.
+    names: Vec<String>,
 }
 
 impl Site {
@@ -65,6 +67,7 @@ impl Site {
             server: None,
             said: Arc::default(),
             listen: format!("{}:0", host()),
+            names: Vec::new(),
         };
         crate::device::network();
         std::fs::create_dir(site.repository()).expect("a folder");
@@ -125,6 +128,9 @@ impl Site {
             "--name",
             host(),
         ]);
+        for name in &self.names {
+            command.args(["--name", name]);
+        }
         command
             .args(["--listen", &self.listen])
             .arg("--source")
@@ -176,6 +182,12 @@ impl Site {
                 .map(str::to_owned);
             line.ok_or(said)
         })
+    }
+
+    /// It serves at another address the next time, and has this name, too.
+    pub(crate) fn moves_to(&mut self, listen: &str, name: &str) {
+        listen.clone_into(&mut self.listen);
+        self.names = vec![name.to_owned()];
     }
 
     /// Ends the server as a power cut would.

@@ -115,7 +115,22 @@ fn server(view: &View) -> String {
         .map(|then| format!(", last answer {} ago", age(view.now, then)))
         .unwrap_or_default();
     match (status.link.connected_since, status.link.attempts) {
-        (Some(since), _) => format!("connected since {}{last}", clock_time(view.now, since)),
+        (Some(since), _) => {
+            let since = clock_time(view.now, since);
+            let at = if status.server == view.joined.server {
+                String::new()
+            } else {
+                format!(" to {}", status.server)
+            };
+            let instead = status
+                .link
+                .passed_over
+                .as_ref()
+                .map_or(String::new(), |problem| {
+                    format!("; a better address does not answer: {problem}")
+                });
+            format!("connected{at} since {since}{last}{instead}")
+        }
         (None, 0) => format!("connecting to {}{last}", status.server),
         (None, attempts) => format!("not connected to {}, {attempts} tries{last}", status.server),
     }

@@ -8,7 +8,8 @@ use flotta_bundle::{Problem, code};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Client, LinkState, Proxies, PullError, Session};
+use super::servers::Servers;
+use super::{Client, Desired, LinkState, Proxies, PullError, Session};
 use crate::backoff::{Backoff, about};
 use crate::clock::Clock;
 use crate::enrol;
@@ -16,11 +17,14 @@ use crate::hardware;
 use crate::identity::{Certificate, Identity, IdentityError, Joined};
 use crate::report::Live;
 
+mod moves;
+mod rhythm;
+
+use rhythm::Rhythm;
+
 /// Longest wait between two tries to connect, and never longer than a heartbeat: a server that is back hears of its devices
 /// within one. A fleet of 100,000 devices that all wait a minute is 3,300 tries a second.
 const MAX_WAIT: Duration = Duration::from_secs(300);
-/// An answer sooner than this was not held. One is as it should be; a row of them is a server that does not hold.
-const QUICK: Duration = Duration::from_secs(1);
 /// Longest sleep until the certificate is looked at again: a machine that was suspended wakes with another time.
 const LOOK: Duration = Duration::from_secs(3600);
 
@@ -62,6 +66,9 @@ enum LinkError {
     /// Not an error: the certificate is new, and the connection has the old one.
     #[error("the certificate was renewed")]
     Renewed,
+    /// Not an error either: a better address of the server answers.
+    #[error("the server answers at a better address")]
+    Moves,
     /// Nobody wants offers any more: the agent ends.
     #[error("the agent ends")]
     Ends,
@@ -72,7 +79,14 @@ enum LinkError {
 pub struct Link {
     joined: Joined,
     identity: Identity,
+    servers: Servers,
+    proxies: Proxies,
+    /// The current address, without a certificate.
     anonymous: Client,
+    /// Whether this connection, or the last, has worked.
+    was_up: bool,
+    /// When to look for a better address.
+    look_at: Instant,
     certificate: Certificate,
     /// A client with that certificate. It is kept over connections, so that the next one resumes the TLS session of the last:
     /// after a lost link neither side signs anything anew.
@@ -104,7 +118,13 @@ impl Link {
         ends.state.send_modify(|state| {
             state.certificate_until = (!certificate.is_lost()).then_some(certificate.not_after);
         });
+        ends.state
+            .send_modify(|state| state.server.clone_from(&joined.server));
         Ok(Self {
+            servers: Servers::new(joined.server.clone()),
+            proxies: proxies.clone(),
+            was_up: false,
+            look_at: Instant::now(),
             joined,
             identity,
             anonymous,
@@ -126,7 +146,7 @@ impl Link {
             let Err(error) = self.connected(&mut backoff).await;
             self.ends.sessions.send_replace(None);
             let problem = match &error {
-                LinkError::Renewed => continue,
+                LinkError::Renewed | LinkError::Moves => continue,
                 LinkError::Ends => return,
                 LinkError::Pull(error) => error.problem(),
                 LinkError::Identity(error) => error.problem(),
@@ -139,7 +159,11 @@ impl Link {
                 LinkError::Pull(error) => error.retry_after(),
                 _ => None,
             };
-            let heartbeat = self.ends.live.borrow().heartbeat_seconds.max(1);
+            if self.another_turn(&error) {
+                tracing::info!(%problem, next = self.servers.current(), "no connection");
+                continue;
+            }
+            let heartbeat = self.ends.live.borrow().settings.heartbeat_seconds.max(1);
             let heartbeat = Duration::from_secs(heartbeat.into());
             let delay = backoff.next_delay_within(heartbeat);
             let delay = delay.max(retry_after.unwrap_or_default());
@@ -161,6 +185,7 @@ impl Link {
 
     /// Connects and polls for as long as that works.
     async fn connected(&mut self, backoff: &mut Backoff) -> Result<Infallible, LinkError> {
+        self.turn()?;
         if self.certificate.is_lost() || self.clock.now() >= self.certificate.not_after {
             self.join_again().await?;
         }
@@ -172,10 +197,8 @@ impl Link {
         };
         self.client = Some(client.clone());
         let session = client.connect().await?;
-        let mut refusals = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
-        let mut hasty = Backoff::new(QUICK, Duration::from_secs(60));
-        let mut followed = self.ends.live.borrow().release;
-        let mut ask_at = Instant::now();
+        let mut settings = self.ends.live.clone();
+        let mut rhythm = Rhythm::new(self.ends.live.borrow().release);
         let mut known_changes = self.ends.known.clone();
         let mut said = false;
         loop {
@@ -183,13 +206,17 @@ impl Link {
             if known.ask_again.is_some() && known.ask_again != self.asked_again {
                 // A server that had a wrong answer may have the right one under the same tag.
                 self.tag = None;
-                ask_at = known.ask_again.unwrap_or(ask_at);
+                rhythm.ask_at = known.ask_again.unwrap_or(rhythm.ask_at);
             }
             self.asked_again = known.ask_again;
             let renew_at = self.certificate.renew_at();
             let renewal = Instant::now() + self.clock.until(renew_at).min(LOOK);
             let renewal = renewal.max(self.renew_after);
             let tag = self.tag.clone();
+            let preferred = self.follow_settings();
+            let better = self.servers.better();
+            let look = moves::look(self.look_at, &better, &self.anonymous, &self.proxies);
+            let ask_at = rhythm.ask_at;
             let poll = async {
                 sleep_until(ask_at).await;
                 let asked = Instant::now();
@@ -204,65 +231,70 @@ impl Link {
                     return Err(PullError::Broken(client.authority().to_owned(), why.into()).into());
                 }
                 () = sleep_until(renewal) => {
-                    if self.clock.now() < renew_at {
-                        continue;
-                    }
-                    self.renew_after = Instant::now() + self.renewal.next_delay();
-                    match self.renew(&session).await {
-                        Ok(()) => return Err(LinkError::Renewed),
-                        Err(error) => tracing::warn!(error = super::chain(&error), "certificate not renewed"),
+                    if self.clock.now() >= renew_at {
+                        self.try_to_renew(&session).await?;
                     }
                     continue;
                 }
                 Ok(()) = known_changes.changed() => continue,
+                true = moves::are_others(&mut settings, &preferred) => continue,
+                found = look, if !better.is_empty() && said => {
+                    self.found(found)?;
+                    continue;
+                }
                 () = self.ends.offers.closed() => return Err(LinkError::Ends),
             };
             // whatever it says, a server that was verified has answered this device
             let first = !said;
             if first && !matches!(&answer, Err(error) if error.is_lost()) {
                 said = true;
+                self.is_up(better.is_empty());
                 self.ends.sessions.send_replace(Some(session.clone()));
             }
-            match answer {
-                Ok(desired) => {
-                    backoff.reset();
-                    refusals.reset();
-                    self.answered(None);
-                    ask_at = Instant::now();
-                    // releases that follow each other fast are signed news, and no reason to be late for the next
-                    let release = self.ends.live.borrow().release;
-                    if took >= QUICK || first || release != followed {
-                        hasty.reset();
-                    }
-                    followed = release;
-                    if took < QUICK && !first {
-                        ask_at += hasty.next_delay();
-                    }
-                    if let Some(desired) = desired {
-                        self.tag = desired.tag;
-                        let sent = self.ends.offers.send(desired.offer).await;
-                        sent.map_err(|_| LinkError::Ends)?;
-                        if self.tag.is_none() {
-                            // a server without tags is not asked in a busy loop
-                            ask_at += about(Duration::from_secs(30));
-                        }
+            if answer.is_ok() {
+                backoff.reset();
+            }
+            self.take(answer, took, first, &mut rhythm).await?;
+        }
+    }
+
+    /// Takes an answer to a poll. An error ends the connection.
+    async fn take(
+        &mut self,
+        answer: Result<Option<Desired>, PullError>,
+        took: Duration,
+        first: bool,
+        rhythm: &mut Rhythm,
+    ) -> Result<(), LinkError> {
+        match answer {
+            Ok(desired) => {
+                self.answered(None);
+                rhythm.answered(took, first, self.ends.live.borrow().release);
+                if let Some(desired) = desired {
+                    self.tag = desired.tag;
+                    let sent = self.ends.offers.send(desired.offer).await;
+                    sent.map_err(|_| LinkError::Ends)?;
+                    if self.tag.is_none() {
+                        // a server without tags is not asked in a busy loop
+                        rhythm.ask_at += about(Duration::from_secs(30));
                     }
                 }
-                Err(error) if error.is_lost() => return Err(error.into()),
-                // A resumed session skips the handshake in which TLS would have said so: the next one is whole.
-                Err(error) if error.is_of(code::BAD_CERTIFICATE) => {
-                    self.client = None;
-                    return Err(error.into());
+                Ok(())
+            }
+            Err(error) if error.is_lost() => Err(error.into()),
+            // A resumed session skips the handshake in which TLS would have said so: the next one is whole.
+            Err(error) if error.is_of(code::BAD_CERTIFICATE) => {
+                self.client = None;
+                Err(error.into())
+            }
+            Err(error) => {
+                let delay = rhythm.refused(error.retry_after());
+                tracing::info!(error = %error, ?delay, "the server refuses");
+                self.answered(Some(&error));
+                if error.is_refusal() {
+                    self.refused(&error.problem());
                 }
-                Err(error) => {
-                    let delay = about(error.retry_after().unwrap_or_else(|| refusals.next_delay()));
-                    tracing::info!(error = %error, ?delay, "the server refuses");
-                    self.answered(Some(&error));
-                    if error.is_refusal() {
-                        self.refused(&error.problem());
-                    }
-                    ask_at = Instant::now() + delay;
-                }
+                Ok(())
             }
         }
     }
@@ -280,6 +312,18 @@ impl Link {
             state.problem = error.map(PullError::problem);
             state.attempts = 0;
         });
+    }
+
+    /// Ends the connection when there is a new certificate.
+    async fn try_to_renew(&mut self, session: &Session) -> Result<(), LinkError> {
+        self.renew_after = Instant::now() + self.renewal.next_delay();
+        match self.renew(session).await {
+            Ok(()) => Err(LinkError::Renewed),
+            Err(error) => {
+                tracing::warn!(error = super::chain(&error), "certificate not renewed");
+                Ok(())
+            }
+        }
     }
 
     /// A new certificate by the one in force.

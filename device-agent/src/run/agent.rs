@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flotta_bundle::code::{self, Problem};
+use flotta_bundle::manifest::Settings;
 use flotta_bundle::verify::{self, Accepted, Memory};
 use flotta_bundle::wire::{Applied, Offer, Phase, WorkloadReport, WorkloadState};
 use flotta_bundle::{DeviceName, Digest, Manifest};
@@ -106,7 +107,7 @@ pub(super) struct Agent<H> {
     /// Why the ledger could not be written last.
     pub(super) unkept: Option<Problem>,
     pub(super) workloads: Vec<WorkloadReport>,
-    pub(super) heartbeat_seconds: u32,
+    pub(super) settings: Settings,
     /// An offer that the ledger could not take, and why: the server does not send it again by itself.
     pub(super) held: Option<(Offer, Problem)>,
     pub(super) clock_file: Option<PathBuf>,
@@ -199,7 +200,7 @@ impl<H: Hands> Agent<H> {
                 state,
                 live,
                 clock,
-                heartbeat_seconds,
+                settings,
                 offers,
                 device,
                 ..
@@ -213,7 +214,7 @@ impl<H: Hands> Agent<H> {
                     Err(error) => return Ok(Ended::Unfetched(error)),
                 };
                 *state = state.fetched()?;
-                *heartbeat_seconds = manifest.settings.heartbeat_seconds;
+                settings.clone_from(&manifest.settings);
                 let mut progress = |phase, workloads: &[WorkloadReport]| {
                     live.send_modify(|live| {
                         live.phase = phase;
@@ -447,7 +448,7 @@ impl<H: Hands> Agent<H> {
             workloads: self.workloads.clone(),
             events: self.ledger.unacknowledged().to_vec(),
             log: self.ledger.log_id().to_owned(),
-            heartbeat_seconds: self.heartbeat_seconds,
+            settings: self.settings.clone(),
         };
         self.live.send_if_modified(|old| {
             let changed = *old != live;

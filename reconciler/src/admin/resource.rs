@@ -220,6 +220,9 @@ pub struct DeviceStatus {
     /// What the machine says it is.
     #[serde(default)]
     pub hardware: Hardware,
+    /// The address of the server that it is connected to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server: String,
     /// Version of its agent.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub agent: String,

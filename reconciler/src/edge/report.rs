@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use flotta_bundle::wire::{Acknowledged, MAX_REPORT_BYTES, Report};
-use flotta_bundle::{Problem, name};
+use flotta_bundle::{Problem, manifest, name};
 use jiff::Timestamp;
 
 use super::Edge;
@@ -81,6 +81,7 @@ fn bounded(mut report: Report) -> Result<Report, Refused> {
     text(&mut report.agent);
     text(&mut report.boot);
     text(&mut report.log);
+    report.server = plain(&report.server, manifest::MAX_SERVER_BYTES);
     text(&mut report.hardware.model);
     text(&mut report.hardware.serial);
     text(&mut report.hardware.architecture);

@@ -184,7 +184,7 @@ impl Bench {
             refused: None,
             problems: Vec::new(),
             workloads: Vec::new(),
-            heartbeat_seconds: 60,
+            settings: Settings::default(),
             held: None,
             unkept: None,
             clock_file: None,
@@ -251,7 +251,7 @@ async fn an_offer_is_accepted_and_applied_and_kept_over_a_restart() {
         wires.offer(offer.clone()).await;
         let live = wires.until(settled(1)).await;
         assert_eq!(live.wanted, Some(offer.manifest));
-        assert_eq!(live.heartbeat_seconds, 30);
+        assert_eq!(live.settings.heartbeat_seconds, 30);
         assert!(live.problems.is_empty());
         // the same again is nothing to do
         wires.offer(offer.clone()).await;
@@ -272,7 +272,7 @@ async fn at_start_it_works_from_the_ledger_without_a_server() {
     let (agent, mut wires) = bench.agent(ledger);
     play(agent, async {
         wires
-            .until(|live| settled(7)(live) && live.heartbeat_seconds == 30)
+            .until(|live| settled(7)(live) && live.settings.heartbeat_seconds == 30)
             .await;
     })
     .await;

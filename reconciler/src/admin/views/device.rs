@@ -167,6 +167,7 @@ impl Seen<'_> {
         let wanted = self
             .offered
             .map(|offered| self.running(offered.sequence, offered.manifest));
+        let server = report.as_ref().map(|report| report.server.clone());
         let reported = report.map(|report| (report.agent, report.hardware, report.workloads));
         let (agent, hardware, workloads) =
             reported.unwrap_or_else(|| (String::new(), device.hardware.clone(), Vec::new()));
@@ -208,6 +209,7 @@ impl Seen<'_> {
                 conditions: state.conditions.into_iter().map(condition).collect(),
                 workloads: workloads.into_iter().map(workload).collect(),
                 hardware,
+                server: server.unwrap_or_default(),
                 agent,
             },
         )

@@ -1,0 +1,134 @@
+//! How a device goes from one of the server's addresses to another: see [`Servers`](super::super::servers::Servers).
+
+use std::time::Duration;
+
+use flotta_bundle::Problem;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::super::{Client, Proxies};
+use super::{Link, LinkError};
+use crate::backoff::about;
+use crate::report::Live;
+
+/// How often a device that is not at the first of the server's addresses looks whether a better one answers. A fleet of
+/// 100,000 devices makes 110 handshakes a second of it, for as long as the address is named and nobody is there.
+const LOOK_FOR_BETTER: Duration = Duration::from_secs(900);
+
+/// The first of these addresses at which the server answers, when it is time to look.
+pub(super) async fn look(
+    at: Instant,
+    servers: &[String],
+    client: &Client,
+    proxies: &Proxies,
+) -> Result<String, Option<Problem>> {
+    sleep_until(at).await;
+    // large, and rarely there
+    Box::pin(first_that_answers(servers, client, proxies)).await
+}
+
+/// The first of these addresses at which the server answers; otherwise why the first does not.
+async fn first_that_answers(
+    servers: &[String],
+    client: &Client,
+    proxies: &Proxies,
+) -> Result<String, Option<Problem>> {
+    let mut why = None;
+    for server in servers {
+        let connecting = async { client.towards(server, proxies)?.connect().await };
+        match connecting.await {
+            Ok(_) => return Ok(server.clone()),
+            Err(error) => {
+                tracing::info!(server, problem = %error.problem(), "a better address does not answer");
+                why.get_or_insert_with(|| error.problem());
+            }
+        }
+    }
+    Err(why)
+}
+
+/// Returns when the release names other addresses than these; false when the agent ends.
+pub(super) async fn are_others(live: &mut watch::Receiver<Live>, servers: &[String]) -> bool {
+    let others = live.wait_for(|live| live.settings.servers != servers);
+    others.await.is_ok()
+}
+
+impl Link {
+    /// Goes to the server's next address after this failure. True when that one is to be tried at once.
+    pub(super) fn another_turn(&mut self, error: &LinkError) -> bool {
+        if std::mem::take(&mut self.was_up) {
+            self.servers.restart();
+            return false;
+        }
+        matches!(error, LinkError::Pull(error) if error.retry_after().is_none())
+            && self.servers.advance()
+    }
+
+    /// Turns to the address whose turn it is.
+    pub(super) fn turn(&mut self) -> Result<(), LinkError> {
+        let preferred = self.ends.live.borrow().settings.servers.clone();
+        if !self.servers.are(&preferred) {
+            self.servers.prefer(&preferred);
+            self.servers.restart();
+        }
+        let server = self.servers.current();
+        let client = self.anonymous.towards(server, &self.proxies)?;
+        if client.authority() != self.anonymous.authority() {
+            self.anonymous = client;
+            self.client = None;
+        }
+        self.ends.state.send_if_modified(|state| {
+            let is_new = state.server != server;
+            server.clone_into(&mut state.server);
+            is_new
+        });
+        Ok(())
+    }
+
+    /// Takes the addresses that the release names now, and returns them.
+    pub(super) fn follow_settings(&mut self) -> Vec<String> {
+        let preferred = self.ends.live.borrow().settings.servers.clone();
+        if !self.servers.are(&preferred) {
+            self.servers.prefer(&preferred);
+            self.look_at = Instant::now();
+        }
+        preferred
+    }
+
+    /// The server has answered at the current address; `best`: none is preferred to it.
+    pub(super) fn is_up(&mut self, best: bool) {
+        self.was_up = true;
+        if best {
+            self.passed_over(None);
+        }
+    }
+
+    /// Takes what a look for a better address found. An error ends the connection: it is made anew there.
+    pub(super) fn found(
+        &mut self,
+        found: Result<String, Option<Problem>>,
+    ) -> Result<(), LinkError> {
+        self.look_at = Instant::now() + about(LOOK_FOR_BETTER);
+        match found {
+            Ok(server) => {
+                tracing::info!(server, "the server answers at a better address");
+                self.servers.use_this(&server);
+                self.passed_over(None);
+                Err(LinkError::Moves)
+            }
+            Err(problem) => {
+                self.passed_over(problem);
+                Ok(())
+            }
+        }
+    }
+
+    /// Says why a better address is not in use.
+    fn passed_over(&self, problem: Option<Problem>) {
+        self.ends.state.send_if_modified(|state| {
+            let is_new = state.passed_over != problem;
+            state.passed_over = problem;
+            is_new
+        });
+    }
+}
