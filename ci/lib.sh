@@ -66,7 +66,52 @@ tool() {
   command -v "$1" >/dev/null || step "$1" cargo install --quiet --locked "$1" --root "$tools"
 }
 
+# can_cross TRIPLE: whether static programs for it can be built here: Rust's library for it, and Zig as the C compiler and linker.
+can_cross() {
+  local tools=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/tools/zig-0.15.2
+  if [[ ! -x $tools/bin/cargo-zigbuild ]]; then
+    command -v python3 >/dev/null || install python3 python3-venv
+    if ! { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet ziglang==0.15.2 cargo-zigbuild==0.24.1; }; then
+      rm -rf "$tools"
+      say "Zig cannot be had from PyPI"
+      return 1
+    fi
+  fi
+  export PATH=$tools/bin:$PATH
+  rustup target add "$1" >/dev/null 2>&1 || { say "rustup does not give $1"; return 1; }
+}
+
+# check_packages: makes the packages that ship, and looks at what is in them. On a machine that cannot, it says so.
+check_packages() {
+  local arch triple folder package program
+  command -v dpkg-deb >/dev/null || { say "left out: dpkg is not there"; return 0; }
+  for arch in amd64 arm64; do
+    triple=x86_64-unknown-linux-musl
+    [[ $arch == amd64 ]] || triple=aarch64-unknown-linux-musl
+    can_cross "$triple" || { say "left out: the packages for $arch cannot be built here"; continue; }
+    ci/package --arch "$arch" || return 1
+    for package in flotta flotta-agent; do
+      folder=$(mktemp -d)
+      dpkg-deb --extract "${CARGO_TARGET_DIR:-target}/packages/$package-$arch.deb" "$folder" || return 1
+      [[ $(dpkg-deb --field "${CARGO_TARGET_DIR:-target}/packages/$package-$arch.deb" Architecture) == "$arch" ]] || return 1
+      program=$folder/usr/bin/$package
+      runs_here "$arch" "$program" || return 1
+      rm -rf "$folder"
+    done
+  done
+}
+# runs_here ARCH PROGRAM: it starts, in emulation if it must, and says its version.
+runs_here() {
+  if [[ $(uname -m) == x86_64 && $1 == arm64 ]]; then
+    command -v qemu-aarch64-static >/dev/null || { can_lab && install qemu-user-static; } ||
+      { say "$2 was not started: qemu-aarch64-static is not there"; return 0; }
+    qemu-aarch64-static "$2" --version
+  else
+    "$2" --version
+  fi
+}
+
 check_scripts() {
   command -v shellcheck >/dev/null || { can_lab && install shellcheck; } || { say "shellcheck is not there: left out"; return 0; }
-  shellcheck -x .ci/run ci/test ci/demo ci/bench ci/fuzz ci/soak ci/lib.sh ci/dependencies ci/lab/lab
+  shellcheck -x .ci/run ci/test ci/package ci/demo ci/bench ci/fuzz ci/soak ci/lib.sh ci/dependencies ci/lab/lab deploy/debian/*/postrm
 }

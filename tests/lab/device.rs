@@ -70,13 +70,27 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Makes it, but leaves it off: its disk can be written.
+    /// Makes it, without the agent, and leaves it off: its disk can be written.
     pub(crate) fn create(name: &str) -> Self {
+        Self::make("create", name, &[])
+    }
+
+    /// The same, with a package installed.
+    pub(crate) fn with(package: &Path, name: &str) -> Self {
+        Self::make("create", name, &[package.to_str().expect("UTF-8")])
+    }
+
+    /// A machine for a server: without Podman.
+    pub(crate) fn server(name: &str) -> Self {
+        Self::make("create-server", name, &[])
+    }
+
+    fn make(create: &str, name: &str, packages: &[&str]) -> Self {
         let new = NAMES.lock().expect("no panic").insert(name.to_owned());
         assert!(new, "another test has a device {name}");
         lab_does(&["registry", "up"]);
         lab(&["device", "rm", name]);
-        lab_does(&["device", "create", name]);
+        lab_does(&[&["device", create, name], packages].concat());
         let folder = lab_does(&["device", "dir", name]);
         let address = lab_does(&["device", "addr", name]);
         Self {
@@ -129,6 +143,16 @@ impl Device {
 
     pub(crate) fn reboot(&self) {
         lab_does(&["device", "reboot", &self.name]);
+    }
+
+    /// Copies a file of this machine to its disk.
+    pub(crate) fn copy(&self, from: &Path, inside: &str) {
+        crate::site::put(from, &self.path(inside));
+    }
+
+    /// Its address.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Writes a file on its disk.

@@ -11,6 +11,7 @@ mod lifecycle;
 mod moves;
 mod names;
 mod outage;
+mod packages;
 mod power;
 mod proxy;
 mod rendered;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::device::{Device, text, wait};
+use crate::packages::Packages;
 
 /// The lab's images, by the digests that stand in the examples.
 pub(crate) const HELLO: &str = "registry.example/hello@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
@@ -290,27 +291,9 @@ impl Site {
         self.flotta(&[&["token", "create", "--server", &self.url()], arguments].concat())
     }
 
-    /// A device that has the agent installed; it is off.
+    /// A device that has the agent's package installed; it is off.
     pub(crate) fn install(name: &str) -> Device {
-        let device = Device::create(name);
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        device.install_agent("flotta-agent");
-        let unit = "/usr/lib/systemd/system/flotta-agent.service";
-        put(
-            &root.join("device-agent/dist/flotta-agent.service"),
-            &device.path(unit),
-        );
-        for (target, unit) in [
-            ("multi-user", unit),
-            ("sockets", "/usr/lib/systemd/system/podman.socket"),
-        ] {
-            let wants = device.path(&format!("/etc/systemd/system/{target}.target.wants"));
-            std::fs::create_dir_all(&wants).expect("a folder");
-            let link = wants.join(Path::new(unit).file_name().expect("a name"));
-            let _ = std::fs::remove_file(&link);
-            std::os::unix::fs::symlink(unit, link).expect("a link");
-        }
-        device
+        Device::with(&Packages::built().agent, name)
     }
 
     /// A device that joins at its first boot, by the join file that it finds.

@@ -15,13 +15,34 @@ device_create() {
   DEVICE=$(device_dir "$1")
   [[ -d $DEVICE ]] && return 0
   make_rootfs
-  locked make_device "$1"
+  locked make_device "$@"
 }
+# make_layer PACKAGE...: the root file system with these packages installed, made once for their content. Its path is left in LAYER.
+make_layer() {
+  local key
+  LAYER=$(rootfs_path)
+  (($#)) || return 0
+  key=$(cat "$@" | sha256sum | cut -c1-16)
+  LAYER=$LAB_STATE/layers/$(basename "$LAYER")-$key
+  [[ ! -d $LAYER ]] || return 0
+  # of other packages: older builds, which nothing asks for again
+  rm -rf "$LAB_STATE"/layers/*
+  scratch "$LAB_STATE/layers"
+  cp -a --reflink=auto "$(rootfs_path)" "$SCRATCH/root"
+  install -D -t "$SCRATCH/root/root/packages" "$@"
+  # as a person would, on a machine that is off
+  chroot "$SCRATCH/root" sh -c 'dpkg --install /root/packages/*.deb' >"$SCRATCH/log" 2>&1 ||
+    { cat "$SCRATCH/log" >&2; die "the packages cannot be installed"; }
+  rm -r "$SCRATCH/root/root/packages"
+  mv "$SCRATCH/root" "$LAYER"
+}
+# make_device NAME [PACKAGE...]
 make_device() {
   local fresh root octet
+  make_layer "${@:2}"
   scratch "$LAB_STATE/devices"
   fresh=$SCRATCH
-  cp -a --reflink=auto "$(rootfs_path)" "$fresh/root"
+  cp -a --reflink=auto "$LAYER" "$fresh/root"
   root=$fresh/root
   for ((octet = 10; octet < 250; octet++)); do
     grep -qsx "$LAB_SUBNET.$octet" "$LAB_STATE"/devices/*/address "$LAB_STATE"/devices/.new.*/address || break
@@ -32,6 +53,7 @@ make_device() {
   printf '127.0.0.1 localhost %s\n%s flotta.example\n' "$1" "$LAB_HOST" >"$root/etc/hosts"
   printf '[Match]\nName=host0\n[Network]\nAddress=%s/24\nGateway=%s\nLinkLocalAddressing=no\n' \
     "$LAB_SUBNET.$octet" "$LAB_HOST" >"$root/etc/systemd/network/10-lab.network"
+  mkdir -p "$root/etc/containers/registries.conf.d"
   printf '[[registry]]\nprefix = "registry.example"\nlocation = "%s"\ninsecure = true\n' "$LAB_REGISTRY" \
     >"$root/etc/containers/registries.conf.d/lab.conf"
   mv "$fresh" "$DEVICE"
@@ -153,7 +175,8 @@ device() {
   [[ -n $name ]] || die "device VERB NAME: see 'lab help'"
   shift 2
   case $verb in
-    create) timed "made device $name" device_create "$name" ;;
+    create) timed "made device $name" device_create "$name" "$@" ;;
+    create-server) ROOTFS=server; timed "made machine $name" device_create "$name" "$@" ;;
     boot) timed "booted $name" device_boot "$name" ;;
     exec) [[ ${1:-} == -- ]] && shift; have_device "$name"; inside "$@" ;;
     copy) have_device "$name"; install -D -p "$1" "$DEVICE/root/$2" ;;

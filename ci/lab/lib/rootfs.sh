@@ -1,7 +1,10 @@
 # shellcheck shell=bash
-# The root file system of a device: Debian trixie with systemd 257 and Podman 5.4, made once and cached by content.
+# The root file systems: of a device, Debian trixie with systemd 257 and Podman 5.4, and of a server's machine, with what its
+# package depends on. Each is made once and cached by content.
 
-ROOTFS_PACKAGES=systemd,systemd-sysv,dbus,podman,runc,netavark,aardvark-dns,iptables,nftables,iproute2,ca-certificates,curl,ostree,procps,catatonit,passt
+ROOTFS=device
+SERVER_PACKAGES=systemd,systemd-sysv,dbus,git,iproute2,procps
+DEVICE_PACKAGES=systemd,systemd-sysv,dbus,podman,runc,netavark,aardvark-dns,iptables,nftables,iproute2,ca-certificates,curl,ostree,procps,catatonit,passt
 HOST_COMMANDS=(mmdebstrap systemd-nspawn skopeo docker-registry jq curl ip as objcopy git pgrep)
 HOST_PACKAGES=(mmdebstrap systemd-container skopeo docker-registry jq curl iproute2 binutils git ca-certificates procps)
 
@@ -37,8 +40,9 @@ debian_mirror() {
     awk '$1 == "Debian" && $2 ~ /\/debian\/?$/ { print $2; exit }'
 }
 
+rootfs_packages() { if [[ $ROOTFS == server ]]; then printf '%s' "$SERVER_PACKAGES"; else printf '%s' "$DEVICE_PACKAGES"; fi; }
 rootfs_key() {
-  { printf '%s\n' trixie "$ROOTFS_PACKAGES"
+  { printf '%s\n' trixie "$(rootfs_packages)"
     sha256sum <"$LAB_ROOT/lib/rootfs.sh"
     (cd "$LAB_ROOT/rootfs" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
   } | sha256sum | cut -c1-16
@@ -54,7 +58,7 @@ make_rootfs() {
   scratch "$LAB_CACHE"
   fresh=$SCRATCH
   say "lab: making a root file system (once; about a minute)"
-  mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --variant=minbase --include="$ROOTFS_PACKAGES" trixie "$fresh/root" ${mirror:+"$mirror"} >"$fresh/log" 2>&1 ||
+  mmdebstrap --quiet --aptopt='Acquire::Retries "5"' --variant=minbase --include="$(rootfs_packages)" trixie "$fresh/root" ${mirror:+"$mirror"} >"$fresh/log" 2>&1 ||
     { cat "$fresh/log" >&2; die "mmdebstrap failed; on a machine that is not Debian name a mirror in FLOTTA_LAB_MIRROR"; }
   cp -a "$LAB_ROOT/rootfs/." "$fresh/root/"
   chown -R 0:0 "$fresh/root/etc/containers" "$fresh/root/etc/systemd/journald.conf.d"
@@ -66,7 +70,7 @@ make_rootfs() {
   done
   mkdir -p "$root/etc/systemd/system/"{multi-user,sockets}.target.wants "$root/var/log/journal"
   ln -sf /usr/lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
-  ln -sf /usr/lib/systemd/system/podman.socket "$root/etc/systemd/system/sockets.target.wants/"
+  [[ $ROOTFS != device ]] || ln -sf /usr/lib/systemd/system/podman.socket "$root/etc/systemd/system/sockets.target.wants/"
   rm -f "$root/etc/machine-id" "$root/var/lib/dbus/machine-id" "$root/etc/hostname" "$root/etc/resolv.conf"
   rm -rf "$root/var/cache/apt" "$root/var/lib/apt/lists"
   mv "$root" "$path"
