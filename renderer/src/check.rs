@@ -6,7 +6,7 @@ mod schema;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use flotta_api::v1alpha1::{EdgeDevice, EdgeDeviceSet, EdgeWorkload};
+use flotta_api::v1alpha1::{EdgeDevice, EdgeDeviceSet, EdgeFleet, EdgeWorkload};
 use flotta_api::{GROUP, VERSION};
 use flotta_bundle::name::{DEFAULT_NAMESPACE, NameError, check_label, check_subdomain};
 use flotta_bundle::{DeviceName, code};
@@ -51,6 +51,7 @@ enum Object {
     Device(Box<Checked<EdgeDevice>>),
     Set(Box<Checked<EdgeDeviceSet>>),
     Workload(Box<Checked<EdgeWorkload>>),
+    Fleet(Box<Checked<EdgeFleet>>),
     ConfigMap(Box<Checked<ConfigMap>>),
 }
 
@@ -63,6 +64,8 @@ pub struct Objects<'a> {
     pub sets: Vec<&'a Checked<EdgeDeviceSet>>,
     /// Workloads.
     pub workloads: Vec<&'a Checked<EdgeWorkload>>,
+    /// The fleet's settings: the first ones, when there are several.
+    pub fleet: Option<&'a Checked<EdgeFleet>>,
     /// `ConfigMap`s.
     pub config_maps: Vec<&'a Checked<ConfigMap>>,
 }
@@ -108,12 +111,23 @@ pub fn gather<'a>(files: impl IntoIterator<Item = &'a CheckedFile>) -> (Objects<
                 Some(Object::Device(device)) => objects.devices.push(device),
                 Some(Object::Set(set)) => objects.sets.push(set),
                 Some(Object::Workload(workload)) => objects.workloads.push(workload),
+                Some(Object::Fleet(fleet)) => match objects.fleet {
+                    None => objects.fleet = Some(fleet),
+                    Some(first) => findings.push(second_fleet(first, place)),
+                },
                 Some(Object::ConfigMap(map)) => objects.config_maps.push(map),
                 None => {}
             }
         }
     }
     (objects, findings)
+}
+
+/// A fleet has one set of settings: which of two counts would be anyone's guess.
+fn second_fleet(first: &Checked<EdgeFleet>, place: &Place) -> Finding {
+    let message = "a second `EdgeFleet`: a fleet has one";
+    let help = format!("the first one: {}", first.document.place("/metadata/name"));
+    Finding::error(code::DUPLICATE, place.clone(), message).with_help(help)
 }
 
 impl CheckedFile {
@@ -141,6 +155,7 @@ impl CheckedFile {
             "EdgeDevice" => keep(document, &mut findings).map(Object::Device),
             "EdgeDeviceSet" => keep(document, &mut findings).map(Object::Set),
             "EdgeWorkload" => keep(document, &mut findings).map(Object::Workload),
+            "EdgeFleet" => keep(document, &mut findings).map(Object::Fleet),
             "ConfigMap" => keep(document, &mut findings).map(Object::ConfigMap),
             _ => None,
         };
@@ -207,7 +222,7 @@ fn prepare(kind: &str, value: &mut Value) {
             .entry("namespace")
             .or_insert_with(|| json!(DEFAULT_NAMESPACE));
     }
-    if let ("EdgeDevice" | "EdgeDeviceSet", Some(object)) = (kind, value.as_object_mut()) {
+    if let ("EdgeDevice" | "EdgeDeviceSet" | "EdgeFleet", Some(object)) = (kind, value.as_object_mut()) {
         object.entry("spec").or_insert_with(|| json!({}));
     }
 }
@@ -229,6 +244,7 @@ impl Rules for EdgeDevice {
             .collect()
     }
 }
+impl Rules for EdgeFleet {}
 impl Rules for ConfigMap {}
 impl Rules for EdgeDeviceSet {
     fn rules(set: &Checked<Self>) -> Vec<Finding> {

@@ -18,6 +18,11 @@ use node::Node;
 
 /// Most YAML nodes in one file: a file of [`crate::tree::MAX_FILE_BYTES`] that is all short list items has fewer.
 const MAX_NODES: usize = 1_000_000;
+/// Most documents in one file. An `EdgeDevice` is 120 bytes or more, so a file of [`crate::tree::MAX_FILE_BYTES`] has fewer of
+/// them, and a fleet of 100,000 devices fits in three files; empty documents are what this limit is for.
+const MAX_DOCUMENTS: usize = 50_000;
+/// Most parser events in one file: each node is one or two, each document two.
+const MAX_EVENTS: usize = 2 * (MAX_NODES + MAX_DOCUMENTS);
 /// Deepest nesting. A `PodSpec` in a workload needs 14.
 const MAX_DEPTH: usize = 64;
 
@@ -123,14 +128,20 @@ pub fn decode(file: &SourceFile) -> Result<Vec<Document>, Box<Finding>> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         with_snippet: false,
-        budget: serde_saphyr::budget! { max_nodes: MAX_NODES, max_depth: MAX_DEPTH },
+        budget: serde_saphyr::budget! {
+            max_nodes: MAX_NODES, max_depth: MAX_DEPTH, max_documents: MAX_DOCUMENTS, max_events: MAX_EVENTS,
+        },
     };
     let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| {
             let place = error
                 .location()
                 .map_or(whole, |at| Spot::new(at, 0).place(&file.path));
-            let message = error.without_snippet().to_string();
+            if let Some(message) = too_much(error.without_snippet()) {
+                let help = "split the file, or make it smaller";
+                return Box::new(Finding::error(code::LIMIT, place, message).with_help(help));
+            }
+            let message = words(error.without_snippet());
             // The place stands apart from the message in every report of ours, and options are not a committer's.
             let ends = [" at line ", ", set DuplicateKeyPolicy", "\n"].map(|end| message.find(end));
             let end = ends.into_iter().flatten().min().unwrap_or(message.len());
@@ -150,6 +161,34 @@ pub fn decode(file: &SourceFile) -> Result<Vec<Document>, Box<Finding>> {
         })
         .filter(|document| !document.value.is_null())
         .collect())
+}
+
+/// Which limit of ours a file breaks; none when it is wrong in another way.
+fn too_much(error: &serde_saphyr::Error) -> Option<String> {
+    use serde_saphyr::budget::BudgetBreach;
+    let serde_saphyr::Error::Budget { breach, .. } = error else {
+        return None;
+    };
+    Some(match breach {
+        BudgetBreach::Documents { .. } => {
+            format!("more than {MAX_DOCUMENTS} YAML documents in one file")
+        }
+        BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => {
+            format!("more than {MAX_NODES} YAML nodes in one file")
+        }
+        BudgetBreach::Depth { .. } => format!("nested more than {MAX_DEPTH} levels deep"),
+        _ => return None,
+    })
+}
+
+/// What is wrong, in a committer's words where the library speaks of its own.
+fn words(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::Budget { .. } => {
+            "aliases and anchors that stand for more than a file may hold".to_owned()
+        }
+        error => error.to_string(),
+    }
 }
 
 impl Document {

@@ -64,6 +64,40 @@ pub struct RenderedDevice {
     pub workloads: Arc<[String]>,
 }
 
+/// How much a release may take away before someone must allow it: what `EdgeFleet` says, or the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    /// The largest share of the devices that run a workload, in percent, that it may be taken from.
+    pub share_percent: u32,
+    /// It may always be taken from fewer devices than this.
+    pub min_devices: u32,
+}
+
+impl Default for Guard {
+    /// A third of a fleet is more than a rollout touches at once, and five devices are what a person sees at a glance.
+    fn default() -> Self {
+        Self {
+            share_percent: 30,
+            min_devices: 5,
+        }
+    }
+}
+
+impl Guard {
+    fn of(spec: Option<&flotta_api::v1alpha1::EdgeFleetSpec>) -> Self {
+        let given = spec.and_then(|spec| spec.guard.as_ref());
+        let default = Self::default();
+        Self {
+            share_percent: given
+                .and_then(|guard| guard.share_percent)
+                .unwrap_or(default.share_percent),
+            min_devices: given
+                .and_then(|guard| guard.min_devices)
+                .unwrap_or(default.min_devices),
+        }
+    }
+}
+
 /// A commit, rendered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
@@ -77,6 +111,8 @@ pub struct Rendered {
     pub counts: Counts,
     /// Devices that errors concern: they keep the bundle they have.
     pub held: BTreeSet<DeviceName>,
+    /// How much a release may take away before someone must allow it.
+    pub guard: Guard,
 }
 
 impl Rendered {
@@ -121,6 +157,7 @@ impl Renderer {
         out.findings.extend(found);
         out.counts.files = tree.files.len();
         out.counts.workloads = objects.workloads.len();
+        out.guard = Guard::of(objects.fleet.map(|fleet| &fleet.object.spec));
         Fleet::new(&objects, inventory).render(&mut out);
         if options.require_digests {
             for finding in out

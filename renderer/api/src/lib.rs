@@ -20,6 +20,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         v1alpha1::EdgeDevice::crd(),
         v1alpha1::EdgeDeviceSet::crd(),
         v1alpha1::EdgeDeviceSignedRequest::crd(),
+        v1alpha1::EdgeFleet::crd(),
         v1alpha1::EdgeWorkload::crd(),
         v1alpha1::PlaybookExecution::crd(),
     ]

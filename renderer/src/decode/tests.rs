@@ -68,3 +68,22 @@ fn what_is_not_yaml_says_where() {
     let _ = writeln!(report, "{}: {}", finding.place, finding.message);
     insta::assert_snapshot!(report);
 }
+
+#[test]
+fn a_file_holds_as_many_documents_as_a_third_of_the_largest_fleet() {
+    let devices = |count: usize| {
+        (0..count).fold(String::new(), |mut text, n| {
+            let _ = writeln!(text, "--- {{kind: EdgeDevice, metadata: {{name: shop-{n}}}}}");
+            text
+        })
+    };
+    // the library's own limit is 1,024
+    assert_eq!(read(&devices(35_000)).expect("YAML").len(), 35_000);
+    let finding = read(&devices(MAX_DOCUMENTS + 1)).expect_err("too many");
+    assert_eq!(finding.code, code::LIMIT);
+    assert_eq!(
+        finding.message,
+        "more than 50000 YAML documents in one file"
+    );
+    assert!(finding.help.is_some());
+}

@@ -7,6 +7,7 @@
 mod config;
 mod device;
 mod execution;
+mod fleet;
 mod parts;
 mod request;
 mod set;
@@ -21,6 +22,7 @@ pub use device::{
     EdgeDevice, EdgeDeviceSpec, EdgeDeviceStatus, UpgradeInformation, WorkloadStatus,
 };
 pub use execution::{PlaybookExecution, PlaybookExecutionSpec};
+pub use fleet::{EdgeFleet, EdgeFleetSpec, Guard};
 pub use parts::{
     DataTransfer, HardwareProfile, Heartbeat, LogCollection, LogKind, Metrics, MetricsReceiver,
     Mount, NameRef, OsInformation, Retention, S3, Storage, SystemMetrics,
