@@ -11,6 +11,7 @@ use flotta_bundle::{DeviceName, Digest, Leaf, Manifest, manifest};
 use tokio::sync::watch;
 
 use crate::edge::blobs::{Blobs, read_whole};
+use crate::publish::inventory::Left;
 
 #[cfg(test)]
 mod tests;
@@ -164,6 +165,10 @@ pub struct Described {
     pub sets: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether Git has it.
+    pub in_git: bool,
+    /// That it was in Git and is not any more.
+    pub left: Option<Left>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -29,6 +29,7 @@ pub mod publish;
 pub mod review;
 pub mod serve;
 pub mod source;
+pub mod standing;
 pub mod status;
 pub mod store;
 mod text;

@@ -9,7 +9,7 @@ use flotta_bundle::envelope::{Envelope, EnvelopeError};
 use flotta_bundle::release::{self, Release, Revision};
 use flotta_bundle::root::Role;
 use flotta_bundle::tree::Tree as MerkleTree;
-use flotta_bundle::{DeviceName, Digest, FleetName, Leaf};
+use flotta_bundle::{DeviceName, Digest, FleetName, Leaf, Manifest};
 use flotta_renderer::{
     Counts, Finding, InventoryDevice, Options, Rendered, Renderer, Severity, Tree,
 };
@@ -19,11 +19,18 @@ use crate::depot::{Depot, DepotError, Stored};
 use crate::index::Described;
 use crate::keys::Fleet;
 
+pub mod details;
 mod follower;
+pub mod guard;
+pub mod inventory;
 mod notice;
 pub mod offline;
 
+use details::{Details, Few};
+pub(crate) use follower::STANDING;
 pub use follower::{Follower, SOURCE};
+use guard::{Becomes, Content, Losses, Step};
+use inventory::{Before, Entry, Left, Will};
 pub use notice::Notice;
 
 #[cfg(test)]
@@ -33,6 +40,8 @@ mod tests;
 pub const VALIDITY: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// When a release that nothing has followed is signed anew, before it expires: devices have a month to fetch it.
 pub const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Most errors of a refused commit that a line names by their place; all of them are in the release's details.
+const NAMED: usize = 5;
 
 /// A release with its leaves: what the next one follows, and what devices are offered.
 #[derive(Debug, Clone)]
@@ -164,17 +173,32 @@ pub struct Refusal {
 }
 
 impl std::fmt::Display for Refusal {
-    /// `2 errors (FLT0103 fleet/workloads/web.yaml:14:13, …)`.
+    /// `2 errors (FLT0103 fleet/workloads/web.yaml:14:13, FLT0101 fleet/devices.yaml:3:1)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let count = self.errors.len();
         let plural = if count == 1 { "" } else { "s" };
         write!(f, "{count} error{plural}")?;
-        if let Some(first) = self.errors.first() {
-            let more = if count > 1 { ", …" } else { "" };
-            write!(f, " ({} {}{more})", first.code.id, first.place)?;
+        for (error, n) in self.errors.iter().take(NAMED).zip(0..) {
+            let before = if n == 0 { " (" } else { ", " };
+            write!(f, "{before}{} {}", error.code.id, error.place)?;
         }
-        Ok(())
+        match count {
+            0 => Ok(()),
+            1..=NAMED => f.write_str(")"),
+            more => write!(f, ", and {} more)", more - NAMED),
+        }
     }
+}
+
+/// A commit that is good and was not published, for what it takes away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// `would remove till from 40 of 40 devices (limit 30 %)`.
+    pub reason: String,
+    /// What goes, by name.
+    pub details: Details,
+    /// What was rendered.
+    pub counts: Counts,
 }
 
 /// What became of a checkout.
@@ -190,11 +214,15 @@ pub enum Outcome {
         findings: Vec<Finding>,
         /// How many devices keep what they have, because of errors that concern them alone.
         held: usize,
+        /// What it takes away, for people.
+        details: Box<Details>,
     },
     /// The release in force says the same.
     Unchanged,
     /// The commit has errors; the release before stays in force.
     Refused(Refusal),
+    /// The commit takes away more than may go without a word; the release before stays in force.
+    Held(Box<Holding>),
 }
 
 /// Makes releases, one after the other.
@@ -208,6 +236,10 @@ pub struct Publisher {
     current: Option<Arc<Published>>,
     /// The devices that a commit declares.
     declared: Option<(String, BTreeSet<DeviceName>)>,
+    /// The inventory of the release in force; none when the depot does not have it.
+    inventory: Option<Vec<Entry>>,
+    /// What manifests of the release in force hold, as far as it was asked.
+    contents: BTreeMap<Digest, Content>,
     described: Arc<BTreeMap<DeviceName, Described>>,
 }
 
@@ -223,6 +255,10 @@ impl Publisher {
         let current = in_force(&depot, &fleet.trust_root().release)
             .await?
             .map(Arc::new);
+        let inventory = match &current {
+            Some(current) => known_inventory(&depot, &current.release.revision).await?,
+            None => None,
+        };
         Ok(Self {
             fleet,
             depot,
@@ -231,6 +267,8 @@ impl Publisher {
             floor,
             current,
             declared: None,
+            inventory,
+            contents: BTreeMap::new(),
             described: Arc::default(),
         })
     }
@@ -245,23 +283,38 @@ impl Publisher {
         &self.described
     }
 
-    fn describe(&mut self, rendered: &Rendered) {
+    fn describe(&mut self, rendered: &Rendered, entries: &[Entry]) {
+        let in_git = |name| matches!(&self.declared, Some((_, names)) if names.contains(name));
         let described = rendered.devices.iter().map(|(name, device)| {
             let described = Described {
                 // the renderer has the one that wins last
                 sets: device.sets.iter().rev().cloned().collect(),
                 labels: device.labels.clone(),
+                in_git: in_git(name),
+                left: None,
             };
             (name.clone(), described)
         });
+        let left = entries.iter().filter_map(|entry| {
+            let described = Described {
+                labels: entry.labels.clone(),
+                left: Some(entry.left?),
+                ..Described::default()
+            };
+            Some((entry.device.clone(), described))
+        });
         // those that an error holds back are as they were; one that is new in Git is known all the same
-        let in_git = |name| matches!(&self.declared, Some((_, names)) if names.contains(name));
         let held = rendered.held.iter().filter_map(|name| {
             let before = self.described.get(name).cloned();
-            let new = || in_git(name).then(Described::default);
+            let new = || {
+                in_git(name).then(|| Described {
+                    in_git: true,
+                    ..Described::default()
+                })
+            };
             Some((name.clone(), before.or_else(new)?))
         });
-        self.described = Arc::new(described.chain(held).collect());
+        self.described = Arc::new(described.chain(held).chain(left).collect());
     }
 
     /// Whether the release in force is old enough to be signed anew.
@@ -273,24 +326,24 @@ impl Publisher {
 
     /// Renders and publishes. The release is in the depot when this returns; it is for the caller to offer it to devices.
     ///
-    /// `inventory` are the devices that joined; those that have an `EdgeDevice` in Git are left out of it. Commit and inventory as in the release in
-    /// force make no new one, so that a restart makes nothing new.
+    /// `joined` are the devices that have joined; those that have no `EdgeDevice` in Git are the inventory. Commit and
+    /// inventory as in the release in force make no new one, so that a restart makes nothing new.
     pub async fn publish(
         &mut self,
         tree: Arc<Tree>,
         mut revision: Revision,
-        mut inventory: Vec<InventoryDevice>,
+        joined: Vec<InventoryDevice>,
+        will: &Will,
         now: Timestamp,
     ) -> Result<Outcome, PublishError> {
         let base = self.declare(&tree, &revision.commit).await?;
         if let Some(refused) = base.as_ref().filter(|base| base.refused()) {
             return Ok(Outcome::Refused(refusal(refused)));
         }
-        if let Some((_, declared)) = &self.declared {
-            inventory.retain(|joined| !declared.contains(&joined.device));
-        }
-        inventory.sort_by(|a, b| a.device.cmp(&b.device));
-        revision.inventory = inventory_digest(&inventory);
+        let members: BTreeSet<_> = joined.iter().map(|joined| joined.device.clone()).collect();
+        let entries = self.entries(joined, will);
+        let list = inventory::encode(&entries);
+        revision.inventory = list.as_ref().map(|(digest, _)| *digest);
         if let Some(current) = &self.current
             && current.release.revision == revision
             // a depot from a backup: devices that accepted the floor take nothing below it
@@ -299,27 +352,191 @@ impl Publisher {
         {
             // after a restart
             if let Some(base) = base.as_ref().filter(|_| self.described.is_empty()) {
-                self.describe(base);
+                self.describe(base, &entries);
+            }
+            if self.inventory.is_none() {
+                // a release of a version that did not keep it
+                self.keep(list, entries).await?;
             }
             return Ok(Outcome::Unchanged);
         }
-        let rendered = match base {
-            Some(base) if inventory.is_empty() => base,
-            _ => self.render(tree, inventory).await?,
+        let asked = inventory::rendered(&entries);
+        let mut rendered = match base {
+            Some(base) if asked.is_empty() => base,
+            _ => self.render(tree, asked).await?,
         };
         if rendered.refused() {
             return Ok(Outcome::Refused(refusal(&rendered)));
         }
-        self.describe(&rendered);
-        let release = Arc::new(self.next(&rendered, revision, now)?);
+        let losses = self.losses(&rendered, &entries, &members).await?;
+        let mut details = details_of(&losses);
+        if let Some(allowed_by) = &will.allowed_by {
+            details.allowed_by.clone_from(allowed_by);
+        } else if let Some(reason) = losses.held(rendered.guard) {
+            details.held = true;
+            return Ok(Outcome::Held(Box::new(Holding {
+                reason,
+                details,
+                counts: rendered.counts,
+            })));
+        }
+        self.describe(&rendered, &entries);
+        let left = self.left(&entries, &mut rendered.blobs).await?;
+        let release = Arc::new(self.next(&rendered, left, revision, now)?);
+        self.keep(list, entries).await?;
         store(&self.depot, &rendered.blobs, &release).await?;
+        let in_force: BTreeSet<_> = release.leaves.values().map(|leaf| leaf.manifest).collect();
+        self.contents.retain(|digest, _| in_force.contains(digest));
         self.current = Some(Arc::clone(&release));
         Ok(Outcome::Published {
             release,
             counts: rendered.counts,
             findings: rendered.findings,
             held: rendered.held.len(),
+            details: Box::new(details),
         })
+    }
+
+    /// The inventory of the next release.
+    fn entries(&self, joined: Vec<InventoryDevice>, will: &Will) -> Vec<Entry> {
+        let none = BTreeMap::new();
+        let before = Before {
+            leaves: self
+                .current
+                .as_ref()
+                .map_or(&none, |current| &current.leaves),
+            inventory: self.inventory.as_deref(),
+        };
+        let nobody = BTreeSet::new();
+        let declared = self.declared.as_ref().map_or(&nobody, |(_, names)| names);
+        inventory::next(joined, declared, before, will)
+    }
+
+    /// Writes the inventory to the depot, before the release that names it.
+    async fn keep(
+        &mut self,
+        list: Option<(Digest, Vec<u8>)>,
+        entries: Vec<Entry>,
+    ) -> Result<(), DepotError> {
+        if let Some(list) = list {
+            self.depot.put_blobs(&BTreeMap::from([list])).await?;
+        }
+        self.inventory = Some(entries);
+        Ok(())
+    }
+
+    /// What the release would take away from devices that have joined.
+    async fn losses(
+        &mut self,
+        rendered: &Rendered,
+        entries: &[Entry],
+        members: &BTreeSet<DeviceName>,
+    ) -> Result<Losses, PublishError> {
+        let Some(current) = self.current.clone() else {
+            return Ok(Losses::default());
+        };
+        let left: BTreeMap<_, _> = entries
+            .iter()
+            .filter_map(|entry| Some((&entry.device, entry.left?)))
+            .collect();
+        let gone_before: BTreeSet<_> = self
+            .inventory
+            .iter()
+            .flatten()
+            .filter(|entry| entry.left.is_some())
+            .map(|entry| &entry.device)
+            .collect();
+        let mut steps = Vec::new();
+        for (device, leaf) in &current.leaves {
+            if !members.contains(device) {
+                continue;
+            }
+            let becomes = match (rendered.devices.get(device), left.get(device)) {
+                (Some(found), _) => Becomes::Has(found.manifest),
+                (None, Some(Left::Keeps(_))) if gone_before.contains(device) => Becomes::Left,
+                (None, Some(Left::Keeps(_))) => Becomes::Leaves,
+                // someone said so
+                (None, Some(Left::Decommissioned)) => continue,
+                _ => Becomes::Has(leaf.manifest),
+            };
+            steps.push(Step {
+                device,
+                before: leaf.manifest,
+                becomes,
+            });
+        }
+        if !steps.iter().any(Step::changes) {
+            return Ok(Losses::default());
+        }
+        let digests = steps.iter().flat_map(|step| match step.becomes {
+            Becomes::Has(after) => [step.before, after],
+            Becomes::Leaves | Becomes::Left => [step.before, step.before],
+        });
+        for digest in digests.collect::<BTreeSet<_>>() {
+            self.learn(digest, &rendered.blobs).await?;
+        }
+        Ok(guard::losses(&steps, &self.contents))
+    }
+
+    /// Learns what a manifest holds.
+    async fn learn(
+        &mut self,
+        digest: Digest,
+        blobs: &BTreeMap<Digest, Vec<u8>>,
+    ) -> Result<(), PublishError> {
+        if self.contents.contains_key(&digest) {
+            return Ok(());
+        }
+        let parsed = match blobs.get(&digest) {
+            Some(bytes) => Manifest::parse(bytes).ok(),
+            None => self.manifest(digest).await?,
+        };
+        // what cannot be read is as good as empty: a damaged depot must not hold every release from now on
+        let content = parsed.as_ref().map(Content::of).unwrap_or_default();
+        self.contents.insert(digest, content);
+        Ok(())
+    }
+
+    /// A manifest of the depot; none when it is not there, or damaged.
+    async fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, PublishError> {
+        let bytes = match self.depot.blob(&digest).await {
+            Err(error @ DepotError::Damaged { .. }) => {
+                tracing::warn!(%error, "a manifest of the release in force is damaged");
+                None
+            }
+            read => read?,
+        };
+        Ok(bytes.and_then(|bytes| Manifest::parse(&bytes).ok()))
+    }
+
+    /// The leaves of devices that are not in Git any more: they keep theirs, or have nothing to run.
+    async fn left(
+        &self,
+        entries: &[Entry],
+        blobs: &mut BTreeMap<Digest, Vec<u8>>,
+    ) -> Result<Vec<Leaf>, PublishError> {
+        let mut leaves = Vec::new();
+        for entry in entries {
+            let leaf = self
+                .current
+                .as_ref()
+                .and_then(|current| current.leaves.get(&entry.device));
+            let manifest = match entry.left {
+                None => continue,
+                Some(Left::Keeps(manifest)) => manifest,
+                Some(Left::Decommissioned) => {
+                    let before = match leaf {
+                        Some(leaf) => self.manifest(leaf.manifest).await?,
+                        None => None,
+                    };
+                    let (digest, bytes) = inventory::nothing(before.as_ref());
+                    blobs.insert(digest, bytes);
+                    digest
+                }
+            };
+            leaves.push(Leaf::following(entry.device.clone(), manifest, leaf));
+        }
+        Ok(leaves)
     }
 
     /// Learns which devices the commit itself declares, if that is not known yet: devices that joined under such a name are
@@ -360,6 +577,7 @@ impl Publisher {
     fn next(
         &self,
         rendered: &Rendered,
+        left: Vec<Leaf>,
         revision: Revision,
         now: Timestamp,
     ) -> Result<Published, PublishError> {
@@ -370,7 +588,8 @@ impl Publisher {
             None => (0, &none),
         };
         let sequence = last.max(self.floor) + 1;
-        let leaves = flotta_renderer::leaves(rendered, previous);
+        let mut leaves = flotta_renderer::leaves(rendered, previous);
+        leaves.extend(left.into_iter().map(|leaf| (leaf.device.clone(), leaf)));
         let fleet = self.fleet.name();
         Ok(Published::sign(
             fleet, &key, sequence, revision, leaves, now,
@@ -411,11 +630,27 @@ fn refusal(rendered: &Rendered) -> Refusal {
     }
 }
 
-/// The digest that `revision` names the inventory by; none when there is none.
-fn inventory_digest(inventory: &[InventoryDevice]) -> Option<Digest> {
-    if inventory.is_empty() {
-        return None;
+/// What a release takes away, as it is remembered.
+fn details_of(losses: &Losses) -> Details {
+    Details {
+        removes: losses.removals(),
+        empties: Few::of(&losses.emptied),
+        leaves_git: Few::of(&losses.leaving),
+        ..Details::default()
     }
-    let bytes = serde_json::to_vec(inventory).expect("maps here have string keys");
-    Some(Digest::of(&bytes))
+}
+
+/// The inventory that a release names; none when the depot does not have it, or not as it was.
+async fn known_inventory(
+    depot: &Depot,
+    revision: &Revision,
+) -> Result<Option<Vec<Entry>>, PublishError> {
+    let Some(digest) = revision.inventory else {
+        return Ok(Some(Vec::new()));
+    };
+    let bytes = match depot.blob(&digest).await {
+        Err(DepotError::Damaged { .. }) => None,
+        read => read?,
+    };
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }

@@ -22,8 +22,9 @@ use crate::enrol::Enroller;
 use crate::hooks::{self, Secret, SecretError};
 use crate::index::Index;
 use crate::keys::{self, FirstStart, Fleet, KeysError, Start};
-use crate::publish::{Follower, Notice, PublishError, Publisher};
+use crate::publish::{Follower, Notice, PublishError, Publisher, STANDING};
 use crate::source::{Selection, Source, SourceError};
+use crate::standing::Standing;
 use crate::store::{Store, StoreError};
 
 #[cfg(test)]
@@ -161,7 +162,12 @@ impl Server {
     /// Opens the data directory, makes the fleet if there is none, and binds every address.
     pub async fn open(config: Config) -> Result<Self, ServeError> {
         // what may be mistyped comes first: a wrong source makes no fleet
-        let source = Source::parse(&config.source, config.selection, &config.data)?;
+        let source = if config.data.join("keys").exists() {
+            // a fleet that is there is served, whether its source is or not
+            Source::resume(&config.source, config.selection, &config.data)?
+        } else {
+            Source::parse(&config.source, config.selection, &config.data)?
+        };
         let edge_listener = listen(config.listen)?;
         let hooks = match &config.hooks {
             Some(hooks) => Some((listen(hooks.listen)?, Secret::read(&hooks.secret_file)?)),
@@ -182,6 +188,8 @@ impl Server {
         let floor = store.highest_sequence().await?.unwrap_or_default();
         let publisher = Publisher::open(Arc::clone(&fleet), depot.clone(), options, floor).await?;
         let index = Arc::new(Index::new(fleet.trust_roots().to_vec()));
+        let standing = standing(&store).await?;
+        let wake = Arc::new(Notify::new());
         let (admin_listener, admin_path) =
             admin::listen(config.admin.as_deref(), &config.data, config.access)?;
 
@@ -208,10 +216,12 @@ impl Server {
                 depot,
                 Enroller::new(Arc::clone(&fleet), store.clone()),
                 about.facts.clone(),
+                standing.clone(),
+                Arc::clone(&wake),
             ),
-            follower: Follower::new(source, publisher, store.clone(), index),
+            follower: Follower::new(source, publisher, store.clone(), index, standing),
             interval: config.interval,
-            wake: Arc::new(Notify::new()),
+            wake,
             about,
             edge_listener,
             admin_listener,
@@ -286,6 +296,16 @@ impl Server {
         let _ = stopping.send(true);
         drain(tasks, first, GRACE).await
     }
+}
+
+/// How the server stood when it was last stopped.
+async fn standing(store: &Store) -> Result<Standing, StoreError> {
+    let standing = Standing::default();
+    let kept = store.meta(STANDING).await?;
+    if let Some(state) = kept.and_then(|text| serde_json::from_str(&text).ok()) {
+        standing.change(|source| *source = state);
+    }
+    Ok(standing)
 }
 
 /// Lets tasks end within `grace`; those that do not are dropped. The first error counts, whether the others end or not.

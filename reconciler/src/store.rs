@@ -30,6 +30,7 @@ pub mod requests;
 pub mod tokens;
 mod value;
 mod voices;
+mod will;
 
 use connection::{Readers, Writer};
 pub use devices::{Device, DeviceRecord};

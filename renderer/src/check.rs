@@ -222,7 +222,9 @@ fn prepare(kind: &str, value: &mut Value) {
             .entry("namespace")
             .or_insert_with(|| json!(DEFAULT_NAMESPACE));
     }
-    if let ("EdgeDevice" | "EdgeDeviceSet" | "EdgeFleet", Some(object)) = (kind, value.as_object_mut()) {
+    if let ("EdgeDevice" | "EdgeDeviceSet" | "EdgeFleet", Some(object)) =
+        (kind, value.as_object_mut())
+    {
         object.entry("spec").or_insert_with(|| json!({}));
     }
 }

@@ -183,11 +183,12 @@ fn too_much(error: &serde_saphyr::Error) -> Option<String> {
 
 /// What is wrong, in a committer's words where the library speaks of its own.
 fn words(error: &serde_saphyr::Error) -> String {
-    match error {
-        serde_saphyr::Error::Budget { .. } => {
-            "aliases and anchors that stand for more than a file may hold".to_owned()
-        }
-        error => error.to_string(),
+    let text = error.to_string();
+    // an error within an alias is wrapped, so it is known by its words
+    if text.starts_with("budget breached") {
+        "aliases and anchors that stand for more than a file may hold".to_owned()
+    } else {
+        text
     }
 }
 

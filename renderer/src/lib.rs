@@ -30,5 +30,7 @@ pub mod tree;
 
 pub use bundle::leaves;
 pub use finding::{Finding, Place, Severity};
-pub use render::{Counts, Guard, InventoryDevice, Options, Rendered, RenderedDevice, Renderer, render};
+pub use render::{
+    Counts, Guard, InventoryDevice, Options, Rendered, RenderedDevice, Renderer, render,
+};
 pub use tree::{SourceFile, Tree};

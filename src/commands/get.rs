@@ -30,6 +30,13 @@ pub(crate) enum Kind {
     Events,
 }
 
+impl Kind {
+    /// Whether what is listed depends on the source: people who look at it must know when that is behind.
+    fn stands_on_source(self) -> bool {
+        matches!(self, Self::Devices | Self::Workloads | Self::Releases)
+    }
+}
+
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -113,6 +120,9 @@ impl Get {
         let list: List<T> = client.get(&format!("{path}{}", query.encode())).await?;
         let none = list.items.is_empty();
         let mut printer = Printer::new(self, query.name.is_some());
+        if matches!(self.output, Format::Table | Format::Wide) && self.kind.stands_on_source() {
+            say_status(client).await;
+        }
         output::answer(&printer.start(&list, Timestamp::now())?)?;
         if none && !self.watch {
             output::talk(&nothing::<T>(&query));
@@ -153,6 +163,15 @@ impl Get {
             }
         }
         Ok(())
+    }
+}
+
+/// What is wrong with the server itself. A list is worth having without it.
+pub(super) async fn say_status(client: &Client) {
+    if let Ok(status) = client.get("/v1/status").await {
+        for line in print::status::lines(&status, Timestamp::now()) {
+            output::talk(&line);
+        }
     }
 }
 

@@ -81,7 +81,7 @@ impl Revoke {
 }
 
 /// As `kubectl` confirms: what it was, and what became of it.
-fn done(decided: &Decided, what: &str) -> anyhow::Result<Answer> {
+pub(super) fn done(decided: &Decided, what: &str) -> anyhow::Result<Answer> {
     let key = print::fingerprint(&decided.fingerprint);
     output::answer(&format!("{} {what}   {key}\n", decided.device))?;
     Ok(Answer::Yes)

@@ -12,6 +12,7 @@ mod join;
 mod keys;
 mod lint;
 mod man;
+mod release;
 mod render;
 mod serve;
 mod token;
@@ -79,9 +80,14 @@ enum Command {
     Deny(join::Deny),
     /// Take a device's identity away: it stops being served at once
     Revoke(join::Revoke),
+    /// Let a device go that Git does not have any more: it runs nothing from the next release on
+    Decommission(release::Decommission),
+    /// Held commits
+    #[command(subcommand)]
+    Release(release::Release),
     /// List devices, workloads, requests, releases or events
     Get(get::Get),
-    /// Everything about one device or workload
+    /// Everything about one device, workload or release
     Describe(describe::Describe),
     /// Wait until a device is in a state: 0 it is, 1 it was not in time
     Wait(wait::Wait),
@@ -121,6 +127,8 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<Answer> {
         Command::Approve(approve) => approve.run(client).await,
         Command::Deny(deny) => deny.run(client).await,
         Command::Revoke(revoke) => revoke.run(client).await,
+        Command::Decommission(decommission) => decommission.run(client).await,
+        Command::Release(release) => release.run(client).await,
         Command::Get(get) => get.run(client).await,
         Command::Describe(describe) => describe.run(client).await,
         Command::Wait(wait) => wait.run(client).await,

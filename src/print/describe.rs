@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use flotta_reconciler::admin::resource::{
-    Device, DeviceWorkload, EventObject, Resource, Running, Workload,
+    Device, DeviceWorkload, EventObject, ReleaseObject, Resource, Running, Workload,
 };
+use flotta_reconciler::publish::details::Few;
 use jiff::Timestamp;
 
 use super::resources::{style, workload_state};
@@ -115,6 +116,110 @@ pub(crate) fn workload(workload: &Workload, now: Timestamp, colours: bool) -> St
     let rows = on.iter().map(|on| row(&on.device, &on.workload, now));
     section(&mut text, "Devices", &rows.collect::<Vec<_>>());
     text
+}
+
+/// A release, or a commit that did not become one: what it takes away, and what is wrong with it.
+pub(crate) fn release(release: &ReleaseObject, now: Timestamp, colours: bool) -> String {
+    let (status, name) = (&release.status, &release.metadata.name);
+    let id = status.commit.id.trim_start_matches("sha256:");
+    let short = id.get(..7).unwrap_or(id);
+    let title = match name.parse::<u64>() {
+        Ok(sequence) => format!("release {sequence}"),
+        Err(_) => format!("commit {short}"),
+    };
+    let mut text = paint(&title, Some(super::Style::Strong), colours);
+    let state = paint(&status.state, style(&status.state), colours);
+    write(
+        &mut text,
+        format_args!("    {state}    {} ago\n", age(now, status.issued)),
+    );
+    let mut field = |name: &str, value: &str| {
+        if !value.is_empty() {
+            write(
+                &mut text,
+                format_args!("  {name:<9}  {}\n", one_line(value)),
+            );
+        }
+    };
+    let details = &status.details;
+    field(
+        "commit",
+        format!("{id}  {}", status.commit.subject).trim_end(),
+    );
+    field("source", &status.source);
+    if status.devices > 0 {
+        let (workloads, manifests) = (status.workloads, status.manifests);
+        let mut devices = format!("{}", status.devices);
+        if workloads > 0 {
+            write(
+                &mut devices,
+                format_args!(", {workloads} workloads, {manifests} manifests"),
+            );
+        }
+        field("devices", &devices);
+    }
+    field("message", &status.message);
+    field("allowed", &details.allowed_by);
+    for note in details.notes.iter().filter(|note| **note != status.message) {
+        field("note", note);
+    }
+    let errors = details.errors.iter().map(|error| {
+        let (code, place) = (error.code.clone(), error.place.clone());
+        vec![code, place, error.message.clone(), error.help.clone()]
+    });
+    section(&mut text, "Errors", &errors.collect::<Vec<_>>());
+    if details.more_errors > 0 {
+        write(
+            &mut text,
+            format_args!("  and {} more\n", details.more_errors),
+        );
+    }
+    let removes = details.removes.iter().map(|removal| {
+        let count = format!("{} of {}", removal.devices.count, removal.of);
+        let how = if removal.stops { "stops" } else { "" };
+        vec![
+            removal.workload.clone(),
+            how.to_owned(),
+            count,
+            some(&removal.devices),
+        ]
+    });
+    section(&mut text, "Takes away", &removes.collect::<Vec<_>>());
+    let of_leaving = if details.allowed_by.is_empty() {
+        "Leave Git and keep what they run"
+    } else {
+        "Left Git and were let go"
+    };
+    for (title, devices) in [
+        ("Leaves without a workload", &details.empties),
+        (of_leaving, &details.leaves_git),
+    ] {
+        if !devices.is_empty() {
+            let rows = [vec![devices.count.to_string(), some(devices)]];
+            section(&mut text, title, &rows);
+        }
+    }
+    if status.state == "Held" {
+        write(
+            &mut text,
+            format_args!(
+                "let it through: flotta release allow {short}     or commit what was not to go\n"
+            ),
+        );
+    }
+    text
+}
+
+/// `default/shop-1, default/shop-2 and 38 more`.
+fn some(devices: &Few) -> String {
+    const SHOWN: usize = 20;
+    let names = devices.names.iter().take(SHOWN).map(ToString::to_string);
+    let names: Vec<_> = names.collect();
+    let more = devices.count - names.len() as u64;
+    match more {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 fn row(name: &str, workload: &DeviceWorkload, now: Timestamp) -> Vec<String> {

@@ -6,6 +6,7 @@ pub(crate) mod findings;
 
 pub(crate) mod resources;
 pub(crate) mod start;
+pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod time;
 

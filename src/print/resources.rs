@@ -61,7 +61,7 @@ pub(crate) fn row<T: Row>(object: &T, columns: Columns, now: Timestamp) -> Vec<C
 pub(crate) fn style(state: &str) -> Option<Style> {
     match state {
         "Ready" | "Running" | "InForce" => Some(Style::Good),
-        "Updating" | "Pending" | "Pulling" | "Starting" => Some(Style::Busy),
+        "Updating" | "Pending" | "Pulling" | "Starting" | "Held" => Some(Style::Busy),
         "Failed" | "Refused" | "Revoked" | "Warning" | "Denied" => Some(Style::Bad),
         "Offline" | "Superseded" | "Waiting" | "Stopped" => Some(Style::Dim),
         _ => None,
@@ -209,11 +209,12 @@ impl Row for ReleaseObject {
 
     fn row(&self, now: Timestamp) -> Vec<Cell> {
         let status = &self.status;
-        let refused = status.state == "Refused";
+        // one that did not become a release has no sequence
+        let unsigned = self.metadata.name.parse::<u64>().is_err();
         let commit = status.commit.id.trim_start_matches("sha256:");
         let dash = || "-".to_owned();
         vec![
-            if refused {
+            if unsigned {
                 dash()
             } else {
                 self.metadata.name.clone()
@@ -221,17 +222,17 @@ impl Row for ReleaseObject {
             .into(),
             state(&status.state),
             commit.get(..7).unwrap_or(commit).into(),
-            if refused {
+            if unsigned && status.devices == 0 {
                 dash()
             } else {
                 status.devices.to_string()
             }
             .into(),
             age(now, status.issued).into(),
-            if refused {
-                &status.message
-            } else {
+            if status.message.is_empty() {
                 &status.commit.subject
+            } else {
+                &status.message
             }
             .into(),
             status

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use flotta_reconciler::admin::request::FleetFacts;
-use flotta_reconciler::admin::resource::{Device, EventObject, ReleaseObject, Request, Workload};
+use flotta_reconciler::admin::resource::{
+    Device, EventObject, ReleaseObject, Request, ServerStatus, Workload,
+};
 use flotta_reconciler::publish::Notice;
 use flotta_reconciler::serve::About;
 use flotta_renderer::{Options, SourceFile, Tree, render};
@@ -139,6 +141,14 @@ fn get_releases() {
     };
     let releases = [
         release(
+            "held-45",
+            "Held",
+            "77ab01caa",
+            "tidy up",
+            "would remove till from 40 of 40 devices (limit 30 %)",
+            "2026-11-23T10:45:00Z",
+        ),
+        release(
             "refused-44",
             "Refused",
             "9e1d3c0aa",
@@ -164,6 +174,72 @@ fn get_releases() {
         ),
     ];
     assert_snapshot!(table(&releases, Columns::default()));
+}
+
+fn held() -> ReleaseObject {
+    let names =
+        |count: u32| -> Vec<_> { (1..=count).map(|n| format!("default/shop-{n}")).collect() };
+    let status = json!({"state": "Held", "message": "would remove till from 40 of 40 devices (limit 30 %)",
+        "source": "https://git.example/fleet.git", "commit": {"id": "77ab01caa", "subject": "tidy up"},
+        "issued": "2026-11-23T10:45:00Z", "devices": 40, "held": true,
+        "removes": [{"workload": "default/till", "of": 40, "devices": {"count": 40, "names": names(40)}},
+            {"workload": "default/cam", "of": 4, "stops": true, "devices": {"count": 2, "names": names(2)}}],
+        "empties": {"count": 1, "names": ["default/shop-9"]},
+        "notes": ["the source was set back from 4f2c91a to 77ab01c"]});
+    serde_json::from_value(object("Release", "held-45", status)).unwrap()
+}
+
+#[test]
+fn describe_release() {
+    let refused = json!({"state": "Refused", "message": "2 errors (FLT0103 web.yaml:14:13, FLT0101 b.yaml:1:1)",
+        "source": "directory", "commit": {"id": "9e1d3c0aa", "subject": "oops"}, "issued": "2026-11-23T10:44:00Z",
+        "errors": [
+            {"code": "FLT0103", "place": "web.yaml:14:13", "message": "unknown field `hostport`", "help": "did you mean `hostPort`?"},
+            {"code": "FLT0101", "place": "b.yaml:1:1", "message": "did not find expected node", "help": "fix the syntax"}],
+        "moreErrors": 7});
+    let refused: ReleaseObject =
+        serde_json::from_value(object("Release", "refused-44", refused)).unwrap();
+    let in_force = json!({"state": "InForce", "source": "directory", "commit": {"id": "4f2c91aaa", "subject": "web 2.4"},
+        "issued": "2026-11-23T10:40:00Z", "expires": "2027-02-21T10:40:00Z", "devices": 40, "workloads": 12, "manifests": 10,
+        "allowedBy": "alice", "leavesGit": {"count": 1, "names": ["default/shop-9"]}});
+    let in_force: ReleaseObject =
+        serde_json::from_value(object("Release", "42", in_force)).unwrap();
+    let all = [held(), refused, in_force];
+    let texts = all
+        .iter()
+        .map(|release| describe::release(release, now(), false));
+    assert_snapshot!(texts.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn what_is_wrong_with_the_server() {
+    let mut status: ServerStatus = serde_json::from_value(json!({
+        "source": {"label": "main@77ab01c", "commit": "77ab01caa", "looked": "2026-11-23T10:45:00Z", "intervalSeconds": 30,
+            "verdict": {"state": "InForce", "since": "2026-11-23T10:40:00Z"}},
+        "inForce": {"sequence": 47}}))
+    .unwrap();
+    assert_eq!(super::status::lines(&status, now()), Vec::<String>::new());
+    let mut said = Vec::new();
+    let later = now() + jiff::SignedDuration::from_hours(2);
+    said.extend(super::status::lines(&status, later));
+    status.source.verdict =
+        serde_json::from_value(json!({"state": "Held", "since": "2026-11-23T10:45:00Z",
+        "message": "would remove till from 40 of 40 devices (limit 30 %)"}))
+        .unwrap();
+    said.extend(super::status::lines(&status, now()));
+    status.source.verdict =
+        serde_json::from_value(json!({"state": "Refused", "since": "2026-11-23T10:42:00Z",
+        "message": "1 error (FLT0103 web.yaml:14:13)"}))
+        .unwrap();
+    status.source.failure =
+        serde_json::from_value(json!({"source": true, "since": "2026-11-23T10:43:00Z",
+        "message": "git ls-remote: fatal: repository 'https://git.example/fleet.git/' not found"}))
+        .unwrap();
+    status.warnings = serde_json::from_value(json!([{"since": "2026-11-23T10:00:00Z",
+        "message": "the clock is ten days ahead of the devices"}]))
+    .unwrap();
+    said.extend(super::status::lines(&status, now()));
+    assert_snapshot!(said.join("\n"));
 }
 
 #[test]
@@ -234,6 +310,7 @@ fn first_start() {
         took: std::time::Duration::from_millis(31),
         manifests: 10,
         held: 0,
+        left: 0,
     };
     let about = about(true);
     let ready = start::ready(&about);
@@ -264,11 +341,23 @@ fn refused_and_failed() {
         in_force: Some(42),
     };
     let failed = Notice::Failed {
+        source: true,
         message: "git ls-remote: fatal: unable to access 'https://git.example/fleet.git/'"
             .to_owned(),
         in_force: None,
     };
-    assert_snapshot!(format!("{refused}\n{failed}\n{}\n", Notice::Recovered));
+    let held = Notice::Held {
+        label: "main@77ab01c".to_owned(),
+        counts: flotta_renderer::Counts {
+            files: 12,
+            devices: 40,
+            ..flotta_renderer::Counts::default()
+        },
+        reason: "would remove till from 40 of 40 devices (limit 30 %)".to_owned(),
+        commit: "77ab01c".to_owned(),
+    };
+    let recovered = Notice::Recovered;
+    assert_snapshot!(format!("{refused}\n{failed}\n{recovered}\n{held}\n"));
 }
 
 #[test]

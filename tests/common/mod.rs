@@ -90,10 +90,22 @@ impl House {
 
     /// Commits one file.
     pub fn commit(&self, file: &str, content: &str) -> String {
+        self.commit_all(&format!("change {file}"), &[(file, content)])
+    }
+
+    /// Commits these files; one without content is removed.
+    pub fn commit_all(&self, message: &str, files: &[(&str, &str)]) -> String {
         let repository = git2::Repository::open(self.repository()).unwrap();
-        std::fs::write(self.repository().join(file), content).unwrap();
         let mut index = repository.index().unwrap();
-        index.add_path(Path::new(file)).unwrap();
+        for (file, content) in files {
+            if content.is_empty() {
+                std::fs::remove_file(self.repository().join(file)).unwrap();
+                index.remove_path(Path::new(file)).unwrap();
+            } else {
+                std::fs::write(self.repository().join(file), content).unwrap();
+                index.add_path(Path::new(file)).unwrap();
+            }
+        }
         index.write().unwrap();
         let tree = repository.find_tree(index.write_tree().unwrap()).unwrap();
         let who = git2::Signature::now("test", "test@example.com").unwrap();
@@ -102,11 +114,19 @@ impl House {
             .ok()
             .map(|head| head.peel_to_commit().unwrap());
         let parents: Vec<_> = parent.iter().collect();
-        let message = format!("change {file}");
         let id = repository
-            .commit(Some("HEAD"), &who, &who, &message, &tree, &parents)
+            .commit(Some("HEAD"), &who, &who, message, &tree, &parents)
             .unwrap();
         id.to_string()
+    }
+
+    /// Sets the branch to a commit, as a forced push does.
+    pub fn force(&self, commit: &str) {
+        let repository = git2::Repository::open(self.repository()).unwrap();
+        let object = repository.revparse_single(commit).unwrap();
+        repository
+            .reset(&object, git2::ResetType::Hard, None)
+            .unwrap();
     }
 
     pub fn config(&self) -> Config {
@@ -220,6 +240,17 @@ impl Running {
             _ => None,
         };
         self.said(&format!("release {wanted}"), picked).await;
+    }
+
+    /// The reason for which a commit is held.
+    pub async fn held(&self, wanted: &str) -> String {
+        self.said("that a commit is held", |notice| match notice {
+            Notice::Held { reason, commit, .. } if wanted.starts_with(commit.as_str()) => {
+                Some(reason.clone())
+            }
+            _ => None,
+        })
+        .await
     }
 
     pub async fn refused(&self) -> String {

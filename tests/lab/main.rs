@@ -4,6 +4,7 @@
 
 mod device;
 mod figures;
+mod guard;
 mod identity;
 mod joining;
 mod liar;

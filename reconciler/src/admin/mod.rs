@@ -6,13 +6,17 @@
 //! | `GET /v1/{devices,workloads,requests,releases,events}` | a list; with `watch=true` a line of JSON for each change |
 //! | `GET /v1/fleet` | the fleet's public keys |
 //! | `GET /v1/check` | how the server itself is |
+//! | `GET /v1/status` | how the server itself stands: its source, and what is wrong |
 //! | `POST /v1/tokens` | a join file |
+//! | `POST /v1/releases/allow` | which held commit may take away what it does |
+//! | `POST /v1/decommission` | which device is to run nothing any more |
 //! | `POST /v1/{approve,deny,revoke}` | who it was |
 
 mod answer;
 mod check;
 pub mod client;
 mod join;
+mod leave;
 mod list;
 pub mod query;
 pub mod request;
@@ -29,11 +33,13 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 
 use crate::depot::Depot;
 use crate::enrol::Enroller;
 use crate::index::Index;
 use crate::keys::Fleet;
+use crate::standing::Standing;
 use crate::store::Store;
 use request::FleetFacts;
 use resource::{Device, EventObject, ReleaseObject, Request, Workload};
@@ -59,10 +65,17 @@ struct Inner {
     depot: Depot,
     enroller: Enroller,
     facts: FleetFacts,
+    standing: Standing,
+    /// Wakes the one who follows the source.
+    wake: Arc<Notify>,
 }
 
 impl Admin {
     /// The API over these.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another part of the server"
+    )]
     pub fn new(
         fleet: Arc<Fleet>,
         store: Store,
@@ -70,6 +83,8 @@ impl Admin {
         depot: Depot,
         enroller: Enroller,
         facts: FleetFacts,
+        standing: Standing,
+        wake: Arc<Notify>,
     ) -> Self {
         Self(Arc::new(Inner {
             fleet,
@@ -78,6 +93,8 @@ impl Admin {
             depot,
             enroller,
             facts,
+            standing,
+            wake,
         }))
     }
 
@@ -91,6 +108,9 @@ impl Admin {
             .route("/v1/events", get(list::serve::<EventObject>))
             .route("/v1/fleet", get(join::fleet))
             .route("/v1/check", get(check::check))
+            .route("/v1/status", get(leave::status))
+            .route("/v1/releases/allow", post(leave::allow))
+            .route("/v1/decommission", post(leave::decommission))
             .route("/v1/tokens", post(join::token))
             .route("/v1/approve", post(join::approve))
             .route("/v1/deny", post(join::deny))

@@ -75,7 +75,30 @@ pub struct Revocation {
     pub device: DeviceName,
 }
 
-/// Answer to [`Approval`], [`Denial`] and [`Revocation`].
+/// `POST /v1/releases/allow`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allowance {
+    /// The commit, or its beginning.
+    pub commit: String,
+}
+
+/// Answer to [`Allowance`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Allowed {
+    /// The commit.
+    pub commit: String,
+}
+
+/// `POST /v1/decommission`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decommission {
+    /// The device.
+    pub device: DeviceName,
+}
+
+/// Answer to [`Approval`], [`Denial`], [`Revocation`] and [`Decommission`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Decided {
     /// The device.

@@ -7,6 +7,9 @@ use flotta_bundle::wire::{Hardware, WorkloadState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::publish::details::Details;
+use crate::standing::{SourceState, Warning};
+
 /// The API version of every kind here.
 pub const API_VERSION: &str = "management.project-flotta.io/v1alpha1";
 /// The label that makes a device a member of a set.
@@ -330,9 +333,9 @@ pub struct RequestStatus {
 /// A release, or a commit that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseStatus {
-    /// `InForce`, `Superseded` or `Refused`.
+    /// `InForce`, `Superseded`, `Refused`, or `Held`: good, and not let through for what it takes away.
     pub state: String,
-    /// The errors of a refused commit.
+    /// Why it was refused or held, in a line; what else is to be known of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Where the commit is from.
@@ -353,6 +356,33 @@ pub struct ReleaseStatus {
     /// How many manifests its devices share.
     #[serde(default)]
     pub manifests: u64,
+    /// What it takes away, and what is wrong with it.
+    #[serde(flatten)]
+    pub details: Details,
+}
+
+/// `GET /v1/status`: how the server itself stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerStatus {
+    /// What it follows.
+    pub source: SourceState,
+    /// The release in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<InForce>,
+    /// What else is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+}
+
+/// The release in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Its commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
 }
 
 /// Something that happened.

@@ -44,6 +44,8 @@ impl Desk {
             house.depot.clone(),
             house.enroller.clone(),
             facts,
+            crate::standing::Standing::default(),
+            Arc::new(tokio::sync::Notify::new()),
         );
         let socket = data.path().join("admin.sock");
         let (listener, socket) = listen(Some(&socket), data.path(), Access::User).unwrap();
@@ -213,6 +215,7 @@ async fn what_git_says_of_a_device_wins_over_its_token() {
     let in_git = Described {
         sets: vec!["shops".to_owned(), "base".to_owned()],
         labels: BTreeMap::from([("site".to_owned(), "paris".to_owned())]),
+        ..Described::default()
     };
     desk.house
         .index

@@ -6,24 +6,27 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flotta_bundle::DeviceName;
 use flotta_bundle::release::Revision;
-use flotta_renderer::{Finding, Severity, Tree};
+use flotta_renderer::{Finding, Tree};
 use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::{Notify, watch};
 
-use super::{Notice, Outcome, PublishError, Published, Publisher, Refusal};
+use super::inventory::Will;
+use super::{Notice, Outcome, PublishError, Published, Publisher};
 use crate::failures::chain;
 use crate::index::{Current, Index};
-use crate::source::{Checkout, Source};
-use crate::store::{FleetEvent, NewRelease, Store, StoreError};
+use crate::source::{ALLOW_REMOVAL, Checkout, Course, Source};
+use crate::standing::Standing;
+use crate::store::{Store, StoreError};
+
+mod record;
+
+use record::Aside;
+pub(crate) use record::STANDING;
 
 /// How long to wait for more when a device joins: a pallet of machines switched on together makes one release.
 const SETTLE: Duration = Duration::from_millis(250);
-
-/// Most errors, and most devices of each, that become events: what is wrong shows in the first ones.
-const HELD_EVENTS: usize = 100;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +40,22 @@ struct Latest {
     tree: Arc<Tree>,
     revision: Revision,
     label: String,
+    /// Whether the commit allows of itself what it takes away.
+    allows_removal: bool,
+    /// What is to be known of it.
+    notes: Vec<String>,
+}
+
+impl Latest {
+    fn of(checkout: Checkout) -> Self {
+        Self {
+            label: checkout.label(),
+            tree: Arc::new(checkout.tree),
+            revision: checkout.revision,
+            allows_removal: checkout.allows_removal,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// Why a round did not come to its end; the next one tries again.
@@ -57,32 +76,54 @@ pub struct Follower {
     publisher: Publisher,
     store: Store,
     index: Arc<Index>,
+    standing: Standing,
     /// What it held last.
     latest: Option<Latest>,
-    /// What it held when it last had no errors: who joins while a newer commit is refused gets that.
+    /// What it held when it last had no errors: who joins while a newer commit is refused or held gets that.
     good: Option<Latest>,
-    /// The commit that was refused last: it is not rendered again.
-    refused: Option<Revision>,
+    /// Whether the commit in force was looked for after a start.
+    recalled: bool,
+    /// The commit that was refused or held last: it is not rendered again, unless it is held and someone allows it.
+    aside: Option<(Revision, Held)>,
     /// The warnings of the last release: said once.
     warned: BTreeSet<String>,
     /// Whether it was said that the release in force is the source's.
     greeted: bool,
 }
 
+/// Whether a commit that was set aside may still be let through.
+type Held = bool;
+
 impl Follower {
     /// Takes up the release that is in the depot: devices are offered it before the source is looked at.
-    pub fn new(source: Source, publisher: Publisher, store: Store, index: Arc<Index>) -> Self {
+    pub fn new(
+        mut source: Source,
+        publisher: Publisher,
+        store: Store,
+        index: Arc<Index>,
+        standing: Standing,
+    ) -> Self {
         if let Some(current) = publisher.current() {
             index.publish(offer(current));
+        }
+        // what was seen last, refused commits too; before there was a note of that, what is in force
+        let seen = standing.source().commit;
+        let in_force = publisher
+            .current()
+            .map(|current| current.release.revision.commit.clone());
+        if let Some(before) = Some(seen).filter(|seen| !seen.is_empty()).or(in_force) {
+            source.follows(&before);
         }
         Self {
             source,
             publisher,
             store,
             index,
+            standing,
             latest: None,
             good: None,
-            refused: None,
+            recalled: false,
+            aside: None,
             warned: BTreeSet::new(),
             greeted: false,
         }
@@ -97,6 +138,8 @@ impl Follower {
         say: impl Fn(&Notice) + Send + Sync,
     ) {
         let mut inventory = self.store.inventory_changes();
+        self.standing
+            .change(|source| source.interval_seconds = interval.as_secs());
         loop {
             inventory.mark_unchanged();
             let polled = tokio::select! {
@@ -105,12 +148,16 @@ impl Follower {
                 polled = self.source.poll() => polled,
             };
             let (checkout, unavailable) = match polled {
-                Ok(checkout) => (checkout, Ok(())),
+                Ok(checkout) => {
+                    let now = Timestamp::now();
+                    self.standing.change(|source| source.looked = Some(now));
+                    (checkout, Ok(()))
+                }
                 Err(error) => (None, Err(error.into())),
             };
             // who joins, and a release that ends, do not wait for a source that cannot be reached
             let done = self.round(checkout, &say).await.and(unavailable);
-            self.settle(done, &say);
+            self.settle(done, &say).await;
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 () = tokio::time::sleep(jittered(interval)) => {}
@@ -127,57 +174,78 @@ impl Follower {
         say: &(impl Fn(&Notice) + Send + Sync),
     ) -> Result<(), RoundError> {
         if let Some(checkout) = checkout {
-            self.latest = Some(Latest {
-                label: checkout.label(),
-                tree: Arc::new(checkout.tree),
-                revision: checkout.revision,
-            });
+            self.take(checkout, say).await?;
         }
-        let accepted = |latest: &&Latest| self.refused.as_ref() != Some(&latest.revision);
-        let latest = self.latest.as_ref().filter(accepted);
-        let Some(latest) = latest.or(self.good.as_ref()).cloned() else {
+        let Some((latest, will)) = self.candidate().await? else {
             return Ok(());
         };
-        let inventory = self.store.inventory().await?;
+        let joined = self.store.inventory().await?;
         let (started, now) = (Instant::now(), Timestamp::now());
         let (label, tree) = (latest.label.clone(), Arc::clone(&latest.tree));
         let revision = latest.revision.clone();
+        let of_source = self
+            .latest
+            .as_ref()
+            .is_some_and(|of| of.revision == revision);
         let outcome = self
             .publisher
-            .publish(tree, revision.clone(), inventory, now)
+            .publish(tree, revision.clone(), joined, &will, now)
             .await?;
         self.index.describe(Arc::clone(self.publisher.described()));
         match outcome {
             Outcome::Unchanged => {
-                self.good = Some(latest);
                 self.catch_up(now).await?;
-                if !self.greeted {
+                self.in_force(&latest, &will, now).await?;
+                if !self.greeted && of_source {
                     say(&Notice::Unchanged {
                         label,
-                        sequence: self.in_force().unwrap_or_default(),
+                        sequence: self.sequence().unwrap_or_default(),
                     });
                 }
             }
             Outcome::Refused(refusal) => {
-                self.record_refusal(&revision, &refusal, now).await?;
+                let aside = Aside::refused(&latest, &refusal, latest.notes.clone());
+                self.set_aside(&latest, aside, now).await?;
                 say(&Notice::Refused {
                     label,
                     refusal: refusal.to_string(),
-                    in_force: self.in_force(),
+                    in_force: self.sequence(),
                 });
-                self.refused = Some(revision);
+                self.aside = Some((revision, false));
+            }
+            Outcome::Held(holding) => {
+                let mut details = holding.details;
+                details.notes.clone_from(&latest.notes);
+                let devices = holding.counts.devices as u64;
+                let aside = Aside::held(&latest, &holding.reason, devices, details);
+                self.set_aside(&latest, aside, now).await?;
+                say(&Notice::Held {
+                    label,
+                    counts: holding.counts,
+                    reason: holding.reason,
+                    commit: revision.short().to_owned(),
+                });
+                self.aside = Some((revision, true));
             }
             Outcome::Published {
                 release,
                 counts,
                 findings,
                 held,
+                mut details,
             } => {
                 self.index.publish(offer(&release));
-                self.good = Some(latest);
-                self.record(&release, counts.workloads, now).await?;
+                details.notes.clone_from(&latest.notes);
+                let left = if details.allowed_by.is_empty() {
+                    details.leaves_git.count
+                } else {
+                    0
+                };
+                self.record(&release, counts.workloads, *details, now)
+                    .await?;
                 self.record_held(&findings, now).await?;
                 self.record_warnings(&findings, now).await?;
+                self.in_force(&latest, &will, now).await?;
                 say(&Notice::Published {
                     label,
                     counts,
@@ -185,160 +253,134 @@ impl Follower {
                     took: started.elapsed(),
                     manifests: release.manifests(),
                     held,
+                    left,
                 });
             }
         }
-        self.greeted = true;
+        self.greeted |= of_source;
         Ok(())
     }
 
-    /// A server that was killed, or could not write, between depot and store has a release that the store does not know.
-    async fn catch_up(&self, now: Timestamp) -> Result<(), StoreError> {
-        match self.publisher.current() {
-            Some(current)
-                if self.store.highest_sequence().await? < Some(current.release.sequence) =>
-            {
-                self.record(current, 0, now).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn record(
-        &self,
-        release: &Published,
-        workloads: usize,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let statement = &release.release;
-        self.store
-            .add_release(NewRelease {
-                sequence: Some(statement.sequence),
-                revision: statement.revision.clone(),
-                at: statement.issued,
-                refused: None,
-                devices: statement.tree.size,
-                workloads: workloads as u64,
-                manifests: release.manifests() as u64,
-            })
-            .await?;
-        let message = format!(
-            "release {} of commit {}: {} devices",
-            statement.sequence,
-            statement.revision.short(),
-            statement.tree.size
-        );
-        self.event(None, "Released", message, false, now).await
-    }
-
-    async fn record_refusal(
-        &self,
-        revision: &Revision,
-        refusal: &Refusal,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let reason = refusal.to_string();
-        // after a restart the same commit is refused again, and that is no news
-        let newest = self.store.releases(1).await?;
-        let known = newest.first().is_some_and(|newest| {
-            newest.release.revision.commit == revision.commit
-                && newest.release.refused.as_ref() == Some(&reason)
-        });
-        if known {
-            return Ok(());
-        }
-        let message = format!("commit {} refused: {reason}", revision.short());
-        self.event(None, "Refused", message, true, now).await?;
-        self.store
-            .add_release(NewRelease {
-                sequence: None,
-                revision: revision.clone(),
-                at: now,
-                refused: Some(reason),
-                devices: 0,
-                workloads: 0,
-                manifests: 0,
-            })
-            .await
-    }
-
-    /// Tells of each device that an error holds back why it gets nothing new.
-    async fn record_held(&self, findings: &[Finding], now: Timestamp) -> Result<(), StoreError> {
-        let errors = findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Error);
-        for finding in errors.take(HELD_EVENTS) {
-            let message = words(finding);
-            for device in finding.devices.iter().take(HELD_EVENTS) {
-                let device = Some(device.clone());
-                self.event(device, "HeldBack", message.clone(), true, now)
-                    .await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells of what someone should look at, once: not again with every release that still has it.
-    async fn record_warnings(
+    /// Takes up what the source holds now.
+    async fn take(
         &mut self,
-        findings: &[Finding],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let warnings = findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Warning);
-        let warnings: BTreeSet<_> = warnings.take(HELD_EVENTS).map(words).collect();
-        for message in warnings.difference(&self.warned) {
-            self.event(None, "Warned", message.clone(), true, now)
+        checkout: Checkout,
+        say: &(impl Fn(&Notice) + Send + Sync),
+    ) -> Result<(), RoundError> {
+        let course = checkout.course.clone();
+        let mut latest = Latest::of(checkout);
+        if let Some((before, course @ (Course::Back | Course::Elsewhere))) = course {
+            let message = self
+                .record_course(course, &before, &latest.revision, Timestamp::now())
                 .await?;
+            say(&Notice::Moved {
+                label: latest.label.clone(),
+                message: message.clone(),
+            });
+            latest.notes.push(message);
         }
-        self.warned = warnings;
+        self.latest = Some(latest);
         Ok(())
     }
 
-    async fn event(
-        &self,
-        device: Option<DeviceName>,
-        reason: &str,
-        message: String,
-        warning: bool,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.store
-            .add_event(FleetEvent {
-                id: 0,
-                time: now,
-                device,
-                reason: reason.to_owned(),
-                message,
-                warning,
-            })
-            .await
+    /// The commit to publish: what the source holds, unless that was set aside; then the one before.
+    async fn candidate(&mut self) -> Result<Option<(Latest, Will)>, StoreError> {
+        let mut will = Will {
+            allowed_by: None,
+            decommissioned: self.store.decommissioned().await?,
+        };
+        if let Some(latest) = &self.latest {
+            will.allowed_by = if latest.allows_removal {
+                Some(format!("the commit itself ({ALLOW_REMOVAL})"))
+            } else {
+                self.store.allowed(&latest.revision.commit).await?
+            };
+            let aside = match &self.aside {
+                Some((revision, held)) if *revision == latest.revision => {
+                    !held || will.allowed_by.is_none()
+                }
+                _ => false,
+            };
+            if !aside {
+                return Ok(Some((latest.clone(), will)));
+            }
+        }
+        will.allowed_by = None;
+        if self.good.is_none() && !std::mem::replace(&mut self.recalled, true) {
+            let in_force = self.publisher.current();
+            let commit = in_force.map(|current| current.release.revision.commit.clone());
+            if let Some(commit) = commit {
+                self.good = self.source.recall(&commit).await.map(Latest::of);
+            }
+        }
+        Ok(self.good.clone().map(|good| (good, will)))
     }
 
-    fn in_force(&self) -> Option<u64> {
+    /// A commit is in force.
+    async fn in_force(
+        &mut self,
+        latest: &Latest,
+        will: &Will,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if will.allowed_by.is_some() && !latest.allows_removal {
+            self.store.forget_allowed().await?;
+        }
+        let described = self.publisher.described();
+        let back = will
+            .decommissioned
+            .iter()
+            .filter(|device| described.get(device).is_some_and(|known| known.in_git));
+        let back: Vec<_> = back.cloned().collect();
+        if !back.is_empty() {
+            self.store.recommission(back).await?;
+        }
+        // what was published before a newer commit was set aside is not what the source holds
+        if self
+            .latest
+            .as_ref()
+            .is_some_and(|of| of.revision == latest.revision)
+        {
+            self.aside = None;
+            self.stand(latest, "InForce", String::new(), now).await?;
+        }
+        self.good = Some(Latest {
+            notes: Vec::new(),
+            ..latest.clone()
+        });
+        Ok(())
+    }
+
+    fn sequence(&self) -> Option<u64> {
         self.publisher
             .current()
             .map(|current| current.release.sequence)
     }
 
     /// Says what failed, once, and that it works again, once.
-    fn settle(&self, done: Result<(), RoundError>, say: &impl Fn(&Notice)) {
-        match done {
-            Ok(()) => {
-                if self.store.failures().remove(SOURCE).is_some() {
+    async fn settle(&self, done: Result<(), RoundError>, say: &(impl Fn(&Notice) + Sync)) {
+        let failures = self.store.failures();
+        let failure = done
+            .err()
+            .map(|error| (matches!(error, RoundError::Source(_)), chain(&error)));
+        match &failure {
+            None => {
+                if failures.remove(SOURCE).is_some() {
                     say(&Notice::Recovered);
                 }
             }
-            Err(error) => {
-                let failures = self.store.failures();
-                if let Some(message) = failures.add(SOURCE, &chain(&error), Timestamp::now()) {
+            Some((source, message)) => {
+                if let Some(message) = failures.add(SOURCE, message, Timestamp::now()) {
                     say(&Notice::Failed {
+                        source: *source,
                         message,
-                        in_force: self.in_force(),
+                        in_force: self.sequence(),
                     });
                 }
             }
+        }
+        if let Err(error) = self.stand_failure(failure, Timestamp::now()).await {
+            tracing::error!(%error, "how the source stands is not kept");
         }
     }
 }

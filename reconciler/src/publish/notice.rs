@@ -27,6 +27,8 @@ pub enum Notice {
         manifests: usize,
         /// How many devices keep what they have, because of errors that concern them alone.
         held: usize,
+        /// How many devices left Git with it, and keep what they run.
+        left: u64,
     },
     /// The release in force says the same as the source.
     Unchanged {
@@ -44,8 +46,28 @@ pub enum Notice {
         /// The release in force.
         in_force: Option<u64>,
     },
-    /// The source, or something needed to publish it, cannot be reached.
+    /// A commit that takes away more than may go without a word.
+    Held {
+        /// `main@77ab01c`.
+        label: String,
+        /// What was rendered.
+        counts: Counts,
+        /// `would remove till from 40 of 40 devices (limit 30 %)`.
+        reason: String,
+        /// `77ab01c`.
+        commit: String,
+    },
+    /// The branch does not go on from where it was.
+    Moved {
+        /// `main@4f2c91a`.
+        label: String,
+        /// What happened.
+        message: String,
+    },
+    /// The source cannot be reached, or what it holds cannot be published.
     Failed {
+        /// Whether it is the source.
+        source: bool,
         /// What failed, with its causes.
         message: String,
         /// The release in force.
@@ -65,6 +87,7 @@ impl fmt::Display for Notice {
                 took,
                 manifests,
                 held,
+                left,
             } => {
                 write!(
                     f,
@@ -75,14 +98,33 @@ impl fmt::Display for Notice {
                     took.as_millis(),
                     count(*manifests, "manifest"),
                 )?;
-                match held {
-                    0 => Ok(()),
-                    _ => write!(
-                        f,
-                        "; {} held back by errors (see: flotta get events)",
-                        count(*held, "device")
-                    ),
+                if *held > 0 {
+                    let held = count(*held, "device");
+                    write!(f, "; {held} held back by errors (see: flotta get events)")?;
                 }
+                match left {
+                    0 => Ok(()),
+                    1 => f.write_str("; 1 device left Git and keeps what it runs"),
+                    left => write!(f, "; {left} devices left Git and keep what they run"),
+                }
+            }
+            Self::Held {
+                label,
+                counts,
+                reason,
+                commit,
+            } => {
+                let reason = plain(reason, MAX_MESSAGE);
+                write!(
+                    f,
+                    "source  {label}  {}, {}: release held: it {reason}\n        \
+                     what goes: flotta describe release {commit}     let it through: flotta release allow {commit}",
+                    count(counts.files, "file"),
+                    count(counts.devices, "device"),
+                )
+            }
+            Self::Moved { label, message } => {
+                write!(f, "source  {label}  {}", plain(message, MAX_MESSAGE))
             }
             Self::Unchanged { label, sequence } => {
                 write!(
@@ -98,9 +140,18 @@ impl fmt::Display for Notice {
                 let refusal = plain(refusal, MAX_MESSAGE);
                 write!(f, "source {label} refused: {refusal}; {}", stays(*in_force))
             }
-            Self::Failed { message, in_force } => {
+            Self::Failed {
+                source,
+                message,
+                in_force,
+            } => {
+                let what = if *source {
+                    "source unavailable"
+                } else {
+                    "no release can be made"
+                };
                 let message = plain(message, MAX_MESSAGE);
-                write!(f, "source unavailable: {message}; {}", stays(*in_force))
+                write!(f, "{what}: {message}; {}", stays(*in_force))
             }
             Self::Recovered => f.write_str("source available again"),
         }

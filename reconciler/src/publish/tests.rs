@@ -80,7 +80,7 @@ impl House {
 async fn publish(publisher: &mut Publisher, commit: &str, content: &str) -> Outcome {
     let (tree, revision) = (tree(content), revision(commit));
     publisher
-        .publish(tree, revision, Vec::new(), now())
+        .publish(tree, revision, Vec::new(), &Will::default(), now())
         .await
         .unwrap()
 }
@@ -139,7 +139,13 @@ async fn who_joined_without_being_in_git_is_part_of_the_release() {
 
     let in_git = vec![joined("default/shop-1")];
     let outcome = publisher
-        .publish(tree(DEVICE), revision("c1"), in_git, now())
+        .publish(
+            tree(DEVICE),
+            revision("c1"),
+            in_git,
+            &Will::default(),
+            now(),
+        )
         .await
         .unwrap();
     assert!(
@@ -149,7 +155,7 @@ async fn who_joined_without_being_in_git_is_part_of_the_release() {
 
     let new = vec![joined("default/shop-2"), joined("default/shop-1")];
     let outcome = publisher
-        .publish(tree(DEVICE), revision("c1"), new, now())
+        .publish(tree(DEVICE), revision("c1"), new, &Will::default(), now())
         .await
         .unwrap();
     let Outcome::Published { release, .. } = outcome else {
@@ -167,7 +173,13 @@ async fn a_release_that_nothing_follows_is_signed_anew_in_time() {
     for (days, published) in [(59, false), (61, true)] {
         let later = now() + SignedDuration::from_hours(24 * days);
         let outcome = publisher
-            .publish(tree(DEVICE), revision("c1"), Vec::new(), later)
+            .publish(
+                tree(DEVICE),
+                revision("c1"),
+                Vec::new(),
+                &Will::default(),
+                later,
+            )
             .await
             .unwrap();
         assert_eq!(
@@ -266,6 +278,7 @@ fn a_notice_is_one_line_whatever_a_commit_or_git_says() {
         in_force: None,
     };
     let failed = Notice::Failed {
+        source: true,
         message: "git fetch: remote: \u{1b}]0;x\u{7}\nready".to_owned(),
         in_force: Some(1),
     };

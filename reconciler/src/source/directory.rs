@@ -33,6 +33,8 @@ pub(super) fn read(
             inventory: None,
         },
         branch: None,
+        course: None,
+        allows_removal: false,
     }))
 }
 

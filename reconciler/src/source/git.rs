@@ -6,7 +6,7 @@ use flotta_renderer::Tree;
 use git2::{ErrorCode, Repository};
 
 use super::remote::{FETCHED, Mirror, Tip};
-use super::{Checkout, Selection, SourceError};
+use super::{Checkout, Selection, SourceError, history};
 
 /// Whether the directory is itself a work tree or a bare repository. One above it is not looked for: a fleet's folder that
 /// happens to lie in someone's repository is read as the folder it is. One of another user, which Git refuses to open, is a
@@ -20,6 +20,7 @@ pub(super) fn read_local(
     directory: &Path,
     selection: &Selection,
     seen: Option<&str>,
+    before: Option<&str>,
 ) -> Result<Option<Checkout>, SourceError> {
     let place = directory.display().to_string();
     let repository = Repository::open(directory).map_err(|error| match error.code() {
@@ -48,7 +49,8 @@ pub(super) fn read_local(
             .flatten(),
     };
     // a path on this machine says nothing to a device: the commit does
-    read(&repository, &tip, selection, "directory".to_owned()).map(Some)
+    let place = "directory".to_owned();
+    read(&repository, &tip, selection, place, before).map(Some)
 }
 
 /// The commit that was fetched into a mirror: the branch may have moved on since its tip was asked for.
@@ -56,6 +58,7 @@ pub(super) fn read_mirror(
     mirror: &Mirror,
     branch: Option<String>,
     selection: &Selection,
+    before: Option<&str>,
 ) -> Result<Checkout, SourceError> {
     let url = mirror.url().redacted();
     let repository = Repository::open_bare(mirror.directory()).map_err(SourceError::read(&url))?;
@@ -65,7 +68,22 @@ pub(super) fn read_mirror(
         .map_err(SourceError::read(&url))?
         .id()
         .to_string();
-    read(&repository, &Tip { commit, branch }, selection, url)
+    read(&repository, &Tip { commit, branch }, selection, url, before)
+}
+
+/// A commit that is among the repository's objects.
+pub(super) fn recall(
+    directory: &Path,
+    commit: &str,
+    selection: &Selection,
+    place: &str,
+) -> Result<Checkout, SourceError> {
+    let repository = Repository::open(directory).map_err(SourceError::read(place))?;
+    let tip = Tip {
+        commit: commit.to_owned(),
+        branch: selection.branch.clone(),
+    };
+    read(&repository, &tip, selection, place.to_owned(), None)
 }
 
 fn read(
@@ -73,6 +91,7 @@ fn read(
     tip: &Tip,
     selection: &Selection,
     place: String,
+    before: Option<&str>,
 ) -> Result<Checkout, SourceError> {
     let (tree, mut revision) =
         Tree::at_revision(repository, &tip.commit, selection.path.as_deref())
@@ -82,5 +101,10 @@ fn read(
         tree,
         revision,
         branch: tip.branch.clone(),
+        course: before.map(|before| {
+            let course = history::course(repository, before, &tip.commit);
+            (before.to_owned(), course)
+        }),
+        allows_removal: history::allows_removal(repository, &tip.commit),
     })
 }

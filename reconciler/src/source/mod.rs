@@ -11,6 +11,7 @@ use flotta_renderer::Tree;
 
 mod directory;
 mod git;
+mod history;
 mod once;
 mod remote;
 mod url;
@@ -18,6 +19,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
+pub use history::{ALLOW_REMOVAL, Course};
 pub use once::open;
 pub use url::Url;
 
@@ -35,6 +37,10 @@ pub struct Checkout {
     pub revision: Revision,
     /// The branch, when there is one: `main`.
     pub branch: Option<String>,
+    /// The commit that was there before, and how this one follows it; none when there was none, or nothing has a history.
+    pub course: Option<(String, Course)>,
+    /// Whether the commit says of itself that it may take away what it does: [`ALLOW_REMOVAL`].
+    pub allows_removal: bool,
 }
 
 impl Checkout {
@@ -62,6 +68,9 @@ pub enum SourceError {
     /// The text is neither a directory nor a Git URL.
     #[error("`{0}` is neither a directory nor a Git URL")]
     Unknown(String),
+    /// The directory is not there.
+    #[error("there is no directory {0}")]
+    Gone(String),
     /// A branch or folder that cannot be one.
     #[error("`{0}` is not a {1}")]
     Selection(String, &'static str),
@@ -103,12 +112,14 @@ pub struct Source {
     place: Place,
     selection: Selection,
     seen: Option<String>,
+    /// The commit that the next one is compared with.
+    before: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 enum Place {
-    Directory(PathBuf),
-    Repository(PathBuf),
+    /// A directory, or a repository: it is looked at each time, and may be away for a while.
+    Local(PathBuf),
     Remote(Mirror),
 }
 
@@ -116,33 +127,63 @@ impl Source {
     /// Reads `--source`: a directory, which is taken as a Git repository if it is one itself (not if one is above it), or
     /// a Git URL, mirrored in `data/source.git`.
     pub fn parse(text: &str, selection: Selection, data: &Path) -> Result<Self, SourceError> {
-        check(&selection)?;
-        let place = if let Some(url) = Url::parse(text) {
-            Place::Remote(Mirror::new(url, data.join("source.git")))
-        } else {
-            let path = std::fs::canonicalize(text)
-                .ok()
-                .filter(|path| path.is_dir())
-                .ok_or_else(|| SourceError::Unknown(text.to_owned()))?;
-            if git::is_repository(&path) {
-                Place::Repository(path)
-            } else if let Some(branch) = selection.branch {
-                return Err(SourceError::Branch(text.to_owned(), branch));
-            } else {
-                Place::Directory(path)
+        let source = Self::resume(text, selection, data)?;
+        if let Place::Local(path) = &source.place {
+            if !path.is_dir() {
+                return Err(SourceError::Unknown(text.to_owned()));
             }
+            if !git::is_repository(path)
+                && let Some(branch) = &source.selection.branch
+            {
+                return Err(SourceError::Branch(text.to_owned(), branch.clone()));
+            }
+        }
+        Ok(source)
+    }
+
+    /// The same for a source that was there before: that it is away is for [`Self::poll`] to say.
+    pub fn resume(text: &str, selection: Selection, data: &Path) -> Result<Self, SourceError> {
+        check(&selection)?;
+        let place = match Url::parse(text) {
+            Some(url) => Place::Remote(Mirror::new(url, data.join("source.git"))),
+            None => Place::Local(
+                std::fs::canonicalize(text)
+                    .or_else(|_| std::path::absolute(text))
+                    .map_err(|_| SourceError::Unknown(text.to_owned()))?,
+            ),
         };
         Ok(Self {
             place,
             selection,
             seen: None,
+            before: None,
         })
+    }
+
+    /// Compares the next commit with this one.
+    pub fn follows(&mut self, commit: &str) {
+        self.before = Some(commit.to_owned());
+    }
+
+    /// A commit that it held before, if that is still here: what a server that was started anew goes on with while the newest
+    /// one cannot be had.
+    pub async fn recall(&self, commit: &str) -> Option<Checkout> {
+        let (place, selection) = (self.place.clone(), self.selection.clone());
+        let commit = commit.to_owned();
+        let read = tokio::task::spawn_blocking(move || match place {
+            Place::Local(path) => git::recall(&path, &commit, &selection, "directory"),
+            Place::Remote(mirror) => {
+                let url = mirror.url().redacted();
+                git::recall(mirror.directory(), &commit, &selection, &url)
+            }
+        });
+        read.await.ok()?.ok()
     }
 
     /// Where it is, without credentials.
     pub fn describe(&self) -> String {
         match &self.place {
-            Place::Directory(path) | Place::Repository(path) => path.display().to_string(),
+            Place::Local(path) => path.display().to_string(),
             Place::Remote(mirror) => mirror.url().redacted(),
         }
     }
@@ -158,19 +199,31 @@ impl Source {
                 mirror.fetch(&tip).await?;
                 Some(tip)
             }
-            _ => None,
+            Place::Local(_) => None,
         };
         let (place, selection, seen) = (
             self.place.clone(),
             self.selection.clone(),
             self.seen.clone(),
         );
+        let before = self.before.clone();
         let read = tokio::task::spawn_blocking(move || match place {
-            Place::Directory(path) => directory::read(&path, &selection, seen.as_deref()),
-            Place::Repository(path) => git::read_local(&path, &selection, seen.as_deref()),
+            Place::Local(path) if !path.is_dir() => {
+                Err(SourceError::Gone(path.display().to_string()))
+            }
+            Place::Local(path) if git::is_repository(&path) => {
+                git::read_local(&path, &selection, seen.as_deref(), before.as_deref())
+            }
+            Place::Local(path) => match &selection.branch {
+                Some(branch) => Err(SourceError::Branch(
+                    path.display().to_string(),
+                    branch.clone(),
+                )),
+                None => directory::read(&path, &selection, seen.as_deref()),
+            },
             Place::Remote(mirror) => {
                 let tip = at.expect("a remote was asked for its tip above");
-                git::read_mirror(&mirror, tip.branch, &selection).map(Some)
+                git::read_mirror(&mirror, tip.branch, &selection, before.as_deref()).map(Some)
             }
         });
         let checkout = read
@@ -178,6 +231,7 @@ impl Source {
             .map_err(|error| SourceError::Read(self.describe(), Box::new(error)))??;
         if let Some(checkout) = &checkout {
             self.seen = Some(checkout.revision.commit.clone());
+            self.before.clone_from(&self.seen);
         }
         Ok(checkout)
     }

@@ -49,5 +49,7 @@ fn at(path: &Path, rev: &str) -> Result<Checkout, SourceError> {
         tree,
         revision,
         branch: None,
+        course: None,
+        allows_removal: false,
     })
 }

@@ -63,19 +63,24 @@ impl Mirror {
         })
     }
 
-    /// Fetches the commit, without its history: a release needs the files alone.
+    /// Fetches the commit: at first without its history, since a release needs the files alone; later with what came since,
+    /// which tells whether the branch goes on from where it was. Where that cannot be had, it is the commit alone again.
     pub(super) async fn fetch(&self, tip: &Tip) -> Result<(), SourceError> {
         let from = tip
             .branch
             .as_ref()
             .map_or_else(|| "HEAD".to_owned(), |name| format!("refs/heads/{name}"));
         let refspec = format!("+{from}:{FETCHED}");
-        self.git(
-            "fetch",
-            &["--quiet", "--no-tags", "--depth=1", "origin", &refspec],
-        )
-        .await
-        .map(drop)
+        let known = git2::Repository::open_bare(&self.directory)
+            .is_ok_and(|repository| repository.find_reference(FETCHED).is_ok());
+        if known {
+            let since = ["--quiet", "--no-tags", "origin", &refspec];
+            if self.git("fetch", &since).await.is_ok() {
+                return Ok(());
+            }
+        }
+        let alone = ["--quiet", "--no-tags", "--depth=1", "origin", &refspec];
+        self.git("fetch", &alone).await.map(drop)
     }
 
     /// Makes the repository. The URL stands in its configuration, not in an argument that other users of the machine can

@@ -229,3 +229,95 @@ async fn a_missing_branch_is_named() {
         assert!(error.ends_with("has no branch `next`"), "{error}");
     }
 }
+
+/// Sets the branch to a commit, as a forced push does.
+fn force(directory: &Path, commit: &str) {
+    let repository = Repository::open(directory).unwrap();
+    let object = repository.revparse_single(commit).unwrap();
+    repository
+        .reset(&object, git2::ResetType::Hard, None)
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_mirror_knows_whether_the_branch_goes_on_from_where_it_was() {
+    let data = tempfile::tempdir().unwrap();
+    let origin = tempfile::tempdir().unwrap();
+    let first = commit(origin.path(), "a.yaml", "a: 1");
+    let second = commit(origin.path(), "a.yaml", "a: 2");
+    let url = format!("file://{}", origin.path().display());
+    let mut source = Source::parse(&url, Selection::default(), data.path()).unwrap();
+    let course = async |source: &mut Source| {
+        let checkout = source.poll().await.unwrap().unwrap();
+        checkout.course
+    };
+    assert_eq!(course(&mut source).await, None, "nothing was there before");
+    let third = commit(origin.path(), "a.yaml", "a: 3");
+    commit(origin.path(), "a.yaml", "a: 4");
+    assert_eq!(
+        course(&mut source).await,
+        Some((second.clone(), Course::Forward))
+    );
+    force(origin.path(), &third);
+    let (_, back) = course(&mut source).await.unwrap();
+    assert_eq!(back, Course::Back);
+    // beyond what was ever fetched, and another way on from there
+    force(origin.path(), &first);
+    assert_ne!(course(&mut source).await.unwrap().1, Course::Forward);
+    commit(origin.path(), "b.yaml", "b: 1");
+    assert_eq!(course(&mut source).await, Some((first, Course::Forward)));
+    let other = tempfile::tempdir().unwrap();
+    commit(other.path(), "c.yaml", "c: 1");
+    std::fs::remove_dir_all(origin.path().join(".git")).unwrap();
+    std::fs::rename(other.path().join(".git"), origin.path().join(".git")).unwrap();
+    assert_eq!(course(&mut source).await.unwrap().1, Course::Elsewhere);
+}
+
+#[tokio::test]
+async fn a_trailer_counts_in_the_commit_and_in_what_a_merge_brings() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = commit(directory.path(), "a.yaml", "a: 1");
+    let repository = Repository::open(directory.path()).unwrap();
+    let who = git2::Signature::now("test", "test@example.com").unwrap();
+    let find = |id: &str| {
+        repository
+            .find_commit(git2::Oid::from_str(id).unwrap())
+            .unwrap()
+    };
+    let make = |message: &str, parents: &[&str]| {
+        let parents: Vec<_> = parents.iter().map(|id| find(id)).collect();
+        let parents: Vec<_> = parents.iter().collect();
+        let tree = parents[0].tree().unwrap();
+        let id = repository.commit(None, &who, &who, message, &tree, &parents);
+        id.unwrap().to_string()
+    };
+    let removes = make("no tills\n\nFlotta-Allow-Removal: true\n", &[&base]);
+    let after = make("next", &[&removes]);
+    let main = make("meanwhile", &[&base]);
+    let merge = make("Merge pull request 7", &[&main, &removes]);
+    for (commit, allows) in [
+        (&removes, true),
+        (&merge, true),
+        // what was let through once lets nothing else through
+        (&after, false),
+        (&main, false),
+        (
+            &make("no tills\n\nFlotta-Allow-Removal: no\n", &[&base]),
+            false,
+        ),
+        (&make("Flotta-Allow-Removal: true", &[&base]), false),
+        (
+            &make(
+                "x\n\nflotta-allow-removal: true\nSigned-off-by: a <a@b>\n",
+                &[&base],
+            ),
+            true,
+        ),
+    ] {
+        assert_eq!(
+            history::allows_removal(&repository, commit),
+            allows,
+            "{commit}"
+        );
+    }
+}

@@ -33,7 +33,7 @@ pub(super) struct Schema {
 pub(super) const FLEET: Schema = Schema {
     name: "fleet.db",
     synchronous: "FULL",
-    steps: &[include_str!("fleet_1.sql")],
+    steps: &[include_str!("fleet_1.sql"), include_str!("fleet_2.sql")],
 };
 
 pub(super) const STATUS: Schema = Schema {

@@ -3,8 +3,9 @@
 use flotta_bundle::release::Revision;
 use jiff::Timestamp;
 
-use super::value::{millis, time};
+use super::value::{json, millis, time};
 use super::{Store, StoreError};
+use crate::publish::details::Details;
 
 /// Rows kept: years of commits.
 const KEPT: i64 = 10_000;
@@ -12,13 +13,13 @@ const KEPT: i64 = 10_000;
 /// A release to remember, or a commit that did not become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRelease {
-    /// Its sequence; none when it was refused.
+    /// Its sequence; none when it was refused or held.
     pub sequence: Option<u64>,
     /// What it was rendered from.
     pub revision: Revision,
     /// When.
     pub at: Timestamp,
-    /// Why it was refused.
+    /// Why it was refused or held.
     pub refused: Option<String>,
     /// Devices in it.
     pub devices: u64,
@@ -26,6 +27,8 @@ pub struct NewRelease {
     pub workloads: u64,
     /// Distinct manifests in it.
     pub manifests: u64,
+    /// What it takes away, and what is wrong with it.
+    pub details: Details,
 }
 
 /// A release as it is remembered.
@@ -52,7 +55,7 @@ impl Store {
                 connection
                     .prepare_cached(
                         "INSERT OR REPLACE INTO releases (sequence, source, revision, subject, at, refused, devices, workloads, \
-                         manifests) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                         manifests, details) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                     )?
                     .execute((
                         release.sequence,
@@ -64,6 +67,7 @@ impl Store {
                         release.devices,
                         release.workloads,
                         release.manifests,
+                        json(&release.details),
                     ))?;
                 connection
                     .prepare_cached(
@@ -81,7 +85,7 @@ impl Store {
     pub async fn releases(&self, limit: u32) -> Result<Vec<ReleaseRecord>, StoreError> {
         self.read(move |connection| {
             let mut query = connection.prepare_cached(
-                "SELECT id, sequence, source, revision, subject, at, refused, devices, workloads, manifests \
+                "SELECT id, sequence, source, revision, subject, at, refused, devices, workloads, manifests, details \
                  FROM releases ORDER BY id DESC LIMIT ?1",
             )?;
             let mut rows = query.query([limit])?;
@@ -102,6 +106,8 @@ impl Store {
                         devices: row.get(7)?,
                         workloads: row.get(8)?,
                         manifests: row.get(9)?,
+                        // written by another version, it may say more or less
+                        details: serde_json::from_str(&row.get::<_, String>(10)?).unwrap_or_default(),
                     },
                 });
             }

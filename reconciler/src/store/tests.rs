@@ -328,6 +328,7 @@ async fn the_same_refusal_is_remembered_once_and_the_highest_sequence_always() {
     let store = Store::open(data.path()).unwrap();
     let add = |sequence: Option<u64>, commit: &str, refused: Option<&str>| {
         store.add_release(NewRelease {
+            details: crate::publish::details::Details::default(),
             sequence,
             revision: Revision {
                 source: "directory".to_owned(),

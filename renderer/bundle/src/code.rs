@@ -112,6 +112,9 @@ codes! {
     REFUSED_COMMIT = "FLT0604", "a commit with errors was refused", "mend it and commit again; the last good release stays in force";
     KEYS = "FLT0605", "keys or certificates of the fleet cannot be read", "restore the data directory from its backup";
     LISTEN = "FLT0606", "an address or socket that the server cannot use", "see the message: taken by another program, not of this machine, or not allowed";
+    HELD = "FLT0607", "a commit that takes away more than may go without a word", "see what goes: flotta describe release COMMIT; let it through: flotta release allow COMMIT; or commit what was not to go";
+    NOT_HELD = "FLT0608", "a commit that nothing holds", "see which one is held: flotta get releases";
+    STILL_IN_GIT = "FLT0609", "a device that Git still has", "remove its EdgeDevice from Git first";
     DEVICES_AWAY = "FLT0621", "most devices are not heard of", "look at the server's network: its address, port and name as devices see them; which devices: flotta get devices";
     SERVER_DISK = "FLT0622", "the disk under the server's data is nearly full", "make space on it: without any the server takes no report, and no device joins";
     SERVER_WORK = "FLT0623", "something that the server does over and over fails", "see the message, and the server's log from the time it names";

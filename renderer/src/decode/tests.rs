@@ -73,7 +73,10 @@ fn what_is_not_yaml_says_where() {
 fn a_file_holds_as_many_documents_as_a_third_of_the_largest_fleet() {
     let devices = |count: usize| {
         (0..count).fold(String::new(), |mut text, n| {
-            let _ = writeln!(text, "--- {{kind: EdgeDevice, metadata: {{name: shop-{n}}}}}");
+            let _ = writeln!(
+                text,
+                "--- {{kind: EdgeDevice, metadata: {{name: shop-{n}}}}}"
+            );
             text
         })
     };

@@ -6,7 +6,7 @@ use flotta_bundle::wire::WorkloadReport;
 use flotta_bundle::{DeviceName, Digest, manifest};
 use jiff::Timestamp;
 
-use super::named;
+use super::{COMMITS, named};
 use crate::admin::Admin;
 use crate::admin::list::Listed;
 use crate::admin::query::Query;
@@ -14,11 +14,9 @@ use crate::admin::resource::{
     Commit, Condition, Device, DeviceStatus, DeviceWorkload, Identity, MEMBER_OF, Metadata, Running,
 };
 use crate::index::{Described, Offered};
+use crate::publish::inventory::Left;
 use crate::status::{self, Facts};
 use crate::store::{DeviceRecord, StoreError};
-
-/// Releases whose commits are told with what devices run: a device that is behind by more shows the number alone.
-const COMMITS: u32 = 200;
 
 impl Listed for Device {
     async fn all(admin: &Admin, query: &Query, now: Timestamp) -> Result<Vec<Self>, StoreError> {
@@ -182,8 +180,17 @@ impl Seen<'_> {
         let by_token = || Described {
             sets: device.set.iter().cloned().collect(),
             labels: device.labels.clone(),
+            ..Described::default()
         };
-        let Described { sets, mut labels } = self.described.cloned().unwrap_or_else(by_token);
+        let described = self.described.cloned().unwrap_or_else(by_token);
+        let message = [state.message, of_left(described.left, &device.device)]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ");
+        let Described {
+            sets, mut labels, ..
+        } = described;
         if let Some(set) = device.set.filter(|set| sets.contains(set)) {
             labels.entry(MEMBER_OF.to_owned()).or_insert(set);
         }
@@ -197,7 +204,7 @@ impl Seen<'_> {
             metadata,
             DeviceStatus {
                 state: state.state.to_string(),
-                message: state.message,
+                message,
                 sets,
                 last_seen: seen,
                 identity: Some(Identity {
@@ -220,6 +227,19 @@ impl Seen<'_> {
             release,
             manifest: manifest.to_string(),
             commit: self.commits.get(&release).cloned(),
+        }
+    }
+}
+
+/// What is to be known of a device that is not in Git any more.
+fn of_left(left: Option<Left>, device: &DeviceName) -> String {
+    match left {
+        None => String::new(),
+        Some(Left::Keeps(_)) => {
+            format!("left Git, keeps what it runs (let it go: flotta decommission {device})")
+        }
+        Some(Left::Decommissioned) => {
+            format!("decommissioned (end its identity: flotta revoke {device})")
         }
     }
 }

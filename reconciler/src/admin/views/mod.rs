@@ -13,6 +13,9 @@ use jiff::Timestamp;
 
 use super::resource::Metadata;
 
+/// Releases whose commits are told with what devices run: one that is behind by more shows the number alone.
+pub(super) const COMMITS: u32 = 200;
+
 /// The metadata of what has a device's name.
 fn named(device: &DeviceName, created: Option<Timestamp>) -> Metadata {
     Metadata {

@@ -17,17 +17,27 @@ const LISTED: u32 = 200;
 impl Listed for ReleaseObject {
     async fn all(admin: &Admin, _query: &Query, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let in_force = admin.0.index.current().map(|current| current.sequence());
+        let source = admin.0.standing.source();
+        let held = source
+            .verdict
+            .filter(|verdict| verdict.state == "Held")
+            .map(|_| source.commit);
         let records = admin.0.store.releases(LISTED).await?;
         Ok(records
             .into_iter()
-            .map(|record| view(record, in_force))
+            .map(|record| view(record, in_force, held.as_deref()))
             .collect())
     }
 }
 
-fn view(record: ReleaseRecord, in_force: Option<u64>) -> ReleaseObject {
+fn view(record: ReleaseRecord, in_force: Option<u64>, held: Option<&str>) -> ReleaseObject {
     let release = record.release;
     let state = match release.sequence {
+        // a newer commit has taken its place, or it was let through
+        None if release.details.held && held != Some(release.revision.commit.as_str()) => {
+            "Superseded"
+        }
+        None if release.details.held => "Held",
         None => "Refused",
         sequence if sequence == in_force => "InForce",
         Some(_) => "Superseded",
@@ -35,6 +45,7 @@ fn view(record: ReleaseRecord, in_force: Option<u64>) -> ReleaseObject {
     let metadata = Metadata {
         name: match release.sequence {
             Some(sequence) => sequence.to_string(),
+            None if release.details.held => format!("held-{}", record.id),
             None => format!("refused-{}", record.id),
         },
         namespace: None,
@@ -46,7 +57,9 @@ fn view(record: ReleaseRecord, in_force: Option<u64>) -> ReleaseObject {
         metadata,
         ReleaseStatus {
             state: state.to_owned(),
-            message: release.refused.unwrap_or_default(),
+            message: release
+                .refused
+                .unwrap_or_else(|| release.details.notes.join("; ")),
             source: release.revision.source,
             commit: Commit {
                 id: release.revision.commit,
@@ -59,6 +72,7 @@ fn view(record: ReleaseRecord, in_force: Option<u64>) -> ReleaseObject {
             devices: release.devices,
             workloads: release.workloads,
             manifests: release.manifests,
+            details: release.details,
         },
     )
 }

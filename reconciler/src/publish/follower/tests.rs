@@ -37,7 +37,7 @@ impl Following {
         let text = source.path().to_str().unwrap();
         let from = Source::parse(text, Selection::default(), data.path()).unwrap();
         let (store, index) = (house.store.clone(), Arc::clone(&house.index));
-        let follower = Follower::new(from, publisher, store, index);
+        let follower = Follower::new(from, publisher, store, index, Standing::default());
         let (wake, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
         let (say, said) = mpsc::unbounded_channel();
         let hour = Duration::from_secs(3600);

@@ -1,0 +1,140 @@
+//! How the server stands, and what people let go: held commits, devices that left Git.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, State};
+use flotta_bundle::{DeviceName, code};
+use http::StatusCode;
+use jiff::Timestamp;
+
+use super::Admin;
+use super::answer::Refused;
+use super::request::{Allowance, Allowed, Decided, Decommission};
+use super::resource::{Commit, InForce, ServerStatus};
+use super::socket::Peer;
+use crate::publish::inventory::Left;
+use crate::store::FleetEvent;
+
+/// Fewest characters of a commit that name it: as few as Git itself takes.
+const SHORTEST: usize = 4;
+
+pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<ServerStatus>, Refused> {
+    let in_force = match admin.0.index.current().map(|current| current.sequence()) {
+        Some(sequence) => {
+            let releases = admin.0.store.releases(super::views::COMMITS).await?;
+            let found = releases
+                .into_iter()
+                .find(|record| record.release.sequence == Some(sequence));
+            let commit = found.map(|record| Commit {
+                id: record.release.revision.commit,
+                subject: record.release.revision.subject,
+            });
+            Some(InForce { sequence, commit })
+        }
+        None => None,
+    };
+    Ok(Json(ServerStatus {
+        source: admin.0.standing.source(),
+        in_force,
+        warnings: admin.0.standing.warnings(),
+    }))
+}
+
+/// Lets through the commit that is held; or the one in force, for the devices that left Git with it.
+pub(super) async fn allow(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Allowance>, JsonRejection>,
+) -> Result<Json<Allowed>, Refused> {
+    let Json(request) = body?;
+    let asked = request.commit.trim_start_matches("sha256:");
+    if asked.len() < SHORTEST {
+        return Err(Refused::bad_request(format!(
+            "`{asked}` is too short for a commit: give {SHORTEST} characters of it or more"
+        )));
+    }
+    let source = admin.0.standing.source();
+    let state = source
+        .verdict
+        .as_ref()
+        .map(|verdict| verdict.state.as_str());
+    let left = admin.0.index.described();
+    let left = || {
+        left.values()
+            .any(|known| matches!(known.left, Some(Left::Keeps(_))))
+    };
+    let named = source
+        .commit
+        .trim_start_matches("sha256:")
+        .starts_with(asked);
+    if !named || !(state == Some("Held") || state == Some("InForce") && left()) {
+        return Err(Refused::new(
+            StatusCode::NOT_FOUND,
+            code::NOT_HELD,
+            format!("no commit {asked} is held"),
+        ));
+    }
+    let now = Timestamp::now();
+    let (store, commit) = (&admin.0.store, source.commit);
+    store.allow(commit.clone(), peer.0.clone(), now).await?;
+    note(
+        &admin,
+        None,
+        "Allowed",
+        format!(
+            "{} may take away what it does, allowed by {}",
+            source.label, peer.0
+        ),
+    )
+    .await;
+    admin.0.wake.notify_one();
+    Ok(Json(Allowed { commit }))
+}
+
+/// A device is to run nothing any more.
+pub(super) async fn decommission(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Decommission>, JsonRejection>,
+) -> Result<Json<Decided>, Refused> {
+    let Json(Decommission { device }) = body?;
+    let store = &admin.0.store;
+    let known = store.device(&device).await?;
+    let Some(known) = known.filter(|known| known.device.revoked_at.is_none()) else {
+        let message = format!("no device {device} has joined");
+        return Err(Refused::not_found(message));
+    };
+    let described = admin.0.index.described();
+    if described.get(&device).is_some_and(|known| known.in_git) {
+        return Err(Refused::new(
+            StatusCode::CONFLICT,
+            code::STILL_IN_GIT,
+            format!("{device} has an EdgeDevice in Git"),
+        ));
+    }
+    let (key, now) = (known.device.key, Timestamp::now());
+    store
+        .decommission(device.clone(), key, peer.0.clone(), now)
+        .await?;
+    let message = format!("is to run nothing any more, decommissioned by {}", peer.0);
+    note(&admin, Some(&device), "Decommissioned", message).await;
+    Ok(Json(Decided {
+        device,
+        fingerprint: key.hex(),
+    }))
+}
+
+async fn note(admin: &Admin, device: Option<&DeviceName>, reason: &str, message: String) {
+    let event = FleetEvent {
+        id: 0,
+        time: Timestamp::now(),
+        device: device.cloned(),
+        reason: reason.to_owned(),
+        message,
+        warning: false,
+    };
+    // what was decided stands, whether it can be noted or not
+    if let Err(error) = admin.0.store.add_event(event).await {
+        tracing::error!(%error, "an event is lost");
+    }
+}

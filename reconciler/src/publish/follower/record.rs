@@ -1,0 +1,348 @@
+//! What the follower writes down for people: releases, commits that did not become one, events.
+
+use std::collections::BTreeSet;
+
+use flotta_bundle::release::Revision;
+use flotta_bundle::{DeviceName, code};
+use flotta_renderer::{Finding, Severity};
+use jiff::Timestamp;
+
+use super::super::details::{Details, Few};
+use super::super::{Published, Refusal};
+use super::{Follower, Latest, words};
+use crate::source::Course;
+use crate::standing::{Failure, Verdict};
+use crate::store::{FleetEvent, NewRelease, StoreError};
+
+/// Where the store keeps how the source stands.
+pub(crate) const STANDING: &str = "source";
+/// Most errors, and most devices of each, that become events: what is wrong shows in the first ones.
+const HELD_EVENTS: usize = 100;
+
+impl Follower {
+    /// A server that was killed, or could not write, between depot and store has a release that the store does not know.
+    pub(super) async fn catch_up(&self, now: Timestamp) -> Result<(), StoreError> {
+        match self.publisher.current() {
+            Some(current)
+                if self.store.highest_sequence().await? < Some(current.release.sequence) =>
+            {
+                self.record(current, 0, Details::default(), now).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn record(
+        &self,
+        release: &Published,
+        workloads: usize,
+        details: Details,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let statement = &release.release;
+        let mut message = format!(
+            "release {} of commit {}: {} devices",
+            statement.sequence,
+            statement.revision.short(),
+            statement.tree.size
+        );
+        if !details.allowed_by.is_empty() {
+            message = format!(
+                "{message}; what it takes away was allowed by {}",
+                details.allowed_by
+            );
+        }
+        self.record_leaving(&details.leaves_git, &details.allowed_by, now)
+            .await?;
+        self.store
+            .add_release(NewRelease {
+                sequence: Some(statement.sequence),
+                revision: statement.revision.clone(),
+                at: statement.issued,
+                refused: None,
+                devices: statement.tree.size,
+                workloads: workloads as u64,
+                manifests: release.manifests() as u64,
+                details,
+            })
+            .await?;
+        self.event(None, "Released", message, false, now).await
+    }
+
+    /// Tells of devices that are not in Git any more.
+    async fn record_leaving(
+        &self,
+        leaving: &Few,
+        allowed_by: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for device in &leaving.names {
+            let message = format!(
+                "left Git and keeps what it runs; if it is to go: flotta decommission {device}"
+            );
+            if allowed_by.is_empty() {
+                self.event(Some(device.clone()), "LeftGit", message, true, now)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down that a commit did not become a release, and why. Says whether that is news.
+    pub(super) async fn set_aside(
+        &self,
+        latest: &Latest,
+        why: Aside,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let Aside {
+            state,
+            reason,
+            message,
+            devices,
+            details,
+        } = why;
+        // after a restart the same commit is refused again, and that is no news
+        let known = self.standing.source();
+        let newest = self.store.releases(1).await?;
+        let known = known.commit == latest.revision.commit
+            && known
+                .verdict
+                .is_some_and(|verdict| verdict.state == state && verdict.message == reason)
+            || newest.first().is_some_and(|newest| {
+                newest.release.revision.commit == latest.revision.commit
+                    && newest.release.refused.as_ref() == Some(&reason)
+            });
+        self.stand(latest, state, reason.clone(), now).await?;
+        if known {
+            return Ok(false);
+        }
+        let event = if details.held { "Held" } else { "Refused" };
+        self.event(None, event, message, true, now).await?;
+        self.store
+            .add_release(NewRelease {
+                sequence: None,
+                revision: latest.revision.clone(),
+                at: now,
+                refused: Some(reason),
+                devices,
+                workloads: 0,
+                manifests: 0,
+                details,
+            })
+            .await?;
+        Ok(true)
+    }
+
+    /// What became of the commit that the source holds.
+    pub(super) async fn stand(
+        &self,
+        latest: &Latest,
+        state: &str,
+        message: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let changed = self.standing.change(|source| {
+            let same = source.commit == latest.revision.commit;
+            let since = match &source.verdict {
+                Some(before) if same && before.state == state => before.since,
+                _ => now,
+            };
+            source.label.clone_from(&latest.label);
+            source.commit.clone_from(&latest.revision.commit);
+            source.verdict = Some(Verdict {
+                state: state.to_owned(),
+                since,
+                message,
+            });
+        });
+        if changed {
+            self.keep_standing().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// That the source, or publishing, fails or works again: an event when it begins and when it ends.
+    pub(super) async fn stand_failure(
+        &self,
+        failure: Option<(bool, String)>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let before = self.standing.source().failure;
+        let after = failure.map(|(source, message)| Failure {
+            source,
+            since: match &before {
+                Some(before) if before.source == source => before.since,
+                _ => now,
+            },
+            message,
+        });
+        let kind = |failure: &Option<Failure>| failure.as_ref().map(|failure| failure.source);
+        if kind(&before) != kind(&after) {
+            let (reason, message) = match (&before, &after) {
+                (
+                    _,
+                    Some(Failure {
+                        source: true,
+                        message,
+                        ..
+                    }),
+                ) => ("SourceUnavailable", message.clone()),
+                (_, Some(failure)) => ("PublishFailed", failure.message.clone()),
+                (Some(Failure { source: true, .. }), None) => {
+                    ("SourceAvailable", "the source can be read again".to_owned())
+                }
+                _ => ("PublishWorks", "releases can be made again".to_owned()),
+            };
+            self.event(None, reason, message, after.is_some(), now)
+                .await?;
+        }
+        if self.standing.change(|source| source.failure = after) {
+            self.keep_standing().await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_standing(&self) -> Result<(), StoreError> {
+        let text = serde_json::to_string(&self.standing.source());
+        self.store
+            .set_meta(STANDING, text.expect("it has string keys"))
+            .await
+    }
+
+    /// Tells of a branch that did not go on from where it was.
+    pub(super) async fn record_course(
+        &self,
+        course: Course,
+        before: &str,
+        revision: &Revision,
+        now: Timestamp,
+    ) -> Result<String, StoreError> {
+        let short = |commit: &str| commit.chars().take(7).collect::<String>();
+        let message = match course {
+            Course::Back => format!(
+                "the source was set back from {} to {}",
+                short(before),
+                revision.short()
+            ),
+            _ => format!(
+                "the source's history was rewritten: {} does not go on from {}",
+                revision.short(),
+                short(before)
+            ),
+        };
+        self.event(None, "HistoryRewritten", message.clone(), true, now)
+            .await?;
+        Ok(message)
+    }
+
+    /// Tells of each device that an error holds back why it gets nothing new.
+    pub(super) async fn record_held(
+        &self,
+        findings: &[Finding],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let errors = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error);
+        for finding in errors.take(HELD_EVENTS) {
+            let message = words(finding);
+            for device in finding.devices.iter().take(HELD_EVENTS) {
+                let device = Some(device.clone());
+                self.event(device, "HeldBack", message.clone(), true, now)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of what someone should look at, once: not again with every release that still has it.
+    pub(super) async fn record_warnings(
+        &mut self,
+        findings: &[Finding],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let warnings = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Warning);
+        let warnings: BTreeSet<_> = warnings.take(HELD_EVENTS).map(words).collect();
+        for message in warnings.difference(&self.warned) {
+            self.event(None, "Warned", message.clone(), true, now)
+                .await?;
+        }
+        self.warned = warnings;
+        Ok(())
+    }
+
+    async fn event(
+        &self,
+        device: Option<DeviceName>,
+        reason: &str,
+        message: String,
+        warning: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.store
+            .add_event(FleetEvent {
+                id: 0,
+                time: now,
+                device,
+                reason: reason.to_owned(),
+                message,
+                warning,
+            })
+            .await
+    }
+}
+
+/// Why a commit did not become a release.
+#[derive(Debug)]
+pub(super) struct Aside {
+    /// `Refused` or `Held`.
+    state: &'static str,
+    /// In a line.
+    reason: String,
+    /// In an event.
+    message: String,
+    /// How many devices it is for, when that is known.
+    devices: u64,
+    /// In full.
+    details: Details,
+}
+
+impl Aside {
+    /// For its errors. The event names them all, as far as it is long enough.
+    pub(super) fn refused(latest: &Latest, refusal: &Refusal, notes: Vec<String>) -> Self {
+        let all: Vec<_> = refusal.errors.iter().take(HELD_EVENTS).map(words).collect();
+        Self {
+            state: "Refused",
+            reason: refusal.to_string(),
+            message: format!(
+                "commit {} refused: {}",
+                latest.revision.short(),
+                all.join("; ")
+            ),
+            devices: 0,
+            details: Details {
+                notes,
+                ..Details::refused(&refusal.errors)
+            },
+        }
+    }
+
+    /// For what it takes away.
+    pub(super) fn held(latest: &Latest, reason: &str, devices: u64, details: Details) -> Self {
+        let commit = latest.revision.short();
+        Self {
+            state: "Held",
+            reason: reason.to_owned(),
+            message: format!(
+                "commit {commit} held: {}: it {reason}; let it through: flotta release allow {commit}",
+                code::HELD.id
+            ),
+            devices,
+            details,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What a commit's history says: whether it goes on from the one before, and what the commit allows of itself.
+
+use std::collections::{HashSet, VecDeque};
+
+use git2::{Commit, Oid, Repository};
+
+/// The trailer by which a commit says that it may take away what it does: `Flotta-Allow-Removal: true`.
+pub const ALLOW_REMOVAL: &str = "Flotta-Allow-Removal";
+
+/// Most commits of a merge that are looked through for [`ALLOW_REMOVAL`].
+const MAX_MERGED: usize = 256;
+/// Most commits of a history that are walked: a second's work, and more than most repositories have.
+const MAX_WALK: usize = 200_000;
+
+/// How a commit follows the one that was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// It goes on from it.
+    Forward,
+    /// It is an ancestor of it: the branch was set back.
+    Back,
+    /// Neither is in the other's history: the branch was rewritten, or replaced.
+    Elsewhere,
+}
+
+/// How `now` follows `before`.
+pub(super) fn course(repository: &Repository, before: &str, now: &str) -> Course {
+    let (Ok(before), Ok(now)) = (Oid::from_str(before), Oid::from_str(now)) else {
+        return Course::Elsewhere;
+    };
+    let mut of_now = Ancestors::of(repository, now);
+    if of_now.any(|commit| commit.id() == before) {
+        Course::Forward
+    } else if Ancestors::of(repository, before).any(|commit| commit.id() == now) {
+        Course::Back
+    } else {
+        Course::Elsewhere
+    }
+}
+
+/// Whether the commit has the trailer [`ALLOW_REMOVAL`]; of a merge, also a commit that it brings in: people write it where
+/// they remove something, and a forge writes the merge.
+pub(super) fn allows_removal(repository: &Repository, commit: &str) -> bool {
+    let found = || {
+        let commit = repository.find_commit(Oid::from_str(commit)?)?;
+        if says_so(&commit) {
+            return Ok(true);
+        }
+        if commit.parent_count() < 2 {
+            return Ok(false);
+        }
+        let own: HashSet<_> = Ancestors::of(repository, commit.parent_id(0)?)
+            .map(|commit| commit.id())
+            .collect();
+        let mut merged = Ancestors::of(repository, commit.id());
+        merged.seen.extend(own);
+        Ok::<_, git2::Error>(merged.take(MAX_MERGED).any(|commit| says_so(&commit)))
+    };
+    // what is not here says nothing
+    found().unwrap_or(false)
+}
+
+/// A commit and those that it goes on from, as far as they are here: of a mirror that is what was fetched, and libgit2's own
+/// walks end in an error where that ends.
+struct Ancestors<'a> {
+    repository: &'a Repository,
+    next: VecDeque<Oid>,
+    seen: HashSet<Oid>,
+}
+
+impl<'a> Ancestors<'a> {
+    fn of(repository: &'a Repository, commit: Oid) -> Self {
+        Self {
+            repository,
+            next: VecDeque::from([commit]),
+            seen: HashSet::new(),
+        }
+    }
+}
+
+impl<'a> Iterator for Ancestors<'a> {
+    type Item = Commit<'a>;
+
+    fn next(&mut self) -> Option<Commit<'a>> {
+        while let Some(id) = self.next.pop_front() {
+            if self.seen.len() < MAX_WALK
+                && self.seen.insert(id)
+                && let Ok(commit) = self.repository.find_commit(id)
+            {
+                self.next.extend(commit.parent_ids());
+                return Some(commit);
+            }
+        }
+        None
+    }
+}
+
+fn says_so(commit: &Commit<'_>) -> bool {
+    let Ok(message) = std::str::from_utf8(commit.message_bytes()) else {
+        return false;
+    };
+    git2::message_trailers_strs(message).is_ok_and(|trailers| {
+        let mut pairs = trailers.iter();
+        pairs.any(|(key, value)| key.eq_ignore_ascii_case(ALLOW_REMOVAL) && value == "true")
+    })
+}

@@ -1,0 +1,115 @@
+//! What people have said may go: commits that may take away what they do, and devices that are to run nothing any more.
+
+use std::collections::BTreeSet;
+
+use flotta_bundle::{DeviceName, Digest};
+use jiff::Timestamp;
+
+use super::value::{millis, name};
+use super::{Store, StoreError};
+
+impl Store {
+    /// Remembers that a commit may take away what it does.
+    pub async fn allow(
+        &self,
+        commit: String,
+        by: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(
+            move |connection| {
+                connection
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO allowed (revision, allowed_at, allowed_by) VALUES (?1, ?2, ?3)",
+                    )?
+                    .execute((commit, millis(now), by))?;
+                Ok(())
+            },
+            |()| {},
+        )
+        .await
+    }
+
+    /// Who allowed the commit, if anybody did.
+    pub async fn allowed(&self, commit: &str) -> Result<Option<String>, StoreError> {
+        let commit = commit.to_owned();
+        self.read(move |connection| {
+            let mut query =
+                connection.prepare_cached("SELECT allowed_by FROM allowed WHERE revision = ?1")?;
+            let mut rows = query.query([commit])?;
+            Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+        })
+        .await
+    }
+
+    /// Forgets that commits were allowed: the release in force has what they do. Who is to take it away again must be allowed
+    /// again.
+    pub async fn forget_allowed(&self) -> Result<(), StoreError> {
+        self.write(
+            |connection| {
+                connection
+                    .prepare_cached("DELETE FROM allowed")?
+                    .execute([])?;
+                Ok(())
+            },
+            |()| {},
+        )
+        .await
+    }
+
+    /// Remembers that the device that has this key is to run nothing any more. The next release has it so.
+    pub async fn decommission(
+        &self,
+        device: DeviceName,
+        key: Digest,
+        by: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let inventory = self.0.inventory.clone();
+        self.write(
+            move |connection| {
+                connection
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO decommissioned (device, key, decommissioned_at, decommissioned_by) \
+                         VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute((device.to_string(), key.as_bytes(), millis(now), by))?;
+                Ok(())
+            },
+            move |()| inventory.send_modify(|count| *count += 1),
+        )
+        .await
+    }
+
+    /// The devices that were decommissioned, and still are who they were.
+    pub async fn decommissioned(&self) -> Result<BTreeSet<DeviceName>, StoreError> {
+        self.read(|connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT g.device FROM decommissioned g JOIN devices d ON d.device = g.device AND d.key = g.key",
+            )?;
+            let mut rows = query.query([])?;
+            let mut devices = BTreeSet::new();
+            while let Some(row) = rows.next()? {
+                devices.insert(name(&row.get::<_, String>(0)?)?);
+            }
+            Ok(devices)
+        })
+        .await
+    }
+
+    /// Forgets that these were decommissioned: Git has them again.
+    pub async fn recommission(&self, devices: Vec<DeviceName>) -> Result<(), StoreError> {
+        self.write(
+            move |connection| {
+                let mut delete =
+                    connection.prepare_cached("DELETE FROM decommissioned WHERE device = ?1")?;
+                for device in devices {
+                    delete.execute([device.to_string()])?;
+                }
+                Ok(())
+            },
+            |()| {},
+        )
+        .await
+    }
+}

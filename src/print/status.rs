@@ -1,0 +1,72 @@
+//! How the server itself stands: what stands above a table when something is wrong. All well is silent.
+
+use flotta_reconciler::admin::resource::ServerStatus;
+use jiff::{SignedDuration, Timestamp};
+
+use super::table::one_line;
+use super::time::{age, span};
+
+/// How much later than asked for the source may be looked at: two runs of `git` that wait as long as they may.
+const SLACK: SignedDuration = SignedDuration::from_mins(15);
+/// Looks that may be missed.
+const MISSED: i32 = 3;
+
+/// A line for each thing that is wrong.
+pub(crate) fn lines(status: &ServerStatus, now: Timestamp) -> Vec<String> {
+    let source = &status.source;
+    let label = match source.label.as_str() {
+        "" => String::new(),
+        label => format!("  {label}"),
+    };
+    let stays = match &status.in_force {
+        Some(release) => format!("release {} stays in force", release.sequence),
+        None => "there is no release yet".to_owned(),
+    };
+    let mut lines = Vec::new();
+    if let Some(failure) = &source.failure {
+        let what = if failure.source {
+            "cannot be read"
+        } else {
+            "cannot be published"
+        };
+        let (since, message) = (age(now, failure.since), &failure.message);
+        lines.push(format!(
+            "source{label}  {what} for {since}: {message}; {stays}"
+        ));
+    } else if let Some(looked) = source.looked {
+        let interval = i64::try_from(source.interval_seconds).unwrap_or(i64::MAX);
+        let patience = SignedDuration::from_secs(interval)
+            .saturating_mul(MISSED)
+            .saturating_add(SLACK);
+        let late = now.duration_since(looked);
+        if late > patience {
+            lines.push(format!(
+                "source{label}  not looked at for {}; {stays}",
+                span(late)
+            ));
+        }
+    }
+    if let Some(verdict) = source
+        .verdict
+        .as_ref()
+        .filter(|verdict| verdict.state != "InForce")
+    {
+        let commit = source.commit.trim_start_matches("sha256:");
+        let commit = commit.get(..7).unwrap_or(commit);
+        let it = if verdict.state == "Held" {
+            "held: it"
+        } else {
+            "refused:"
+        };
+        lines.push(format!(
+            "source{label}  {it} {} ({} ago); {stays}; see: flotta describe release {commit}",
+            verdict.message,
+            age(now, verdict.since),
+        ));
+    }
+    for warning in &status.warnings {
+        let since = age(now, warning.since);
+        lines.push(format!("server  {} (for {since})", warning.message));
+    }
+    lines.iter().map(|line| one_line(line)).collect()
+}
