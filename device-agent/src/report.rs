@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flotta_bundle::Digest;
 use flotta_bundle::code::{self, Problem};
+use flotta_bundle::envelope::Envelope;
 use flotta_bundle::manifest::Settings;
 use flotta_bundle::wire::{
     Applied, Event, Hardware, MAX_REPORT_BYTES, Phase, Report, WorkloadReport,
@@ -52,6 +53,9 @@ pub struct Live {
     /// What the manifest in force says of the agent itself.
     #[serde(default)]
     pub settings: Settings,
+    /// The release that was accepted last, as it was signed.
+    #[serde(skip)]
+    pub accepted: Option<Envelope>,
 }
 
 impl Default for Live {
@@ -66,6 +70,7 @@ impl Default for Live {
             events: Vec::new(),
             log: String::new(),
             settings: Settings::default(),
+            accepted: None,
         }
     }
 }
@@ -81,7 +86,7 @@ impl Live {
         last(self) > last(told) || without(self) != without(told)
     }
 
-    /// The report that says this. A server takes reports of some length: events that are too many wait for the next one, and
+    /// The report that says this, with the release that was accepted. A server takes reports of some length: events that are too many wait for the next one, and
     /// of messages that are too many the first words must do.
     pub fn report(&self, boot: &str, hardware: &Hardware, clock: &Clock) -> Report {
         let mut report = Report {
@@ -92,6 +97,7 @@ impl Live {
             problems: self.problems.clone(),
             workloads: self.workloads.clone(),
             log: self.log.clone(),
+            accepted: self.accepted.clone(),
             hardware: hardware.clone(),
             ..Report::new(env!("CARGO_PKG_VERSION"), boot, clock.now())
         };
@@ -158,6 +164,8 @@ impl Reporter {
     /// Runs until the agent ends.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(120));
+        // the server has asked for the release that was accepted
+        let mut prove = false;
         loop {
             let Ok(session) = self
                 .sessions
@@ -170,6 +178,9 @@ impl Reporter {
             let Some(session) = session else { continue };
             let mut live = self.live.borrow_and_update().clone();
             let mut report = live.report(&self.boot, &self.hardware, &self.clock);
+            if !prove {
+                report.accepted = None;
+            }
             report.server.clone_from(&self.link.borrow().server);
             let (told, due) = match session.report(&report).await {
                 Ok(answer) => {
@@ -186,6 +197,11 @@ impl Reporter {
                     let kept = answer.events.min(told);
                     self.acknowledged
                         .send_if_modified(|seen| std::mem::replace(seen, kept.max(*seen)) < kept);
+                    // told at once, and once: what it does not take as proof it would not take the next time
+                    prove = answer.prove && !prove;
+                    if prove {
+                        continue;
+                    }
                     let heartbeat =
                         Duration::from_secs(live.settings.heartbeat_seconds.max(1).into());
                     (live, Instant::now() + about(heartbeat))

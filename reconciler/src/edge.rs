@@ -20,9 +20,11 @@ mod gate;
 mod identity;
 pub mod limits;
 mod places;
+mod proof;
 mod report;
 mod routes;
 mod tls;
+pub(crate) mod told;
 
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ use crate::store::Store;
 use blobs::Blobs;
 use limits::{Limits, Lines, Rate};
 use places::Places;
+use told::Told;
 
 #[cfg(test)]
 mod tests;
@@ -66,6 +69,8 @@ struct Inner {
     devices: Arc<Semaphore>,
     /// Log lines about those who are no device.
     lines: Lines,
+    /// Refusals of those whose certificate names a device that is not served.
+    told: Told,
     stopping: watch::Sender<bool>,
 }
 
@@ -102,6 +107,7 @@ impl Edge {
             anonymous: Places::new(limits.anonymous, limits.patience),
             devices: Arc::new(Semaphore::new(limits.connections)),
             lines: Lines::anonymous(),
+            told: Told::default(),
             limits,
             stopping: watch::Sender::new(false),
         })))

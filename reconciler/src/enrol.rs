@@ -7,19 +7,22 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use data_encoding::BASE64URL_NOPAD;
 use flotta_bundle::wire::{Enrolment, EnrolmentRequest, JoinFile, Renewal, Token};
 use flotta_bundle::{DeviceName, Digest};
+use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::edge::limits::Rate;
+use crate::edge::told::Told;
 use crate::keys::{Csr, Fleet, KeysError};
 use crate::store::tokens::TokenRecord;
 use crate::store::{
     Device, FleetEvent, JoinRequest, Member, NewToken, RequestState, Store, devices, requests,
-    tokens,
+    revoked, tokens,
 };
 use crate::text::plain;
 
@@ -42,6 +45,8 @@ pub const MAX_PENDING_EACH: u64 = 1_000;
 /// Longest life of a token. A join file in a drawer is a key to the fleet.
 pub const MAX_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
+/// Approvals on their way to the disk at a time: what comes together is one commit.
+const AT_ONCE: usize = 64;
 /// Longest reason of a denial, in characters; it is shown on the device.
 const MAX_REASON: usize = 256;
 
@@ -52,6 +57,24 @@ pub struct Target {
     pub device: DeviceName,
     /// The key as the device shows it (`SHA256:` and at least 16 hex digits); needed when several ask for one name.
     pub key: Option<String>,
+}
+
+/// What a certificate by this fleet's authority says, whether the store knows of it or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// The device.
+    pub device: DeviceName,
+    /// Fingerprint of its identity key.
+    pub key: Digest,
+}
+
+/// What became of all requests of devices that had joined before.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Those that are back, sorted by name.
+    pub approved: Vec<Device>,
+    /// Those that wait on, and why.
+    pub left: Vec<(JoinRequest, EnrolError)>,
 }
 
 /// How a device is let in.
@@ -72,6 +95,8 @@ pub struct Enroller {
     store: Store,
     /// Bounds what refusals write: one who is refused a thousand times a second is noted once a second.
     notes: Arc<Rate>,
+    /// Who was refused, and goes on asking.
+    told: Arc<Told>,
 }
 
 impl Enroller {
@@ -81,6 +106,7 @@ impl Enroller {
             fleet,
             store,
             notes: Arc::new(Rate::new(1, 60)),
+            told: Arc::default(),
         }
     }
 
@@ -131,15 +157,20 @@ impl Enroller {
         }
     }
 
-    /// A device asks to join, or for a new certificate for the key it joined with.
+    /// A device asks to join, or for a new certificate for the key it joined with. `certified` is what its connection's
+    /// certificate says, if it has one: with a store from a backup, that may be more than the store knows.
     pub async fn enrol(
         &self,
         request: EnrolmentRequest,
+        certified: Option<&Certified>,
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Enrolment, EnrolError> {
         let device = request.device.clone();
-        let done = self.try_enrol(request, from, now).await;
+        let done = self.try_enrol(request, certified, from, now).await;
+        if matches!(done, Ok(Done::Joined(..))) {
+            self.told.forget(&device);
+        }
         match &done {
             Ok(Done::Joined(_, _, true)) => {
                 self.note(Some(&device), false, "Joined", format!("from {from}"), now)
@@ -165,11 +196,12 @@ impl Enroller {
     async fn try_enrol(
         &self,
         request: EnrolmentRequest,
+        certified: Option<&Certified>,
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Done, EnrolError> {
         let token = request.token.as_ref().map(tokens::hash);
-        let proven = Proven::verify(request)?;
+        let proven = Proven::verify(request, certified)?;
         let fleet = self.fleet.clone();
         let store = self.store.clone();
         self.store
@@ -255,6 +287,39 @@ impl Enroller {
         Ok(device)
     }
 
+    /// A person takes back every device that has a certificate of this fleet and that the store does not know: after a
+    /// restore. One whose name another key has meanwhile is left for a person to look at.
+    pub async fn approve_restored(&self, by: &str, now: Timestamp) -> Result<Restored, EnrolError> {
+        let mut waiting = self.store.requests().await?;
+        waiting.retain(|request| request.vouched && request.state == RequestState::Pending);
+        let decisions: Vec<_> = waiting
+            .into_iter()
+            .map(|request| async move {
+                let target = Target {
+                    device: request.device.clone(),
+                    key: Some(request.key.hex()),
+                };
+                let approved = self.approve(target, Approval::default(), by, now).await;
+                approved.map_err(|error| (request, error))
+            })
+            .collect();
+        let decided: Vec<_> = stream::iter(decisions)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut restored = Restored::default();
+        for decision in decided {
+            match decision {
+                Ok(device) => restored.approved.push(device),
+                Err((_, error)) if !error.is_refusal() => return Err(error),
+                Err(left) => restored.left.push(left),
+            }
+        }
+        restored.approved.sort_by(|a, b| a.device.cmp(&b.device));
+        restored.left.sort_by(|a, b| a.0.device.cmp(&b.0.device));
+        Ok(restored)
+    }
+
     /// A person turns a device away.
     pub async fn deny(
         &self,
@@ -306,10 +371,11 @@ impl Enroller {
                         .ok_or_else(|| EnrolError::NoDevice(name.clone()))?;
                     device.revoked_at.get_or_insert(now);
                     devices::put(connection, &device)?;
+                    revoked::add(connection, &name, &device.key, now)?;
                     requests::remove(connection, &device.key)?;
                     Ok::<_, EnrolError>(device)
                 },
-                move |device| store.has_left(&device.device),
+                move |device| store.has_left(&device.device, device.key),
             )
             .await?;
         let message = format!("identity revoked by {by}");
@@ -325,10 +391,13 @@ impl Enroller {
         error: &EnrolError,
         now: Timestamp,
     ) {
-        if !self.notes.admits() {
+        let code = error.code();
+        // by its key it is one that was revoked, and it goes on asking; what others say of themselves may be another's name
+        let is_told = matches!(error, EnrolError::Revoked)
+            && self.told.tell(device, code.id, Instant::now()).is_none();
+        if is_told || !self.notes.admits() {
             return;
         }
-        let code = error.code();
         // not `device`: that is what a certificate says
         tracing::warn!(claims = %device, %from, code = code.id, %error, "refused a device that asked to join");
         let message = format!("{device} from {from}: {}: {error}", code.id);

@@ -79,6 +79,11 @@ impl Current {
         self.sequence
     }
 
+    /// The root of its tree: two releases of one sequence differ in it.
+    pub fn root(&self) -> Digest {
+        self.tree.head().root
+    }
+
     /// The signed release.
     pub fn release(&self) -> &Envelope {
         &self.release

@@ -33,6 +33,7 @@ mod files;
 pub use authority::Issued;
 use authority::{Authority, ServerIdentity};
 pub use device_key::{Csr, CsrError, DeviceKey};
+pub(crate) use files::random;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,12 @@ pub enum KeysError {
         /// The fleet found.
         found: FleetName,
     },
+    /// Keys in keys: they were copied to where keys were already.
+    #[error("{} holds the keys of another fleet, in the folder {}", .0.display(), .1.display())]
+    Nested(PathBuf, PathBuf),
+    /// A restore that did not come to its end.
+    #[error("{}: a restore did not come to its end here", .0.display())]
+    Unfinished(PathBuf),
     /// A text that is neither a DNS name nor an address.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     BadName(String),
@@ -80,7 +87,11 @@ pub enum KeysError {
 impl KeysError {
     /// The stable code.
     pub fn code(&self) -> Code {
-        code::KEYS
+        match self {
+            Self::Nested(..) => code::NESTED_KEYS,
+            Self::Unfinished(_) => code::UNFINISHED,
+            _ => code::KEYS,
+        }
     }
 }
 
@@ -127,8 +138,11 @@ impl std::fmt::Debug for Fleet {
     }
 }
 
-/// Makes the data directory, which only this user may enter.
+/// Makes the data directory, which only this user may enter. Refuses one that is half restored.
 pub fn make_data_directory(data: &Path) -> Result<(), KeysError> {
+    if data.join(crate::backup::UNFINISHED).exists() {
+        return Err(KeysError::Unfinished(data.to_owned()));
+    }
     files::make_private_directory(data)
 }
 
@@ -157,7 +171,9 @@ impl Fleet {
         Ok((fleet, start))
     }
 
-    fn open(directory: PathBuf) -> Result<Self, KeysError> {
+    /// Reads the keys in a folder.
+    pub(crate) fn open(directory: PathBuf) -> Result<Self, KeysError> {
+        check_nested(&directory)?;
         let path = directory.join("fleet");
         let name: FleetName = files::read_text(&path)?
             .trim_end()
@@ -298,6 +314,18 @@ impl Fleet {
     pub fn hmac_secret(&self) -> &[u8; 32] {
         &self.hmac
     }
+}
+
+/// Refuses a folder of keys with another one in it: `cp -r` does that where there are keys already, and a server would run on
+/// with the wrong ones.
+pub(crate) fn check_nested(directory: &Path) -> Result<(), KeysError> {
+    for name in files::list(directory)? {
+        let inner = directory.join(&name);
+        if inner.join("fleet").is_file() {
+            return Err(KeysError::Nested(directory.to_owned(), name));
+        }
+    }
+    Ok(())
 }
 
 /// A fingerprint as people see it on both sides: `SHA256:` and the first 16 hex digits. 64 bits: nobody makes a second key

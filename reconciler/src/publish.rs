@@ -232,7 +232,8 @@ pub struct Publisher {
     depot: Depot,
     options: Options,
     renderer: Renderer,
-    floor: u64,
+    /// The lowest number that the release in force may have: devices take none below it.
+    least: u64,
     current: Option<Arc<Published>>,
     /// The devices that a commit declares.
     declared: Option<(String, BTreeSet<DeviceName>)>,
@@ -245,7 +246,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Takes up what the depot holds. `floor` is the highest sequence ever published, as remembered elsewhere: devices that
-    /// accepted it take no lower one, whatever became of the depot.
+    /// accepted it take no lower one, and no other release of that number, whatever became of the depot.
     pub async fn open(
         fleet: Arc<Fleet>,
         depot: Depot,
@@ -259,12 +260,13 @@ impl Publisher {
             Some(current) => known_inventory(&depot, &current.release.revision).await?,
             None => None,
         };
+        let last = current.as_ref().map_or(0, |last| last.release.sequence);
         Ok(Self {
             fleet,
             depot,
             options,
             renderer: Renderer::default(),
-            floor,
+            least: if last < floor { floor + 1 } else { 0 },
             current,
             declared: None,
             inventory,
@@ -276,6 +278,15 @@ impl Publisher {
     /// The release in force.
     pub fn current(&self) -> Option<&Arc<Published>> {
         self.current.as_ref()
+    }
+
+    /// Devices have accepted what this server does not know of: from now on the release in force has at least this number.
+    /// Says whether that asks for a new one.
+    pub fn raise(&mut self, least: u64) -> bool {
+        self.least = self.least.max(least);
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.release.sequence < self.least)
     }
 
     /// What rendering found out about the devices.
@@ -346,8 +357,8 @@ impl Publisher {
         revision.inventory = list.as_ref().map(|(digest, _)| *digest);
         if let Some(current) = &self.current
             && current.release.revision == revision
-            // a depot from a backup: devices that accepted the floor take nothing below it
-            && current.release.sequence >= self.floor
+            // a depot from a backup: devices that accepted more take nothing below it
+            && current.release.sequence >= self.least
             && !self.renewal_due(now)
         {
             // after a restart
@@ -587,7 +598,7 @@ impl Publisher {
             Some(current) => (current.release.sequence, &current.leaves),
             None => (0, &none),
         };
-        let sequence = last.max(self.floor) + 1;
+        let sequence = self.least.max(last + 1);
         let mut leaves = flotta_renderer::leaves(rendered, previous);
         leaves.extend(left.into_iter().map(|leaf| (leaf.device.clone(), leaf)));
         let fleet = self.fleet.name();

@@ -24,9 +24,12 @@ mod connection;
 pub mod devices;
 pub mod events;
 mod member;
+pub(crate) mod offline;
+mod proofs;
 pub mod releases;
 pub mod reports;
 pub mod requests;
+pub(crate) mod revoked;
 pub mod tokens;
 mod value;
 mod voices;
@@ -36,13 +39,18 @@ use connection::{Readers, Writer};
 pub use devices::{Device, DeviceRecord};
 pub use events::{EventFilter, FleetEvent};
 pub use member::Member;
+pub use proofs::Proof;
 pub use releases::{NewRelease, ReleaseRecord};
 pub use requests::{JoinRequest, RequestState};
+use revoked::Revoked;
 pub use tokens::{NewToken, TokenRecord};
 pub use voices::Clones;
 
 #[cfg(test)]
 mod tests;
+
+/// Under which key it is kept when this data was restored from a backup, and who was revoked since is known.
+const RESTORED: &str = "restored";
 
 /// Why the store gives or takes nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -101,6 +109,8 @@ struct Inner {
     revocations: watch::Sender<u64>,
     changes: watch::Sender<u64>,
     failures: Failures,
+    proofs: watch::Sender<Option<Proof>>,
+    revoked: RwLock<Revoked>,
     /// Held, not read: tells other processes to stay away.
     _lock: File,
 }
@@ -114,6 +124,8 @@ impl Store {
         let status_connection = connection::open(&status, connection::STATUS)?;
         let members = member::load(&fleet_connection, &status_connection)?;
         let failures = Failures::default();
+        let proof = proofs::load(&fleet_connection)?;
+        let revoked = revoked::load(&fleet_connection)?;
         Ok(Self(Arc::new(Inner {
             fleet: Writer::start("fleet.db", fleet_connection, failures.clone())?,
             status: Writer::start("status.db", status_connection, failures.clone())?,
@@ -123,6 +135,8 @@ impl Store {
             revocations: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             failures,
+            proofs: watch::Sender::new(proof),
+            revoked: RwLock::new(revoked),
             _lock: lock,
         })))
     }
@@ -238,6 +252,11 @@ impl Store {
             |()| {},
         )
         .await
+    }
+
+    /// Whether this data was restored from a backup, and somebody has said who was revoked since.
+    pub async fn is_restored(&self) -> Result<bool, StoreError> {
+        Ok(self.meta(RESTORED).await?.is_some())
     }
 
     /// Forgets what is long past: tokens and requests that nobody will ask for again, the oldest events.

@@ -3,7 +3,9 @@
 use clap::Args;
 use flotta_bundle::DeviceName;
 use flotta_reconciler::admin::client::Client;
-use flotta_reconciler::admin::request::{Approval, Decided, Denial, Revocation};
+use flotta_reconciler::admin::request::{
+    Approval, Decided, Denial, Left, RestoredDevices, Revocation,
+};
 
 use crate::error::Answer;
 use crate::{output, print};
@@ -11,7 +13,11 @@ use crate::{output, print};
 #[derive(Debug, Args)]
 pub(crate) struct Approve {
     /// The device, as `flotta get requests` names it
-    device: DeviceName,
+    #[arg(required_unless_present = "restored")]
+    device: Option<DeviceName>,
+    /// All that have a certificate of this fleet and that the server does not know: after a restore from a backup
+    #[arg(long, conflicts_with_all = ["device", "key", "set", "labels", "replace"])]
+    restored: bool,
     /// The key it must have: the fingerprint shown on the device, or its beginning
     #[arg(long, value_name = "SHA256:…")]
     key: Option<String>,
@@ -28,8 +34,12 @@ pub(crate) struct Approve {
 
 impl Approve {
     pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let Some(device) = self.device else {
+            let restored: RestoredDevices = client.post("/v1/approve-restored", &()).await?;
+            return taken_back(&restored);
+        };
         let approval = Approval {
-            device: self.device,
+            device,
             key: self.key,
             set: self.set,
             labels: self.labels.into_iter().collect(),
@@ -38,6 +48,22 @@ impl Approve {
         let decided: Decided = client.post("/v1/approve", &approval).await?;
         done(&decided, "approved")
     }
+}
+
+/// Who is back, and who is left to be looked at.
+fn taken_back(restored: &RestoredDevices) -> anyhow::Result<Answer> {
+    for decided in &restored.approved {
+        done(decided, "approved")?;
+    }
+    for Left { request, problem } in &restored.left {
+        let key = print::fingerprint(&request.fingerprint);
+        output::talk(&format!("{} waits on   {key}   {problem}", request.device));
+    }
+    if restored.approved.is_empty() && restored.left.is_empty() {
+        output::talk("no device with a certificate of this fleet waits: flotta get requests");
+    }
+    let all = restored.left.is_empty();
+    Ok(if all { Answer::Yes } else { Answer::No })
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use flotta_reconciler::admin::client::Client;
 use flotta_reconciler::admin::request::FleetFacts;
@@ -49,13 +48,13 @@ impl Keys {
                 output::answer(&text)?;
             }
             Self::Export(export) => {
-                backup::export(&export.data, &export.out).context("the keys were not exported")?;
+                backup::export(&export.data, &export.out).map_err(super::backup::coded)?;
                 let out = export.out.display();
                 output::answer(&format!("{out}\n"))?;
                 output::talk(&format!(
                     "the fleet's private keys are in {out}: who has them can sign for every device\n\
-                     to restore:  cp -r {out} {}/keys",
-                    export.data.display()
+                     to restore:  flotta restore {out} --data DIR\n\
+                     they are the fleet, and not who is in it: flotta backup has both"
                 ));
             }
         }

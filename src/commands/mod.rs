@@ -4,6 +4,7 @@
     reason = "comments on arguments are the help that people read"
 )]
 
+mod backup;
 mod check;
 mod completion;
 mod describe;
@@ -94,6 +95,10 @@ enum Command {
     /// The fleet's keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Copy all that the server must not lose to one file, while it serves
+    Backup(backup::Backup),
+    /// Make a data directory from a backup, or from the fleet's keys
+    Restore(backup::Restore),
     /// Compare what two devices accepted: 0 one story, 1 two stories, 2 could not compare
     VerifyHistory(verify_history::VerifyHistory),
     /// How the server itself is: 0 well, 1 someone should look, 2 it does not serve
@@ -133,6 +138,8 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<Answer> {
         Command::Describe(describe) => describe.run(client).await,
         Command::Wait(wait) => wait.run(client).await,
         Command::Keys(keys) => keys.run(client).await,
+        Command::Backup(backup) => backup.run().await,
+        Command::Restore(restore) => restore.run(),
         Command::VerifyHistory(verify) => verify.run(),
         Command::Check(check) => check.run(client).await,
         Command::Completion(completion) => completion.run(),
@@ -159,4 +166,30 @@ fn device_name(name: &str, namespace: Option<&str>) -> anyhow::Result<DeviceName
         (None, Some(namespace)) => DeviceName::new(namespace, name)?,
         _ => name.parse()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands in a page's blocks and texts are commands of this program.
+    #[test]
+    fn the_commands_of_the_recovery_page_are_commands() {
+        let page = include_str!("../../docs/recovery.md");
+        let in_blocks = page.lines().map(str::trim);
+        let in_texts = page.split('`').skip(1).step_by(2);
+        let mut tried = 0;
+        for line in in_blocks.chain(in_texts) {
+            let line = line.split(" > ").next().unwrap().replace("NAME", "shop");
+            // a command alone is the name of one
+            if !line.starts_with("flotta ") || line.split(' ').count() < 3 || line.contains('\n') {
+                continue;
+            }
+            if let Err(error) = Cli::try_parse_from(line.split(' ')) {
+                panic!("`{line}`: {error}");
+            }
+            tried += 1;
+        }
+        assert!(tried > 10, "{tried}");
+    }
 }

@@ -175,8 +175,16 @@ impl Row for Workload {
 }
 
 impl Row for Request {
-    const HEAD: &'static [&'static str] = &["NAME", "NAMESPACE", "KEY", "MODEL", "FROM", "AGE"];
-    const WIDE: &'static [&'static str] = &["STATE", "SERIAL", "ARCH", "OS", "MESSAGE"];
+    const HEAD: &'static [&'static str] = &[
+        "NAME",
+        "NAMESPACE",
+        "KEY",
+        "MODEL",
+        "FROM",
+        "AGE",
+        "MESSAGE",
+    ];
+    const WIDE: &'static [&'static str] = &["STATE", "SERIAL", "ARCH", "OS"];
     const NAMESPACED: bool = false;
 
     fn row(&self, now: Timestamp) -> Vec<Cell> {
@@ -192,11 +200,11 @@ impl Row for Request {
             (&status.hardware.model).into(),
             (&status.from).into(),
             since(now, self.metadata.creation_timestamp).into(),
+            (&status.message).into(),
             state(&status.state),
             (&status.hardware.serial).into(),
             (&status.hardware.architecture).into(),
             (&status.hardware.os).into(),
-            (&status.message).into(),
         ]
     }
 }

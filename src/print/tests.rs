@@ -306,6 +306,7 @@ fn first_start() {
             workloads: 12,
             manifests: 10,
         },
+        above: None,
         sequence: 1,
         took: std::time::Duration::from_millis(31),
         manifests: 10,

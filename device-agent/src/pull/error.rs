@@ -121,6 +121,11 @@ impl PullError {
         matches!(self, Self::Refused { problem, .. } if problem.code == code.id)
     }
 
+    /// Whether the server does not serve whoever has this identity: nothing else is to be had of it either.
+    pub(super) fn is_of_identity(&self) -> bool {
+        self.is_of(code::REVOKED) || self.is_of(code::UNKNOWN_DEVICE)
+    }
+
     /// Whether the server's TLS turned the device's certificate away. HTTP/2 keeps no more of such an error than its text.
     pub(super) fn is_certificate_refused(&self) -> bool {
         let text = chain(self);

@@ -246,7 +246,8 @@ impl Link {
             };
             // whatever it says, a server that was verified has answered this device
             let first = !said;
-            if first && !matches!(&answer, Err(error) if error.is_lost()) {
+            if first && !matches!(&answer, Err(error) if error.is_lost() || error.is_of_identity())
+            {
                 said = true;
                 self.is_up(better.is_empty());
                 self.ends.sessions.send_replace(Some(session.clone()));
@@ -254,13 +255,15 @@ impl Link {
             if answer.is_ok() {
                 backoff.reset();
             }
-            self.take(answer, took, first, &mut rhythm).await?;
+            self.take(&session, answer, took, first, &mut rhythm)
+                .await?;
         }
     }
 
     /// Takes an answer to a poll. An error ends the connection.
     async fn take(
         &mut self,
+        session: &Session,
         answer: Result<Option<Desired>, PullError>,
         took: Duration,
         first: bool,
@@ -289,13 +292,36 @@ impl Link {
             }
             Err(error) => {
                 let delay = rhythm.refused(error.retry_after());
-                tracing::info!(error = %error, ?delay, "the server refuses");
-                self.answered(Some(&error));
+                let problem = self.refusal(session, &error).await?;
+                tracing::info!(%problem, ?delay, "the server refuses");
                 if error.is_refusal() {
-                    self.refused(&error.problem());
+                    self.refused(&problem);
                 }
+                self.answered(Some(problem));
                 Ok(())
             }
+        }
+    }
+
+    /// What to show of what the server refuses. One that has forgotten this device, as it was restored from a backup, is asked to
+    /// take it back first, which a person decides.
+    async fn refusal(
+        &mut self,
+        session: &Session,
+        error: &PullError,
+    ) -> Result<Problem, LinkError> {
+        if !error.is_of(code::UNKNOWN_DEVICE) {
+            return Ok(error.problem());
+        }
+        match self.ask_to_come_back(session).await {
+            Ok(()) => Err(LinkError::Renewed),
+            Err(LinkError::Enrol(enrol::EnrolError::Pending(device))) => Ok(Problem {
+                help: format!("on the server: flotta approve {device}"),
+                ..error.problem()
+            }),
+            Err(LinkError::Enrol(error)) => Ok(error.problem()),
+            Err(LinkError::Pull(error)) if !error.is_lost() => Ok(error.problem()),
+            Err(error) => Err(error),
         }
     }
 
@@ -304,12 +330,12 @@ impl Link {
         let _ = self.ends.refusals.try_send(problem.clone());
     }
 
-    fn answered(&self, error: Option<&PullError>) {
+    fn answered(&self, problem: Option<Problem>) {
         let now = self.clock.now();
         self.ends.state.send_modify(|state| {
             state.connected_since.get_or_insert(now);
             state.last_answer = Some(now);
-            state.problem = error.map(PullError::problem);
+            state.problem = problem;
             state.attempts = 0;
         });
     }
@@ -336,9 +362,16 @@ impl Link {
 
     /// A new certificate by the key alone: the one in force has expired, or the server does not take it.
     async fn join_again(&mut self) -> Result<(), LinkError> {
+        let session = self.anonymous.connect().await?;
+        self.ask_to_come_back(&session).await
+    }
+
+    /// Asks to join with the keys that are there. Over a connection with the device's certificate that is the proof that it
+    /// was in the fleet.
+    async fn ask_to_come_back(&mut self, session: &Session) -> Result<(), LinkError> {
         let machine = hardware::read("/".as_ref());
         let request = enrol::request(&self.identity, &self.joined.device, None, machine)?;
-        match self.anonymous.connect().await?.enrol(&request).await? {
+        match session.enrol(&request).await? {
             Enrolment::Approved { certificate, .. } => self.keep(&certificate),
             Enrolment::Pending { device } => Err(enrol::EnrolError::Pending(device).into()),
             Enrolment::Unknown => {

@@ -449,6 +449,7 @@ impl<H: Hands> Agent<H> {
             events: self.ledger.unacknowledged().to_vec(),
             log: self.ledger.log_id().to_owned(),
             settings: self.settings.clone(),
+            accepted: accepted.map(|accepted| accepted.envelope.clone()),
         };
         self.live.send_if_modified(|old| {
             let changed = *old != live;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, State};
+use flotta_bundle::Problem;
 use flotta_bundle::name::check_subdomain;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::Admin;
 use super::answer::Refused;
 use super::request::{
-    Approval, Decided, Denial, FleetFacts, Revocation, TokenCreated, TokenRequest,
+    Approval, Decided, Denial, FleetFacts, Left, RestoredDevices, Revocation, TokenCreated,
+    TokenRequest,
 };
 use super::socket::Peer;
 use crate::enrol::{self, EnrolError, MAX_TTL, Target};
@@ -94,6 +96,29 @@ pub(super) async fn approve(
     Ok(Json(Decided {
         device: device.device,
         fingerprint: device.key.hex(),
+    }))
+}
+
+pub(super) async fn approve_restored(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Answer<RestoredDevices> {
+    let enroller = &admin.0.enroller;
+    let restored = enroller.approve_restored(&peer.0, Timestamp::now()).await?;
+    let approved = restored.approved.into_iter().map(|device| Decided {
+        device: device.device,
+        fingerprint: device.key.hex(),
+    });
+    let left = restored.left.into_iter().map(|(request, error)| Left {
+        problem: Problem::new(error.code(), error.to_string()),
+        request: Decided {
+            device: request.device,
+            fingerprint: request.key.hex(),
+        },
+    });
+    Ok(Json(RestoredDevices {
+        approved: approved.collect(),
+        left: left.collect(),
     }))
 }
 

@@ -5,7 +5,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, State};
 use flotta_bundle::{DeviceName, code};
 use http::StatusCode;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Admin;
 use super::answer::Refused;
@@ -13,8 +13,11 @@ use super::request::{Allowance, Allowed, Decided, Decommission};
 use super::resource::{Commit, InForce, ServerStatus};
 use super::socket::Peer;
 use crate::publish::inventory::Left;
-use crate::store::FleetEvent;
+use crate::standing::Warning;
+use crate::store::{FleetEvent, RequestState};
 
+/// How long it is shown that the server was behind its fleet: a day's work after a restore.
+const SHOWN: SignedDuration = SignedDuration::from_hours(24);
 /// Fewest characters of a commit that name it: as few as Git itself takes.
 const SHORTEST: usize = 4;
 
@@ -33,10 +36,50 @@ pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<ServerStat
         }
         None => None,
     };
+    let mut warnings = admin.0.standing.warnings();
+    let sequence = in_force.as_ref().map(|release| release.sequence);
+    warnings.extend(behind(&admin, sequence, Timestamp::now()));
+    warnings.extend(coming_back(&admin).await?);
     Ok(Json(ServerStatus {
         source: admin.0.standing.source(),
         in_force,
-        warnings: admin.0.standing.warnings(),
+        warnings,
+    }))
+}
+
+/// That devices were ahead of this server: as long as they are, and for a day.
+fn behind(admin: &Admin, in_force: Option<u64>, now: Timestamp) -> Option<Warning> {
+    let proof = admin.0.store.proofs().borrow().clone()?;
+    let sequence = proof.sequence;
+    let message = match in_force.filter(|in_force| *in_force > sequence) {
+        None => format!(
+            "devices have accepted release {sequence}, which this server does not know of; nothing above it is signed yet"
+        ),
+        Some(_) if now.duration_since(proof.at) > SHOWN => return None,
+        Some(in_force) => format!(
+            "release {in_force} is above {sequence}, which devices had accepted and this server did not know of"
+        ),
+    };
+    Some(Warning {
+        since: proof.at,
+        message,
+    })
+}
+
+/// That devices wait which have a certificate of this fleet.
+async fn coming_back(admin: &Admin) -> Result<Option<Warning>, Refused> {
+    let mut requests = admin.0.store.requests().await?;
+    requests.retain(|request| request.vouched && request.state == RequestState::Pending);
+    let since = requests.iter().map(|request| request.asked_at).min();
+    let what = match requests.len() {
+        1 => "a device that joined after the backup asks".to_owned(),
+        count => format!("{count} devices that joined after the backup ask"),
+    };
+    Ok(since.map(|since| Warning {
+        since,
+        message: format!(
+            "{what} to come back: flotta get requests -A; all of them: flotta approve --restored"
+        ),
     }))
 }
 

@@ -11,6 +11,7 @@
 //! | `POST /v1/releases/allow` | which held commit may take away what it does |
 //! | `POST /v1/decommission` | which device is to run nothing any more |
 //! | `POST /v1/{approve,deny,revoke}` | who it was |
+//! | `POST /v1/approve-restored` | which devices of before the restore are back |
 
 mod answer;
 mod check;
@@ -113,6 +114,7 @@ impl Admin {
             .route("/v1/decommission", post(leave::decommission))
             .route("/v1/tokens", post(join::token))
             .route("/v1/approve", post(join::approve))
+            .route("/v1/approve-restored", post(join::approve_restored))
             .route("/v1/deny", post(join::deny))
             .route("/v1/revoke", post(join::revoke))
             .fallback(answer::no_route)

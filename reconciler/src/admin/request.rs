@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use flotta_bundle::DeviceName;
 use flotta_bundle::wire::JoinFile;
+use flotta_bundle::{DeviceName, Problem};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,25 @@ pub struct Decided {
     pub device: DeviceName,
     /// The key it is about, hex.
     pub fingerprint: String,
+}
+
+/// Answer to `POST /v1/approve-restored`: what became of the requests of devices that have a certificate of this fleet.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RestoredDevices {
+    /// Those that are back.
+    pub approved: Vec<Decided>,
+    /// Those that wait on for a person to look at them.
+    pub left: Vec<Left>,
+}
+
+/// A request that was not approved with the others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Left {
+    /// Which one.
+    #[serde(flatten)]
+    pub request: Decided,
+    /// Why.
+    pub problem: Problem,
 }
 
 /// `GET /v1/fleet`: what `flotta keys show` prints.

@@ -70,7 +70,10 @@ impl Desk {
     async fn ask(&self, machine: &Machine, token: Option<flotta_bundle::wire::Token>) -> Enrolment {
         let from = "192.0.2.1".parse().unwrap();
         let request = machine.request(token);
-        let asked = self.house.enroller.enrol(request, from, Timestamp::now());
+        let asked = self
+            .house
+            .enroller
+            .enrol(request, None, from, Timestamp::now());
         asked.await.unwrap()
     }
 

@@ -1,6 +1,7 @@
 //! Around every route: how often one may ask, and a log line about who was refused.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -28,9 +29,9 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         held.said();
         Refused::too_many().into_response()
     };
-    if let Some(Refusal(code)) = response.extensions().get()
-        && *code != code::NO_RELEASE.id
-        && let Some(skipped) = caller.lines(&edge).admit()
+    if let Some(&Refusal(code)) = response.extensions().get()
+        && code != code::NO_RELEASE.id
+        && let Some(skipped) = caller.is_news(&edge, code)
     {
         let status = response.status().as_u16();
         // nothing of the request: its path and headers are in the caller's words
@@ -40,6 +41,14 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
 }
 
 impl Caller {
+    /// Whether the log is told that it was refused: then, how often it was not.
+    fn is_news(&self, edge: &Edge, code: &'static str) -> Option<u64> {
+        match self.turned_away() {
+            Some(device) => edge.0.told.tell(device, code, Instant::now()),
+            None => self.lines(edge).admit(),
+        }
+    }
+
     fn admits_request(&self) -> bool {
         match &self.who {
             Who::Device(peer) => peer.member.allowance().admits_request(),

@@ -18,6 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Edge;
 use super::answer::Refused;
 use super::limits::{self, Lines, Rate};
+use crate::enrol::Certified;
 use crate::keys::DeviceKey;
 use crate::store::Member;
 
@@ -68,6 +69,9 @@ pub(super) enum Who {
     Stranger(&'static str),
     /// With the certificate of a device whose identity is no longer in force.
     Left(DeviceName),
+    /// With the certificate of a device of this fleet that the store does not know: it joined after the backup was made that
+    /// the store was restored from.
+    Unknown(Certified),
     /// A device.
     Device(Peer),
 }
@@ -104,13 +108,18 @@ impl Caller {
                 Ok(said) if now >= said.expires => Who::Stranger("it has expired"),
                 Ok(said) => match edge.0.store.member(&said.device) {
                     Some(member) if member.key() == said.key && member.in_force() => {
+                        edge.0.told.forget(&said.device);
                         Who::Device(Peer {
                             device: said.device,
                             member,
                             expires: said.expires,
                         })
                     }
-                    _ => Who::Left(said.device),
+                    _ if edge.0.store.is_revoked(&said.device, &said.key) => Who::Left(said.device),
+                    _ => Who::Unknown(Certified {
+                        device: said.device,
+                        key: said.key,
+                    }),
                 },
             },
         };
@@ -137,7 +146,17 @@ impl Caller {
     pub(super) fn name(&self) -> Option<tracing::field::DisplayValue<&DeviceName>> {
         match &self.who {
             Who::Nobody | Who::Stranger(_) => None,
-            Who::Left(device) | Who::Device(Peer { device, .. }) => Some(display(device)),
+            Who::Left(device)
+            | Who::Unknown(Certified { device, .. })
+            | Who::Device(Peer { device, .. }) => Some(display(device)),
+        }
+    }
+
+    /// The device that its certificate names, if that is not served: it goes on asking.
+    pub(super) fn turned_away(&self) -> Option<&DeviceName> {
+        match &self.who {
+            Who::Left(device) | Who::Unknown(Certified { device, .. }) => Some(device),
+            Who::Nobody | Who::Stranger(_) | Who::Device(_) => None,
         }
     }
 
@@ -195,6 +214,12 @@ fn revoked(device: &DeviceName) -> Refused {
     Refused::new(StatusCode::FORBIDDEN, code::REVOKED, message)
 }
 
+fn unknown(device: &DeviceName) -> Refused {
+    let message =
+        format!("this server does not know {device}, which has a certificate of its fleet");
+    Refused::new(StatusCode::FORBIDDEN, code::UNKNOWN_DEVICE, message)
+}
+
 fn bad_certificate(why: &str) -> Refused {
     let message = format!("the certificate identifies no device: {why}");
     Refused::new(StatusCode::FORBIDDEN, code::BAD_CERTIFICATE, message)
@@ -213,6 +238,7 @@ impl FromRequestParts<Edge> for Peer {
             )),
             Who::Stranger(why) => Err(bad_certificate(why)),
             Who::Left(device) => Err(revoked(device)),
+            Who::Unknown(certified) => Err(unknown(&certified.device)),
             Who::Device(peer) => {
                 let now = Timestamp::now();
                 peer.check(now)?;
@@ -223,14 +249,24 @@ impl FromRequestParts<Edge> for Peer {
     }
 }
 
-/// The address a request came from.
-pub(super) struct From(pub(super) IpAddr);
+impl Caller {
+    /// What its certificate says, when that is more than the store knows.
+    pub(super) fn certified(&self) -> Option<&Certified> {
+        match &self.who {
+            Who::Unknown(certified) => Some(certified),
+            _ => None,
+        }
+    }
+}
+
+/// Whoever a request came from.
+pub(super) struct From(pub(super) Arc<Caller>);
 
 impl FromRequestParts<Edge> for From {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, _edge: &Edge) -> Result<Self, Refused> {
-        Ok(Self(caller(parts)?.address))
+        caller(parts).map(|caller| Self(Arc::clone(caller)))
     }
 }
 

@@ -7,9 +7,9 @@ use flotta_bundle::wire::{Acknowledged, MAX_REPORT_BYTES, Report};
 use flotta_bundle::{Problem, manifest, name};
 use jiff::Timestamp;
 
-use super::Edge;
 use super::answer::{Refused, read_json};
 use super::identity::{From, Peer};
+use super::{Edge, proof};
 use crate::store::StoreError;
 use crate::text::plain;
 
@@ -22,26 +22,36 @@ const MAX_MESSAGE: usize = 1024;
 /// Longest text that a machine may say of itself, in characters.
 const MAX_TEXT: usize = 128;
 /// Event ids are signed 64-bit numbers in the store.
-const MAX_ID: u64 = i64::MAX as u64;
+pub(super) const MAX_ID: u64 = i64::MAX as u64;
 
 pub(super) async fn put(
     State(edge): State<Edge>,
-    From(address): From,
+    From(caller): From,
     peer: Peer,
     body: Body,
 ) -> Result<Json<Acknowledged>, Refused> {
+    let address = caller.address;
     let slot = peer.member.allowance().body().await;
     let report = read_json(body, MAX_REPORT_BYTES, edge.0.limits.body);
-    let report = bounded(report.await?)?;
+    let mut report = bounded(report.await?)?;
+    // a proof is looked at, and not kept with how the device is
+    let accepted = report.accepted.take();
     // To the end even if the device has hung up: what is on its way to the disk is in memory, and counts as that until it
     // is there.
     let kept = tokio::spawn(async move {
         let _until_kept = slot;
+        let now = Timestamp::now();
+        if let Some(accepted) = &accepted {
+            proof::take(&edge, &peer, accepted, now).await?;
+        }
+        let prove = proof::is_ahead(&edge, &report);
         let Peer { device, member, .. } = &peer;
         let store = &edge.0.store;
-        store
-            .put_report(device, member, report, address, Timestamp::now())
-            .await
+        let kept = store.put_report(device, member, report, address, now);
+        Ok::<_, StoreError>(Acknowledged {
+            prove,
+            ..kept.await?
+        })
     });
     let kept = kept.await.map_err(|_| StoreError::Closed)?;
     Ok(Json(kept?))

@@ -37,17 +37,19 @@ pub(super) fn router(edge: Edge) -> Router {
 
 async fn enrol(
     State(edge): State<Edge>,
-    From(address): From,
+    From(caller): From,
     body: Body,
 ) -> Result<Json<Enrolment>, Refused> {
     let request = read_json(body, MAX_ENROLMENT_BYTES, edge.0.limits.body);
     let request: EnrolmentRequest = request.await?;
     let now = Timestamp::now();
-    // a token is good for one device, and a person counted them out: a pallet of machines need not queue
-    let invited = match &request.token {
-        Some(token) => edge.0.store.is_open(token, now).await?,
-        None => false,
-    };
+    // a token is good for one device, and a person counted them out: a pallet of machines need not queue; nor do those that
+    // have joined before, and are as many as the fleet
+    let invited = caller.certified().is_some()
+        || match &request.token {
+            Some(token) => edge.0.store.is_open(token, now).await?,
+            None => false,
+        };
     let rate = if invited {
         &edge.0.invited
     } else {
@@ -56,7 +58,8 @@ async fn enrol(
     if !rate.admits() {
         return Err(Refused::too_many());
     }
-    let enrolled = edge.0.enroller.enrol(request, address, now);
+    let certified = caller.certified();
+    let enrolled = (edge.0.enroller).enrol(request, certified, caller.address, now);
     // the enroller logs what it refuses
     let enrolled = enrolled.await.map_err(|error| Refused::from(error).noted());
     Ok(Json(enrolled?))

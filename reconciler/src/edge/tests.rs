@@ -13,6 +13,7 @@ mod joining;
 mod limits;
 mod raw;
 mod report;
+mod restored;
 mod world;
 
 use flotta_bundle::wire::Event;

@@ -5,7 +5,7 @@ use flotta_bundle::DeviceName;
 use flotta_bundle::wire::{EnrolmentRequest, Hardware, sealing_statement};
 use jiff::Timestamp;
 
-use super::EnrolError;
+use super::{Certified, EnrolError};
 use crate::keys::{Csr, DeviceKey};
 use crate::store::{JoinRequest, RequestState};
 use crate::text::plain;
@@ -19,10 +19,16 @@ pub(super) struct Proven {
     pub(super) key: DeviceKey,
     pub(super) sealing_key: String,
     pub(super) hardware: Hardware,
+    /// Whether it asks with a certificate by this fleet's authority for this name and key.
+    pub(super) vouched: bool,
 }
 
 impl Proven {
-    pub(super) fn verify(request: EnrolmentRequest) -> Result<Self, EnrolError> {
+    /// `certified`: name and key of the certificate that the request came with.
+    pub(super) fn verify(
+        request: EnrolmentRequest,
+        certified: Option<&Certified>,
+    ) -> Result<Self, EnrolError> {
         let csr = Csr::parse(&request.csr)?;
         let sealing_key = BASE64
             .decode(request.sealing_key.as_bytes())
@@ -36,7 +42,11 @@ impl Proven {
         if !plausible || !csr.key().verifies(&statement, &proof) {
             return Err(EnrolError::Sealing);
         }
+        let vouched = certified.is_some_and(|certified| {
+            certified.device == request.device && certified.key == csr.key().fingerprint()
+        });
         Ok(Self {
+            vouched,
             device: request.device,
             key: csr.key().clone(),
             sealing_key: request.sealing_key,
@@ -59,6 +69,7 @@ impl Proven {
             address,
             asked_at: now,
             note,
+            vouched: self.vouched,
             state: RequestState::Pending,
         }
     }

@@ -19,6 +19,10 @@ pub(super) struct Facts<'a> {
     pub(super) key_of: Option<DeviceName>,
     /// An earlier request of the key.
     pub(super) request: Option<JoinRequest>,
+    /// Whether the key lost its identity, or whoever had the name did.
+    pub(super) revoked: bool,
+    /// Whether it has a certificate by this fleet's authority for this name and key.
+    pub(super) vouched: bool,
     /// The token, if one was sent: as it is remembered, or that it is not.
     pub(super) token: Option<Result<TokenRecord, EnrolError>>,
     pub(super) now: Timestamp,
@@ -47,13 +51,12 @@ pub(super) fn decide(facts: Facts<'_>) -> Result<Verdict, EnrolError> {
         device,
         key_of,
         request,
+        revoked,
+        vouched,
         token,
         now,
     } = facts;
-    let (device, revoked) = match device {
-        Some(device) if device.revoked_at.is_some() => (None, Some(device)),
-        device => (device, None),
-    };
+    let device = device.filter(|device| device.revoked_at.is_none());
     if let Some(device) = &device
         && device.key == key
     {
@@ -68,17 +71,24 @@ pub(super) fn decide(facts: Facts<'_>) -> Result<Verdict, EnrolError> {
     }
     let token = token.map(|token| usable(token, name, now)).transpose()?;
     // A revoked key comes back only by a token that was made for it to come back: not by waiting to be overlooked.
-    if token.is_none() && revoked.is_some_and(|device| device.key == key) {
+    if token.is_none() && revoked {
         return Err(EnrolError::Revoked);
     }
     match (token, device) {
         (Some(token), None) => Ok(Verdict::Join(token)),
         (token, device) => {
-            let note = match (device, token) {
-                (Some(_), Some(_)) => {
+            // never by itself, even with a certificate: it may be from before a revocation that is not known any more
+            let note = match (device, token, vouched) {
+                (Some(_), Some(_), _) => {
                     "a device of this name has joined with another key; the token it sent is good"
                 }
-                (Some(_), None) => "a device of this name has joined with another key",
+                (Some(_), None, true) => {
+                    "certificate of this fleet, not in the store; a device of this name has joined with another key"
+                }
+                (Some(_), None, false) => "a device of this name has joined with another key",
+                (None, _, true) => {
+                    "certificate of this fleet, not in the store: joined after the backup?"
+                }
                 _ => "",
             };
             Ok(Verdict::Wait {

@@ -24,7 +24,9 @@ impl Door {
     async fn ask(&self, machine: &Machine, token: Option<Token>) -> Result<Enrolment, EnrolError> {
         let from = FROM.parse().unwrap();
         let enroller = &self.house.enroller;
-        enroller.enrol(machine.request(token), from, self.now).await
+        enroller
+            .enrol(machine.request(token), None, from, self.now)
+            .await
     }
 
     async fn approve(
@@ -222,7 +224,11 @@ async fn the_sealing_key_must_be_vouched_for() {
         change(&mut request);
         let enroller = door.house.enroller.clone();
         let now = door.now;
-        async move { enroller.enrol(request, FROM.parse().unwrap(), now).await }
+        async move {
+            enroller
+                .enrol(request, None, FROM.parse().unwrap(), now)
+                .await
+        }
     };
     let zero = data_encoding::BASE64.encode(&[0; 32]);
     let short = data_encoding::BASE64.encode(&[7; 31]);
@@ -248,7 +254,7 @@ async fn what_a_stranger_says_of_itself_is_harmless() {
     let asked = door
         .house
         .enroller
-        .enrol(request, FROM.parse().unwrap(), door.now);
+        .enrol(request, None, FROM.parse().unwrap(), door.now);
     asked.await.unwrap();
     let model = &door.house.store.requests().await.unwrap()[0].hardware.model;
     assert!(
@@ -290,6 +296,10 @@ async fn one_network_cannot_fill_the_queue() {
     assert!(waits(&door.ask(&proto, None).await));
     let elsewhere = "198.51.100.7".parse().unwrap();
     let other = Machine::new("c").request(None);
-    let asked = door.house.enroller.enrol(other, elsewhere, door.now).await;
+    let asked = door
+        .house
+        .enroller
+        .enrol(other, None, elsewhere, door.now)
+        .await;
     assert!(waits(&asked));
 }

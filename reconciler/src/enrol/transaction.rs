@@ -10,7 +10,9 @@ use super::proof::Proven;
 use super::rules::{self, Facts, Verdict};
 use super::{Approval, EnrolError, MAX_PENDING, MAX_PENDING_EACH, Target};
 use crate::keys::{DeviceKey, Fleet, Issued};
-use crate::store::{Device, JoinRequest, NewToken, RequestState, devices, requests, tokens};
+use crate::store::{
+    Device, JoinRequest, NewToken, RequestState, devices, requests, revoked, tokens,
+};
 
 /// What a transaction of [`super::Enroller::enrol`] came to.
 pub(super) enum Done {
@@ -38,6 +40,8 @@ pub(super) fn enrol(
         device: devices::find(connection, &proven.device)?,
         key_of: devices::name_of_key(connection, &key)?,
         request: requests::find(connection, &key)?,
+        revoked: revoked::is_revoked(connection, &proven.device, &key)?,
+        vouched: proven.vouched,
         token,
         now,
     };
@@ -59,7 +63,8 @@ pub(super) fn enrol(
         Verdict::Wait { note, new } => {
             let address = from.to_string();
             let (all, each) = requests::count_pending(connection, &address)?;
-            if new && (all >= MAX_PENDING || each >= MAX_PENDING_EACH) {
+            // those that joined once are as many as the fleet
+            if new && !proven.vouched && (all >= MAX_PENDING || each >= MAX_PENDING_EACH) {
                 return Err(EnrolError::TooManyRequests);
             }
             if new {
@@ -93,6 +98,7 @@ fn join(
         revoked_at: None,
     };
     devices::put(connection, &device)?;
+    revoked::forgive(connection, &device.device, &device.key)?;
     Ok((device, issued))
 }
 
@@ -125,6 +131,7 @@ pub(super) fn approve(
         key,
         sealing_key: request.sealing_key.clone(),
         hardware: request.hardware.clone(),
+        vouched: request.vouched,
     };
     let terms = NewToken {
         device: None,

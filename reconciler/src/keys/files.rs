@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flotta_bundle::crypto::SigningKey;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -47,6 +47,17 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), KeysError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(io(path))
+}
+
+/// The names in a folder, sorted.
+pub(super) fn list(path: &Path) -> Result<Vec<PathBuf>, KeysError> {
+    let entries = std::fs::read_dir(path).map_err(io(path))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.map_err(io(path))?.file_name().into());
+    }
+    names.sort();
+    Ok(names)
 }
 
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), KeysError> {
@@ -108,7 +119,7 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     text + &format!("-----END {label}-----\n")
 }
 
-pub(super) fn random<const N: usize>() -> Result<[u8; N], KeysError> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeysError> {
     let mut bytes = [0; N];
     SystemRandom::new()
         .fill(&mut bytes)

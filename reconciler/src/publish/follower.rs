@@ -18,7 +18,7 @@ use crate::failures::chain;
 use crate::index::{Current, Index};
 use crate::source::{ALLOW_REMOVAL, Checkout, Course, Source};
 use crate::standing::Standing;
-use crate::store::{Store, StoreError};
+use crate::store::{Proof, Store, StoreError};
 
 mod record;
 
@@ -140,8 +140,10 @@ impl Follower {
         let mut inventory = self.store.inventory_changes();
         self.standing
             .change(|source| source.interval_seconds = interval.as_secs());
+        let mut proofs = self.store.proofs();
         loop {
             inventory.mark_unchanged();
+            let proof = proofs.borrow_and_update().clone();
             let polled = tokio::select! {
                 // a fetch that is broken off ends its child and leaves the mirror usable
                 () = stopped(&mut stop) => return,
@@ -155,14 +157,15 @@ impl Follower {
                 }
                 Err(error) => (None, Err(error.into())),
             };
-            // who joins, and a release that ends, do not wait for a source that cannot be reached
-            let done = self.round(checkout, &say).await.and(unavailable);
+            // who joins, what devices prove, and a release that ends, do not wait for a source that cannot be reached
+            let done = self.round(checkout, proof, &say).await.and(unavailable);
             self.settle(done, &say).await;
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 () = tokio::time::sleep(jittered(interval)) => {}
                 () = wake.notified() => {}
                 _ = inventory.changed() => tokio::time::sleep(SETTLE).await,
+                _ = proofs.changed() => {}
             }
         }
     }
@@ -171,6 +174,7 @@ impl Follower {
     async fn round(
         &mut self,
         checkout: Option<Checkout>,
+        proof: Option<Proof>,
         say: &(impl Fn(&Notice) + Send + Sync),
     ) -> Result<(), RoundError> {
         if let Some(checkout) = checkout {
@@ -179,6 +183,8 @@ impl Follower {
         let Some((latest, will)) = self.candidate().await? else {
             return Ok(());
         };
+        // only now, when there is something to sign
+        let above = proof.filter(|proof| self.publisher.raise(proof.sequence + 1));
         let joined = self.store.inventory().await?;
         let (started, now) = (Instant::now(), Timestamp::now());
         let (label, tree) = (latest.label.clone(), Arc::clone(&latest.tree));
@@ -249,6 +255,7 @@ impl Follower {
                 say(&Notice::Published {
                     label,
                     counts,
+                    above: above.map(|proof| proof.sequence),
                     sequence: release.release.sequence,
                     took: started.elapsed(),
                     manifests: release.manifests(),

@@ -21,6 +21,8 @@ pub enum Notice {
         counts: Counts,
         /// The release.
         sequence: u64,
+        /// The release that devices had accepted already, and this server did not know of.
+        above: Option<u64>,
         /// How long rendering, signing and writing took.
         took: Duration,
         /// How many manifests the devices share.
@@ -84,6 +86,7 @@ impl fmt::Display for Notice {
                 label,
                 counts,
                 sequence,
+                above,
                 took,
                 manifests,
                 held,
@@ -98,6 +101,9 @@ impl fmt::Display for Notice {
                     took.as_millis(),
                     count(*manifests, "manifest"),
                 )?;
+                if let Some(above) = above {
+                    write!(f, "; devices had accepted release {above}")?;
+                }
                 if *held > 0 {
                     let held = count(*held, "device");
                     write!(f, "; {held} held back by errors (see: flotta get events)")?;

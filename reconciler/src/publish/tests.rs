@@ -287,3 +287,25 @@ fn a_notice_is_one_line_whatever_a_commit_or_git_says() {
         assert!(!text.contains(char::is_control), "{text:?}");
     }
 }
+
+#[tokio::test]
+async fn what_devices_have_accepted_is_passed_without_another_commit() {
+    let sequence = |outcome| match outcome {
+        Outcome::Published { release, .. } => Some(release.release.sequence),
+        _ => None,
+    };
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    let say = async |publisher: &mut Publisher| sequence(publish(publisher, "c1", DEVICE).await);
+    assert_eq!(say(&mut publisher).await, Some(1));
+    // what is in force is enough
+    assert!(!publisher.raise(1));
+    assert_eq!(say(&mut publisher).await, None);
+    assert!(publisher.raise(48));
+    assert_eq!(say(&mut publisher).await, Some(48));
+    assert!(!publisher.raise(48) && !publisher.raise(3));
+    assert_eq!(say(&mut publisher).await, None);
+    // a depot that is behind what was published: no number is given twice
+    let mut restored = house.publisher(60).await;
+    assert_eq!(say(&mut restored).await, Some(61));
+}

@@ -19,7 +19,7 @@ const BATCH: usize = 512;
 /// Connections that read. Queries are short, and a machine that serves a fleet has two cores or more.
 const READERS: usize = 2;
 /// How long `SQLite` waits for a lock, which only another program (a backup) can hold.
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// A file of the store.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,11 @@ pub(super) struct Schema {
 pub(super) const FLEET: Schema = Schema {
     name: "fleet.db",
     synchronous: "FULL",
-    steps: &[include_str!("fleet_1.sql"), include_str!("fleet_2.sql")],
+    steps: &[
+        include_str!("fleet_1.sql"),
+        include_str!("fleet_2.sql"),
+        include_str!("fleet_3.sql"),
+    ],
 };
 
 pub(super) const STATUS: Schema = Schema {

@@ -140,13 +140,15 @@ pub(crate) fn put_certificate(
 impl Store {
     /// Tells the edge that `device` has joined with `key`. After the commit that says so.
     pub(crate) fn has_joined(&self, device: &DeviceName, key: Digest) {
+        self.change_revoked(|revoked| revoked.forgive(device, &key));
         if self.member(device).is_none_or(|member| member.key() != key) {
             self.replace_member(device, Some(Arc::new(Member::new(key))));
         }
     }
 
-    /// Tells the edge that `device` is no longer one. After the commit that says so.
-    pub(crate) fn has_left(&self, device: &DeviceName) {
+    /// Tells the edge that `device`, which had `key`, is no longer one. After the commit that says so.
+    pub(crate) fn has_left(&self, device: &DeviceName, key: Digest) {
+        self.change_revoked(|revoked| revoked.add(key));
         self.replace_member(device, None);
     }
 

@@ -30,6 +30,8 @@ pub struct JoinRequest {
     pub asked_at: Timestamp,
     /// Why it waits, when that is not plain: another device has the name.
     pub note: String,
+    /// Whether it has a certificate by this fleet's authority for this name and key: it has joined before.
+    pub vouched: bool,
     /// What became of it.
     pub state: RequestState,
 }
@@ -60,7 +62,7 @@ pub enum RequestState {
 }
 
 const COLUMNS: &str = "key, device, spki, sealing_key, hardware, address, asked_at, note, state, decided_at, decided_by, \
-     reason, certificate";
+     reason, certificate, vouched";
 
 fn read(row: &Row<'_>) -> Result<JoinRequest, StoreError> {
     let at = maybe_time(row.get(9)?)?.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -88,6 +90,7 @@ fn read(row: &Row<'_>) -> Result<JoinRequest, StoreError> {
         address: row.get(5)?,
         asked_at: time(row.get(6)?)?,
         note: row.get(7)?,
+        vouched: row.get(13)?,
         state,
     })
 }
@@ -119,16 +122,16 @@ pub(crate) fn list(
     Ok(requests)
 }
 
-/// How many requests wait: all, and from one address.
+/// How many requests of strangers wait: all, and from one address.
 pub(crate) fn count_pending(
     connection: &Connection,
     address: &str,
 ) -> Result<(u64, u64), StoreError> {
     let all = connection
-        .prepare_cached("SELECT count(*) FROM requests WHERE state = 'pending'")?
+        .prepare_cached("SELECT count(*) FROM requests WHERE state = 'pending' AND vouched = 0")?
         .query_row([], |row| row.get(0))?;
     let from = connection
-        .prepare_cached("SELECT count(*) FROM requests WHERE state = 'pending' AND address = ?1")?
+        .prepare_cached("SELECT count(*) FROM requests WHERE state = 'pending' AND address = ?1 AND vouched = 0")?
         .query_row([address], |row| row.get(0))?;
     Ok((all, from))
 }
@@ -148,7 +151,8 @@ pub(crate) fn put(connection: &Connection, request: &JoinRequest) -> Result<(), 
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO requests (key, device, spki, sealing_key, hardware, address, asked_at, note, state, \
-             decided_at, decided_by, reason, certificate) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             decided_at, decided_by, reason, certificate, vouched) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, \
+             ?13, ?14)",
         )?
         .execute((
             request.key.as_bytes(),
@@ -164,6 +168,7 @@ pub(crate) fn put(connection: &Connection, request: &JoinRequest) -> Result<(), 
             by,
             reason,
             certificate,
+            request.vouched,
         ))?;
     Ok(())
 }

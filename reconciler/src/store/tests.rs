@@ -11,7 +11,9 @@ async fn join(house: &House, device: &str) -> (Machine, Arc<Member>) {
     let token = house.token(None).await;
     let address = "192.0.2.1".parse().unwrap();
     let request = machine.request(Some(token));
-    let joined = house.enroller.enrol(request, address, Timestamp::now());
+    let joined = house
+        .enroller
+        .enrol(request, None, address, Timestamp::now());
     joined.await.unwrap();
     let member = house.store.member(&machine.name).unwrap();
     (machine, member)

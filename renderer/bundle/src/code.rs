@@ -54,8 +54,8 @@ codes! {
     WRONG_FLEET = "FLT0304", "a document of another fleet", "check which server the device was joined to";
     PROOF = "FLT0305", "the leaf is not in the release's tree", "the server gave a wrong proof: look at the server and its depot";
     WRONG_DEVICE = "FLT0306", "the leaf of another device", "look at the server";
-    OLDER = "FLT0307", "a release older than one already accepted", "to go back, commit a revert: a new release with old content";
-    EQUIVOCATION = "FLT0308", "another release under a sequence already accepted", "the signer gave two devices two truths: a server restored from a backup does, until its releases are newer; otherwise find out who holds the release key";
+    OLDER = "FLT0307", "a release older than one already accepted", "nothing: a server that was restored from a backup asks the device for what it accepted, and signs its next release above it. To go back on purpose, commit a revert: a new release with old content";
+    EQUIVOCATION = "FLT0308", "another release under a sequence already accepted", "the signer gave two devices two truths: a server that was restored from a backup does, and signs the next one above both by itself; otherwise find out who holds the release key";
     NOT_IN_LEAF = "FLT0309", "a manifest that the leaf does not name", "look at the server";
     DIGEST_MISMATCH = "FLT0310", "content that does not have the digest it was asked by", "look at the server's depot, or at what is between";
     MANIFEST = "FLT0311", "a manifest that breaks a rule or limit", "render the fleet with the current version of flotta";
@@ -85,6 +85,7 @@ codes! {
     JOIN_FILE = "FLT0419", "a join file that cannot be used", "make a new one: flotta token create NAME > NAME.join";
     AGENT_TOO_OLD = "FLT0420", "the device's next manifest uses what its agent does not know", "update flotta-agent on the device; until then it keeps what it has";
     CLONED = "FLT0422", "two machines use the identity of one device", "find the two by their addresses and boots; on the one that is to be another device: flotta-agent enrol --reset JOINFILE";
+    UNKNOWN_DEVICE = "FLT0423", "a device with a certificate of this fleet that the server does not know", "the server's data is from before the device joined; the device asks to join again by itself. On the server: flotta get requests";
 
     IMAGE_PULL = "FLT0501", "an image cannot be pulled", "check the reference and the registry; the agent goes on trying";
     UNIT_FAILED = "FLT0502", "a unit does not stay up", "see its journal: journalctl -u UNIT";
@@ -110,7 +111,7 @@ codes! {
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";
     DEPOT = "FLT0603", "the depot cannot be read or written", "check the disk or bucket the depot is on";
     REFUSED_COMMIT = "FLT0604", "a commit with errors was refused", "mend it and commit again; the last good release stays in force";
-    KEYS = "FLT0605", "keys or certificates of the fleet cannot be read", "restore the data directory from its backup";
+    KEYS = "FLT0605", "keys or certificates of the fleet cannot be read", "restore the data directory from its backup: flotta restore BACKUP --data DIR";
     LISTEN = "FLT0606", "an address or socket that the server cannot use", "see the message: taken by another program, not of this machine, or not allowed";
     HELD = "FLT0607", "a commit that takes away more than may go without a word", "see what goes: flotta describe release COMMIT; let it through: flotta release allow COMMIT; or commit what was not to go";
     NOT_HELD = "FLT0608", "a commit that nothing holds", "see which one is held: flotta get releases";
@@ -118,6 +119,11 @@ codes! {
     DEVICES_AWAY = "FLT0621", "most devices are not heard of", "look at the server's network: its address, port and name as devices see them; which devices: flotta get devices";
     SERVER_DISK = "FLT0622", "the disk under the server's data is nearly full", "make space on it: without any the server takes no report, and no device joins";
     SERVER_WORK = "FLT0623", "something that the server does over and over fails", "see the message, and the server's log from the time it names";
+    BACKUP = "FLT0631", "a backup that cannot be made or read", "see the message; no data directory was changed";
+    NOT_EMPTY = "FLT0632", "a data directory that is not empty", "nothing is restored over it: move it away, or restore to another one with --data DIR";
+    REVOKED_SINCE = "FLT0633", "nobody has said who was revoked since the backup", "say it, so that none of them is served again: --revoked NAME,NAME or --none-revoked";
+    UNFINISHED = "FLT0634", "a restore that did not come to its end", "run flotta restore again, with the same --data";
+    NESTED_KEYS = "FLT0635", "a folder of keys inside the fleet's keys", "keys were copied to where a server had made its own: move the data directory away, and restore that folder to a new one: flotta restore FOLDER --data DIR";
 }
 
 /// A code with its particulars: how an error travels between the programs.

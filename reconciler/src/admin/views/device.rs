@@ -16,7 +16,7 @@ use crate::admin::resource::{
 use crate::index::{Described, Offered};
 use crate::publish::inventory::Left;
 use crate::status::{self, Facts};
-use crate::store::{DeviceRecord, StoreError};
+use crate::store::{DeviceRecord, RequestState, StoreError};
 
 impl Listed for Device {
     async fn all(admin: &Admin, query: &Query, now: Timestamp) -> Result<Vec<Self>, StoreError> {
@@ -50,11 +50,16 @@ impl Listed for Device {
             .iter()
             .map(|device| device.metadata.full_name())
             .collect();
-        for (name, described) in described.iter() {
-            let absent = awaited(name, described);
-            if !joined.contains(&absent.metadata.full_name()) {
-                devices.push(absent);
-            }
+        let mut absent: Vec<_> = described
+            .iter()
+            .filter(|(name, _)| !joined.contains(&name.to_string()))
+            .collect();
+        if !absent.is_empty() {
+            let waiting = waiting(admin).await?;
+            devices.extend(absent.drain(..).map(|(name, described)| {
+                let waits = waiting.contains(name);
+                awaited(name, described, waits)
+            }));
         }
         devices.sort_by_cached_key(|device| device.metadata.full_name());
         Ok(devices)
@@ -82,13 +87,24 @@ async fn records(admin: &Admin, query: &Query) -> Result<Vec<DeviceRecord>, Stor
     }
 }
 
+/// The devices that ask to join.
+async fn waiting(admin: &Admin) -> Result<BTreeSet<DeviceName>, StoreError> {
+    let requests = admin.0.store.requests().await?.into_iter();
+    let waits = requests.filter(|request| request.state == RequestState::Pending);
+    Ok(waits.map(|request| request.device).collect())
+}
+
 /// A device that Git has and that has not joined yet.
-fn awaited(name: &DeviceName, described: &Described) -> Device {
+fn awaited(name: &DeviceName, described: &Described, waits: bool) -> Device {
     let metadata = Metadata {
         labels: described.labels.clone(),
         ..named(name, None)
     };
-    let message = "has not joined yet";
+    let message = if waits {
+        "asks to join: flotta get requests"
+    } else {
+        "has not joined yet"
+    };
     let ready = Condition {
         kind: "Ready".to_owned(),
         status: "False".to_owned(),

@@ -232,6 +232,42 @@ async fn each_refusal_is_one_line_that_its_device_did_not_write() {
 }
 
 #[tokio::test]
+async fn one_who_is_not_served_and_goes_on_asking_is_one_line() {
+    let (log, _guard) = Log::begin(tracing::Level::WARN);
+    let world = World::new().await;
+    let now = jiff::Timestamp::now();
+    let (unknown, left) = (Machine::new("unknown"), Machine::new("left"));
+    world.join(&left).await;
+    let revoked = world.house.enroller.revoke(&left.name, "ada", now);
+    revoked.await.unwrap();
+    let mut tried = 0;
+    // as agents do that come back again and again
+    for _ in 0..20 {
+        for machine in [&unknown, &left] {
+            let identity = super::world::certified(&world.house.fleet, machine, now);
+            let client = world.connect(Some(identity)).await.unwrap();
+            for _ in 0..5 {
+                let answer = client.get("/v1/desired?root=1", &[]).await;
+                assert_eq!(answer.status, 403);
+                tried += 1;
+            }
+        }
+    }
+    let lines = log.lines();
+    println!(
+        "log: {tried} requests of two that are not served, {} lines",
+        lines.len()
+    );
+    let about = |code: code::Code| lines.iter().filter(|line| line.contains(code.id)).count();
+    assert_eq!(
+        (about(code::UNKNOWN_DEVICE), about(code::REVOKED)),
+        (1, 1),
+        "{lines:?}"
+    );
+    assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
+#[tokio::test]
 async fn at_any_level_nothing_that_a_device_sends_begins_a_line() {
     let (log, _guard) = Log::begin(tracing::Level::DEBUG);
     let world = World::new().await;

@@ -81,14 +81,14 @@ async fn a_good_certificate_of_nobody_here_is_told_so() {
     let identity = certified(&world.house.fleet, &machine, now);
     let client = world.connect(Some(identity)).await.unwrap();
     let answer = client.get("/v1/desired?root=1", &[]).await;
-    assert_eq!(answer.failure(), refused(code::REVOKED, 403));
+    assert_eq!(answer.failure(), refused(code::UNKNOWN_DEVICE, 403));
 
     // the name has joined with another key
     world.join(&Machine::new("a")).await;
     let identity = certified(&world.house.fleet, &machine, now);
     let client = world.connect(Some(identity)).await.unwrap();
     let answer = client.put("/v1/report", "{}").await;
-    assert_eq!(answer.failure(), refused(code::REVOKED, 403));
+    assert_eq!(answer.failure(), refused(code::UNKNOWN_DEVICE, 403));
 }
 
 #[tokio::test]

@@ -16,13 +16,7 @@ async fn events_are_kept_once_and_forge_no_line() {
     for _ in 0..2 {
         let body = serde_json::to_vec(&said).unwrap();
         let answer = client.put("/v1/report", body).await;
-        assert_eq!(
-            answer.json::<Acknowledged>(),
-            Acknowledged {
-                events: 2,
-                ..Acknowledged::default()
-            }
-        );
+        assert_eq!(answer.json::<Acknowledged>().events, 2);
     }
     let filter = EventFilter {
         device: Some(name("a")),

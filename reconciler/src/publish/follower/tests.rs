@@ -64,7 +64,10 @@ impl Following {
         let token = self.house.token(Some(device)).await;
         let request = Machine::new(device).request(Some(token));
         let from = "192.0.2.1".parse().unwrap();
-        let joined = self.house.enroller.enrol(request, from, Timestamp::now());
+        let joined = self
+            .house
+            .enroller
+            .enrol(request, None, from, Timestamp::now());
         joined.await.unwrap();
     }
 

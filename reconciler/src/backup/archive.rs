@@ -1,0 +1,163 @@
+//! A backup as it is read: nothing of it is believed that its digests do not say.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Component, Path};
+
+use flotta_bundle::Digest;
+use ring::digest::{Context, SHA256};
+use serde::Deserialize;
+
+use super::sealed::{FileKey, Identity, Opening, is_sealed};
+use super::{BackupError, CONTENTS, Contents, MAX_CONTENTS, SCHEMA};
+
+/// Reads, and digests what was read.
+pub(super) struct Digesting<R> {
+    from: R,
+    context: Context,
+}
+
+impl<R: Read> Digesting<R> {
+    pub(super) fn new(from: R) -> Self {
+        Self {
+            from,
+            context: Context::new(&SHA256),
+        }
+    }
+
+    pub(super) fn digest(self) -> Digest {
+        let digest = self.context.finish();
+        let bytes = digest.as_ref().try_into().expect("SHA-256 is 32 bytes");
+        Digest::from_bytes(bytes)
+    }
+}
+
+impl<R: Read> Read for Digesting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.context.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Reads all of a backup, and says what is in it: every file is there, whole.
+pub(super) fn check(path: &Path, identity: Option<&Identity>) -> Result<Contents, BackupError> {
+    read(path, identity, nothing)
+}
+
+/// The same for one that was just encrypted by this key.
+pub(super) fn check_sealed(path: &Path, key: &FileKey) -> Result<Contents, BackupError> {
+    let file = File::open(path).map_err(BackupError::read(path))?;
+    let opening = Opening::with(BufReader::new(file), key);
+    let opening =
+        opening.map_err(|error| BackupError::Damaged(path.to_owned(), error.to_string()))?;
+    read_from(path, opening, nothing)
+}
+
+/// Gives each file with its place to `take`, which reads it to its end. What `take` was given is known to be whole only
+/// when this returns.
+pub(super) fn read(
+    path: &Path,
+    identity: Option<&Identity>,
+    take: impl FnMut(&Path, &mut dyn Read) -> io::Result<()>,
+) -> Result<Contents, BackupError> {
+    let file = File::open(path).map_err(BackupError::read(path))?;
+    let mut from = BufReader::new(file);
+    if !is_sealed(from.fill_buf().map_err(BackupError::read(path))?) {
+        return read_from(path, from, take);
+    }
+    let identity = identity.ok_or_else(|| BackupError::Sealed(path.to_owned()))?;
+    let opening = Opening::new(from, identity)
+        .map_err(|error| BackupError::Damaged(path.to_owned(), error.to_string()))?;
+    read_from(path, opening, take)
+}
+
+fn read_from(
+    path: &Path,
+    from: impl Read,
+    mut take: impl FnMut(&Path, &mut dyn Read) -> io::Result<()>,
+) -> Result<Contents, BackupError> {
+    let damaged = |what: String| BackupError::Damaged(path.to_owned(), what);
+    let broken = |error: io::Error| BackupError::Damaged(path.to_owned(), error.to_string());
+    let mut archive = tar::Archive::new(from);
+    let mut entries = archive.entries().map_err(broken)?;
+    let mut first = entries
+        .next()
+        .ok_or_else(|| damaged("it is empty".to_owned()))?
+        .map_err(broken)?;
+    if first.path().map_err(broken)?.to_str() != Some(CONTENTS) {
+        return Err(damaged(format!("it does not begin with {CONTENTS}")));
+    }
+    let mut json = Vec::new();
+    first
+        .by_ref()
+        .take(MAX_CONTENTS)
+        .read_to_end(&mut json)
+        .map_err(broken)?;
+    let contents = parse(path, &json)?;
+    for wanted in &contents.files {
+        let place = Path::new(&wanted.path);
+        if !is_of_a_backup(place) {
+            return Err(damaged(format!("{:?} has no place in one", wanted.path)));
+        }
+        let missing = || damaged(format!("{} is missing", wanted.path));
+        let mut entry = entries.next().ok_or_else(missing)?.map_err(broken)?;
+        if *entry.path().map_err(broken)? != *place || !entry.header().entry_type().is_file() {
+            return Err(missing());
+        }
+        if entry.size() != wanted.size {
+            return Err(damaged(format!("{} has another length", wanted.path)));
+        }
+        let mut reading = Digesting::new(&mut entry);
+        take(place, &mut reading).map_err(broken)?;
+        if reading.digest() != wanted.digest {
+            return Err(damaged(format!("{} has other content", wanted.path)));
+        }
+    }
+    if entries.next().is_some() {
+        return Err(damaged("it has more in it than it says".to_owned()));
+    }
+    // to its end: only there is it known that nothing was cut off
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
+    Ok(contents)
+}
+
+fn nothing(_place: &Path, content: &mut dyn Read) -> io::Result<()> {
+    io::copy(content, &mut io::sink()).map(drop)
+}
+
+fn parse(path: &Path, json: &[u8]) -> Result<Contents, BackupError> {
+    #[derive(Deserialize)]
+    struct Shape {
+        schema: u32,
+    }
+    let bad = |error: serde_json::Error| {
+        BackupError::Damaged(path.to_owned(), format!("{CONTENTS}: {error}"))
+    };
+    // first, so that another shape is called newer, and not damaged
+    let Shape { schema } = serde_json::from_slice(json).map_err(bad)?;
+    if schema != SCHEMA {
+        return Err(BackupError::Newer {
+            path: path.to_owned(),
+            found: schema,
+        });
+    }
+    serde_json::from_slice(json).map_err(bad)
+}
+
+/// Whether a file may lie there in a data directory: an archive must not write anywhere else.
+fn is_of_a_backup(path: &Path) -> bool {
+    let mut components = path.components();
+    let first = match components.next() {
+        Some(Component::Normal(first)) => first.to_str(),
+        _ => None,
+    };
+    let below = components.clone().count();
+    let plain = components.all(|component| matches!(component, Component::Normal(_)));
+    plain
+        && match first {
+            Some("fleet.db" | "status.db") => below == 0,
+            Some("keys" | "depot") => below > 0,
+            _ => false,
+        }
+}

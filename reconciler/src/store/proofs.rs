@@ -1,0 +1,65 @@
+//! What devices have proven to a server that was restored from a backup: that its fleet was ahead of it.
+
+use flotta_bundle::DeviceName;
+use jiff::Timestamp;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::value::{from_json, json};
+use super::{Store, StoreError};
+
+/// Where it is kept.
+const KEY: &str = "proof";
+
+/// A signed release that a device has accepted, and that this server does not know of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Its sequence: the next release must be above it.
+    pub sequence: u64,
+    /// The device that has it.
+    pub device: DeviceName,
+    /// When the device proved it.
+    pub at: Timestamp,
+}
+
+/// The highest one that was kept.
+pub(super) fn load(connection: &Connection) -> Result<Option<Proof>, StoreError> {
+    let mut query = connection.prepare("SELECT value FROM meta WHERE key = ?1")?;
+    let mut rows = query.query([KEY])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    from_json(&row.get::<_, String>(0)?).map(Some)
+}
+
+impl Store {
+    /// Keeps what a device has proven, if no other has proven as much. Durable when it returns: what is signed later is above
+    /// it, also after a crash.
+    pub async fn keep_proof(&self, proof: Proof) -> Result<bool, StoreError> {
+        let proofs = self.0.proofs.clone();
+        let kept = proof.clone();
+        self.write(
+            move |connection| {
+                if load(connection)?.is_some_and(|known| known.sequence >= proof.sequence) {
+                    return Ok(false);
+                }
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+                    .execute((KEY, json(&proof)))?;
+                Ok(true)
+            },
+            move |is_new| {
+                if *is_new {
+                    proofs.send_replace(Some(kept));
+                }
+            },
+        )
+        .await
+    }
+
+    /// The highest release that a device has proven; changes when one proves a higher.
+    pub fn proofs(&self) -> watch::Receiver<Option<Proof>> {
+        self.0.proofs.subscribe()
+    }
+}

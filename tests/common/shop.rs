@@ -1,0 +1,107 @@
+//! A device with its whole agent in this process, on a machine in memory.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::pin::Pin;
+
+use flotta_agent::clock::Clock;
+use flotta_agent::enrol::Join;
+use flotta_agent::identity::{Identity, joined};
+use flotta_agent::ledger::Ledger;
+use flotta_agent::pull::Proxies;
+use flotta_agent::run;
+use flotta_agent::settings::Settings;
+use flotta_agent::status::Status;
+use flotta_bundle::wire::Hardware;
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use crate::common::{House, stderr};
+use crate::machine::Hand;
+
+/// A device that has joined.
+pub struct Shop {
+    pub settings: Settings,
+    pub hand: Hand,
+    _folder: TempDir,
+}
+
+impl Shop {
+    /// Joins by a token; the agent does not run yet.
+    pub async fn join(house: &House, name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        let owner = std::fs::metadata(folder.path()).unwrap();
+        accounts(&root, &owner);
+        let settings = Settings {
+            state: folder.path().join("state"),
+            runtime: folder.path().join("run"),
+            root: root.clone(),
+            ..Settings::default()
+        };
+        settings.make_state().unwrap();
+        std::fs::create_dir(&settings.runtime).unwrap();
+
+        let output = house.flotta(&["token", "create", name]).await;
+        assert!(output.status.success(), "{}", stderr(&output));
+        let join = Join::parse(&output.stdout, "join".as_ref(), None).unwrap();
+        let (identity, _) = Identity::open_or_make(&settings.identity()).unwrap();
+        let clock = Clock::new(Timestamp::UNIX_EPOCH);
+        let client = join.client(&clock, &Proxies::default()).unwrap();
+        let hardware = Hardware::default();
+        let asked = join.ask(&identity, &hardware, &client, None, || {});
+        let (device, pem) = asked.await.unwrap().unwrap();
+        let mut ledger = Ledger::open(&settings.state).unwrap();
+        join.keep(&identity, &mut ledger, device, &pem).unwrap();
+        Self {
+            settings,
+            hand: Hand::new(&root),
+            _folder: folder,
+        }
+    }
+
+    /// Runs the agent while `script` plays. Several of them lie in each other, and none of them on the stack.
+    pub fn play<'a, T: 'a>(
+        &'a self,
+        script: impl Future<Output = T> + 'a,
+    ) -> Pin<Box<dyn Future<Output = T> + 'a>> {
+        let script = Box::pin(script);
+        Box::pin(async move {
+            let ledger = Ledger::open(&self.settings.state).unwrap();
+            let joined = joined(&self.settings.identity()).unwrap().unwrap();
+            let clock = Clock::new(Timestamp::UNIX_EPOCH);
+            let agent = run::serve(&self.settings, &clock, ledger, joined, self.hand.machine());
+            tokio::select! {
+                ended = agent => panic!("the agent ended: {ended:?}"),
+                done = script => done,
+            }
+        })
+    }
+
+    /// The release that the device has accepted.
+    pub fn accepted(&self) -> Option<u64> {
+        self.status()?.live.release
+    }
+
+    /// What the device shows to people in front of it.
+    pub fn status(&self) -> Option<Status> {
+        Status::read(&self.settings.status()).unwrap()
+    }
+
+    /// Whether a file of the fleet on the machine has this text in it.
+    pub fn has(&self, text: &str) -> bool {
+        let contents = self.hand.files().into_values().flatten();
+        contents
+            .map(|content| String::from_utf8_lossy(&content).into_owned())
+            .any(|content| content.contains(text))
+    }
+}
+
+/// The machine's only account has the name that files of a fleet belong to.
+fn accounts(root: &std::path::Path, owner: &Metadata) {
+    for (list, id) in [("passwd", owner.uid()), ("group", owner.gid())] {
+        let line = format!("root:x:{id}:{id}::/:\n");
+        std::fs::write(root.join("etc").join(list), line).unwrap();
+    }
+}

@@ -1,0 +1,296 @@
+//! The server is gone, and another is made from what there is: a backup of yesterday, or the keys and Git. Real server, real
+//! agents, machines in memory; on real machines: `tests/lab/restored.rs`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    unreachable_pub,
+    dead_code,
+    reason = "tests"
+)]
+
+mod common;
+#[path = "../device-agent/tests/hostile/machine.rs"]
+mod machine;
+#[path = "common/shop.rs"]
+mod shop;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::{House, Running, stderr, stdout};
+use flotta_reconciler::admin::resource::{Device, EventObject, Request};
+use flotta_reconciler::serve::Config;
+use shop::Shop;
+
+/// How long anything may take: agents wait up to a minute between two tries.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+async fn eventually(what: &str, mut look: impl AsyncFnMut() -> Result<(), String>) {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match look().await {
+            Ok(()) => return,
+            Err(last) if begun.elapsed() > DEADLINE => panic!("not in time: {what}: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// These devices, and a workload on each that shows `page`.
+fn fleet(devices: &[&str], page: &str) -> String {
+    let devices: Vec<String> = devices
+        .iter()
+        .map(|name| {
+            format!(
+                "apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeDevice\nmetadata:\n  name: {name}\n\
+                 spec:\n  heartbeat:\n    periodSeconds: 1\n---\n"
+            )
+        })
+        .collect();
+    let devices = devices.concat();
+    format!(
+        "{devices}apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeWorkload\nmetadata:\n  name: web\nspec:\n  type: pod\n  \
+         deviceSelector: {{}}\n  pod:\n    spec:\n      containers:\n        - name: web\n          image: registry.example/web:1\n          \
+         volumeMounts: [{{name: site, mountPath: /site}}]\n      volumes:\n        - name: site\n          configMap: {{name: site}}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: site}}\ndata:\n  page: {page:?}\n"
+    )
+}
+
+/// A fleet whose server comes back at one address.
+struct Site {
+    house: House,
+    listen: Option<SocketAddr>,
+}
+
+impl Site {
+    fn config(&self) -> Config {
+        let config = self.house.config();
+        Config {
+            listen: self.listen.unwrap_or(config.listen),
+            ..config
+        }
+    }
+
+    async fn start(&mut self) -> Running {
+        let server = self.house.start_with(self.config()).await;
+        self.listen = Some(server.about.listen);
+        server
+    }
+
+    fn data(&self) -> String {
+        self.house.path().join("data").display().to_string()
+    }
+
+    /// The server's machine burns down.
+    fn lose(&self) {
+        std::fs::remove_dir_all(self.data()).unwrap();
+    }
+
+    /// Runs `flotta`; what it says on both streams.
+    async fn flotta(&self, arguments: &[&str]) -> String {
+        let output = self.house.flotta(arguments).await;
+        let said = stdout(&output) + &stderr(&output);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        said
+    }
+}
+
+/// Waits until the device has the page, and says so.
+async fn shows(server: &Running, shop: &Shop, name: &str, page: &str) {
+    eventually(&format!("{name} shows {page}"), async || {
+        let devices: Vec<Device> = server.list().await;
+        let device = devices
+            .into_iter()
+            .find(|found| found.metadata.name == name);
+        let state = device.as_ref().map(|device| device.status.state.clone());
+        if shop.has(page) && state.as_deref() == Some("Ready") {
+            return Ok(());
+        }
+        Err(format!(
+            "{device:?} {:?}",
+            shop.status().map(|status| status.link)
+        ))
+    })
+    .await;
+}
+
+async fn requests(server: &Running) -> Vec<(String, String)> {
+    let requests: Vec<Request> = server.list().await;
+    let requests = requests.into_iter();
+    requests
+        .map(|request| (request.metadata.name, request.status.message))
+        .collect()
+}
+
+const KNOWN: &str = "certificate of this fleet, not in the store: joined after the backup?";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untouched() {
+    let mut site = Site {
+        house: House::new(),
+        listen: None,
+    };
+    let all = ["old", "thief", "later", "guest"];
+    site.house
+        .commit("fleet.yaml", &fleet(&all[..2], "yesterday"));
+    let server = site.start().await;
+    server.released(1).await;
+    let (old, thief) = (
+        Shop::join(&site.house, "old").await,
+        Shop::join(&site.house, "thief").await,
+    );
+    let script = async {
+        shows(&server, &old, "old", "yesterday").await;
+        shows(&server, &thief, "thief", "yesterday").await;
+
+        let said = site
+            .flotta(&["backup", "--data", &site.data(), "--to", "b.tar"])
+            .await;
+        assert!(
+            said.contains("2 devices") && said.contains("read back"),
+            "{said}"
+        );
+
+        // the day goes on: commits, two devices that join, one of them without being in Git, and one that is revoked
+        for (count, page) in ["noon", "evening"].into_iter().enumerate() {
+            site.house.commit("fleet.yaml", &fleet(&all[..3], page));
+            server.released(2 + count as u64).await;
+        }
+        let later = Shop::join(&site.house, "later").await;
+        let guest = Shop::join(&site.house, "guest").await;
+        let rest = async {
+            for (shop, name) in [(&old, "old"), (&later, "later"), (&guest, "guest")] {
+                shows(&server, shop, name, "evening").await;
+            }
+            shows(&server, &thief, "thief", "evening").await;
+            site.flotta(&["revoke", "thief"]).await;
+            server.stop().await;
+            let before = old.accepted().unwrap();
+            site.lose();
+
+            // nobody is asked here, so it has to be said who was revoked
+            let restore = ["restore", "b.tar", "--data", &site.data()];
+            let output = site.house.flotta(&restore).await;
+            assert_eq!(output.status.code(), Some(2));
+            assert!(stderr(&output).contains("FLT0633"), "{}", stderr(&output));
+            let said = site
+                .flotta(&[&restore[..], &["--revoked", "thief"]].concat())
+                .await;
+            assert!(
+                said.contains("fleet shops from ") && said.contains("release 1;"),
+                "{said}"
+            );
+            assert!(said.contains("default/thief is revoked"), "{said}");
+
+            let server = site.start().await;
+            site.house
+                .commit("fleet.yaml", &fleet(&all[..3], "tomorrow"));
+            shows(&server, &old, "old", "tomorrow").await;
+            assert!(old.accepted().unwrap() > before);
+            let events: Vec<EventObject> = server.list().await;
+            let behind = events
+                .iter()
+                .filter(|event| event.status.reason == "Behind");
+            let behind: Vec<_> = behind.map(|event| event.status.message.clone()).collect();
+            assert_eq!(behind.len(), 1, "{behind:?}");
+            assert!(
+                !behind[0].contains("flotta revoke"),
+                "that was answered: {behind:?}"
+            );
+
+            // those that joined since wait, as they could have been revoked since; both sides say so
+            eventually("two wait", async || {
+                let waiting = requests(&server).await;
+                let wanted = ["guest", "later"].map(|name| (name.to_owned(), KNOWN.to_owned()));
+                if waiting.len() == 2 && wanted.iter().all(|wanted| waiting.contains(wanted)) {
+                    return Ok(());
+                }
+                Err(format!("{waiting:?}"))
+            })
+            .await;
+            assert!(!later.has("tomorrow") && later.has("evening"));
+            let said = site.flotta(&["get", "devices"]).await;
+            assert!(
+                said.contains("2 devices that joined after the backup ask"),
+                "{said}"
+            );
+            assert!(said.contains("which devices had accepted"), "{said}");
+            let shown = later.status().unwrap().link.problem.unwrap();
+            assert_eq!(shown.code, "FLT0423");
+            assert_eq!(shown.help, "on the server: flotta approve default/later");
+            let said = site.flotta(&["approve", "--restored"]).await;
+            assert!(said.contains("default/later approved"), "{said}");
+            shows(&server, &later, "later", "tomorrow").await;
+            shows(&server, &guest, "guest", "tomorrow").await;
+
+            // and the one that was revoked has what it had
+            site.house
+                .commit("fleet.yaml", &fleet(&all[..3], "after all"));
+            for (shop, name) in [(&old, "old"), (&later, "later"), (&guest, "guest")] {
+                shows(&server, shop, name, "after all").await;
+            }
+            assert!(thief.has("evening") && !thief.has("tomorrow") && !thief.has("after all"));
+            assert_eq!(requests(&server).await, []);
+            server.stop().await;
+        };
+        later.play(guest.play(rest)).await;
+    };
+    old.play(thief.play(script)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_git_alone_are_enough() {
+    let mut site = Site {
+        house: House::new(),
+        listen: None,
+    };
+    let all = ["one", "two"];
+    site.house.commit("fleet.yaml", &fleet(&all, "before"));
+    let server = site.start().await;
+    server.released(1).await;
+    let (one, two) = (
+        Shop::join(&site.house, "one").await,
+        Shop::join(&site.house, "two").await,
+    );
+    site.flotta(&["keys", "export", "--data", &site.data()])
+        .await;
+    for count in 2..6 {
+        site.house
+            .commit("fleet.yaml", &fleet(&all, &format!("page {count}")));
+        server.released(count).await;
+    }
+    let script = async {
+        shows(&server, &one, "one", "page 5").await;
+        shows(&server, &two, "two", "page 5").await;
+        server.stop().await;
+        site.lose();
+        let restore = [
+            "restore",
+            "flotta-keys",
+            "--data",
+            &site.data(),
+            "--none-revoked",
+        ];
+        let said = site.flotta(&restore).await;
+        assert!(said.contains("fleet shops; keys alone"), "{said}");
+        let server = site.start().await;
+        site.house.commit("fleet.yaml", &fleet(&all, "after"));
+        eventually("both wait", async || {
+            let waiting = requests(&server).await;
+            if waiting.len() == 2 && waiting.iter().all(|(_, why)| why == KNOWN) {
+                return Ok(());
+            }
+            Err(format!("{waiting:?}"))
+        })
+        .await;
+        // one by one, too
+        site.flotta(&["approve", "one"]).await;
+        shows(&server, &one, "one", "after").await;
+        assert!(two.has("page 5") && !two.has("after"));
+        site.flotta(&["approve", "--restored"]).await;
+        shows(&server, &two, "two", "after").await;
+        assert!(one.accepted().unwrap() > 5);
+        server.stop().await;
+    };
+    one.play(two.play(script)).await;
+}
