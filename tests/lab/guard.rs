@@ -26,15 +26,7 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
     keep.shows(8080, "another page");
     gone.shows(8080, "the page");
     assert_eq!(gone.containers(), before.1);
-    let says = |device: &str, words: &str| {
-        wait(&format!("{device}: {words}"), || {
-            let status = site.status(device);
-            let message = status["message"].as_str().unwrap_or_default();
-            let found = message.contains(words) && status["state"] == "Ready";
-            found.then_some(()).ok_or_else(|| status.to_string())
-        });
-    };
-    says("gone", "left Git, keeps what it runs");
+    says(&site, "gone", "left Git, keeps what it runs");
 
     // b. Everything is removed: the release is held, over a restart too, and nothing stops.
     let running = keep.containers();
@@ -47,13 +39,12 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
     let away = site.path("away");
     std::fs::rename(site.repository(), &away).expect("it moves");
     site.serve();
-    let status = wait("the status line", || {
+    wait("the status line", || {
         let output = site.run(&["get", "devices"]);
         let said = crate::device::text(&output.stderr);
         let both = said.contains("cannot be read") && said.contains("held: it would");
         both.then_some(()).ok_or(said)
     });
-    let () = status;
     let seen = jiff::Timestamp::now();
     for name in ["keep", "gone"] {
         wait(&format!("{name} reports to the server"), || {
@@ -86,6 +77,17 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
                 .ok_or_else(|| format!("{running:?}"))
         });
     }
-    says("gone", "decommissioned");
+    says(&site, "gone", "decommissioned");
     println!("mass changes: 2 tried, 1 held, 1 allowed");
+}
+
+/// Waits until the device is well, and these words are said of it.
+#[track_caller]
+fn says(site: &Site, device: &str, words: &str) {
+    wait(&format!("{device}: {words}"), || {
+        let status = site.status(device);
+        let message = status["message"].as_str().unwrap_or_default();
+        let found = message.contains(words) && status["state"] == "Ready";
+        found.then_some(()).ok_or_else(|| status.to_string())
+    });
 }
