@@ -1,25 +1,65 @@
-//! What time it is, on machines whose clock begins at 1970 after a power cut.
+//! What time it is, on machines whose clock begins at 1970 after a power cut, and in fleets whose server was wrong once.
 //!
-//! The floor is the newest time that there is reason to believe in: when this program was built, when the newest verified
-//! release was issued. What a server says unsigned is not among them: one lie about the time would end every certificate.
-//! A clock that is behind the floor is wrong.
+//! A clock that the network sets is believed, whatever was signed. Any other is helped by the floor: when the release accepted
+//! last was issued, or this program was built, and what has passed since. A clock that is behind the floor is wrong; a floor
+//! that is ahead of a believed clock is wrong, and left behind. What a server says unsigned is not among them.
+//!
+//! No time found here keeps a device from its server or a release from a device: content is protected by signature and
+//! sequence, the server is known by its authority and name (`docs/decisions.md`).
 
+use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flotta_bundle::Problem;
 use jiff::{SignedDuration, Timestamp};
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
+use tokio::sync::{Notify, watch};
 
 use crate::durable;
 
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use source::{follow, is_synchronised};
+
 /// When this program was built, in seconds since 1970, where the build says so (reproducible-builds.org).
 const BUILT: Option<&str> = option_env!("SOURCE_DATE_EPOCH");
+/// How far two clocks may differ before one of them is wrong: as far as the server's certificates reach into the past.
+pub const SKEW: SignedDuration = SignedDuration::from_hours(1);
+
+/// A clock that gains or loses more than this between two looks was set, or the machine slept.
+const LEAP: SignedDuration = SignedDuration::from_secs(5);
+
+type Machine = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The agent's one clock. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Clock(Arc<Mutex<Floor>>);
+#[derive(Clone)]
+pub struct Clock(Arc<Inner>);
+
+struct Inner {
+    machine: Machine,
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+    leap: Notify,
+}
+
+struct State {
+    /// The machine's clock, as it was when it was looked at last.
+    looked: Floor,
+    floor: Floor,
+    /// When the release accepted last was issued.
+    issued: Option<Timestamp>,
+    /// Whether the network sets the machine's clock; none when nothing says so.
+    synchronised: Option<bool>,
+    /// A floor that was ahead of a believed clock, until it is told.
+    left: Option<Timestamp>,
+    /// What of the server's certificate does not fit the clock.
+    doubt: Option<Problem>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Floor {
@@ -28,6 +68,13 @@ struct Floor {
 }
 
 impl Floor {
+    fn at(time: Timestamp) -> Self {
+        Self {
+            time,
+            learned: Instant::now(),
+        }
+    }
+
     /// Time goes on after it was learned, whatever the clock does.
     fn now(self) -> Timestamp {
         let passed = SignedDuration::try_from(self.learned.elapsed()).unwrap_or_default();
@@ -35,13 +82,36 @@ impl Floor {
     }
 }
 
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock")
+            .field("now", &self.now())
+            .field("synchronised", &self.synchronised())
+            .finish()
+    }
+}
+
 impl Clock {
-    /// A clock that is never behind `floor`.
+    /// The machine's clock, never behind `floor` unless the network sets it.
     pub fn new(floor: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(Floor {
-            time: floor,
-            learned: Instant::now(),
-        })))
+        Self::of(Timestamp::now, floor)
+    }
+
+    /// The same over another clock than the machine's.
+    pub fn of(machine: impl Fn() -> Timestamp + Send + Sync + 'static, floor: Timestamp) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::new(State {
+                looked: Floor::at(machine()),
+                floor: Floor::at(floor),
+                issued: None,
+                synchronised: None,
+                left: None,
+                doubt: None,
+            }),
+            machine: Arc::new(machine),
+            changes: watch::Sender::new(0),
+            leap: Notify::new(),
+        }))
     }
 
     /// The clock as it was last saved. A file that cannot be read is one that is not there: the clock is a help, and must not
@@ -60,30 +130,122 @@ impl Clock {
         Self::new(built.max(saved))
     }
 
-    /// Saves the floor, not the machine's clock: one wrong clock must not outlive its repair.
+    /// Saves the floor: the machine's clock only where the network sets it, so that one wrong clock does not outlive its repair.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
         durable::write(path, format!("{:.0}\n", self.floor()).as_bytes(), 0o600)
     }
 
-    /// A time from a source that was verified.
-    pub fn learn(&self, time: Timestamp) {
-        let mut floor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if time > floor.now() {
-            *floor = Floor {
-                time,
-                learned: Instant::now(),
-            };
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn machine(&self) -> Timestamp {
+        let now = (self.0.machine)();
+        let looked = std::mem::replace(&mut self.state().looked, Floor::at(now));
+        if now.duration_since(looked.now()).abs() > LEAP {
+            self.0.leap.notify_one();
+        }
+        now
+    }
+
+    /// Returns when somebody has looked at the machine's clock since it was set.
+    async fn leaps(&self) {
+        self.0.leap.notified().await;
+    }
+
+    /// Changes when something is to be told: [`Self::left_behind`], [`Self::doubt`], [`Self::synchronised`].
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn tell(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// When the newest release that was accepted was issued. One that was issued before the release that it follows says that
+    /// the earlier one was signed by a clock that was ahead.
+    pub fn learn(&self, issued: Timestamp) {
+        let mut state = self.state();
+        let was_ahead = state.issued.is_some_and(|before| issued < before);
+        let is_believed = state.synchronised == Some(true);
+        if !is_believed && (issued > state.floor.now() || was_ahead) {
+            state.floor = Floor::at(issued);
+        }
+        state.issued = Some(issued);
+    }
+
+    /// What is known of the machine's clock: set by the network, not set, or nothing.
+    pub fn set_synchronised(&self, synchronised: Option<bool>) {
+        let now = self.machine();
+        let mut state = self.state();
+        let mut told = std::mem::replace(&mut state.synchronised, synchronised) != synchronised;
+        if synchronised == Some(true) {
+            let floor = state.floor.now();
+            if floor > now.saturating_add(SKEW).unwrap_or(now) {
+                state.left = Some(floor);
+                told = true;
+            }
+            state.floor = Floor::at(now);
+        }
+        drop(state);
+        if told {
+            self.tell();
         }
     }
 
-    /// The time that it is at least.
+    /// Whether the network sets the machine's clock; none when nothing says so.
+    pub fn synchronised(&self) -> Option<bool> {
+        self.state().synchronised
+    }
+
+    /// Whether the machine's clock is believed.
+    pub fn is_believed(&self) -> bool {
+        self.synchronised() == Some(true)
+    }
+
+    /// A floor that turned out to be ahead of a believed clock; once.
+    pub fn left_behind(&self) -> Option<Timestamp> {
+        self.state().left.take()
+    }
+
+    /// What of the server's certificate does not fit the clock.
+    pub fn doubt(&self) -> Option<Problem> {
+        self.state().doubt.clone()
+    }
+
+    pub(crate) fn set_doubt(&self, doubt: Option<Problem>) {
+        let mut state = self.state();
+        if state.doubt != doubt {
+            state.doubt = doubt;
+            drop(state);
+            self.tell();
+        }
+    }
+
+    /// The time that it is at least; where the machine's clock is believed, the time that it is.
     pub fn floor(&self) -> Timestamp {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).now()
+        if self.is_believed() {
+            return self.machine();
+        }
+        self.state().floor.now()
     }
 
     /// The time: the machine's, unless that cannot be.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now().max(self.floor())
+        self.machine().max(self.floor())
+    }
+
+    /// The times that it may be, the likeliest first: one where the clock is believed.
+    pub fn candidates(&self) -> Vec<Timestamp> {
+        let (machine, floor) = (self.machine(), self.floor());
+        let mut all = vec![machine.max(floor), machine.min(floor)];
+        all.truncate(if self.is_believed() { 1 } else { 2 });
+        all
+    }
+
+    /// Whether `then` is past, whichever of the candidates is right.
+    pub fn is_past(&self, then: Timestamp) -> bool {
+        self.candidates().into_iter().all(|now| now >= then)
     }
 
     /// How long it is until `then`; nothing when it is past.
@@ -92,35 +254,14 @@ impl Clock {
     }
 }
 
-impl TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(self.now().as_second()).ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
-    }
+/// A time as TLS has it; before 1970 there is none.
+pub(crate) fn unix(time: Timestamp) -> UnixTime {
+    let seconds = u64::try_from(time.as_second()).unwrap_or_default();
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_is_never_behind_what_it_learned() {
-        let ahead = Timestamp::now() + SignedDuration::from_hours(24);
-        let clock = Clock::new(Timestamp::UNIX_EPOCH);
-        assert!(clock.now() < ahead);
-        clock.learn(ahead);
-        clock.learn(Timestamp::UNIX_EPOCH);
-        assert!(clock.now() >= ahead);
-    }
-
-    #[test]
-    fn the_floor_is_kept_and_an_unreadable_one_is_none() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("clock");
-        let time: Timestamp = "2040-01-02T03:04:05Z".parse().expect("a time");
-        Clock::new(time).save(&path).expect("written");
-        assert!(Clock::load(&path).floor() >= time);
-        std::fs::write(&path, b"\xff").expect("written");
-        assert!(Clock::load(&path).floor() < time);
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(unix(self.now()))
     }
 }

@@ -90,6 +90,7 @@ impl Live {
     /// of messages that are too many the first words must do.
     pub fn report(&self, boot: &str, hardware: &Hardware, clock: &Clock) -> Report {
         let mut report = Report {
+            clock_synchronised: clock.synchronised(),
             release: self.release,
             wanted: self.wanted,
             applied: self.applied,

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::backend::{Files, Podman, Systemd};
 use crate::backoff::Backoff;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::converge::Machine;
 use crate::durable;
 use crate::enrol::reset::{self, Decision};
@@ -49,8 +49,10 @@ pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
     let _hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
     settings::make_private(&settings.runtime).map_err(io(&settings.runtime))?;
     let clock = Clock::load(&settings.clock());
+    clock.set_synchronised(clock::is_synchronised(&settings.root).await);
     let done = tokio::select! {
         done = work(settings, &clock) => done,
+        () = clock::follow(clock.clone(), &settings.root) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };

@@ -33,6 +33,8 @@ mod paths;
 mod server;
 #[path = "hostile/stage.rs"]
 mod stage;
+#[path = "hostile/times.rs"]
+mod times;
 #[path = "hostile/wires.rs"]
 mod wires;
 

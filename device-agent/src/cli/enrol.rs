@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Answer, CliError, Enrol, print};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::enrol::{self, EnrolError, Join, reset, service};
 use crate::hardware;
 use crate::identity::{self, Identity, Joined};
@@ -19,7 +19,9 @@ impl Enrol {
             .or_else(|| enrol::waiting_file(settings))
             .unwrap_or_else(|| settings.join.clone());
         let join = Join::read(&path, self.name.clone())?;
-        let client = join.client(&Clock::load(&settings.clock()), &settings.proxies)?;
+        let clock = Clock::load(&settings.clock());
+        clock.set_synchronised(clock::is_synchronised(&settings.root).await);
+        let client = join.client(&clock, &settings.proxies)?;
         let io = |error| EnrolError::Io(settings.state.clone(), error);
         let fleet = format!(
             "fleet {} at {}   trust root {} v{}\n",

@@ -112,7 +112,7 @@ fn server(view: &View) -> String {
     let last = status
         .link
         .last_answer
-        .map(|then| format!(", last answer {} ago", age(view.now, then)))
+        .map(|then| format!(", last answer {}", ago(view.now, then)))
         .unwrap_or_default();
     match (status.link.connected_since, status.link.attempts) {
         (Some(since), _) => {
@@ -207,9 +207,26 @@ fn machine(view: &View) -> Option<String> {
     (!parts.is_empty()).then(|| format!("  {}", parts.join("      ")))
 }
 
-/// How long ago, in the largest unit, cut.
+/// How long ago, in a sentence.
+fn ago(now: Timestamp, then: Timestamp) -> String {
+    let age = age(now, then);
+    if age.starts_with("in ") {
+        return age;
+    }
+    format!("{age} ago")
+}
+
+/// How long ago, in the largest unit, cut. A time that is still to come shows as such: the clock was ahead, or is behind.
 fn age(now: Timestamp, then: Timestamp) -> String {
-    let seconds = now.duration_since(then).max(SignedDuration::ZERO).as_secs();
+    let ahead = then.duration_since(now);
+    if ahead > SignedDuration::from_mins(1) {
+        return format!("in {}", span(ahead));
+    }
+    span(now.duration_since(then))
+}
+
+fn span(length: SignedDuration) -> String {
+    let seconds = length.max(SignedDuration::ZERO).as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::screen::{self, View};
 use super::{Answer, CliError, Format, print, print_json};
-use crate::clock::Clock;
-use crate::enrol::{EnrolError, reset, service};
+use crate::clock::{self, Clock};
+use crate::enrol::{EnrolError, reset};
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;
 use crate::settings::Settings;
@@ -54,8 +54,10 @@ pub(super) async fn run(settings: &Settings, format: Format) -> Result<Answer, C
             .filter(|a| a.manifest == accepted.manifest)
             .map(|a| a.since),
     });
+    let clock = Clock::load(&settings.clock());
+    clock.set_synchronised(clock::is_synchronised(&settings.root).await);
     let view = View {
-        now: Clock::load(&settings.clock()).now(),
+        now: clock.now(),
         status: Status::read(&settings.status())?,
         joined,
         release,
@@ -67,7 +69,7 @@ pub(super) async fn run(settings: &Settings, format: Format) -> Result<Answer, C
             )
         }),
         disk_used: disk_used(&settings.state),
-        synchronised: service::clock_is_synchronised().await,
+        synchronised: clock.synchronised(),
     };
     let well = view.trouble().is_none();
     match format {

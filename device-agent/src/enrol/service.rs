@@ -33,17 +33,3 @@ pub async fn start() -> zbus::Result<()> {
     let _: zbus::OwnedObjectPath = manager.call("RestartUnit", &(UNIT, "replace")).await?;
     Ok(())
 }
-
-/// Whether the machine's clock is set by the network; none when nothing says so.
-pub async fn clock_is_synchronised() -> Option<bool> {
-    let bus = Connection::system().await.ok()?;
-    let time = Proxy::new_owned(
-        bus,
-        "org.freedesktop.timedate1",
-        "/org/freedesktop/timedate1",
-        "org.freedesktop.timedate1",
-    )
-    .await
-    .ok()?;
-    time.get_property("NTPSynchronized").await.ok()
-}

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use flotta_bundle::code::{self, Code, Problem};
 use http::StatusCode;
-use jiff::Timestamp;
 use rustls::AlertDescription;
 
 use super::proxy::Blocked;
+use super::verifier::OutOfTime;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -157,20 +157,13 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 /// An error's own words, but for those that name the second at which it was made: they would be other ones at each try.
 fn words(error: &(dyn Error + 'static)) -> String {
-    use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
-    let (what, time) = match of_tls(error) {
-        Some(rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. })) => {
-            ("ended", not_after)
-        }
-        Some(rustls::Error::InvalidCertificate(NotValidYetContext { not_before, .. })) => {
-            ("begins", not_before)
-        }
-        _ => return error.to_string(),
+    let out = match of_tls(error) {
+        Some(rustls::Error::InvalidCertificate(error)) => OutOfTime::of(error),
+        _ => None,
     };
-    let time = i64::try_from(time.as_secs()).map(Timestamp::from_second);
-    time.ok().and_then(Result::ok).map_or_else(
+    out.map_or_else(
         || error.to_string(),
-        |time| format!("a certificate of its chain {what} at {time}"),
+        |out| format!("a certificate of its chain {out}"),
     )
 }
 

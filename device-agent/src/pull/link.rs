@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use flotta_bundle::wire::{Enrolment, Offer};
 use flotta_bundle::{Problem, code};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::servers::Servers;
 use super::{Client, Desired, LinkState, Proxies, PullError, Session};
 use crate::backoff::{Backoff, about};
-use crate::clock::Clock;
+use crate::clock::{Clock, SKEW};
 use crate::enrol;
 use crate::hardware;
 use crate::identity::{Certificate, Identity, IdentityError, Joined};
@@ -186,7 +187,8 @@ impl Link {
     /// Connects and polls for as long as that works.
     async fn connected(&mut self, backoff: &mut Backoff) -> Result<Infallible, LinkError> {
         self.turn()?;
-        if self.certificate.is_lost() || self.clock.now() >= self.certificate.not_after {
+        // by a clock that may be wrong it is tried first: the server knows
+        if self.certificate.is_lost() || self.clock.is_past(self.certificate.not_after) {
             self.join_again().await?;
         }
         let client = match &self.client {
@@ -209,7 +211,7 @@ impl Link {
                 rhythm.ask_at = known.ask_again.unwrap_or(rhythm.ask_at);
             }
             self.asked_again = known.ask_again;
-            let renew_at = self.certificate.renew_at();
+            let renew_at = self.renew_at();
             let renewal = Instant::now() + self.clock.until(renew_at).min(LOOK);
             let renewal = renewal.max(self.renew_after);
             let tag = self.tag.clone();
@@ -352,6 +354,16 @@ impl Link {
         }
     }
 
+    /// When to ask for the next certificate: at once when this one begins later, for then the server's clock was ahead.
+    fn renew_at(&self) -> Timestamp {
+        let Certificate { not_before, .. } = self.certificate;
+        let now = self.clock.now();
+        if self.clock.is_believed() && not_before.duration_since(now) > SKEW {
+            return now;
+        }
+        self.certificate.renew_at()
+    }
+
     /// A new certificate by the one in force.
     async fn renew(&mut self, session: &Session) -> Result<(), LinkError> {
         let csr = self.identity.csr(&self.joined.device)?;
@@ -386,7 +398,7 @@ impl Link {
         self.certificate = self.identity.keep_certificate(pem, fleet, device)?;
         self.client = None;
         // one that is old already must not be asked for in a busy loop
-        if self.certificate.renew_at() > self.clock.now() {
+        if self.renew_at() > self.clock.now() {
             self.renewal.reset();
         }
         let until = self.certificate.not_after;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backend::{Files, Podman, Systemd};
 use crate::backoff::Backoff;
-use crate::clock::Clock;
+use crate::clock::{Clock, SKEW};
 use crate::converge::{self, Machine, Outcome};
 use crate::fetch::{self, FetchError};
 use crate::ledger::{Ledger, LedgerError};
@@ -129,18 +129,23 @@ impl<H: Hands> Agent<H> {
         if self.ledger.accepted().is_some() {
             self.state = self.state.begin()?;
         }
-        self.publish();
+        let mut clock = self.clock.changes();
+        clock.mark_changed();
         loop {
-            match self.state {
-                State::Fetching | State::Applying => self.work().await?,
-                _ => self.rest().await?,
+            if clock.has_changed().unwrap_or_default() {
+                clock.mark_unchanged();
+                self.note_clock();
             }
             self.publish();
+            match self.state {
+                State::Fetching | State::Applying => self.work().await?,
+                _ => self.rest(&mut clock).await?,
+            }
         }
     }
 
     /// Waits for something to do.
-    async fn rest(&mut self) -> Result<(), NoEdge> {
+    async fn rest(&mut self, clock: &mut watch::Receiver<u64>) -> Result<(), NoEdge> {
         let expires = self
             .ledger
             .accepted()
@@ -162,6 +167,8 @@ impl<H: Hands> Agent<H> {
             }
             Some(problem) = self.refusals.recv() => self.note("Refused", &problem),
             () = self.hands.changed() => self.look().await?,
+            // what to say of it, the next turn says
+            Ok(()) = clock.changed() => clock.mark_changed(),
             Ok(()) = self.acknowledgements.changed() => {
                 let up_to = *self.acknowledgements.borrow_and_update();
                 let done = self.ledger.acknowledge(up_to);
@@ -395,6 +402,48 @@ impl<H: Hands> Agent<H> {
         self.durably(done);
     }
 
+    /// Notes what the clock has found out.
+    fn note_clock(&mut self) {
+        if let Some(floor) = self.clock.left_behind() {
+            let what = format!(
+                "{floor:.0} was taken for the time; it is ahead of this clock, and left behind"
+            );
+            self.note("ClockCorrected", &Problem::new(code::TIME_AHEAD, what));
+        }
+        if let Some(doubt) = self.clock.doubt() {
+            self.note("ClockDoubted", &doubt);
+        }
+    }
+
+    /// What there is to say of the times that were signed. None of it stops anything.
+    fn of_time(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(accepted) = self.ledger.accepted() {
+            let release = accepted.release;
+            let is_believed = self.clock.is_believed();
+            if is_believed && accepted.issued.duration_since(self.clock.now()) > SKEW {
+                let what = format!(
+                    "release {release} was issued at {:.0}, which is ahead of this clock",
+                    accepted.issued
+                );
+                problems.push(Problem::new(code::TIME_AHEAD, what));
+            }
+            if accepted.expires <= self.clock.now() {
+                let what = format!("release {release} expired at {:.0}", accepted.expires);
+                problems.push(if is_believed {
+                    Problem::new(code::TRUST_EXPIRED, what)
+                } else {
+                    Problem::new(
+                        code::CLOCK_UNSURE,
+                        what + ", if this clock is right: nothing sets it",
+                    )
+                });
+            }
+        }
+        problems.extend(self.clock.doubt());
+        problems
+    }
+
     /// The ledger failing is shown until all of it is written, and what runs goes on.
     fn durably(&mut self, done: Result<(), LedgerError>) {
         let done = done.and_then(|()| self.ledger.save_unsaved());
@@ -414,15 +463,6 @@ impl<H: Hands> Agent<H> {
     /// Says how the device is.
     fn publish(&self) {
         let accepted = self.ledger.accepted();
-        let expired = accepted
-            .filter(|a| a.expires <= self.clock.now())
-            .map(|accepted| {
-                let what = format!(
-                    "release {} expired at {:.0}",
-                    accepted.release, accepted.expires
-                );
-                Problem::new(code::TRUST_EXPIRED, what)
-            });
         let live = Live {
             release: accepted.map(|accepted| accepted.release),
             wanted: accepted.map(|accepted| accepted.manifest),
@@ -443,7 +483,7 @@ impl<H: Hands> Agent<H> {
                         .filter(|unkept| !self.problems.contains(unkept)),
                 )
                 .cloned()
-                .chain(expired)
+                .chain(self.of_time())
                 .collect(),
             workloads: self.workloads.clone(),
             events: self.ledger.unacknowledged().to_vec(),

@@ -1,14 +1,29 @@
 //! An authority that vouches for servers and devices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
     SanType,
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
+use time::OffsetDateTime;
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct Stopped(Timestamp);
+
+impl TimeProvider for Stopped {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -25,6 +40,13 @@ fn params(names: &[&str], (from, to): Years) -> CertificateParams {
     params.not_before = rcgen::date_time_ymd(from, 1, 1);
     params.not_after = rcgen::date_time_ymd(to, 1, 1);
     params
+}
+
+/// From an hour before a time to so many days after it: the life of what the real server makes.
+fn life(made: Timestamp, days: i64) -> (OffsetDateTime, OffsetDateTime) {
+    let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).expect("a time");
+    let made = made.as_second();
+    (at(made - 3600), at(made + days * 86_400))
 }
 
 impl Authority {
@@ -51,10 +73,29 @@ impl Authority {
         years: Years,
         protocol: &[u8],
     ) -> Arc<rustls::ServerConfig> {
+        self.server_of(&params(names, years), protocol, DefaultTimeProvider)
+    }
+
+    /// A server whose certificate was made when its clock said `made`, and whose clock says `now`.
+    pub fn server_at(
+        &self,
+        names: &[&str],
+        made: Timestamp,
+        now: Timestamp,
+    ) -> Arc<rustls::ServerConfig> {
+        let mut params = params(names, (1980, 2200));
+        (params.not_before, params.not_after) = life(made, 365);
+        self.server_of(&params, b"h2", Stopped(now))
+    }
+
+    fn server_of(
+        &self,
+        params: &CertificateParams,
+        protocol: &[u8],
+        clock: impl TimeProvider + 'static,
+    ) -> Arc<rustls::ServerConfig> {
         let key = KeyPair::generate().expect("a key");
-        let certificate = params(names, years)
-            .signed_by(&key, &self.issuer)
-            .expect("a certificate");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -64,7 +105,7 @@ impl Authority {
                 .build()
                 .expect("a verifier");
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        let mut config = rustls::ServerConfig::builder_with_details(provider, Arc::new(clock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("TLS 1.3")
             .with_client_cert_verifier(verifier)
@@ -80,11 +121,25 @@ impl Authority {
     }
 
     pub fn device_with(&self, csr: &str, identity: &str, years: Years) -> String {
+        let params = params(&[], years);
+        self.device_of(csr, identity, (params.not_before, params.not_after))
+    }
+
+    /// One that a server makes when its clock says `now`.
+    pub fn device_at(&self, csr: &str, identity: &str, now: Timestamp) -> String {
+        self.device_of(csr, identity, life(now, 90))
+    }
+
+    fn device_of(
+        &self,
+        csr: &str,
+        identity: &str,
+        life: (OffsetDateTime, OffsetDateTime),
+    ) -> String {
         let mut request = CertificateSigningRequestParams::from_pem(csr).expect("a request");
         let name = identity.try_into().expect("an URI");
         request.params.subject_alt_names = vec![SanType::URI(name)];
-        request.params.not_before = params(&[], years).not_before;
-        request.params.not_after = params(&[], years).not_after;
+        (request.params.not_before, request.params.not_after) = life;
         let certificate = request.signed_by(&self.issuer).expect("a certificate");
         format!("{}{}", certificate.pem(), self.pem)
     }

@@ -1,18 +1,11 @@
 //! Networks as they are: cut anywhere, without names, with a portal before them, and devices with a wrong clock.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flotta_agent::clock::Clock;
-use flotta_agent::enrol::Join;
-use flotta_agent::identity::Identity;
 use flotta_bundle::code;
-use flotta_bundle::wire::{Hardware, JoinFile};
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::authority::Authority;
-use crate::fleet::{OURS, device};
 use crate::server::{Front, World};
 use crate::stage::{FIRST, Stage, State, says};
 
@@ -173,140 +166,6 @@ async fn a_portal_is_not_a_server() {
         stage.heal();
         stage.play(stage.well()).await;
     }
-}
-
-fn year(year: i16) -> Timestamp {
-    format!("{year}-01-01T00:00:00Z").parse().expect("a time")
-}
-
-/// A clock that is years ahead makes every certificate look ended, one that is behind makes it look not begun: what runs goes
-/// on, people are told the reason, and with the clock mended all is well.
-#[tokio::test(start_paused = true)]
-async fn a_clock_years_ahead_stops_nothing_and_heals() {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    let before = stage.state();
-    let right = std::mem::replace(&mut stage.clock, Clock::new(year(2300)));
-    stage.plan(FIRST + 1);
-    stage.heal();
-    let asked = attempts(&stage);
-    stage
-        .play(async {
-            stage
-                .until("tries", |world| world.connections >= asked + 5)
-                .await;
-            assert!(stage.state() == before);
-        })
-        .await;
-    stage.clock = right;
-    stage.play(stage.well()).await;
-    let told = stage.server.world.borrow().clone();
-    assert!(says(&told, "Refused", code::UNTRUSTED_SERVER.id));
-}
-
-/// The floor (what the newest release, the build and the last run say) counts where the clock is behind it.
-#[tokio::test(start_paused = true)]
-async fn a_clock_years_behind_is_mended_by_what_was_signed() {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    let before = stage.state();
-    // certificates of a time that this machine's clock has not come to
-    let authority = stage.server.authority.clone();
-    let coming = || Front::Other(authority.server_with(&["localhost"], (2150, 2199), b"h2"));
-    stage.front(coming());
-    stage
-        .play(async {
-            let link = stage.link("tries", |link| link.attempts >= 5).await;
-            let problem = link.problem.expect("a problem");
-            assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");
-            assert!(stage.state() == before);
-        })
-        .await;
-    // a release says what time it is at least; it has come over whatever connection there was
-    stage.fleet.now = year(2160);
-    stage.plan(FIRST + 1);
-    stage.heal();
-    stage.play(stage.well()).await;
-    assert!(stage.clock.floor() >= year(2160));
-    // the device starts again, and its clock begins where it is far behind
-    stage.clock = Clock::new(Timestamp::UNIX_EPOCH);
-    stage.plan(FIRST + 2);
-    stage.heal();
-    stage.front(coming());
-    let refusals = || {
-        let world = stage.server.world.borrow();
-        let events = world.reports.iter().flat_map(|report| &report.events);
-        let ids = events.filter(|event| event.message.contains(code::UNTRUSTED_SERVER.id));
-        ids.map(|event| event.id).collect::<BTreeSet<_>>()
-    };
-    let before = refusals();
-    assert_eq!(before.len(), 1, "of the time before");
-    stage.play(stage.well()).await;
-    assert_eq!(refusals(), before, "the server is believed at once");
-}
-
-/// The same at join: the device asks on, and joins when the clock is right.
-#[tokio::test(start_paused = true)]
-async fn a_clock_years_wrong_at_join_is_named_and_heals() {
-    let stage = Stage::new().await;
-    let file = JoinFile {
-        schema: 1,
-        fleet: stage.fleet.trust.fleet.clone(),
-        server: stage.server.url.clone(),
-        ca: stage.server.authority.pem.clone(),
-        trust_root: stage.fleet.sign_root(&stage.fleet.trust),
-        device: Some(device(OURS)),
-        token: None,
-    };
-    let bytes = serde_json::to_vec(&file).expect("JSON");
-    let join = Join::parse(&bytes, "join".as_ref(), None).expect("a join file");
-    let identity = Identity::open(&stage.settings.identity()).expect("keys");
-    let hardware = Hardware::default();
-    let ask = async |clock: &Clock, limit: Option<Duration>| {
-        let deadline = limit.map(|limit| Instant::now() + limit);
-        let client = join
-            .client(clock, &stage.settings.proxies)
-            .expect("a client");
-        join.ask(&identity, &hardware, &client, deadline, || {})
-            .await
-    };
-    // years ahead: everything has ended
-    let ahead = Clock::new(year(2300));
-    let refused = async |clock: &Clock| {
-        let tried = attempts(&stage);
-        let error = ask(clock, Some(Duration::from_secs(600))).await;
-        let problem = error.expect_err("no server is to be believed").problem();
-        assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");
-        assert!(problem.help.contains("clock"), "{problem}");
-        let tried = attempts(&stage) - tried;
-        assert!((5..100).contains(&tried), "{tried} tries in 10 minutes");
-    };
-    refused(&ahead).await;
-    // somebody sets the clock
-    let right = ask(&Clock::new(Timestamp::UNIX_EPOCH), None).await;
-    let joined = right.expect("an answer").expect("approved");
-    assert_eq!(joined.0, device(OURS));
-    // years behind: nothing has begun; then somebody sets the clock
-    let coming = stage
-        .server
-        .authority
-        .server_with(&["localhost"], (2150, 2199), b"h2");
-    stage.front(Front::Other(coming));
-    let behind = Clock::new(year(2020));
-    refused(&behind).await;
-    let lies = stage.server.world.borrow().lies;
-    let set = async {
-        stage.until("tries", |world| world.lies >= lies + 5).await;
-        behind.learn(year(2160));
-        std::future::pending::<()>().await;
-    };
-    let joined = tokio::select! {
-        joined = ask(&behind, None) => joined.expect("an answer"),
-        () = set => unreachable!("it goes on for ever"),
-    };
-    assert_eq!(joined.expect("approved").0, device(OURS));
 }
 
 /// Each wait is between nothing and a bound that doubles up to the heartbeat (a minute when nothing says otherwise): a fleet that lost its server together does not come back together.

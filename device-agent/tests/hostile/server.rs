@@ -20,6 +20,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -62,6 +63,9 @@ pub struct World {
     pub requests: usize,
     /// Requests for the rest of a blob.
     pub resumed: usize,
+    /// What the server's clock says, and when its certificate was made by it; none: it is right, and certificates are good for
+    /// ever.
+    pub clock: Option<(Timestamp, Timestamp)>,
 }
 
 pub struct Server {
@@ -122,6 +126,7 @@ impl Server {
             renewals: 0,
             requests: 0,
             resumed: 0,
+            clock: None,
         });
         let listener = TcpListener::bind("localhost:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -160,7 +165,11 @@ impl Desk {
             let world = world.borrow();
             (world.front.clone(), world.era)
         };
-        let config = self.authority.server(&["localhost"]);
+        let clock = self.world.borrow().clock;
+        let config = match clock {
+            Some((now, made)) => self.authority.server_at(&["localhost"], made, now),
+            None => self.authority.server(&["localhost"]),
+        };
         let work = async {
             match front {
                 Front::Server => self.serve(stream, config).await,
@@ -300,7 +309,11 @@ impl Desk {
     }
 
     fn certificate(&self, csr: &str, device: &DeviceName) -> String {
-        self.authority.device(csr, &device.identity(&self.fleet))
+        let identity = device.identity(&self.fleet);
+        match self.world.borrow().clock {
+            Some((now, _)) => self.authority.device_at(csr, &identity, now),
+            None => self.authority.device(csr, &identity),
+        }
     }
 
     fn enrol(&self, request: &Request<Bytes>) -> Answer {

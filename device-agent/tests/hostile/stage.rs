@@ -49,6 +49,13 @@ pub struct State {
     pub files: BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
+/// A clock that the network sets.
+pub fn set_clock() -> Clock {
+    let clock = Clock::new(Timestamp::UNIX_EPOCH);
+    clock.set_synchronised(Some(true));
+    clock
+}
+
 impl Stage {
     /// A device that has joined and has heard of nothing yet.
     pub async fn new() -> Self {
@@ -101,7 +108,7 @@ impl Stage {
         let mut stage = Self {
             truth: fleet.offer(FIRST, Digest::of(b"")),
             hand: Hand::new(&root),
-            clock: Clock::new(Timestamp::UNIX_EPOCH),
+            clock: set_clock(),
             fleet,
             server,
             settings,

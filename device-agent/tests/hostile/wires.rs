@@ -237,18 +237,6 @@ const CASES: &[Case] = &[
             stage.front(Front::Other(ended));
         },
     ),
-    cut_off(
-        "a certificate that has not begun",
-        code::UNTRUSTED_SERVER,
-        "a certificate of its chain begins at 2190-01-01T00:00:00Z",
-        |stage| {
-            let coming = stage
-                .server
-                .authority
-                .server_with(&["localhost"], (2190, 2199), b"h2");
-            stage.front(Front::Other(coming));
-        },
-    ),
 ];
 
 #[tokio::test(start_paused = true)]

@@ -106,6 +106,8 @@ codes! {
     STORAGE = "FLT0517", "Podman cannot use its storage on the device", "see the message: what the agent can repair it does, else free space where Podman keeps images, or reboot";
     STATE_LOST = "FLT0518", "a file of the agent's state was lost or damaged", "see what the message says became of it, and look at the disk under the agent's state directory";
     TRUST_LOST = "FLT0519", "the device no longer knows whom to trust", "make a join file on the server (flotta token create NAME > NAME.join) and join again with the same keys: flotta-agent enrol NAME.join; what runs keeps running";
+    TIME_AHEAD = "FLT0521", "a time that is ahead of the device's clock, which the network sets", "look at the clock of the server, or of whoever signs releases; the device goes by its own clock";
+    CLOCK_UNSURE = "FLT0522", "a time that does not fit the device's clock, which nothing sets", "let the network set the clock (timedatectl set-ntp true), or set it by hand; the device goes on meanwhile";
 
     SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";
@@ -116,6 +118,7 @@ codes! {
     HELD = "FLT0607", "a commit that takes away more than may go without a word", "see what goes: flotta describe release COMMIT; let it through: flotta release allow COMMIT; or commit what was not to go";
     NOT_HELD = "FLT0608", "a commit that nothing holds", "see which one is held: flotta get releases";
     STILL_IN_GIT = "FLT0609", "a device that Git still has", "remove its EdgeDevice from Git first";
+    SERVER_CLOCK = "FLT0611", "the server's clock is wrong, or what it signed before is", "set the clock (timedatectl); if it is right: flotta serve --accept-clock. Nothing is signed until then; what is in force is served";
     DEVICES_AWAY = "FLT0621", "most devices are not heard of", "look at the server's network: its address, port and name as devices see them; which devices: flotta get devices";
     SERVER_DISK = "FLT0622", "the disk under the server's data is nearly full", "make space on it: without any the server takes no report, and no device joins";
     SERVER_WORK = "FLT0623", "something that the server does over and over fails", "see the message, and the server's log from the time it names";
