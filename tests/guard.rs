@@ -105,7 +105,7 @@ async fn event(server: &Running, reason: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_allows_it() {
-    let (fleet, server) = Fleet::start().await;
+    let (fleet, server) = Box::pin(Fleet::start()).await;
     let (_, before) = fleet.offered("shop-1").await;
     let files = [("devices.yaml", ""), ("till.yaml", ""), ("web.yaml", "")];
     let commit = fleet.house.commit_all("tidy up", &files);
@@ -163,7 +163,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_lets_itself_through_by_its_trailer_and_a_newer_one_takes_the_place_of_a_held_one()
 {
-    let (fleet, server) = Fleet::start().await;
+    let (fleet, server) = Box::pin(Fleet::start()).await;
     let held = fleet.house.commit_all("no tills", &[("till.yaml", "")]);
     assert_eq!(
         server.held(&held).await,
@@ -210,7 +210,7 @@ async fn a_commit_lets_itself_through_by_its_trailer_and_a_newer_one_takes_the_p
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
-    let (fleet, server) = Fleet::start().await;
+    let (fleet, server) = Box::pin(Fleet::start()).await;
     let (_, before) = fleet.offered("shop-6").await;
     let refused = fleet.house.flotta(&["decommission", "shop-6"]).await;
     assert!(stderr(&refused).contains("FLT0609"), "{}", stderr(&refused));
@@ -304,7 +304,7 @@ async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_source_is_away_serves_what_it_has_and_says_so() {
-    let (fleet, server) = Fleet::start().await;
+    let (fleet, server) = Box::pin(Fleet::start()).await;
     let (_, before) = fleet.offered("shop-1").await;
     let away = fleet.house.path().join("away");
     let leaves = || std::fs::rename(fleet.house.repository(), &away).unwrap();

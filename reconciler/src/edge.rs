@@ -25,6 +25,7 @@ mod report;
 mod routes;
 mod tls;
 pub(crate) mod told;
+mod verifier;
 
 use std::sync::Arc;
 

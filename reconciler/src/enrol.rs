@@ -117,6 +117,7 @@ impl Enroller {
         ttl: SignedDuration,
         now: Timestamp,
     ) -> Result<(Token, Timestamp), EnrolError> {
+        self.fleet.clock().check().map_err(KeysError::from)?;
         let mut bytes = [0; 32];
         SystemRandom::new()
             .fill(&mut bytes)
@@ -150,7 +151,7 @@ impl Enroller {
             schema: 1,
             fleet: self.fleet.name().clone(),
             server,
-            ca: self.fleet.server_ca_certificate_pem().to_owned(),
+            ca: self.fleet.server_ca_certificate_pem(),
             trust_root: self.fleet.trust_root_envelope().clone(),
             device,
             token,

@@ -12,7 +12,6 @@
 //!
 //! First start fills a folder beside the final one and renames it: a crash leaves all of it or nothing, never a mixture.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +25,8 @@ use jiff::Timestamp;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
+use crate::clock::{Clock, InDoubt};
+
 mod authority;
 mod device_key;
 mod files;
@@ -36,8 +37,11 @@ pub use device_key::{Csr, CsrError, DeviceKey};
 pub(crate) use files::random;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+/// The authorities: key and certificate.
+const DEVICES: &str = "device-ca.pem";
+const SERVERS: &str = "server-ca.pem";
 /// The fleet's name when nobody gives one.
 const DEFAULT_FLEET: &str = "fleet";
 
@@ -79,6 +83,9 @@ pub enum KeysError {
     /// A restore that did not come to its end.
     #[error("{}: a restore did not come to its end here", .0.display())]
     Unfinished(PathBuf),
+    /// Nothing is signed with a time that is likely wrong.
+    #[error(transparent)]
+    Clock(#[from] InDoubt),
     /// A text that is neither a DNS name nor an address.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     BadName(String),
@@ -90,6 +97,7 @@ impl KeysError {
         match self {
             Self::Nested(..) => code::NESTED_KEYS,
             Self::Unfinished(_) => code::UNFINISHED,
+            Self::Clock(doubt) => doubt.code(),
             _ => code::KEYS,
         }
     }
@@ -100,7 +108,7 @@ impl KeysError {
 pub struct FirstStart {
     /// The fleet's name: `fleet` when absent; checked against the one that is there at later starts.
     pub fleet: Option<FleetName>,
-    /// DNS names and addresses for the server's certificate. When it lacks one of them it is made anew; none: it stays.
+    /// DNS names and addresses for the server's certificate.
     pub names: Vec<String>,
     /// The time.
     pub now: Timestamp,
@@ -122,10 +130,11 @@ pub struct Fleet {
     roots: Vec<Envelope>,
     trust: TrustRoot,
     release: Option<Arc<SigningKey>>,
-    devices: Authority,
-    servers: Authority,
+    devices: ArcSwap<Authority>,
+    servers: ArcSwap<Authority>,
     server: ArcSwap<ServerIdentity>,
     hmac: [u8; 32],
+    clock: Clock,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -164,10 +173,7 @@ impl Fleet {
                 found: fleet.name,
             });
         }
-        let names = authority::checked_names(&options.names)?;
-        if !names.is_subset(fleet.server.load().names()) {
-            fleet.replace_server_certificate(&names, options.now)?;
-        }
+        authority::checked_names(&options.names)?;
         Ok((fleet, start))
     }
 
@@ -197,8 +203,8 @@ impl Fleet {
             .try_into()
             .map_err(|_| KeysError::Malformed(path, "expected 32 bytes".to_owned()))?;
         Ok(Self {
-            devices: Authority::read(&directory.join("device-ca.pem"))?,
-            servers: Authority::read(&directory.join("server-ca.pem"))?,
+            devices: ArcSwap::from_pointee(Authority::read(&directory.join(DEVICES))?),
+            servers: ArcSwap::from_pointee(Authority::read(&directory.join(SERVERS))?),
             server: ArcSwap::from_pointee(ServerIdentity::read(&directory.join("server.pem"))?),
             directory,
             name,
@@ -206,6 +212,7 @@ impl Fleet {
             trust,
             release,
             hmac,
+            clock: Clock::default(),
         })
     }
 
@@ -240,28 +247,28 @@ impl Fleet {
     }
 
     /// The certificate of the authority that vouches for devices, PEM.
-    pub fn ca_certificate_pem(&self) -> &str {
-        self.devices.certificate_pem()
+    pub fn ca_certificate_pem(&self) -> String {
+        self.devices.load().certificate_pem().to_owned()
     }
 
     /// The same certificate, DER: what client certificates are verified against.
-    pub fn ca_certificate(&self) -> &CertificateDer<'static> {
-        self.devices.certificate()
+    pub fn ca_certificate(&self) -> CertificateDer<'static> {
+        self.devices.load().certificate().clone()
     }
 
     /// Digest of the device authority's certificate (DER).
     pub fn ca_fingerprint(&self) -> Digest {
-        Digest::of(self.devices.certificate())
+        Digest::of(self.devices.load().certificate())
     }
 
     /// When the device authority's certificate ends.
     pub fn ca_not_after(&self) -> Timestamp {
-        self.devices.not_after()
+        self.devices.load().not_after()
     }
 
     /// The certificate of the authority that vouches for the server, PEM: `ca` of a join file.
-    pub fn server_ca_certificate_pem(&self) -> &str {
-        self.servers.certificate_pem()
+    pub fn server_ca_certificate_pem(&self) -> String {
+        self.servers.load().certificate_pem().to_owned()
     }
 
     /// The names in the server's certificate, sorted.
@@ -279,25 +286,38 @@ impl Fleet {
         self.server.load().for_tls()
     }
 
-    /// Makes the server's certificate anew when less than a third of its life is left. Says whether it did.
-    pub fn renew_server_certificate(&self, now: Timestamp) -> Result<bool, KeysError> {
-        let current = self.server.load_full();
-        if !current.is_due(now) {
-            return Ok(false);
-        }
-        self.replace_server_certificate(&current.names().clone(), now)?;
-        Ok(true)
+    /// The clock that everything here is signed by.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
-    fn replace_server_certificate(
-        &self,
-        names: &BTreeSet<String>,
-        now: Timestamp,
-    ) -> Result<(), KeysError> {
-        let made = ServerIdentity::make(names, &self.servers, now)?;
+    /// Makes anew what cannot stay as it is: the server's certificate when it lacks one of `names`, when less than a third of
+    /// its life is left, or when a clock that was wrong has made it; before it the authorities' certificates, by the keys that
+    /// they have. Says whether it did anything.
+    pub fn renew_certificates(&self, names: &[String], now: Timestamp) -> Result<bool, KeysError> {
+        let names = authority::checked_names(names)?;
+        let mut is_new = false;
+        for (authority, file) in [(&self.devices, DEVICES), (&self.servers, SERVERS)] {
+            let current = authority.load_full();
+            if current.is_off(now) {
+                self.clock.check()?;
+                let made = current.anew(now)?;
+                made.write(&self.directory.join(file))?;
+                authority.store(Arc::new(made));
+                is_new = true;
+            }
+        }
+        let current = self.server.load_full();
+        let has_all = names.is_subset(current.names());
+        if has_all && !current.is_due(now) {
+            return Ok(is_new);
+        }
+        self.clock.check()?;
+        let names = if has_all { current.names() } else { &names };
+        let made = ServerIdentity::make(names, &self.servers.load(), now)?;
         made.write(&self.directory.join("server.pem"))?;
         self.server.store(Arc::new(made));
-        Ok(())
+        Ok(true)
     }
 
     /// A device's certificate for a key that its device has proven to possess: nothing else of a request goes into it.
@@ -307,7 +327,9 @@ impl Fleet {
         device: &DeviceName,
         now: Timestamp,
     ) -> Result<Issued, KeysError> {
-        self.devices.sign_device(key, device, &self.name, now)
+        self.clock.check()?;
+        let authority = self.devices.load();
+        authority.sign_device(key, device, &self.name, now)
     }
 
     /// The secret that salts of sealed files are derived from.
@@ -361,9 +383,9 @@ fn create(data: &Path, directory: &Path, options: &FirstStart) -> Result<(), Key
     files::write(&roots.join("1.json"), &envelope.encode())?;
 
     let devices = Authority::make(&format!("{fleet} devices"), options.now)?;
-    devices.write(&new.join("device-ca.pem"))?;
+    devices.write(&new.join(DEVICES))?;
     let servers = Authority::make(&format!("{fleet} server"), options.now)?;
-    servers.write(&new.join("server-ca.pem"))?;
+    servers.write(&new.join(SERVERS))?;
     ServerIdentity::make(&names, &servers, options.now)?.write(&new.join("server.pem"))?;
     files::write(&new.join("hmac"), &files::random::<32>()?)?;
     files::write(&new.join("fleet"), format!("{fleet}\n").as_bytes())?;

@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod backup;
 pub mod check;
+pub mod clock;
 pub mod depot;
 pub mod edge;
 pub mod enrol;

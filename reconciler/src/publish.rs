@@ -15,6 +15,7 @@ use flotta_renderer::{
 };
 use jiff::{SignedDuration, Timestamp};
 
+use crate::clock::{InDoubt, SKEW};
 use crate::depot::{Depot, DepotError, Stored};
 use crate::index::Described;
 use crate::keys::Fleet;
@@ -148,6 +149,9 @@ pub enum PublishError {
     /// The release key was taken away.
     #[error("there is no release key in the data directory: releases are signed elsewhere")]
     NoKey,
+    /// Nothing is signed with a time that is likely wrong.
+    #[error(transparent)]
+    Clock(#[from] InDoubt),
     /// Rendering did not come to an end.
     #[error("rendering failed: {0}")]
     Render(String),
@@ -160,6 +164,7 @@ impl PublishError {
             Self::Depot(error) => error.code(),
             Self::Open(_) => code::DEPOT,
             Self::NoKey => code::KEYS,
+            Self::Clock(doubt) => doubt.code(),
             Self::Render(_) => code::REFUSED_COMMIT,
         }
     }
@@ -261,6 +266,9 @@ impl Publisher {
             None => None,
         };
         let last = current.as_ref().map_or(0, |last| last.release.sequence);
+        if let Some(current) = &current {
+            fleet.clock().signed(current.release.issued);
+        }
         Ok(Self {
             fleet,
             depot,
@@ -328,11 +336,14 @@ impl Publisher {
         self.described = Arc::new(described.chain(held).chain(left).collect());
     }
 
-    /// Whether the release in force is old enough to be signed anew.
+    /// Whether the release in force is old enough to be signed anew, or was signed by a clock that was ahead.
     pub fn renewal_due(&self, now: Timestamp) -> bool {
-        self.current
-            .as_ref()
-            .is_some_and(|current| current.release.expires.duration_since(now) < RENEW_BEFORE)
+        self.current.as_ref().is_some_and(|current| {
+            let Release {
+                issued, expires, ..
+            } = current.release;
+            expires.duration_since(now) < RENEW_BEFORE || issued.duration_since(now) > SKEW
+        })
     }
 
     /// Renders and publishes. The release is in the depot when this returns; it is for the caller to offer it to devices.
@@ -359,7 +370,8 @@ impl Publisher {
             && current.release.revision == revision
             // a depot from a backup: devices that accepted more take nothing below it
             && current.release.sequence >= self.least
-            && !self.renewal_due(now)
+            // what says the same waits for a clock that is right
+            && (!self.renewal_due(now) || self.fleet.clock().check().is_err())
         {
             // after a restart
             if let Some(base) = base.as_ref().filter(|_| self.described.is_empty()) {
@@ -371,6 +383,7 @@ impl Publisher {
             }
             return Ok(Outcome::Unchanged);
         }
+        self.fleet.clock().check()?;
         let asked = inventory::rendered(&entries);
         let mut rendered = match base {
             Some(base) if asked.is_empty() => base,
@@ -398,6 +411,7 @@ impl Publisher {
         store(&self.depot, &rendered.blobs, &release).await?;
         let in_force: BTreeSet<_> = release.leaves.values().map(|leaf| leaf.manifest).collect();
         self.contents.retain(|digest, _| in_force.contains(digest));
+        self.fleet.clock().signed(release.release.issued);
         self.current = Some(Arc::clone(&release));
         Ok(Outcome::Published {
             release,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotta_bundle::FleetName;
 use flotta_bundle::code::{self, Code};
+use flotta_bundle::{FleetName, Problem};
 use flotta_renderer::Options;
 use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
@@ -55,6 +55,8 @@ pub struct Config {
     pub interval: Duration,
     /// Whether an image without a digest refuses a commit.
     pub require_digests: bool,
+    /// Whether a person says that the clock is right.
+    pub accept_clock: bool,
 }
 
 /// The listener for hooks.
@@ -132,6 +134,8 @@ pub struct About {
     pub admin: PathBuf,
     /// Address of the hooks.
     pub hooks: Option<SocketAddr>,
+    /// Why the clock is in doubt, and nothing signed.
+    pub clock: Option<Problem>,
 }
 
 /// How long requests under way may take to end when the server is stopped. Held polls end at once.
@@ -156,6 +160,7 @@ pub struct Server {
     hooks: Option<(TcpListener, Secret)>,
     store: Store,
     fleet: Arc<Fleet>,
+    names: Vec<String>,
 }
 
 impl Server {
@@ -187,6 +192,12 @@ impl Server {
         };
         let floor = store.highest_sequence().await?.unwrap_or_default();
         let publisher = Publisher::open(Arc::clone(&fleet), depot.clone(), options, floor).await?;
+        let now = Timestamp::now();
+        if config.accept_clock {
+            fleet.clock().accept(now);
+        }
+        Box::pin(fleet.clock().open(&store, now)).await?;
+        renew_certificates(&fleet, &config.names, now)?;
         let index = Arc::new(Index::new(fleet.trust_roots().to_vec()));
         let standing = standing(&store).await?;
         let wake = Arc::new(Notify::new());
@@ -228,6 +239,7 @@ impl Server {
             hooks,
             store,
             fleet,
+            names: config.names,
         })
     }
 
@@ -242,6 +254,7 @@ impl Server {
         stop: impl Future<Output = ()> + Send,
         say: impl Fn(&Notice) + Send + Sync + 'static,
     ) -> Result<(), ServeError> {
+        let say = Arc::new(say);
         let (stopping, stopped) = watch::channel(false);
         let until = || {
             let mut stopped = stopped.clone();
@@ -275,9 +288,19 @@ impl Server {
             });
         }
         let (store, fleet, stop_chores) = (self.store, self.fleet, until());
+        let (names, say_clock) = (self.names, Arc::clone(&say));
         tasks.spawn(async move {
+            let clock = fleet.clock().follow(&store, |change| {
+                say_clock(&Notice::from(change));
+                // what was put off is done as soon as it can be
+                let now = Timestamp::now();
+                let renewed = renew_certificates(&fleet, &names, now);
+                let failures = store.failures();
+                failures.note("renewing the server's certificate", &renewed, now);
+            });
             tokio::select! {
-                () = chores(&store, &fleet) => {}
+                () = chores(&store, &fleet, &names) => {}
+                () = clock => {}
                 () = stop_chores => {}
             }
             // what was seen since the last time is not lost by an orderly stop
@@ -285,6 +308,7 @@ impl Server {
         });
         let (follower, interval, wake) = (self.follower, self.interval, self.wake);
         tasks.spawn(async move {
+            let say = move |notice: &Notice| say(notice);
             follower.run(interval, wake, stopped.clone(), say).await;
             Ok(())
         });
@@ -415,27 +439,40 @@ fn about(
             server_expires: fleet.server_not_after(),
             data: data.display().to_string(),
             waiting: 0,
+            clock: None,
         },
         names: all,
         listen,
         admin: PathBuf::new(),
         hooks: None,
+        clock: fleet.clock().check().err().map(|doubt| doubt.problem()),
+    }
+}
+
+/// Makes the fleet's certificates anew where that is due. A clock that is in doubt puts it off.
+fn renew_certificates(fleet: &Fleet, names: &[String], now: Timestamp) -> Result<bool, KeysError> {
+    match fleet.renew_certificates(names, now) {
+        Err(KeysError::Clock(_)) => Ok(false),
+        done => done,
     }
 }
 
 /// What is done once a minute: last-seen times to disk, old tokens away, the server's certificate renewed in time.
-async fn chores(store: &Store, fleet: &Fleet) {
+async fn chores(store: &Store, fleet: &Fleet, names: &[String]) {
     let failures = store.failures();
     let mut every = tokio::time::interval(CHORES);
     loop {
         every.tick().await;
         let now = Timestamp::now();
         failures.note("keeping last-seen times", &store.keep_seen().await, now);
-        failures.note("removing old tokens", &store.purge(now).await, now);
-        let renewed = fleet.renew_server_certificate(now);
+        // nothing is old by a clock that is in doubt
+        if fleet.clock().check().is_ok() {
+            failures.note("removing old tokens", &store.purge(now).await, now);
+        }
+        let renewed = renew_certificates(fleet, names, now);
         failures.note("renewing the server's certificate", &renewed, now);
         if let Ok(true) = renewed {
-            tracing::info!("the server's certificate was renewed");
+            tracing::info!("the server's certificate was made anew");
         }
     }
 }

@@ -84,6 +84,9 @@ pub(crate) struct Serve {
     /// Let the server's group use the admin socket, not its user alone: whoever may, decides over the fleet
     #[arg(long, env = "FLOTTA_GROUP_ACCESS")]
     group_access: bool,
+    /// Say that the clock is right, when the server doubts it and signs nothing (FLT0611); good until it leaps or the server ends
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 impl Serve {
@@ -113,6 +116,7 @@ impl Serve {
                 }),
             interval: self.poll.unsigned_abs(),
             require_digests: self.require_digests,
+            accept_clock: self.accept_clock,
         };
         raise_open_files();
         let server = Server::open(config).await.map_err(coded)?;

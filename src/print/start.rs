@@ -57,6 +57,9 @@ pub(crate) fn screen(about: &About) -> String {
     if let Some(hooks) = about.hooks {
         rows.push(("hooks", format!("http://{hooks}/hooks/git"), String::new()));
     }
+    if let Some(clock) = &about.clock {
+        rows.push(("clock", clock.to_string(), String::new()));
+    }
     rows.push(("admin", about.admin.display().to_string(), String::new()));
 
     let width = rows
@@ -65,10 +68,14 @@ pub(crate) fn screen(about: &About) -> String {
         .map(|row| row.1.chars().count())
         .max();
     let width = width.unwrap_or_default();
-    rows.iter().fold(head, |text, (name, value, more)| {
+    let text = rows.iter().fold(head, |text, (name, value, more)| {
         let line = format!("  {name:<11}  {value:<width$}  {more}");
         text + line.trim_end() + "\n"
-    })
+    });
+    match &about.clock {
+        Some(clock) => format!("{text}  to do        {}\n", clock.help),
+        None => text,
+    }
 }
 
 /// The next step.

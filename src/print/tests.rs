@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use flotta_bundle::{Problem, code};
 use flotta_reconciler::admin::request::FleetFacts;
 use flotta_reconciler::admin::resource::{
     Device, EventObject, ReleaseObject, Request, ServerStatus, Workload,
@@ -288,12 +289,35 @@ fn about(first_start: bool) -> About {
             server_expires: "2027-02-21T10:00:00Z".parse().unwrap(),
             data: "/var/lib/flotta".to_owned(),
             waiting: 0,
+            clock: None,
         },
         names: vec!["edge.example.com".to_owned()],
         listen: "0.0.0.0:7443".parse().unwrap(),
         admin: PathBuf::from("/run/flotta/admin.sock"),
         hooks: None,
+        clock: None,
     }
+}
+
+#[test]
+fn a_clock_in_doubt_is_said_before_anything_is_served() {
+    let why = "the server's clock is in doubt: it says 2028-11-27T12:00:00Z";
+    let about = About {
+        clock: Some(Problem::new(code::SERVER_CLOCK, why)),
+        ..about(false)
+    };
+    let screen = start::screen(&about);
+    let lines: Vec<_> = screen.lines().map(str::trim).collect();
+    let said = lines
+        .iter()
+        .position(|line| line.starts_with("clock"))
+        .unwrap();
+    assert_eq!(lines[said], format!("clock        FLT0611: {why}"));
+    let last = lines.last().unwrap();
+    assert!(
+        last.starts_with("to do") && last.contains("--accept-clock"),
+        "{screen}"
+    );
 }
 
 #[test]

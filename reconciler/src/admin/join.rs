@@ -18,6 +18,7 @@ use super::request::{
 };
 use super::socket::Peer;
 use crate::enrol::{self, EnrolError, MAX_TTL, Target};
+use crate::keys::KeysError;
 use crate::store::NewToken;
 
 type Body<T> = Result<Json<T>, JsonRejection>;
@@ -27,6 +28,13 @@ pub(super) async fn fleet(State(admin): State<Admin>) -> Json<FleetFacts> {
     Json(FleetFacts {
         server_expires: admin.0.fleet.server_not_after(),
         waiting: admin.0.index.waiting(),
+        clock: admin
+            .0
+            .fleet
+            .clock()
+            .check()
+            .err()
+            .map(|doubt| doubt.problem()),
         ..admin.0.facts.clone()
     })
 }
@@ -193,6 +201,7 @@ fn is_qualified(text: &str) -> bool {
 impl From<EnrolError> for Refused {
     fn from(error: EnrolError) -> Self {
         let status = match &error {
+            EnrolError::Keys(KeysError::Clock(_)) => StatusCode::SERVICE_UNAVAILABLE,
             EnrolError::Store(_) | EnrolError::Keys(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "enrolment failed");
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -149,4 +149,7 @@ pub struct FleetFacts {
     /// Devices that hold a poll now: connected, and told of a change at once.
     #[serde(default)]
     pub waiting: usize,
+    /// Why the server's clock is in doubt, and nothing signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Problem>,
 }

@@ -36,6 +36,7 @@ impl Desk {
             server_expires: Timestamp::UNIX_EPOCH,
             data: data.path().display().to_string(),
             waiting: 0,
+            clock: None,
         };
         let admin = Admin::new(
             Arc::clone(&house.fleet),

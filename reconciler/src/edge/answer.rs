@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::limits;
 use crate::enrol::EnrolError;
+use crate::keys::KeysError;
 use crate::store::StoreError;
 
 /// A request that is refused.
@@ -101,6 +102,8 @@ impl From<StoreError> for Refused {
 impl From<EnrolError> for Refused {
     fn from(error: EnrolError) -> Self {
         let status = match &error {
+            // said once, by whoever looks at the clock
+            EnrolError::Keys(KeysError::Clock(_)) => StatusCode::SERVICE_UNAVAILABLE,
             EnrolError::Store(_) | EnrolError::Keys(_) => {
                 return Self::failed(error.code(), &error);
             }

@@ -26,6 +26,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How that failure is called.
 const ACCEPTED: &str = "accepting a connection";
 
+/// Shortest and longest wait until it is looked at again whether a device's certificate has ended: clocks are set.
+const MOMENT: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(3600);
+
 pub(super) async fn accept(
     edge: Edge,
     listener: TcpListener,
@@ -163,8 +167,16 @@ async fn ended(edge: &Edge, who: &Who) {
     let Who::Device(peer) = who else {
         return tokio::time::sleep(edge.0.limits.anonymous_life).await;
     };
-    let left = peer.expires.duration_since(Timestamp::now());
-    let expired = tokio::time::sleep(left.try_into().unwrap_or(Duration::ZERO));
+    let expired = async {
+        while peer.check(edge, Timestamp::now()).is_ok() {
+            let left = peer.expires.duration_since(Timestamp::now());
+            // a clock that is in doubt may be set any time
+            let left = Duration::try_from(left)
+                .unwrap_or_default()
+                .clamp(MOMENT, LOOK);
+            tokio::time::sleep(left).await;
+        }
+    };
     tokio::select! {
         () = peer.member.ended() => {}
         () = expired => {}

@@ -97,7 +97,7 @@ pub(super) async fn serve(
         if is_over {
             waits = None;
         }
-        peer.check(Timestamp::now())?;
+        peer.check(&edge, Timestamp::now())?;
     }
 }
 

@@ -105,7 +105,9 @@ impl Caller {
             Some(leaf) => match read(leaf, edge) {
                 Err(why) => Who::Stranger(why),
                 // A resumed session was verified when it began.
-                Ok(said) if now >= said.expires => Who::Stranger("it has expired"),
+                Ok(said) if edge.0.fleet.clock().is_past(said.expires, now) => {
+                    Who::Stranger("it has expired")
+                }
                 Ok(said) => match edge.0.store.member(&said.device) {
                     Some(member) if member.key() == said.key && member.in_force() => {
                         edge.0.told.forget(&said.device);
@@ -198,11 +200,11 @@ fn read(leaf: &CertificateDer<'_>, edge: &Edge) -> Result<Said, &'static str> {
 
 impl Peer {
     /// Whether the device may still ask: a connection is closed when it may not, and this is for what was on its way.
-    pub(super) fn check(&self, now: Timestamp) -> Result<(), Refused> {
+    pub(super) fn check(&self, edge: &Edge, now: Timestamp) -> Result<(), Refused> {
         if !self.member.in_force() {
             return Err(revoked(&self.device));
         }
-        if now >= self.expires {
+        if edge.0.fleet.clock().is_past(self.expires, now) {
             return Err(bad_certificate("it has expired"));
         }
         Ok(())
@@ -228,7 +230,7 @@ fn bad_certificate(why: &str) -> Refused {
 impl FromRequestParts<Edge> for Peer {
     type Rejection = Refused;
 
-    async fn from_request_parts(parts: &mut Parts, _edge: &Edge) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refused> {
         let caller = caller(parts)?;
         match &caller.who {
             Who::Nobody => Err(Refused::new(
@@ -241,7 +243,7 @@ impl FromRequestParts<Edge> for Peer {
             Who::Unknown(certified) => Err(unknown(&certified.device)),
             Who::Device(peer) => {
                 let now = Timestamp::now();
-                peer.check(now)?;
+                peer.check(edge, now)?;
                 peer.member.saw(now);
                 Ok(peer.clone())
             }

@@ -1,6 +1,7 @@
 //! The API over real TLS on a loopback address. A file per subject; `hostile_*` are the devices that mean no good.
 
 mod blobs;
+mod clocks;
 mod desired;
 mod hostile_asks;
 mod hostile_connections;

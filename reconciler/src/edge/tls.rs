@@ -10,6 +10,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
+use super::verifier::Verifier;
 use crate::keys::Fleet;
 
 /// TLS 1.3, the fleet's server certificate, and clients that have a certificate of its device authority or none at all.
@@ -25,7 +26,7 @@ pub(super) fn config(fleet: &Arc<Fleet>) -> Result<Arc<ServerConfig>, rustls::Er
         ..ring::default_provider()
     });
     let mut authorities = RootCertStore::empty();
-    authorities.add(fleet.ca_certificate().clone())?;
+    authorities.add(fleet.ca_certificate())?;
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(&provider))
             .allow_unauthenticated()
@@ -33,7 +34,10 @@ pub(super) fn config(fleet: &Arc<Fleet>) -> Result<Arc<ServerConfig>, rustls::Er
             .map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Verifier {
+            webpki: verifier,
+            fleet: Arc::clone(fleet),
+        }))
         .with_cert_resolver(Arc::new(Current(Arc::clone(fleet))));
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -4,6 +4,7 @@ use flotta_bundle::{DeviceName, Digest};
 use jiff::Timestamp;
 
 use super::EnrolError;
+use crate::clock::SKEW;
 use crate::store::tokens::TokenRecord;
 use crate::store::{Device, JoinRequest, RequestState};
 
@@ -108,7 +109,9 @@ fn usable(
     if let Some((at, ..)) = token.used {
         return Err(EnrolError::TokenUsed(at));
     }
-    if now >= token.expires_at {
+    // one that is from the future was made by a clock that was ahead, and would live as much longer
+    let is_ahead = token.created_at.duration_since(now) > SKEW;
+    if now >= token.expires_at || is_ahead {
         return Err(EnrolError::TokenExpired(token.expires_at));
     }
     if token

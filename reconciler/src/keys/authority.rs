@@ -23,14 +23,17 @@ use super::device_key::DeviceKey;
 use super::{KeysError, files};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Life of an authority. Replacing one means a new join file for every device, so it outlives the hardware.
+/// Life of an authority's certificate. A device knows its authority by name and key (RFC 5280, 6.1.1 d), so that it is made
+/// anew by the same key; people compare it, so that it is seldom.
 const AUTHORITY_DAYS: i32 = 3653;
 /// Life of the server's certificate; it renews itself when a third is left.
 const SERVER_DAYS: i32 = 365;
 /// Life of a device's certificate: a device may be off for a month at two thirds of it and still renew in time.
 const DEVICE_DAYS: i32 = 90;
+/// An authority's certificate is made anew when this little is left: twice what it vouches for.
+const AUTHORITY_LEFT: i32 = 2 * SERVER_DAYS;
 /// How far certificates reach into the past: clocks of server replicas and devices differ.
-const SKEW: SignedDuration = SignedDuration::from_hours(1);
+const SKEW: SignedDuration = crate::clock::SKEW;
 
 /// A device's new certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,9 +110,37 @@ fn write_pair(
     files::write(path, pem.as_bytes())
 }
 
-fn end_of(path: &Path, certificate: &X509Certificate<'_>) -> Result<Timestamp, KeysError> {
-    Timestamp::from_second(certificate.validity().not_after.timestamp())
-        .map_err(|error| malformed(path, error))
+/// From when to when a certificate is good.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    begins: Timestamp,
+    ends: Timestamp,
+}
+
+impl Life {
+    fn of(path: &Path, certificate: &X509Certificate<'_>) -> Result<Self, KeysError> {
+        let validity = certificate.validity();
+        let at = |seconds| Timestamp::from_second(seconds).map_err(|error| malformed(path, error));
+        Ok(Self {
+            begins: at(validity.not_before.timestamp())?,
+            ends: at(validity.not_after.timestamp())?,
+        })
+    }
+
+    fn made(now: Timestamp, ends: Timestamp) -> Self {
+        let begins = now - SKEW;
+        Self { begins, ends }
+    }
+
+    /// Whether it has not begun, or ends later than one would that is made in an hour: it was made by a clock that was ahead.
+    fn is_ahead(self, now: Timestamp, days: i32) -> bool {
+        self.begins > now || self.ends > now + DAY * days + SKEW
+    }
+
+    /// Whether no more than so many days are left: time has passed, or it was made by a clock that was behind.
+    fn is_short(self, now: Timestamp, days: i32) -> bool {
+        now + DAY * days >= self.ends
+    }
 }
 
 /// A certificate authority.
@@ -117,12 +148,24 @@ pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
-    not_after: Timestamp,
+    name: String,
+    life: Life,
 }
 
 impl Authority {
     pub(super) fn make(name: &str, now: Timestamp) -> Result<Self, KeysError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        Self::with(key, name, now)
+    }
+
+    /// Another certificate of the same name and key, from now on.
+    pub(super) fn anew(&self, now: Timestamp) -> Result<Self, KeysError> {
+        let der = PrivatePkcs8KeyDer::from(self.issuer.key().serialize_der());
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256)?;
+        Self::with(key, &self.name, now)
+    }
+
+    fn with(key: KeyPair, name: &str, now: Timestamp) -> Result<Self, KeysError> {
         let not_after = now + DAY * AUTHORITY_DAYS;
         let mut params = params(name, now, not_after)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -132,7 +175,8 @@ impl Authority {
             issuer: Issuer::new(params, key),
             pem: files::pem("CERTIFICATE", &certificate),
             certificate,
-            not_after,
+            name: name.to_owned(),
+            life: Life::made(now, not_after),
         })
     }
 
@@ -146,12 +190,18 @@ impl Authority {
                 "key and certificate do not belong together",
             ));
         }
-        let not_after = end_of(path, &parsed)?;
+        let name = parsed
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .ok_or_else(|| malformed(path, "the certificate has no name"))?;
         Ok(Self {
+            name: name.to_owned(),
+            life: Life::of(path, &parsed)?,
             issuer: Issuer::from_ca_cert_der(&certificate, key)?,
             pem: files::pem("CERTIFICATE", &certificate),
             certificate,
-            not_after,
         })
     }
 
@@ -168,12 +218,17 @@ impl Authority {
     }
 
     pub(super) fn not_after(&self) -> Timestamp {
-        self.not_after
+        self.life.ends
+    }
+
+    /// Whether its certificate is to be made anew.
+    pub(super) fn is_off(&self, now: Timestamp) -> bool {
+        self.life.is_ahead(now, AUTHORITY_DAYS) || self.life.is_short(now, AUTHORITY_LEFT)
     }
 
     /// No certificate outlives the authority that vouches for it.
     fn end(&self, now: Timestamp, days: i32) -> Timestamp {
-        (now + DAY * days).min(self.not_after)
+        (now + DAY * days).min(self.life.ends)
     }
 
     pub(super) fn sign_device(
@@ -207,7 +262,7 @@ pub(super) struct ServerIdentity {
     certificate: CertificateDer<'static>,
     certified: Arc<CertifiedKey>,
     names: BTreeSet<String>,
-    not_after: Timestamp,
+    life: Life,
 }
 
 fn certified(
@@ -246,7 +301,7 @@ impl ServerIdentity {
             key,
             certificate,
             names: names.clone(),
-            not_after,
+            life: Life::made(now, not_after),
         })
     }
 
@@ -260,7 +315,7 @@ impl ServerIdentity {
                 "key and certificate do not belong together",
             ));
         }
-        let not_after = end_of(path, &parsed)?;
+        let life = Life::of(path, &parsed)?;
         let names = match parsed.subject_alternative_name() {
             Ok(Some(san)) => san
                 .value
@@ -274,7 +329,7 @@ impl ServerIdentity {
             certified: certified(&key, &certificate)?,
             key,
             names,
-            not_after,
+            life,
             certificate,
         })
     }
@@ -288,11 +343,11 @@ impl ServerIdentity {
     }
 
     pub(super) fn not_after(&self) -> Timestamp {
-        self.not_after
+        self.life.ends
     }
 
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        now + DAY * (SERVER_DAYS / 3) >= self.not_after
+        self.life.is_ahead(now, SERVER_DAYS) || self.life.is_short(now, SERVER_DAYS / 3)
     }
 
     pub(super) fn for_tls(&self) -> Arc<CertifiedKey> {

@@ -81,6 +81,7 @@ fn a_new_name_changes_the_servers_certificate_alone() {
     let before = files(&data.path().join("keys"));
     let start = first(None, &["edge.example.com", "::1", "192.0.2.7"]);
     let (fleet, _) = Fleet::open_or_create(data.path(), &start).unwrap();
+    assert!(fleet.renew_certificates(&start.names, start.now).unwrap());
     assert_eq!(
         fleet.server_names(),
         ["192.0.2.7", "::1", "edge.example.com"]
@@ -89,10 +90,68 @@ fn a_new_name_changes_the_servers_certificate_alone() {
         assert_eq!(old.1 == new.1, new.0 != server, "{}", new.0.display());
     }
     let now = Timestamp::now();
-    assert!(!fleet.renew_server_certificate(now).unwrap());
+    assert!(!fleet.renew_certificates(&[], now).unwrap());
     let in_a_year = now + SignedDuration::from_hours(24 * 300);
-    assert!(fleet.renew_server_certificate(in_a_year).unwrap());
+    assert!(fleet.renew_certificates(&[], in_a_year).unwrap());
     assert!(fleet.server_not_after() > in_a_year);
+}
+
+/// How far a clock may be off, in either direction.
+pub(crate) fn offsets() -> Vec<SignedDuration> {
+    let (minute, day) = (SignedDuration::from_mins(1), SignedDuration::from_hours(24));
+    let sizes = [
+        minute * 5,
+        minute * 180,
+        day,
+        day * 100,
+        day * 730,
+        day * 3652,
+    ];
+    sizes.into_iter().flat_map(|size| [size, -size]).collect()
+}
+
+#[test]
+fn certificates_that_a_wrong_clock_has_made_are_made_anew_by_the_same_keys() {
+    for offset in offsets() {
+        let data = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let start = FirstStart {
+            now: now + offset,
+            ..first(None, &["localhost"])
+        };
+        let (fleet, _) = Fleet::open_or_create(data.path(), &start).unwrap();
+        let ends = [fleet.server_not_after(), fleet.ca_not_after()];
+        let key = |pem: &str| {
+            let der: CertificateDer<'_> =
+                rustls_pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap();
+            let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+            (
+                parsed.subject().to_string(),
+                parsed.public_key().raw.to_vec(),
+            )
+        };
+        let before = key(&fleet.server_ca_certificate_pem());
+        let is_new = fleet.renew_certificates(&[], now).unwrap();
+        let day = SignedDuration::from_hours(24);
+        // an hour is tolerated; a certificate that was made some days ago is a good one
+        let is_off = offset > SignedDuration::from_hours(1) || offset < -day * 243;
+        assert_eq!(is_new, is_off, "{offset:#}");
+        let fits = |ends: Timestamp, days: i32| {
+            let left = ends.duration_since(now);
+            left > day * (days / 3) && left < day * (days + 1)
+        };
+        assert!(fits(fleet.server_not_after(), 365), "{offset:#}: {ends:?}");
+        assert!(fits(fleet.ca_not_after(), 3653), "{offset:#}: {ends:?}");
+        assert_eq!(key(&fleet.server_ca_certificate_pem()), before);
+        assert!(!fleet.renew_certificates(&[], now).unwrap(), "once");
+        let (again, _) = Fleet::open_or_create(data.path(), &first(None, &[])).unwrap();
+        let seconds = |time: Timestamp| time.as_second();
+        assert_eq!(
+            seconds(again.server_not_after()),
+            seconds(fleet.server_not_after())
+        );
+    }
+    println!("certificates made by {} wrong clocks", offsets().len());
 }
 
 #[test]

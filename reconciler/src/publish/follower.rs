@@ -367,6 +367,7 @@ impl Follower {
     /// Says what failed, once, and that it works again, once.
     async fn settle(&self, done: Result<(), RoundError>, say: &(impl Fn(&Notice) + Sync)) {
         let failures = self.store.failures();
+        let is_said = matches!(done, Err(RoundError::Publish(PublishError::Clock(_))));
         let failure = done
             .err()
             .map(|error| (matches!(error, RoundError::Source(_)), chain(&error)));
@@ -376,6 +377,8 @@ impl Follower {
                     say(&Notice::Recovered);
                 }
             }
+            // by whoever looks at the clock
+            Some(_) if is_said => {}
             Some((source, message)) => {
                 if let Some(message) = failures.add(SOURCE, message, Timestamp::now()) {
                     say(&Notice::Failed {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flotta_renderer::Counts;
 
+use crate::clock::Change;
 use crate::text::plain;
 
 /// Longest message, in characters: what git says is cut to less.
@@ -77,6 +78,24 @@ pub enum Notice {
     },
     /// The source can be reached again.
     Recovered,
+    /// The server's clock is in doubt: nothing is signed.
+    ClockDoubted {
+        /// Why, with its code.
+        message: String,
+    },
+    /// It is right again.
+    ClockRight,
+}
+
+impl From<&Change> for Notice {
+    fn from(change: &Change) -> Self {
+        match change {
+            Change::Doubted(doubt) => Self::ClockDoubted {
+                message: doubt.problem().to_string(),
+            },
+            Change::Right => Self::ClockRight,
+        }
+    }
 }
 
 impl fmt::Display for Notice {
@@ -160,6 +179,14 @@ impl fmt::Display for Notice {
                 write!(f, "{what}: {message}; {}", stays(*in_force))
             }
             Self::Recovered => f.write_str("source available again"),
+            Self::ClockDoubted { message } => {
+                let message = plain(message, MAX_MESSAGE);
+                write!(
+                    f,
+                    "clock   {message}; nothing is signed until then, what is in force is served"
+                )
+            }
+            Self::ClockRight => f.write_str("clock   right again"),
         }
     }
 }

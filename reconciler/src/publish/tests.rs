@@ -309,3 +309,54 @@ async fn what_devices_have_accepted_is_passed_without_another_commit() {
     let mut restored = house.publisher(60).await;
     assert_eq!(say(&mut restored).await, Some(61));
 }
+
+#[tokio::test]
+async fn a_release_by_a_clock_that_was_ahead_is_signed_anew_and_none_while_the_clock_is_in_doubt() {
+    for offset in crate::keys::tests::offsets() {
+        let house = House::new();
+        let clock = house.fleet.clock();
+        let mut publisher = house.publisher(0).await;
+        let at = async |publisher: &mut Publisher, commit: &str, now| {
+            let (tree, revision) = (tree(DEVICE), revision(commit));
+            let will = Will::default();
+            publisher
+                .publish(tree, revision, Vec::new(), &will, now)
+                .await
+        };
+        let wrong = now() + offset;
+        let made = at(&mut publisher, "c1", wrong).await.unwrap();
+        assert!(matches!(made, Outcome::Published { .. }));
+        // the clock is right; the commit is the same
+        let again = at(&mut publisher, "c1", now()).await.unwrap();
+        let issued = publisher.current().unwrap().release.issued;
+        let is_off = offset > SKEW || offset < RENEW_BEFORE - VALIDITY;
+        assert_eq!(
+            matches!(again, Outcome::Published { .. }),
+            is_off,
+            "{offset:#}"
+        );
+        assert_eq!(issued, if is_off { now() } else { wrong });
+        assert!(!publisher.renewal_due(now()));
+
+        // and now it is not, and that is seen
+        clock.look(now(), &[], 0);
+        clock.look(wrong, &[], 0);
+        let is_doubted = clock.check().is_err();
+        assert_eq!(
+            is_doubted,
+            offset > SKEW * 24 * 30 || offset < -SKEW,
+            "{offset:#}"
+        );
+        let sequence = publisher.current().unwrap().release.sequence;
+        let next = at(&mut publisher, "c2", wrong).await;
+        if is_doubted {
+            assert!(matches!(next, Err(PublishError::Clock(_))), "{next:?}");
+            let same = at(&mut publisher, "c1", wrong).await.unwrap();
+            assert!(matches!(same, Outcome::Unchanged), "{same:?}");
+            assert_eq!(publisher.current().unwrap().release.sequence, sequence);
+            clock.look(now(), &[], 0);
+            let next = at(&mut publisher, "c2", now()).await.unwrap();
+            assert!(matches!(next, Outcome::Published { .. }));
+        }
+    }
+}

@@ -13,6 +13,7 @@ fn config(source: &Path, data: &Path) -> Config {
         hooks: None,
         interval: Duration::from_secs(3600),
         require_digests: false,
+        accept_clock: false,
     }
 }
 

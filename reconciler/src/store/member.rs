@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use flotta_bundle::{DeviceName, Digest};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
@@ -13,6 +14,9 @@ use super::value::{digest, millis, name};
 use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
 use crate::edge::limits::Allowance;
+
+/// How long what a device said of its clock counts.
+const FRESH: Duration = Duration::from_secs(15 * 60);
 
 /// A device that has joined and was not revoked. Superseded, never changed: what is looked up once is good while
 /// [`Self::in_force`].
@@ -26,6 +30,8 @@ pub struct Member {
     /// What of `seen` is on disk.
     seen_kept: AtomicI64,
     voices: Mutex<Voices>,
+    /// The time by the device's clock, if the network sets that, and when it said so.
+    told: Mutex<Option<(Timestamp, Instant)>>,
     content: Mutex<Option<Digest>>,
     allowance: Allowance,
 }
@@ -39,6 +45,7 @@ impl Member {
             seen: AtomicI64::new(0),
             seen_kept: AtomicI64::new(0),
             voices: Mutex::default(),
+            told: Mutex::new(None),
             content: Mutex::new(None),
             allowance: Allowance::default(),
         }
@@ -76,7 +83,26 @@ impl Member {
 
     /// Remembers that the device spoke. Costs no write: [`Store::keep_seen`] writes many at once.
     pub fn saw(&self, now: Timestamp) {
-        self.seen.fetch_max(millis(now), Ordering::Relaxed);
+        // not the latest: a clock that was ahead once would have seen it for ever
+        self.seen.store(millis(now), Ordering::Relaxed);
+    }
+
+    /// Remembers what time it is by the device's clock; none when the network does not set that.
+    pub(super) fn tells(&self, time: Option<Timestamp>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = time.map(|time| (time, Instant::now()));
+    }
+
+    /// How far the device's clock is ahead of `now`, if it said so of late.
+    fn ahead(&self, now: Timestamp) -> Option<SignedDuration> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (time, at) = (*told)?;
+        let passed = at.elapsed();
+        if passed > FRESH {
+            return None;
+        }
+        let theirs = time.saturating_add(passed).ok()?;
+        Some(theirs.duration_since(now))
     }
 
     /// When the device last spoke.
@@ -113,7 +139,7 @@ impl Member {
         if let Some(voices) = voices {
             self.voices().clone_from(voices);
         }
-        self.seen_kept.fetch_max(seen, Ordering::Relaxed);
+        self.seen_kept.store(seen, Ordering::Relaxed);
     }
 }
 
@@ -149,6 +175,20 @@ pub(super) fn load(
 }
 
 impl Store {
+    /// How far the clocks of devices are ahead of `now`: of those whose clocks the network sets, and that said so of late.
+    pub fn told_times(&self, now: Timestamp) -> Vec<SignedDuration> {
+        let members = self.all_members().into_iter();
+        members
+            .filter_map(|(_, member)| member.ahead(now))
+            .collect()
+    }
+
+    /// How many devices have joined.
+    pub fn count_members(&self) -> usize {
+        let members = self.0.members.read();
+        members.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Writes last-seen times that changed since the last call, in one transaction.
     pub async fn keep_seen(&self) -> Result<(), StoreError> {
         let changed: Vec<_> = self

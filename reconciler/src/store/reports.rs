@@ -32,6 +32,7 @@ impl Store {
         member.saw(now);
         let voice = Voice::of(&report, from);
         let heard = member.heard(&voice);
+        member.tells((report.clock_synchronised == Some(true)).then_some(report.time));
         let mut new = std::mem::take(&mut report.events);
         new.retain(|event| event.id > heard.last);
         new.sort_unstable_by_key(|event| event.id);

@@ -33,6 +33,41 @@ fn with_events(ids: impl IntoIterator<Item = u64>) -> Report {
     }
 }
 
+/// A clock that was ahead once must not have seen a device for ever, and devices say what time it is.
+#[tokio::test]
+async fn a_device_is_seen_when_it_was_and_tells_the_time() {
+    let data = tempfile::tempdir().unwrap();
+    let house = House::open(data.path());
+    let (machine, member) = join(&house, "a").await;
+    let now = Timestamp::now();
+    let years = jiff::SignedDuration::from_hours(24 * 730);
+    for (time, synchronised, told) in [
+        (now + years, Some(true), Some(years)),
+        (now, Some(false), None),
+        (now - years, Some(true), Some(-years)),
+        (now, None, None),
+    ] {
+        let said = Report {
+            time,
+            clock_synchronised: synchronised,
+            ..report()
+        };
+        let put = house
+            .store
+            .put_report(&machine.name, &member, said, HERE, time);
+        put.await.unwrap();
+        assert_eq!(
+            member.seen(),
+            Some(Timestamp::from_millisecond(time.as_millisecond()).unwrap())
+        );
+        let ahead = house.store.told_times(now);
+        let near = |ahead: jiff::SignedDuration| (ahead - told.unwrap()).as_secs() < 60;
+        assert_eq!(ahead.len(), usize::from(told.is_some()), "{ahead:?}");
+        assert!(ahead.into_iter().all(near));
+    }
+    assert_eq!(house.store.count_members(), 1);
+}
+
 #[tokio::test]
 async fn what_is_known_of_a_device_outlives_the_process() {
     let data = tempfile::tempdir().unwrap();

@@ -117,7 +117,7 @@ async fn the_servers_new_certificate_serves_from_the_next_handshake_on() {
         world
             .house
             .fleet
-            .renew_server_certificate(Timestamp::now())
+            .renew_certificates(&[], Timestamp::now())
             .unwrap()
     );
     let after = world.connect(None).await.unwrap();

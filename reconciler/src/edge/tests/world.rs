@@ -136,8 +136,12 @@ pub(super) fn connector(
     identity: Option<Identity>,
     protocol: &[u8],
 ) -> TlsConnector {
+    connector_by(&fleet.server_ca_certificate_pem(), identity, protocol)
+}
+
+/// The same by this authority.
+pub(super) fn connector_by(ca: &str, identity: Option<Identity>, protocol: &[u8]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    let ca = fleet.server_ca_certificate_pem();
     roots
         .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
         .unwrap();

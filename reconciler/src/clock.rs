@@ -1,0 +1,262 @@
+//! Whether the server's clock is right, looked at before anything is signed by it.
+//!
+//! A release or certificate with a wrong time outlives the mistake, so a clock that is clearly wrong signs nothing: what is in
+//! force is served until the clock is right, or a person says that it is. Nothing here is believed alone: the clock is held
+//! against what was signed last, the time that passed since it was right last, and devices whose clocks the network sets.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flotta_bundle::Problem;
+use flotta_bundle::code::{self, Code};
+use jiff::{SignedDuration, Timestamp};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::store::{FleetEvent, Store, StoreError};
+
+mod judge;
+#[cfg(test)]
+mod tests;
+
+pub use judge::{Doubt, Evidence, SKEW, judge};
+
+/// A file that systemd-timesyncd makes when it has set the clock.
+const MARK: &str = "/run/systemd/timesync/synchronized";
+/// How long `timedatectl` may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// Looks after which the machine is asked again whether the network sets its clock, and after which it is written down that the
+/// clock was right: an hour is as much as is tolerated.
+const ASK_EVERY: u32 = 60;
+const KEEP_EVERY: u32 = 360;
+/// Where the store has when the clock was right.
+const KEPT: &str = "clock";
+
+/// The clock is in doubt: nothing is signed by it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the server's clock is in doubt: {0}")]
+pub struct InDoubt(pub String);
+
+impl InDoubt {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        code::SERVER_CLOCK
+    }
+
+    /// With its code and what to do.
+    pub fn problem(&self) -> Problem {
+        Problem::new(self.code(), self.to_string())
+    }
+}
+
+/// A time that goes on by itself, whatever becomes of the clock.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    time: Timestamp,
+    since: Instant,
+}
+
+impl Running {
+    fn at(time: Timestamp) -> Self {
+        Self {
+            time,
+            since: Instant::now(),
+        }
+    }
+
+    fn now(self) -> Timestamp {
+        let passed = SignedDuration::try_from(self.since.elapsed()).unwrap_or_default();
+        self.time.saturating_add(passed).unwrap_or(self.time)
+    }
+}
+
+/// The server's clock. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    synchronised: Option<bool>,
+    signed: Option<Timestamp>,
+    right: Option<Running>,
+    accepted: Option<Running>,
+    doubt: Option<(Doubt, InDoubt)>,
+}
+
+/// What a look at the clock has changed.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It is in doubt now.
+    Doubted(InDoubt),
+    /// It is right again.
+    Right,
+}
+
+impl Clock {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A person says that the clock is right. That holds until it leaps.
+    pub fn accept(&self, now: Timestamp) {
+        self.state().accepted = Some(Running::at(now));
+    }
+
+    /// What was signed last says that it was issued then.
+    pub fn signed(&self, issued: Timestamp) {
+        self.state().signed = Some(issued);
+    }
+
+    /// Why nothing is to be signed; an error while the clock is in doubt.
+    pub fn check(&self) -> Result<(), InDoubt> {
+        match &self.state().doubt {
+            Some((_, doubt)) => Err(doubt.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// The times that it may be: `now` alone, unless that is in doubt.
+    pub fn candidates(&self, now: Timestamp) -> Vec<Timestamp> {
+        let state = self.state();
+        let mut all = vec![now];
+        if state.doubt.is_some() {
+            all.extend(state.right.map(Running::now));
+            all.extend(state.signed);
+        }
+        all
+    }
+
+    /// Whether `then` is past, whichever of the candidates is right.
+    pub fn is_past(&self, then: Timestamp, now: Timestamp) -> bool {
+        self.candidates(now).into_iter().all(|now| now >= then)
+    }
+
+    /// Holds `now` against all that is known.
+    pub fn look(
+        &self,
+        now: Timestamp,
+        devices: &[SignedDuration],
+        members: usize,
+    ) -> Option<Change> {
+        let mut state = self.state();
+        let evidence = Evidence {
+            now,
+            synchronised: state.synchronised,
+            accepted: state.accepted.map(Running::now),
+            signed: state.signed,
+            right: state.right.map(Running::now),
+            devices,
+            members,
+        };
+        match judge(evidence) {
+            None => {
+                state.right = Some(Running::at(now));
+                state.doubt.take().map(|_| Change::Right)
+            }
+            Some(doubt)
+                if state
+                    .doubt
+                    .as_ref()
+                    .is_some_and(|(known, _)| *known == doubt) =>
+            {
+                None
+            }
+            Some(doubt) => {
+                let why = InDoubt(doubt.words(evidence));
+                state.doubt = Some((doubt, why.clone()));
+                Some(Change::Doubted(why))
+            }
+        }
+    }
+
+    /// Takes up what an earlier start has left in the store, and looks.
+    pub async fn open(&self, store: &Store, now: Timestamp) -> Result<Option<Change>, StoreError> {
+        let kept = store.meta(KEPT).await?;
+        let right = kept.and_then(|text| text.parse().ok());
+        let synchronised = is_synchronised().await;
+        let mut state = self.state();
+        state.right = right.map(Running::at);
+        state.synchronised = synchronised;
+        drop(state);
+        Ok(self.look(now, &store.told_times(now), store.count_members()))
+    }
+
+    /// Looks for as long as it is polled, and says what changes.
+    pub async fn follow(&self, store: &Store, say: impl Fn(&Change)) {
+        // what the start has found, its screen has said
+        if let Err(doubt) = self.check() {
+            note(store, &Change::Doubted(doubt), Timestamp::now()).await;
+        }
+        let mut every = tokio::time::interval(LOOK);
+        let mut looks = 0_u32;
+        loop {
+            every.tick().await;
+            if looks.is_multiple_of(ASK_EVERY) {
+                let synchronised = is_synchronised().await;
+                self.state().synchronised = synchronised;
+            }
+            let now = Timestamp::now();
+            let change = self.look(now, &store.told_times(now), store.count_members());
+            if let Some(change) = &change {
+                say(change);
+                note(store, change, now).await;
+            }
+            if self.check().is_ok() && (change.is_some() || looks.is_multiple_of(KEEP_EVERY)) {
+                self.keep(store, now).await;
+            }
+            looks = looks.wrapping_add(1);
+        }
+    }
+
+    async fn keep(&self, store: &Store, now: Timestamp) {
+        if let Err(error) = store.set_meta(KEPT, format!("{now:.0}")).await {
+            tracing::error!(%error, "that the clock is right was not kept");
+        }
+    }
+}
+
+/// An event for who looks later.
+async fn note(store: &Store, change: &Change, now: Timestamp) {
+    let (reason, message, warning) = match change {
+        Change::Doubted(doubt) => ("ClockDoubted", doubt.problem().to_string(), true),
+        Change::Right => (
+            "ClockRight",
+            "the server's clock is right again".to_owned(),
+            false,
+        ),
+    };
+    let event = FleetEvent {
+        id: 0,
+        time: now,
+        device: None,
+        reason: reason.to_owned(),
+        message,
+        warning,
+    };
+    if let Err(error) = store.add_event(event).await {
+        tracing::error!(%error, "an event was not kept");
+    }
+}
+
+/// Whether the network sets the machine's clock; none when nothing says so.
+async fn is_synchronised() -> Option<bool> {
+    if Path::new(MARK).exists() {
+        return Some(true);
+    }
+    let asked = Command::new("timedatectl")
+        .args(["show", "--property=NTPSynchronized", "--value"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(ANSWER, asked).await.ok()?.ok()?;
+    match output.stdout.trim_ascii() {
+        b"yes" => Some(true),
+        b"no" => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,78 @@
+//! Whether a client's certificate is one of the fleet's devices: as webpki says, at each time that it may be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::keys::Fleet;
+
+/// webpki's verifier, and the clock: while that is in doubt, what held before goes on to hold.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    pub(super) webpki: Arc<dyn ClientCertVerifier>,
+    pub(super) fleet: Arc<Fleet>,
+}
+
+impl ClientCertVerifier for Verifier {
+    fn offer_client_auth(&self) -> bool {
+        self.webpki.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.webpki.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.webpki.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let mut first = Error::FailedToGetCurrentTime;
+        let candidates = self.fleet.clock().candidates(Timestamp::now());
+        for (tried, time) in candidates.into_iter().enumerate() {
+            let seconds = u64::try_from(time.as_second()).unwrap_or_default();
+            let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            match self
+                .webpki
+                .verify_client_cert(end_entity, intermediates, time)
+            {
+                Ok(verified) => return Ok(verified),
+                Err(error) if tried == 0 => first = error,
+                Err(_) => {}
+            }
+        }
+        Err(first)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
