@@ -171,9 +171,10 @@ fn running(workloads: &[WorkloadReport]) -> usize {
 
 fn is_connected(facts: &Facts<'_>) -> bool {
     let patience = SignedDuration::from_secs(facts.heartbeat_seconds.into()) * MISSED + MARGIN;
+    // seen later than now: the clock was ahead then, and nobody knows when it was
     facts
         .seen
-        .is_some_and(|seen| facts.now.duration_since(seen) <= patience)
+        .is_some_and(|seen| facts.now.duration_since(seen).abs() <= patience)
 }
 
 /// What the device's own words and the offer come to, whether it is there or not.
@@ -253,11 +254,12 @@ fn judge_workloads(report: &Report) -> Verdict {
         };
         return verdict(State::Failed, "WorkloadFailed", describe(first) + &more);
     }
-    // An expired release is something to see to; what runs is what should run.
-    let (expired, wrong): (Vec<_>, Vec<_>) = report
+    // A wrong time is something to see to; what runs is what should run.
+    let of_time = [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE].map(|code| code.id);
+    let (of_time, wrong): (Vec<_>, Vec<_>) = report
         .problems
         .iter()
-        .partition(|problem| problem.code == code::TRUST_EXPIRED.id);
+        .partition(|problem| of_time.contains(&problem.code.as_str()));
     if let Some(problem) = wrong.first() {
         return verdict(State::Failed, "Problem", problem.message.clone());
     }
@@ -269,7 +271,7 @@ fn judge_workloads(report: &Report) -> Verdict {
         let message = stopped.collect::<Vec<_>>().join(", ");
         return verdict(State::Updating, "Starting", message);
     }
-    let message = expired.first().map(|problem| problem.message.clone());
+    let message = of_time.first().map(|problem| problem.message.clone());
     verdict(State::Ready, "AsWanted", message.unwrap_or_default())
 }
 

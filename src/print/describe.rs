@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::resources::{style, workload_state};
 use super::table::{Cell, one_line};
-use super::time::age;
+use super::time::{age, ago};
 use super::{fingerprint, paint};
 
 /// Most events that are shown.
@@ -67,9 +67,7 @@ pub(crate) fn device(
         status.wanted.as_ref().map(running).unwrap_or_default(),
     );
     field("machine", machine(device));
-    let seen = status
-        .last_seen
-        .map(|seen| format!("{} ago", age(now, seen)));
+    let seen = status.last_seen.map(|seen| ago(now, seen));
     field("seen", seen.unwrap_or_default());
 
     let conditions = status.conditions.iter().map(|condition| {

@@ -2,9 +2,25 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How long ago: `4s`, `3m`, `5h`, `3d`.
+/// How far two clocks may differ before it is worth a word: what comes from a device is told by the device's clock.
+const ALIKE: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long ago: `4s`, `3m`, `5h`, `3d`. A time that is still to come shows as such, `in 3h`: one of two clocks is wrong.
 pub(crate) fn age(now: Timestamp, then: Timestamp) -> String {
+    let ahead = then.duration_since(now);
+    if ahead > ALIKE {
+        return format!("in {}", span(ahead));
+    }
     span(now.duration_since(then))
+}
+
+/// The same in a sentence: `4s ago`, `in 3h`.
+pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
+    let age = age(now, then);
+    if age.starts_with("in ") {
+        return age;
+    }
+    format!("{age} ago")
 }
 
 /// A length of time in its largest unit, cut: `59m`.
@@ -45,13 +61,19 @@ mod tests {
     fn ages_are_cut_to_their_largest_unit() {
         let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
         for (then, text) in [
+            ("2028-11-23T12:00:00Z", "in 731d"),
+            ("2026-11-23T15:00:00Z", "in 3h"),
+            ("2026-11-23T12:01:01Z", "in 1m"),
             ("2026-11-23T12:00:05Z", "0s"),
             ("2026-11-23T11:59:01Z", "59s"),
             ("2026-11-23T11:57:00Z", "3m"),
             ("2026-11-23T06:30:00Z", "5h"),
             ("2026-11-20T09:12:00Z", "3d"),
         ] {
-            assert_eq!(age(now, then.parse().unwrap()), text);
+            let then = then.parse().unwrap();
+            assert_eq!(age(now, then), text);
+            let said = ago(now, then);
+            assert!(said == text || said == format!("{text} ago"), "{said}");
         }
     }
 

@@ -187,10 +187,12 @@ fn a_workload_that_does_not_run_fails_the_device_and_names_itself() {
 }
 
 #[test]
-fn an_expired_release_is_told_and_fails_nothing() {
+fn a_wrong_time_is_told_and_fails_nothing() {
     let mut report = good();
-    report.problems = vec![Problem::new(code::TRUST_EXPIRED, "release 42 has expired")];
-    Case::from(report.clone()).is(State::Ready, "AsWanted", "release 42 has expired");
+    for code in [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE] {
+        report.problems = vec![Problem::new(code, code.title)];
+        Case::from(report.clone()).is(State::Ready, "AsWanted", code.title);
+    }
     report
         .problems
         .push(Problem::new(code::FILE_FAILED, "disk full"));
@@ -209,6 +211,10 @@ fn who_is_silent_for_three_heartbeats_is_offline() {
         "last seen 2026-11-23T10:41:41Z",
     );
     let status = case.status();
+    // seen by a clock that was two years ahead
+    case.seen_ago = Some(-730 * 86_400);
+    let later = case.status();
+    assert_eq!(later.state, State::Offline, "{}", later.message);
     // what is known of it stays visible
     assert_eq!(truth(&status, "Connected"), Truth::False);
     assert_eq!(truth(&status, "InSync"), Truth::True);
