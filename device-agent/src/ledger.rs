@@ -313,6 +313,23 @@ impl Ledger {
         Ok(())
     }
 
+    /// Where the server is, as the last manifest said that was there whole: with its content lost, too, the device finds it.
+    pub fn servers(&self) -> &[String] {
+        &self.machine.servers
+    }
+
+    /// Keeps where the server is.
+    pub fn keep_servers(&mut self, servers: &[String]) -> Result<(), LedgerError> {
+        if self.machine.servers == servers {
+            return Ok(());
+        }
+        let mut state = self.machine.clone();
+        state.servers = servers.to_vec();
+        self.save("machine.json", &state.json())?;
+        self.machine = state;
+        Ok(())
+    }
+
     /// The content store.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs

@@ -254,9 +254,11 @@ fn settings_in_force(ledger: &Ledger) -> manifest::Settings {
     let manifests = accepted.into_iter().chain(applied);
     let read = |digest| verify_manifest(&ledger.blobs().read(&digest).ok()?, digest).ok();
     let mut read = manifests.filter_map(read);
-    read.next()
-        .map(|manifest| manifest.settings)
-        .unwrap_or_default()
+    let lost = || manifest::Settings {
+        servers: ledger.servers().to_vec(),
+        ..manifest::Settings::default()
+    };
+    read.next().map_or_else(lost, |manifest| manifest.settings)
 }
 
 fn notify(status: &str) {

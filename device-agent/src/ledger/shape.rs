@@ -178,6 +178,8 @@ pub(super) struct MachineState {
     pub(super) version: u32,
     pub(super) applied: Option<AppliedState>,
     pub(super) owned: Owned,
+    /// Where the server is, as the last manifest said that was there whole.
+    pub(super) servers: Vec<String>,
     /// Files and units that a newer program owns in a way unknown here.
     files: Map<String, Value>,
     units: Map<String, Value>,
@@ -191,6 +193,7 @@ impl MachineState {
         let mut state = Self {
             version: version(&mut rest),
             applied: take(&mut rest, "applied"),
+            servers: take(&mut rest, "servers").unwrap_or_default(),
             files: take(&mut owned, "files").unwrap_or_default(),
             units: take(&mut owned, "units").unwrap_or_default(),
             rest,
@@ -233,6 +236,7 @@ impl MachineState {
             &self.rest,
             [
                 ("applied", json(&self.applied)),
+                ("servers", json(&self.servers)),
                 ("owned", Value::Object(owned)),
             ],
         )

@@ -284,7 +284,9 @@ impl<H: Hands> Agent<H> {
                 self.problems = outcome.problems;
                 let mut done = Ok(());
                 if outcome.complete {
-                    done = self.ledger.blobs().collect(&needed.into_iter().collect());
+                    let needed = needed.into_iter().collect();
+                    done = self.ledger.keep_servers(&self.settings.servers);
+                    done = done.and_then(|()| self.ledger.blobs().collect(&needed));
                 }
                 self.durably(done);
                 if outcome.retry || self.held.is_some() {

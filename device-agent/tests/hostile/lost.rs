@@ -13,7 +13,7 @@ use flotta_bundle::envelope::Envelope;
 use flotta_bundle::root;
 use serde_json::json;
 
-use crate::fleet::{OURS, device};
+use crate::fleet::{Bundle, OURS, device, manifest};
 use crate::server::World;
 use crate::stage::{FIRST, Stage};
 
@@ -158,6 +158,28 @@ async fn every_folder_of_the_state_may_be_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_the_server_has_moved_to_outlives_the_content_that_said_so() {
+    let mut stage = Stage::new().await;
+    let mut bundle = Bundle::default();
+    let mut manifest = manifest(&mut bundle, FIRST);
+    manifest["schema"] = json!(2);
+    manifest["settings"]["servers"] = json!([stage.server.url]);
+    stage.truth = stage.signed(FIRST, bundle, &manifest.to_string());
+    stage.heal();
+    stage.play_first().await;
+    // where it joined nobody answers any more, and all content is gone
+    for folder in ["identity", "ledger"] {
+        let path = stage.settings.state.join(folder).join("joined.json");
+        let joined = fs::read_to_string(&path).expect("it is there");
+        let moved = joined.replace(&stage.server.url, "https://localhost:9");
+        assert_ne!(moved, joined);
+        fs::write(&path, moved).expect("written");
+    }
+    fs::remove_dir_all(stage.settings.state.join("blobs")).expect("removed");
+    comes_back(&mut stage, "moved", None).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_its_trust_a_device_takes_nothing_and_says_so_until_it_joins_again() {
     let mut stage = at_work().await;
     for folder in ["identity", "ledger"] {
@@ -238,11 +260,7 @@ async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not
     assert!(left.exists());
     forget(&stage);
     let empty = json!({"schema": 1, "files": [], "units": [], "images": [], "settings": {"heartbeat_seconds": 60}});
-    stage.truth = stage.signed(
-        FIRST + 1,
-        crate::fleet::Bundle::default(),
-        &empty.to_string(),
-    );
+    stage.truth = stage.signed(FIRST + 1, Bundle::default(), &empty.to_string());
     stage.heal();
     stage.play(stage.well()).await;
     assert!(!left.exists(), "{:?}", stage.hand.calls());

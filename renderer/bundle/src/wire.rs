@@ -307,7 +307,7 @@ pub enum WorkloadState {
 /// Something that happened on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Grows by one with each event of this device: the server keeps each once.
+    /// Grows by one with each event of the log that the report names: the server keeps each once, of each boot.
     pub id: u64,
     /// When, by the device's clock.
     pub time: Timestamp,
