@@ -81,10 +81,10 @@ pub(crate) struct Restore {
     /// The data directory to make: new, or empty
     #[arg(long, value_name = "DIR", default_value = super::serve::DATA)]
     data: PathBuf,
-    /// Devices that were revoked after the backup was made: they stay so
+    /// Devices that were revoked, or replaced by another machine, after the backup was made: they stay so
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     revoked: Vec<DeviceName>,
-    /// No device was revoked after the backup was made
+    /// No device was revoked or replaced after the backup was made
     #[arg(long, conflicts_with = "revoked")]
     none_revoked: bool,
 }
@@ -120,6 +120,12 @@ impl Restore {
                 "{device} is not in it: whoever asks by this name is turned away, until a token is made for it"
             ));
         }
+        if restored.tokens > 0 {
+            output::talk(&format!(
+                "{} open tokens are closed, as they may have been used since: flotta token create makes new ones",
+                restored.tokens
+            ));
+        }
         output::talk(&format!(
             "next:  flotta serve --data {} --source …   as before, with the same --name and --listen\n\
              devices that it does not know ask to come back:  flotta get requests, flotta approve --restored",
@@ -145,7 +151,7 @@ fn ask(since: &str) -> anyhow::Result<BTreeSet<DeviceName>> {
         return Err(coded(BackupError::RevokedSince(since.to_owned())));
     }
     output::talk(&format!(
-        "Which devices were revoked since {since}? Names, or Enter for none:"
+        "Which devices were revoked, or replaced by another machine, since {since}? Names, or Enter for none:"
     ));
     let mut line = String::new();
     stdin.lock().take(MAX_LINE).read_line(&mut line)?;

@@ -47,11 +47,13 @@ pub struct Restored {
     pub revoked: BTreeSet<DeviceName>,
     /// Those that it does not have: whoever has a certificate in such a name is turned away.
     pub barred: BTreeSet<DeviceName>,
+    /// Tokens that were open when the backup was made: they are closed, as any of them may have been used since.
+    pub tokens: usize,
 }
 
 /// Makes the data directory `data` of what is at `path`. All is checked before anything is written there; a restore that did
-/// not come to its end can be begun anew, and no server starts on it. `revoked` are the devices that were revoked after the
-/// backup was made.
+/// not come to its end can be begun anew, and no server starts on it. `revoked` are the devices that were revoked, or
+/// replaced by another machine, after the backup was made.
 pub fn restore(
     path: &Path,
     identity: Option<&Identity>,
@@ -73,7 +75,7 @@ pub fn restore(
     }
     // as a server would open them
     Fleet::open(new.join("keys"))?;
-    let answered = offline::restored(&new, revoked, now)?;
+    let changed = offline::restored(&new, revoked, now)?;
     hand_over(data, &new).map_err(BackupError::write(&new))?;
     for name in PARTS {
         let (from, to) = (new.join(name), data.join(name));
@@ -85,8 +87,9 @@ pub fn restore(
     fs::remove_dir_all(&new).map_err(BackupError::write(&new))?;
     keys::sync(data)?;
     Ok(Restored {
-        barred: revoked.difference(&answered).cloned().collect(),
-        revoked: answered,
+        barred: revoked.difference(&changed.revoked).cloned().collect(),
+        revoked: changed.revoked,
+        tokens: changed.tokens,
     })
 }
 

@@ -397,6 +397,22 @@ async fn keys_alone_are_the_fleet_and_keys_in_keys_are_named() {
 }
 
 #[tokio::test]
+async fn a_token_that_may_have_been_used_since_lets_nobody_in() {
+    let (scene, house) = Scene::new().await;
+    let token = house.token(Some("later")).await;
+    drop(house);
+    let backup = scene.backup().await;
+    let restored = scene.restore(&backup, "new", &[]).unwrap();
+    assert_eq!(restored.tokens, 1);
+    let house = House::open(&scene.path("new"));
+    let request = Machine::new("later").request(Some(token));
+    let from = "192.0.2.1".parse().unwrap();
+    let asked = house.enroller.enrol(request, None, from, Timestamp::now());
+    let refused = asked.await.unwrap_err();
+    assert_eq!(refused.code().id, code::TOKEN_EXPIRED.id, "{refused}");
+}
+
+#[tokio::test]
 async fn who_was_revoked_since_stays_so_known_or_not() {
     let (scene, house) = Scene::new().await;
     drop(house);

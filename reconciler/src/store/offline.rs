@@ -42,13 +42,22 @@ pub(crate) fn snapshot(data: &Path, to: &Path) -> Result<Counts, StoreError> {
     Ok(counts)
 }
 
-/// Makes the store in `folder` ready to be served after a restore: its files are whole, and those who were revoked since are
-/// revoked. Returns those of them that it knew; the others are barred by name.
+/// What was changed in a store that was restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// Those who were to be revoked, and that it knew; the others are barred by name.
+    pub(crate) revoked: BTreeSet<DeviceName>,
+    /// Tokens that were open, and are no more.
+    pub(crate) tokens: usize,
+}
+
+/// Makes the store in `folder` ready to be served after a restore: its files are whole, those who were revoked since are
+/// revoked, and no token is open that may have been used since.
 pub(crate) fn restored(
     folder: &Path,
     revoked: &BTreeSet<DeviceName>,
     now: Timestamp,
-) -> Result<BTreeSet<DeviceName>, StoreError> {
+) -> Result<Changed, StoreError> {
     let mut fleet = connection::open(&folder.join("fleet.db"), connection::FLEET)?;
     let status = connection::open(&folder.join("status.db"), connection::STATUS)?;
     for (name, file) in [("fleet.db", &fleet), ("status.db", &status)] {
@@ -72,6 +81,10 @@ pub(crate) fn restored(
             None => revoked::bar(&transaction, name, now)?,
         }
     }
+    let tokens = transaction.execute(
+        "UPDATE tokens SET expires_at = ?1 WHERE used_at IS NULL AND expires_at > ?1",
+        [millis(now)],
+    )?;
     transaction.execute(
         "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
         (super::RESTORED, millis(now).to_string()),
@@ -79,7 +92,10 @@ pub(crate) fn restored(
     transaction.commit()?;
     close(fleet)?;
     close(status)?;
-    Ok(known)
+    Ok(Changed {
+        revoked: known,
+        tokens,
+    })
 }
 
 /// With its write-ahead log in it: what is moved is one file.
