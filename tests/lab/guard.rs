@@ -24,6 +24,7 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
     let web = page("web", 8080, "another page");
     site.commit("another page", &[("web.yaml", &web)]);
     keep.shows(8080, "another page");
+    site.in_sync("keep");
     gone.shows(8080, "the page");
     assert_eq!(gone.containers(), before.1);
     says(&site, "gone", "left Git, keeps what it runs");
