@@ -11,6 +11,11 @@ use crate::text::plain;
 
 /// A failure that goes on is said again this often: whoever looks at the last day of a log finds it.
 const AGAIN: SignedDuration = SignedDuration::from_hours(24);
+/// After so long without another, a failure is over even if nothing says that it works: the next is a new one.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
+/// Most lines about one thing in this time: what fails and works by turns is said at first, and
+/// then not until that time is over.
+const LINES: (u32, SignedDuration) = (6, SignedDuration::from_mins(10));
 /// Longest message kept, in characters.
 const MAX_MESSAGE: usize = 1024;
 
@@ -43,7 +48,34 @@ struct Inner {
 #[derive(Debug)]
 struct Known {
     failure: Failure,
+    /// Whether it works again.
+    over: bool,
+    /// When it was said last.
     said: Timestamp,
+    /// How many lines there would have been since then.
+    lines: u32,
+    counted_from: Timestamp,
+}
+
+impl Known {
+    /// Whether there may be another line about it; then it is counted.
+    fn may_say(&mut self, now: Timestamp) -> bool {
+        let (most, time) = LINES;
+        // in either direction: a clock may be set back
+        if now.duration_since(self.counted_from).abs() >= time {
+            (self.counted_from, self.lines) = (now, 0);
+        }
+        self.lines += 1;
+        let may = self.lines <= most;
+        if may {
+            self.said = now;
+        }
+        may
+    }
+
+    fn is_past(&self, now: Timestamp) -> bool {
+        self.over && now.duration_since(self.counted_from).abs() >= LINES.1
+    }
 }
 
 impl Failures {
@@ -65,29 +97,38 @@ impl Failures {
     pub fn add(&self, what: &'static str, message: &str, now: Timestamp) -> Option<String> {
         let message = plain(message, MAX_MESSAGE);
         let mut all = self.lock();
-        let Some(known) = all.get_mut(what) else {
-            let failure = Failure {
+        all.retain(|_, known| !known.is_past(now));
+        let known = all.entry(what).or_insert_with(|| Known {
+            failure: Failure {
                 what,
-                message: message.clone(),
+                message: String::new(),
                 since: now,
-                count: 1,
+                count: 0,
                 last: now,
-            };
-            all.insert(what, Known { failure, said: now });
-            self.0.number.store(all.len(), Ordering::Relaxed);
-            return Some(message);
-        };
+            },
+            over: true,
+            said: now,
+            lines: 0,
+            counted_from: now,
+        });
+        let forgotten = now.duration_since(known.failure.last).abs() >= FORGOTTEN;
+        let new = known.over || forgotten;
+        if new {
+            (known.failure.since, known.failure.count) = (now, 0);
+        }
+        let other = kind(&message) != kind(&known.failure.message);
+        let due = now.duration_since(known.said).abs() >= AGAIN;
+        known.over = false;
         known.failure.count += 1;
         known.failure.last = now;
-        let other = kind(&message) != kind(&known.failure.message);
         known.failure.message = message;
-        // a clock that was set back says it again too
-        let due = now.duration_since(known.said).abs() >= AGAIN;
-        (other || due).then(|| {
-            known.said = now;
-            let Failure { message, .. } = &known.failure;
-            format!("still fails, {}: {message}", often(&known.failure))
-        })
+        let news = (new || other || due) && known.may_say(now);
+        let news = news.then(|| match &known.failure {
+            Failure { message, .. } if new => message.clone(),
+            failure => format!("still fails, {}: {}", often(failure), failure.message),
+        });
+        self.0.number.store(all.len(), Ordering::Relaxed);
+        news
     }
 
     /// As [`Self::worked`], for those who say the news elsewhere: what to say, when there is something to say.
@@ -95,10 +136,17 @@ impl Failures {
         if self.0.number.load(Ordering::Relaxed) == 0 {
             return None;
         }
+        self.end(what, Timestamp::now())
+    }
+
+    fn end(&self, what: &'static str, now: Timestamp) -> Option<String> {
         let mut all = self.lock();
-        let known = all.remove(what)?;
+        all.retain(|_, known| !known.is_past(now));
         self.0.number.store(all.len(), Ordering::Relaxed);
-        Some(format!("works again, failed {}", often(&known.failure)))
+        let known = all.get_mut(what).filter(|known| !known.over)?;
+        known.over = true;
+        let news = known.may_say(now);
+        news.then(|| format!("works again, failed {}", often(&known.failure)))
     }
 
     /// Notes how a try went.
@@ -117,7 +165,8 @@ impl Failures {
     /// What fails now, sorted by name.
     pub fn all(&self) -> Vec<Failure> {
         let all = self.lock();
-        all.values().map(|known| known.failure.clone()).collect()
+        let now = all.values().filter(|known| !known.over);
+        now.map(|known| known.failure.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
@@ -169,7 +218,7 @@ mod tests {
     #[test]
     fn a_failure_is_said_once_and_its_end_with_a_count() {
         let failures = Failures::default();
-        assert_eq!(failures.remove("hooks"), None);
+        assert_eq!(failures.end("hooks", at(0)), None);
         let said: Vec<_> = (0..1000)
             .filter_map(|second| failures.add("hooks", &format!("refused: {second}"), at(second)))
             .collect();
@@ -183,12 +232,15 @@ mod tests {
         };
         assert_eq!(failures.all(), [expected]);
         assert_eq!(
-            failures.remove("hooks").as_deref(),
+            failures.end("hooks", at(1000)).as_deref(),
             Some("works again, failed 1000 times since 2027-01-15T08:00:00Z")
         );
-        assert_eq!(failures.remove("hooks"), None);
+        assert_eq!(failures.end("hooks", at(1001)), None);
         assert_eq!(failures.all(), []);
-        assert!(failures.add("hooks", "refused", at(2000)).is_some());
+        assert_eq!(
+            failures.add("hooks", "refused", at(2000)).as_deref(),
+            Some("refused")
+        );
     }
 
     #[test]
@@ -205,19 +257,39 @@ mod tests {
     }
 
     #[test]
+    fn what_fails_by_turns_has_six_lines_in_ten_minutes() {
+        let failures = Failures::default();
+        let mut said = Vec::new();
+        for second in 0..3600 {
+            said.extend(failures.add("hooks", "refused", at(second)));
+            said.extend(failures.end("hooks", at(second)));
+        }
+        // an hour has six times ten minutes, with six lines each
+        assert_eq!(said.len(), 36, "{said:?}");
+        // and what is over is forgotten, so that nothing is looked up for what works
+        assert_eq!(failures.end("hooks", at(8000)), None);
+        assert_eq!(failures.0.number.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn one_failure_does_not_hide_another() {
         let failures = Failures::default();
         assert!(failures.add("fleet.db", "disk full", at(0)).is_some());
         assert!(failures.add("hooks", "refused", at(0)).is_some());
-        assert!(failures.remove("hooks").is_some());
+        assert!(failures.end("hooks", at(0)).is_some());
         assert!(failures.add("fleet.db", "disk full", at(1)).is_none());
         assert_eq!(failures.all().len(), 1);
         // nor does one cause hide another
+        let other = failures.add("fleet.db", "read-only file system", at(2));
         assert_eq!(
-            failures
-                .add("fleet.db", "read-only file system", at(2))
-                .as_deref(),
+            other.as_deref(),
             Some("still fails, 3 times since 2027-01-15T08:00:00Z: read-only file system")
+        );
+        // nor one of hours ago the one of now
+        assert!(
+            failures
+                .add("fleet.db", "read-only file system", at(7200))
+                .is_some()
         );
     }
 
