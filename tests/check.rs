@@ -6,20 +6,30 @@ mod common;
 use common::{BAD, House, device, eventually, stderr, stdout};
 use serde_json::Value;
 
-/// The exit code and the grade and message of a fact.
-async fn fact(house: &House, name: &str) -> (Option<i32>, String, String) {
+/// The grade and message of a fact. The exit code is that of the worst: on a build machine whose disk is nearly full, that one's.
+async fn fact(house: &House, name: &str) -> (String, String) {
     let output = house.flotta(&["check", "-o", "json"]).await;
     let check: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let grades = ["ok", "warning", "critical"];
+    let grade = |text: &Value| grades.iter().position(|grade| *text == **grade);
     let facts = check["facts"].as_array().cloned().unwrap_or_default();
+    let worst = facts
+        .iter()
+        .map(|fact| grade(&fact["grade"]))
+        .max()
+        .unwrap();
+    assert_eq!(grade(&check["grade"]), worst);
+    let code = output.status.code().unwrap();
+    assert_eq!(usize::try_from(code).ok(), worst);
     let found = facts.iter().find(|fact| fact["name"] == name).unwrap();
     let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
-    (output.status.code(), text("grade"), text("message"))
+    (text("grade"), text("message"))
 }
 
-async fn becomes(house: &House, name: &str, code: i32, grade: &str) -> String {
+async fn becomes(house: &House, name: &str, grade: &str) -> String {
     eventually(&format!("{name} is {grade}"), || async {
-        let (exit, found, message) = fact(house, name).await;
-        (exit == Some(code) && found == grade).then_some(message)
+        let (found, message) = fact(house, name).await;
+        (found == grade).then_some(message)
     })
     .await
 }
@@ -30,32 +40,25 @@ async fn a_check_follows_what_happens_to_the_server() {
     house.commit("a.yaml", &device("shop-1"));
     let server = house.start().await;
     server.released(1).await;
-    becomes(&house, "source", 0, "ok").await;
+    becomes(&house, "source", "ok").await;
     let output = house.flotta(&["check"]).await;
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(
-        stdout(&output).contains("all is well"),
-        "{}",
-        stdout(&output)
-    );
+    let said = stdout(&output);
+    assert!(said.contains("  source        main@"), "{said}");
 
     // a commit with errors: devices are served, someone should look
     house.commit("bad.yaml", BAD);
-    let message = becomes(&house, "source", 1, "warning").await;
+    let message = becomes(&house, "source", "warning").await;
     assert!(message.contains("FLT0103 bad.yaml:5:1"), "{message}");
     house.commit("bad.yaml", &device("shop-2"));
-    becomes(&house, "source", 0, "ok").await;
+    becomes(&house, "source", "ok").await;
 
     // the source goes away, and comes back
     let aside = house.path().join("aside");
     std::fs::rename(house.repository(), &aside).unwrap();
-    let message = becomes(&house, "source", 1, "warning").await;
-    assert!(
-        message.starts_with("following the source failed"),
-        "{message}"
-    );
+    let message = becomes(&house, "source", "warning").await;
+    assert!(message.starts_with("since "), "{message}");
     std::fs::rename(&aside, house.repository()).unwrap();
-    becomes(&house, "source", 0, "ok").await;
+    becomes(&house, "source", "ok").await;
     server.stop().await;
 
     // no server is as bad as can be

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failures::Failure;
 use crate::publish::{RENEW_BEFORE, SOURCE};
+use crate::standing::{SourceState, Verdict, Warning};
 
 #[cfg(test)]
 mod tests;
@@ -77,8 +78,12 @@ pub struct Situation {
     pub now: Timestamp,
     /// What fails.
     pub failures: Vec<Failure>,
-    /// The newest commit that was looked at, and why it was refused if it was; an error when the store cannot be read.
-    pub newest: Result<Option<Newest>, String>,
+    /// What the server follows.
+    pub source: SourceState,
+    /// What else people should know.
+    pub warnings: Vec<Warning>,
+    /// Whether the store can be read.
+    pub store: Result<(), String>,
     /// The release in force.
     pub release: Option<Release>,
     /// When the server's certificate ends.
@@ -89,15 +94,6 @@ pub struct Situation {
     pub disk: Result<Disk, String>,
     /// How many devices are in each state.
     pub devices: BTreeMap<String, usize>,
-}
-
-/// A commit that became a release, or did not.
-#[derive(Debug, Clone)]
-pub struct Newest {
-    /// Its short id.
-    pub commit: String,
-    /// Why it was refused.
-    pub refused: Option<String>,
 }
 
 /// Space, in bytes.
@@ -133,6 +129,7 @@ const FACTS: &[(&str, Look)] = &[
     ("certificates", certificates),
     ("disk", disk),
     ("work", work),
+    ("warnings", warnings),
     ("devices", devices),
 ];
 
@@ -169,21 +166,19 @@ impl Check {
 const STORE: [&str; 2] = ["fleet.db", "status.db"];
 
 fn source(of: &Situation) -> Finding {
-    if let Some(failure) = of.failures.iter().find(|failure| failure.what == SOURCE) {
-        return warning(code::SOURCE, failure.to_string());
+    let SourceState { label, failure, .. } = &of.source;
+    if let Some(failure) = failure {
+        let message = format!("since {:.0}: {}", failure.since, failure.message);
+        return warning(code::SOURCE, message);
     }
-    match &of.newest {
-        Ok(Some(Newest {
-            commit,
-            refused: Some(reason),
-        })) => warning(
-            code::REFUSED_COMMIT,
-            format!("commit {commit} refused: {reason}"),
-        ),
-        Ok(Some(Newest { commit, .. })) => ok(format!("followed to commit {commit}")),
-        Ok(None) => ok("followed, nothing published yet"),
-        // the store's own fact
-        Err(_) => ok("followed"),
+    let (Some(Verdict { state, message, .. }), false) = (&of.source.verdict, label.is_empty())
+    else {
+        return ok("followed, nothing read yet");
+    };
+    match state.as_str() {
+        "Refused" => warning(code::REFUSED_COMMIT, format!("{label} refused: {message}")),
+        "Held" => warning(code::HELD, format!("{label} held: {message}")),
+        _ => ok(format!("{label} is in force")),
     }
 }
 
@@ -209,7 +204,7 @@ fn release(of: &Situation) -> Finding {
 }
 
 fn store(of: &Situation) -> Finding {
-    if let Err(error) = &of.newest {
+    if let Err(error) = &of.store {
         return critical(code::STORE, error);
     }
     let failure = of
@@ -276,6 +271,19 @@ fn work(of: &Situation) -> Finding {
         return ok("nothing fails");
     }
     warning(code::SERVER_WORK, recent.join("; "))
+}
+
+/// What another part of the server warns of, in its words.
+fn warnings(of: &Situation) -> Finding {
+    let all: Vec<_> = of
+        .warnings
+        .iter()
+        .map(|warning| warning.message.as_str())
+        .collect();
+    if all.is_empty() {
+        return ok("none");
+    }
+    warning(code::SERVER_WORK, all.join("; "))
 }
 
 fn devices(of: &Situation) -> Finding {

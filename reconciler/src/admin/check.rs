@@ -11,31 +11,24 @@ use super::Admin;
 use super::list::Listed;
 use super::query::Query;
 use super::resource::Device;
-use crate::check::{Check, Disk, Newest, Situation};
+use crate::check::{Check, Disk, Situation};
 use crate::failures::chain;
 
 pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
     let now = Timestamp::now();
     let store = &admin.0.store;
-    let newest = store.releases(1).await.map_err(|error| chain(&error));
+    let all = Device::all(&admin, &Query::default(), now).await;
+    let all = all.map_err(|error| chain(&error));
     let mut devices = BTreeMap::new();
-    // a store that cannot be read is a fact of its own
-    for device in Device::all(&admin, &Query::default(), now)
-        .await
-        .unwrap_or_default()
-    {
-        *devices.entry(device.status.state).or_default() += 1;
+    for device in all.iter().flatten() {
+        *devices.entry(device.status.state.clone()).or_default() += 1;
     }
     let situation = Situation {
         now,
         failures: store.failures().all(),
-        newest: newest.map(|newest| {
-            let record = newest.into_iter().next()?;
-            Some(Newest {
-                commit: record.release.revision.short().to_owned(),
-                refused: record.release.refused,
-            })
-        }),
+        source: admin.0.standing.source(),
+        warnings: admin.0.standing.warnings(),
+        store: all.map(|_| ()),
         release: in_force(&admin),
         certificate: admin.0.fleet.server_not_after(),
         authority: admin.0.facts.device_ca_expires,

@@ -15,14 +15,25 @@ fn days(count: i64) -> Timestamp {
     now() + SignedDuration::from_hours(24 * count)
 }
 
+fn verdict(state: &str, message: &str) -> Verdict {
+    Verdict {
+        state: state.to_owned(),
+        since: days(-1),
+        message: message.to_owned(),
+    }
+}
+
 fn well() -> Situation {
     Situation {
         now: now(),
         failures: Vec::new(),
-        newest: Ok(Some(Newest {
-            commit: "4f2c91a".to_owned(),
-            refused: None,
-        })),
+        source: SourceState {
+            label: "main@4f2c91a".to_owned(),
+            verdict: Some(verdict("InForce", "")),
+            ..SourceState::default()
+        },
+        warnings: Vec::new(),
+        store: Ok(()),
         release: Some(Release {
             schema: flotta_bundle::release::SCHEMA,
             fleet: "shops".parse().unwrap(),
@@ -77,12 +88,13 @@ fn a_server_that_is_well_says_so_in_every_fact() {
         .map(|fact| format!("{}: {}", fact.name, fact.message))
         .collect();
     insta::assert_snapshot!(text.join("\n"), @r"
-    source: followed to commit 4f2c91a
+    source: main@4f2c91a is in force
     release: 42 of commit 4f2c91a, good until 2027-02-12
     store: reads and writes
     certificates: the server's until 2027-09-19, the devices' authority's until 2036-10-01
     disk: 62 % free (63488 MiB)
     work: nothing fails
+    warnings: none
     devices: 40: 1 failed, 39 ready
     ");
 }
@@ -113,21 +125,25 @@ fn fleet<const N: usize>(devices: [(&str, usize); N]) -> BTreeMap<String, usize>
 
 const WRONG: &[(&str, Change)] = &[
     ("the source is away", |of| {
-        of.failures = failing(SOURCE, "git fetch: no such host", 30);
+        of.source.failure = Some(crate::standing::Failure {
+            source: true,
+            since: days(-2),
+            message: "git fetch: no such host".to_owned(),
+        });
     }),
     ("a commit is refused", |of| {
-        of.newest = Ok(Some(Newest {
-            commit: "9e1d3c0".to_owned(),
-            refused: Some("1 error (FLT0103 web.yaml:14)".to_owned()),
-        }));
+        of.source.verdict = Some(verdict("Refused", "1 error (FLT0103 web.yaml:14)"));
+    }),
+    ("a commit is held", |of| {
+        of.source.verdict = Some(verdict("Held", "would remove till from 40 devices"));
     }),
     ("nothing is published", |of| {
-        (of.newest, of.release) = (Ok(None), None);
+        (of.source, of.release) = (SourceState::default(), None);
     }),
     ("a release is not signed anew", |of| of.now = days(53)),
     ("a release has expired", |of| of.now = days(81)),
     ("the store cannot be read", |of| {
-        of.newest = Err("the store failed: disk I/O error".to_owned());
+        of.store = Err("the store failed: disk I/O error".to_owned());
     }),
     ("the store cannot be written", |of| {
         of.failures = failing("status.db", "the store failed: database or disk is full", 0);
@@ -150,6 +166,12 @@ const WRONG: &[(&str, Change)] = &[
     }),
     ("hooks are refused", |of| {
         of.failures = failing("checking a hook", "its token does not match the secret", 0);
+    }),
+    ("another part of the server warns", |of| {
+        of.warnings = vec![Warning {
+            since: days(-1),
+            message: "the clock is two years ahead".to_owned(),
+        }];
     }),
     ("most devices are away", |of| {
         of.devices = fleet([("Offline", 21), ("Ready", 19), ("Pending", 500)]);
