@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::limits;
 use crate::enrol::EnrolError;
+use crate::failures::chain;
 use crate::keys::KeysError;
 use crate::store::StoreError;
 
@@ -24,11 +25,19 @@ pub(super) struct Refused {
     problem: Problem,
     /// What a log line says of it; none when the log has one.
     refusal: Option<Refusal>,
+    trouble: Option<Box<Trouble>>,
 }
 
 /// Goes with an answer that is a refusal, for who logs it: the code.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal(pub(super) &'static str);
+
+/// Goes with an answer that is the server's own trouble, for who keeps count of it.
+#[derive(Debug, Clone)]
+pub(super) struct Trouble {
+    pub(super) code: Code,
+    pub(super) message: String,
+}
 
 impl Refused {
     pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
@@ -36,6 +45,7 @@ impl Refused {
             status,
             problem: Problem::new(code, message),
             refusal: Some(Refusal(code.id)),
+            trouble: None,
         }
     }
 
@@ -69,8 +79,11 @@ impl Refused {
 
     /// The server's own trouble: the log says what, the device only that.
     pub(super) fn failed(code: Code, error: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::error!(code = code.id, error, "a device's request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, code.title).noted()
+        let message = chain(error);
+        Self {
+            trouble: Some(Box::new(Trouble { code, message })),
+            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, code.title).noted()
+        }
     }
 }
 
@@ -88,6 +101,9 @@ impl IntoResponse for Refused {
         }
         if let Some(refusal) = self.refusal {
             response.extensions_mut().insert(refusal);
+        }
+        if let Some(trouble) = self.trouble {
+            response.extensions_mut().insert(*trouble);
         }
         response
     }

@@ -7,9 +7,10 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flotta_bundle::code;
+use jiff::Timestamp;
 
 use super::Edge;
-use super::answer::{Refusal, Refused};
+use super::answer::{Refusal, Refused, Trouble};
 use super::identity::{Caller, Who};
 
 /// Lets a request through to its route, unless its device asks too often.
@@ -29,6 +30,11 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         held.said();
         Refused::too_many().into_response()
     };
+    if let Some(Trouble { code, message }) = response.extensions().get() {
+        // every device meets it: a line each would be the log's end
+        let failures = edge.0.store.failures();
+        failures.failed(code.title, message, Timestamp::now());
+    }
     if let Some(&Refusal(code)) = response.extensions().get()
         && code != code::NO_RELEASE.id
         && let Some(skipped) = caller.is_news(&edge, code)

@@ -7,13 +7,31 @@ use super::refused;
 use super::world::{World, identity};
 use crate::enrol::{Approval, Target};
 use crate::fixture::{Machine, report};
-use crate::store::NewToken;
+use crate::store::{NewToken, StoreError};
 
 fn target(machine: &Machine) -> Target {
     Target {
         device: machine.name.clone(),
         key: None,
     }
+}
+
+#[tokio::test]
+async fn the_servers_own_trouble_is_counted_and_not_said_with_every_request() {
+    let world = World::new().await;
+    let machine = Machine::new("a");
+    let drop = |connection: &rusqlite::Connection| {
+        connection.execute_batch("DROP TABLE devices; DROP TABLE requests")?;
+        Ok::<_, StoreError>(())
+    };
+    world.house.store.write(drop, |()| {}).await.unwrap();
+    for _ in 0..3 {
+        let answer = world.enrol(&machine, None).await;
+        assert_eq!(answer.failure(), refused(code::STORE, 500));
+    }
+    let failures = world.house.store.failures().all();
+    let told = failures.iter().map(|failure| (failure.what, failure.count));
+    assert_eq!(told.collect::<Vec<_>>(), [(code::STORE.title, 3)]);
 }
 
 #[tokio::test]
