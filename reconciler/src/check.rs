@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flotta_bundle::code::{self, Code};
+use flotta_bundle::code::{self, Code, Problem};
 use flotta_bundle::release::Release;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,8 @@ pub struct Situation {
     pub source: SourceState,
     /// What else people should know.
     pub warnings: Vec<Warning>,
+    /// Why the clock is in doubt.
+    pub clock: Option<Problem>,
     /// Whether the store can be read.
     pub store: Result<(), String>,
     /// The release in force.
@@ -127,6 +129,7 @@ const FACTS: &[(&str, Look)] = &[
     ("release", release),
     ("store", store),
     ("certificates", certificates),
+    ("clock", clock),
     ("disk", disk),
     ("work", work),
     ("warnings", warnings),
@@ -231,6 +234,14 @@ fn certificates(of: &Situation) -> Finding {
         return warning(code::KEYS, message);
     }
     ok(message)
+}
+
+fn clock(of: &Situation) -> Finding {
+    match &of.clock {
+        // nothing is signed until someone has looked
+        Some(problem) => critical(code::SERVER_CLOCK, &problem.message),
+        None => ok("fits what was signed"),
+    }
 }
 
 fn disk(of: &Situation) -> Finding {

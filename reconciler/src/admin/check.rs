@@ -8,6 +8,7 @@ use flotta_bundle::release::{self, Release};
 use jiff::Timestamp;
 
 use super::Admin;
+use super::leave::warnings;
 use super::list::Listed;
 use super::query::Query;
 use super::resource::Device;
@@ -27,7 +28,15 @@ pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
         now,
         failures: store.failures().all(),
         source: admin.0.standing.source(),
-        warnings: admin.0.standing.warnings(),
+        // one that needs a store that cannot be read goes without
+        warnings: warnings(&admin, now).await.unwrap_or_default(),
+        clock: admin
+            .0
+            .fleet
+            .clock()
+            .check()
+            .err()
+            .map(|doubt| doubt.problem()),
         store: all.map(|_| ()),
         release: in_force(&admin),
         certificate: admin.0.fleet.server_not_after(),

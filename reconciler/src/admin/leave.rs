@@ -36,15 +36,20 @@ pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<ServerStat
         }
         None => None,
     };
-    let mut warnings = admin.0.standing.warnings();
-    let sequence = in_force.as_ref().map(|release| release.sequence);
-    warnings.extend(behind(&admin, sequence, Timestamp::now()));
-    warnings.extend(coming_back(&admin).await?);
     Ok(Json(ServerStatus {
         source: admin.0.standing.source(),
         in_force,
-        warnings,
+        warnings: warnings(&admin, Timestamp::now()).await?,
     }))
+}
+
+/// What people should know whenever they look at the fleet.
+pub(super) async fn warnings(admin: &Admin, now: Timestamp) -> Result<Vec<Warning>, Refused> {
+    let in_force = admin.0.index.current().map(|current| current.sequence());
+    let mut warnings = admin.0.standing.warnings();
+    warnings.extend(behind(admin, in_force, now));
+    warnings.extend(coming_back(admin).await?);
+    Ok(warnings)
 }
 
 /// That devices were ahead of this server: as long as they are, and for a day.

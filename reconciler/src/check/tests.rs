@@ -33,6 +33,7 @@ fn well() -> Situation {
             ..SourceState::default()
         },
         warnings: Vec::new(),
+        clock: None,
         store: Ok(()),
         release: Some(Release {
             schema: flotta_bundle::release::SCHEMA,
@@ -92,6 +93,7 @@ fn a_server_that_is_well_says_so_in_every_fact() {
     release: 42 of commit 4f2c91a, good until 2027-02-12
     store: reads and writes
     certificates: the server's until 2027-09-19, the devices' authority's until 2036-10-01
+    clock: fits what was signed
     disk: 62 % free (63488 MiB)
     work: nothing fails
     warnings: none
@@ -154,6 +156,10 @@ const WRONG: &[(&str, Change)] = &[
     ("the certificate has ended", |of| of.certificate = days(0)),
     ("the authority ends within a year", |of| {
         of.authority = days(364);
+    }),
+    ("the clock is in doubt", |of| {
+        let message = "the clock is two years behind what was signed";
+        of.clock = Some(Problem::new(code::SERVER_CLOCK, message));
     }),
     ("a large disk fills", |of| {
         of.disk = Ok(disk_of(100 << 30, 9 << 30));
