@@ -2,6 +2,7 @@
 //!
 //! Every test has devices of its own and cleans up after itself; what went wrong stays readable in the panic's message.
 
+mod clocks;
 mod device;
 mod figures;
 mod guard;

@@ -57,7 +57,13 @@ pub(crate) struct Site {
     listen: String,
     /// Names in its certificate beyond the usual ones.
     names: Vec<String>,
+    /// How the server is started: with a clock that is off by this, and with these arguments more.
+    pub(crate) clock: Option<&'static str>,
+    pub(crate) arguments: Vec<&'static str>,
 }
+
+/// What makes a program's clock wrong, and no other's (Debian: faketime).
+pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 impl Site {
     /// A repository with these files, and a server that follows it.
@@ -67,6 +73,8 @@ impl Site {
             folder,
             server: None,
             said: Arc::default(),
+            clock: None,
+            arguments: Vec::new(),
             listen: format!("{}:0", host()),
             names: Vec::new(),
         };
@@ -145,6 +153,12 @@ impl Site {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .stdin(Stdio::null());
+        command.args(&self.arguments);
+        if let Some(offset) = self.clock {
+            assert!(Path::new(FAKETIME).exists(), "{FAKETIME}: ci/lab/lab setup");
+            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", offset);
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         let mut server = command.spawn().expect("the server starts");
         let (lines, heard) = mpsc::channel();
         let stdout = server.stdout.take().expect("piped");
@@ -230,7 +244,7 @@ impl Site {
         text(&output.stdout)
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.flotta(&[arguments, &["-o", "json"]].concat())).expect("JSON")
     }
 
