@@ -112,7 +112,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
     let short = &commit[..7];
     assert_eq!(
         server.held(&commit).await,
-        "would remove till from 6 of 6 devices and 1 more workload (limit 30 %), and leave none of the devices in Git"
+        "would remove till from 6 of 6 devices and 1 more workload (limit 30 %), and leave no device in Git"
     );
     assert_eq!(fleet.offered("shop-1").await, (1, before));
     assert_eq!(states(&server).await, ["Held", "InForce"]);

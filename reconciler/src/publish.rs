@@ -500,7 +500,14 @@ impl Publisher {
         for digest in digests.collect::<BTreeSet<_>>() {
             self.learn(digest, &rendered.blobs).await?;
         }
-        Ok(guard::losses(&steps, &self.contents))
+        let mut losses = guard::losses(&steps, &self.contents);
+        // a commit that has devices, and none of those that run something, gives them other names
+        let none = self
+            .declared
+            .as_ref()
+            .is_none_or(|(_, names)| names.is_empty());
+        losses.everyone_leaves &= none;
+        Ok(losses)
     }
 
     /// Learns what a manifest holds.

@@ -92,3 +92,23 @@ fn says(site: &Site, device: &str, words: &str) {
         found.then_some(()).ok_or_else(|| status.to_string())
     });
 }
+
+#[test]
+fn a_device_takes_another_name_without_an_outage() {
+    let site = Site::start(&[
+        ("device.yaml", &device("before")),
+        ("web.yaml", &page("web", 8080, "the page")),
+    ]);
+    let machine = site.join("before");
+    site.in_sync("before");
+    let running = machine.containers();
+    site.commit("another name", &[("device.yaml", &device("after"))]);
+    says(&site, "before", "left Git, keeps what it runs");
+    machine.write("/root/after.join", &site.token(&["after"]));
+    machine.exec(&["flotta-agent", "enrol", "--reset", "/root/after.join"]);
+    site.in_sync("after");
+    assert_eq!(machine.containers(), running, "nothing was restarted");
+    site.flotta(&["revoke", "before"]);
+    site.in_sync("after");
+    assert_eq!(machine.containers(), running);
+}

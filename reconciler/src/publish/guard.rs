@@ -195,7 +195,7 @@ impl Losses {
             ));
         }
         if self.everyone_leaves {
-            reasons.push("leave none of the devices in Git".to_owned());
+            reasons.push("leave no device in Git".to_owned());
         }
         (!reasons.is_empty()).then(|| format!("would {}", reasons.join(", and ")))
     }

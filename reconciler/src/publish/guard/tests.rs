@@ -117,13 +117,10 @@ fn what_is_held_and_why() {
             &[("both", 20, "left"), ("both", 20, "both")],
             "would remove till from 20 of 40 devices and 1 more workload (limit 30 %)",
         ),
-        (
-            &[("web", 3, "left")],
-            "would leave none of the devices in Git",
-        ),
+        (&[("web", 3, "left")], "would leave no device in Git"),
         (
             &[("web", 1, "left"), ("web", 9, "left before")],
-            "would leave none of the devices in Git",
+            "would leave no device in Git",
         ),
         (&[("nothing", 3, "left")], ""),
         // what moves from one device to another is lost where it was
