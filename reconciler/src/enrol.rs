@@ -356,32 +356,36 @@ impl Enroller {
     }
 
     /// A person ends a device's identity: its certificate is worth nothing from now on, its connections close, its name is
-    /// free. A device that was revoked before stays so.
+    /// free. A device that was revoked before stays so. Says whether it was not.
     pub async fn revoke(
         &self,
         device: &DeviceName,
         by: &str,
         now: Timestamp,
-    ) -> Result<Device, EnrolError> {
+    ) -> Result<(Device, bool), EnrolError> {
         let (name, store) = (device.clone(), self.store.clone());
-        let revoked = self
+        let (revoked, is_new) = self
             .store
             .write(
                 move |connection| {
                     let mut device = devices::find(connection, &name)?
                         .ok_or_else(|| EnrolError::NoDevice(name.clone()))?;
+                    let is_new = device.revoked_at.is_none();
                     device.revoked_at.get_or_insert(now);
                     devices::put(connection, &device)?;
                     revoked::add(connection, &name, &device.key, now)?;
                     requests::remove(connection, &device.key)?;
-                    Ok::<_, EnrolError>(device)
+                    Ok::<_, EnrolError>((device, is_new))
                 },
-                move |device| store.has_left(&device.device, device.key),
+                move |(device, _)| store.has_left(&device.device, device.key),
             )
             .await?;
+        if !is_new {
+            return Ok((revoked, false));
+        }
         let message = format!("identity revoked by {by}");
         self.note(Some(device), true, "Revoked", message, now).await;
-        Ok(revoked)
+        Ok((revoked, true))
     }
 
     /// On both sides: the device gets the answer, people get the event and the log line.

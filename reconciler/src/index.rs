@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use flotta_bundle::envelope::Envelope;
+use flotta_bundle::manifest::{self, Image};
 use flotta_bundle::tree::Tree;
 use flotta_bundle::wire::Offer;
-use flotta_bundle::{DeviceName, Digest, Leaf, Manifest, manifest};
+use flotta_bundle::{DeviceName, Digest, Leaf, Manifest};
 use tokio::sync::watch;
 
 use crate::edge::blobs::{Blobs, read_whole};
@@ -144,12 +145,17 @@ struct Content {
     digests: usize,
 }
 
+/// What is asked of a manifest.
 #[derive(Debug)]
-struct Known {
+pub struct Known {
     /// Sorted.
     files: Vec<Digest>,
-    heartbeat_seconds: u32,
-    schema: u32,
+    /// How often a device with it reports, in seconds.
+    pub heartbeat_seconds: u32,
+    /// The schema that it needs.
+    pub schema: u32,
+    /// Its images.
+    pub images: Vec<Image>,
 }
 
 /// What a device is to be offered.
@@ -244,13 +250,13 @@ impl Index {
         if reads >= manifest::SCHEMA {
             return Ok(Readable::Offered(offered));
         }
-        let needs = match self.content(offered.manifest, blobs).await? {
+        let needs = match self.known(offered.manifest, blobs).await? {
             Some(known) if known.schema > reads => known.schema,
             _ => return Ok(Readable::Offered(offered)),
         };
         let leaf = self.current().and_then(|current| current.leaf(device));
         for manifest in leaf.into_iter().flat_map(|leaf| leaf.earlier) {
-            let known = self.content(manifest, blobs).await?;
+            let known = self.known(manifest, blobs).await?;
             if known.is_some_and(|known| known.schema <= reads) {
                 return Ok(Readable::Offered(Offered {
                     manifest,
@@ -313,7 +319,7 @@ impl Index {
         }
         for manifest in std::iter::once(leaf.manifest).chain(leaf.earlier) {
             // earlier ones may be gone from the depot
-            if let Some(known) = self.content(manifest, blobs).await?
+            if let Some(known) = self.known(manifest, blobs).await?
                 && known.files.binary_search(blob).is_ok()
             {
                 return Ok(true);
@@ -322,27 +328,8 @@ impl Index {
         Ok(false)
     }
 
-    /// How often a device with this manifest reports, in seconds; none when the depot does not have the manifest.
-    pub async fn heartbeat(
-        &self,
-        manifest: Digest,
-        blobs: &dyn Blobs,
-    ) -> std::io::Result<Option<u32>> {
-        let known = self.content(manifest, blobs).await?;
-        Ok(known.map(|known| known.heartbeat_seconds))
-    }
-
-    /// The schema that this manifest needs; none when the depot does not have it.
-    pub async fn schema(
-        &self,
-        manifest: Digest,
-        blobs: &dyn Blobs,
-    ) -> std::io::Result<Option<u32>> {
-        let known = self.content(manifest, blobs).await?;
-        Ok(known.map(|known| known.schema))
-    }
-
-    async fn content(
+    /// What is known of a manifest; none when the depot does not have it.
+    pub async fn known(
         &self,
         manifest: Digest,
         blobs: &dyn Blobs,
@@ -362,9 +349,10 @@ impl Index {
             files,
             heartbeat_seconds: parsed.settings.heartbeat_seconds,
             schema: parsed.schema,
+            images: parsed.images,
         });
         let mut content = lock(&self.content);
-        let size = known.files.len() + 1;
+        let size = known.files.len() + known.images.len() + 1;
         if content.digests + size > MAX_CACHED {
             *content = Content::default();
         }

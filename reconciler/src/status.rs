@@ -58,6 +58,18 @@ pub enum State {
     Revoked,
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Ready,
+        Self::Updating,
+        Self::Failed,
+        Self::Offline,
+        Self::Pending,
+        Self::Revoked,
+    ];
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
+use flotta_bundle::DeviceName;
 use flotta_reconciler::admin::client::Client;
 use flotta_reconciler::admin::query::{Query, Selector};
 use flotta_reconciler::admin::resource::{
     Change, Device, EventObject, List, ReleaseObject, Request, What, Workload,
 };
-use jiff::Timestamp;
+use flotta_reconciler::status::State;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::Answer;
 use crate::print::resources::{Columns, Row, head, row};
 use crate::print::table::Table;
+use crate::print::time::parse_span;
 use crate::{output, print};
 
 /// What can be listed.
@@ -45,7 +48,7 @@ pub(crate) enum Format {
     Table,
     /// All columns
     Wide,
-    /// JSON; one change a line with -w
+    /// JSON; with -w a document a line, {type, object}: first what there is, then each change
     Json,
     /// YAML
     Yaml,
@@ -69,6 +72,24 @@ pub(crate) struct Get {
     /// Labels: a=b, a!=b, a, !a, a in (b,c); joined by commas
     #[arg(long, short = 'l', value_parser = checked_selector)]
     selector: Option<String>,
+    /// Devices in these states: Ready, Updating, Failed, Offline, Pending, Revoked; without it all but Revoked
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = checked_state)]
+    state: Vec<String>,
+    /// Devices in this set
+    #[arg(long)]
+    set: Option<String>,
+    /// Devices and workloads that run this image: its reference, its digest, or its name
+    #[arg(long)]
+    image: Option<String>,
+    /// Events about this device
+    #[arg(long = "for", value_name = "DEVICE")]
+    object: Option<DeviceName>,
+    /// Events of the last 10m, 2h, 7d
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    since: Option<SignedDuration>,
+    /// At most so many events, the newest [default: 1000; kept are 200 of each device and a million in all]
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u32>,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -84,14 +105,46 @@ fn checked_selector(text: &str) -> Result<String, String> {
     Selector::parse(text).map(|_| text.to_owned())
 }
 
+fn checked_state(text: &str) -> Result<String, String> {
+    let states = State::ALL.map(|state| state.to_string());
+    let state = states.iter().find(|state| state.eq_ignore_ascii_case(text));
+    state
+        .cloned()
+        .ok_or_else(|| format!("a state is one of {}", states.join(", ")))
+}
+
 impl Get {
     pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        self.check()?;
         match self.kind {
             Kind::Devices => self.list::<Device>(client).await,
             Kind::Workloads => self.list::<Workload>(client).await,
             Kind::Requests => self.list::<Request>(client).await,
             Kind::Releases => self.list::<ReleaseObject>(client).await,
             Kind::Events => self.list::<EventObject>(client).await,
+        }
+    }
+
+    /// What says something about one kind is refused for another, and not ignored.
+    fn check(&self) -> anyhow::Result<()> {
+        let (devices, events) = (self.kind == Kind::Devices, self.kind == Kind::Events);
+        let wrong = [
+            ("--state", !self.state.is_empty() && !devices),
+            ("--set", self.set.is_some() && !devices),
+            (
+                "--image",
+                self.image.is_some() && !devices && self.kind != Kind::Workloads,
+            ),
+            ("--for", self.object.is_some() && !events),
+            ("--since", self.since.is_some() && !events),
+            ("--limit", self.limit.is_some() && !events),
+        ];
+        match wrong.into_iter().find(|(_, wrong)| *wrong) {
+            Some((option, _)) => anyhow::bail!(
+                "{option} says nothing about {:?}: see flotta get --help",
+                self.kind
+            ),
+            None => Ok(()),
         }
     }
 
@@ -110,6 +163,12 @@ impl Get {
             namespace: (!self.all_namespaces).then(|| namespace.to_owned()),
             name: name.map(str::to_owned),
             selector: self.selector.clone(),
+            state: (!self.state.is_empty()).then(|| self.state.join(",")),
+            set: self.set.clone(),
+            image: self.image.clone(),
+            device: self.object.clone(),
+            since: self.since.map(|span| Timestamp::now() - span),
+            limit: self.limit,
             ..Query::default()
         }
     }
@@ -117,6 +176,13 @@ impl Get {
     async fn list<T: Row>(&self, client: &Client) -> anyhow::Result<Answer> {
         let query = self.query();
         let path = format!("/v1/{}", T::PLURAL);
+        if self.watch && self.output == Format::Json {
+            // one document a line, the first of them what there is
+            let nothing = List::<T>::of(Vec::new());
+            let printer = Printer::new(self, false);
+            self.follow(client, &path, query, nothing, printer).await?;
+            return Ok(Answer::Yes);
+        }
         let list: List<T> = client.get(&format!("{path}{}", query.encode())).await?;
         let none = list.items.is_empty();
         let mut printer = Printer::new(self, query.name.is_some());

@@ -102,7 +102,14 @@ impl Revoke {
             device: self.device,
         };
         let decided: Decided = client.post("/v1/revoke", &revocation).await?;
-        done(&decided, "revoked")
+        done(
+            &decided,
+            if decided.again {
+                "was revoked already"
+            } else {
+                "revoked"
+            },
+        )
     }
 }
 

@@ -101,10 +101,7 @@ pub(super) async fn approve(
         .enroller
         .approve(target, approval, &peer.0, now)
         .await?;
-    Ok(Json(Decided {
-        device: device.device,
-        fingerprint: device.key.hex(),
-    }))
+    Ok(Json(Decided::new(device.device, device.key)))
 }
 
 pub(super) async fn approve_restored(
@@ -113,16 +110,13 @@ pub(super) async fn approve_restored(
 ) -> Answer<RestoredDevices> {
     let enroller = &admin.0.enroller;
     let restored = enroller.approve_restored(&peer.0, Timestamp::now()).await?;
-    let approved = restored.approved.into_iter().map(|device| Decided {
-        device: device.device,
-        fingerprint: device.key.hex(),
-    });
+    let approved = restored
+        .approved
+        .into_iter()
+        .map(|device| Decided::new(device.device, device.key));
     let left = restored.left.into_iter().map(|(request, error)| Left {
         problem: Problem::new(error.code(), error.to_string()),
-        request: Decided {
-            device: request.device,
-            fingerprint: request.key.hex(),
-        },
+        request: Decided::new(request.device, request.key),
     });
     Ok(Json(RestoredDevices {
         approved: approved.collect(),
@@ -142,10 +136,7 @@ pub(super) async fn deny(
     };
     let (reason, now) = (request.reason, Timestamp::now());
     let denied = admin.0.enroller.deny(target, &reason, &peer.0, now).await?;
-    Ok(Json(Decided {
-        device: denied.device,
-        fingerprint: denied.key.hex(),
-    }))
+    Ok(Json(Decided::new(denied.device, denied.key)))
 }
 
 pub(super) async fn revoke(
@@ -155,14 +146,14 @@ pub(super) async fn revoke(
 ) -> Answer<Decided> {
     let Json(request) = body?;
     let now = Timestamp::now();
-    let revoked = admin
+    let (revoked, is_new) = admin
         .0
         .enroller
         .revoke(&request.device, &peer.0, now)
         .await?;
     Ok(Json(Decided {
-        device: revoked.device,
-        fingerprint: revoked.key.hex(),
+        again: !is_new,
+        ..Decided::new(revoked.device, revoked.key)
     }))
 }
 

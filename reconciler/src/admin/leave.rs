@@ -166,10 +166,7 @@ pub(super) async fn decommission(
         .await?;
     let message = format!("is to run nothing any more, decommissioned by {}", peer.0);
     note(&admin, Some(&device), "Decommissioned", message).await;
-    Ok(Json(Decided {
-        device,
-        fingerprint: key.hex(),
-    }))
+    Ok(Json(Decided::new(device, key)))
 }
 
 async fn note(admin: &Admin, device: Option<&DeviceName>, reason: &str, message: String) {

@@ -35,6 +35,11 @@ pub(super) trait Listed: Resource + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Vec<Self>, StoreError>> + Send;
 
+    /// Whether this one is asked for, beyond its name, namespace and labels.
+    fn admits(&self, _query: &Query) -> bool {
+        true
+    }
+
     /// Whether a watch tells that `before` has become this.
     fn is_news(&self, before: &Self) -> bool {
         self != before
@@ -77,7 +82,7 @@ pub(super) async fn serve<T: Listed>(
 
 async fn filtered<T: Listed>(admin: &Admin, filter: &Filter) -> Result<Vec<T>, StoreError> {
     let mut items = T::all(admin, filter.query(), Timestamp::now()).await?;
-    items.retain(|item| filter.admits(item.metadata()));
+    items.retain(|item| filter.admits(item.metadata()) && item.admits(filter.query()));
     Ok(items)
 }
 

@@ -1,8 +1,9 @@
-//! Which objects are asked for: `-n`, `-l`.
+//! Which objects are asked for: `-n`, `-l`, `--state` and the like.
 
 use std::collections::BTreeMap;
 
 use flotta_bundle::DeviceName;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::resource::Metadata;
@@ -22,6 +23,21 @@ pub struct Query {
     /// Events about this device alone; other kinds take no notice of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceName>,
+    /// Events from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// At most so many events, the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Devices in one of these states, joined by commas. Without it devices that were revoked are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Devices in this set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// Devices and workloads that run this image: its reference, its digest, or its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Answer with a stream of changes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watch: bool,
@@ -32,12 +48,19 @@ impl Query {
     /// those of a selector.
     pub fn encode(&self) -> String {
         let device = self.device.as_ref().map(ToString::to_string);
+        let since = self.since.as_ref().map(ToString::to_string);
+        let limit = self.limit.as_ref().map(ToString::to_string);
         let mut pairs = Vec::new();
         for (key, value) in [
             ("namespace", self.namespace.as_deref()),
             ("name", self.name.as_deref()),
             ("selector", self.selector.as_deref()),
             ("device", device.as_deref()),
+            ("since", since.as_deref()),
+            ("limit", limit.as_deref()),
+            ("state", self.state.as_deref()),
+            ("set", self.set.as_deref()),
+            ("image", self.image.as_deref()),
             ("watch", self.watch.then_some("true")),
         ] {
             if let Some(value) = value {

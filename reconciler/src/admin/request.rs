@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use flotta_bundle::wire::JoinFile;
-use flotta_bundle::{DeviceName, Problem};
+use flotta_bundle::{DeviceName, Digest, Problem};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,20 @@ pub struct Decided {
     pub device: DeviceName,
     /// The key it is about, hex.
     pub fingerprint: String,
+    /// It had been decided before: nothing changed.
+    #[serde(default)]
+    pub again: bool,
+}
+
+impl Decided {
+    /// What was decided now, of the device that has this key.
+    pub fn new(device: DeviceName, key: Digest) -> Self {
+        Self {
+            device,
+            fingerprint: key.hex(),
+            again: false,
+        }
+    }
 }
 
 /// Answer to `POST /v1/approve-restored`: what became of the requests of devices that have a certificate of this fleet.

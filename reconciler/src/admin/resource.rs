@@ -283,6 +283,61 @@ pub struct DeviceWorkload {
     /// How often it was restarted.
     #[serde(default)]
     pub restarts: u32,
+    /// The images of the manifest that was applied, as its units name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+}
+
+impl DeviceWorkload {
+    /// Whether one of its images is this one: by its reference, its digest, or its name without tag and digest.
+    pub fn has_image(&self, wanted: &str) -> bool {
+        self.images.iter().any(|reference| {
+            let (tagged, digest) = match reference.split_once('@') {
+                Some((tagged, digest)) => (tagged, digest),
+                None => (reference.as_str(), ""),
+            };
+            // a colon before the last slash is a registry's port
+            let name = match tagged.rsplit_once(':') {
+                Some((name, tag)) if !tag.contains('/') => name,
+                _ => tagged,
+            };
+            [reference, tagged, digest, name].contains(&wanted)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_found_by_reference_digest_or_name() {
+        let workload = |images: &[&str]| DeviceWorkload {
+            name: "web".to_owned(),
+            state: WorkloadState::Running,
+            code: String::new(),
+            message: String::new(),
+            since: None,
+            restarts: 0,
+            images: images.iter().map(|image| (*image).to_owned()).collect(),
+        };
+        let both = workload(&["registry.example:5000/web:1.2@sha256:ab", "localhost/db"]);
+        for wanted in [
+            "registry.example:5000/web:1.2@sha256:ab",
+            "registry.example:5000/web:1.2",
+            "registry.example:5000/web",
+            "sha256:ab",
+            "localhost/db",
+        ] {
+            assert!(both.has_image(wanted), "{wanted}");
+        }
+        for wanted in ["web", "registry.example", "1.2", "", "sha256:a"] {
+            assert!(
+                !workload(&["registry.example:5000/web:1.2@sha256:ab"]).has_image(wanted),
+                "{wanted}"
+            );
+        }
+    }
 }
 
 /// How a workload is, over all its devices.

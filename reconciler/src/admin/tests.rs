@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 
-use flotta_bundle::wire::{Applied, Enrolment, WorkloadReport, WorkloadState};
-use flotta_bundle::{Digest, Problem, code};
+use flotta_bundle::manifest::{Image, Pull, Settings};
+use flotta_bundle::wire::{Applied, Enrolment, Report, WorkloadReport, WorkloadState};
+use flotta_bundle::{Digest, Manifest, Problem, code};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::client::{Client, ClientError};
+use super::query::Query;
 use super::request::{Approval, Decided, Denial, Revocation, TokenCreated, TokenRequest};
 use super::resource::{Change, List, What};
 use super::*;
@@ -313,8 +315,18 @@ async fn people_let_in_turn_away_and_revoke() {
         .post::<_, Decided>("/v1/revoke", &revocation)
         .await
         .unwrap();
-    let devices: Vec<Device> = desk.list("").await;
-    assert_eq!(devices[0].status.state, "Revoked");
+    // it has left: it is shown to those who ask for it, by its state or by its name
+    assert!(desk.list::<Device>("").await.is_empty());
+    for query in ["?state=ready,revoked", "?namespace=default&name=a"] {
+        let devices: Vec<Device> = desk.list(query).await;
+        assert_eq!(devices[0].status.state, "Revoked", "{query}");
+    }
+    // to say it twice is no second event
+    let again: Decided = desk.client.post("/v1/revoke", &revocation).await.unwrap();
+    assert!(again.again);
+    let events = desk.house.events().await;
+    let revoked = events.iter().filter(|event| event.0 == "Revoked");
+    assert_eq!(revoked.count(), 1);
     let none = Revocation {
         device: name("none"),
     };
@@ -408,8 +420,115 @@ async fn a_watch_tells_what_is_there_and_then_every_change() {
     let a = name("a");
     let revoked = desk.house.enroller.revoke(&a, "ada", Timestamp::now());
     revoked.await.unwrap();
+    // it has left the list
     let change = next().await;
-    assert_eq!(change.what, What::Modified);
+    assert_eq!(
+        (change.what, change.object.metadata.name.as_str()),
+        (What::Deleted, "a")
+    );
+}
+
+#[tokio::test]
+async fn devices_and_workloads_are_found_by_what_they_run() {
+    let desk = Desk::new();
+    let image = "registry.example/web:1@sha256:".to_owned() + &"a".repeat(64);
+    let with_image = |reference: &str| Manifest {
+        schema: 1,
+        files: Vec::new(),
+        units: Vec::new(),
+        images: vec![Image {
+            reference: reference.to_owned(),
+            digest: Some(reference.split_once('@').unwrap().1.parse().unwrap()),
+            pull: Pull::Missing,
+            workloads: vec!["web".to_owned()],
+        }],
+        settings: Settings::default(),
+    };
+    let manifest = with_image(&image).encode();
+    let digest = Digest::of(&manifest);
+    let blobs = BTreeMap::from([(digest, manifest)]);
+    desk.house.depot.put_blobs(&blobs).await.unwrap();
+    desk.house.publish(1, &[("a", &[digest]), ("b", &[digest])]);
+    for device in ["a", "b"] {
+        let machine = desk.join(device).await;
+        let member = desk.house.store.member(&machine.name).unwrap();
+        let applied = Applied {
+            manifest: digest,
+            release: 1,
+        };
+        let report = Report {
+            // b has not got there yet
+            applied: (device == "a").then_some(applied),
+            workloads: vec![WorkloadReport {
+                name: "web".to_owned(),
+                state: WorkloadState::Running,
+                problem: None,
+                since: None,
+                restarts: 0,
+            }],
+            ..report()
+        };
+        let put =
+            desk.house
+                .store
+                .put_report(&machine.name, &member, report, HERE, Timestamp::now());
+        put.await.unwrap();
+    }
+    let names = async |query: &str| -> Vec<String> {
+        let devices = desk.list::<Device>(query).await.into_iter();
+        devices.map(|device| device.metadata.name).collect()
+    };
+    let by_digest = format!("?image=sha256:{}", "a".repeat(64));
+    for query in [
+        "?image=registry.example/web",
+        "?image=registry.example/web:1",
+        &by_digest,
+    ] {
+        assert_eq!(names(query).await, ["a"], "{query}");
+        assert_eq!(desk.list::<Workload>(query).await.len(), 1, "{query}");
+    }
+    assert!(names("?image=registry.example/other").await.is_empty());
+    assert!(
+        desk.list::<Workload>("?image=registry.example/other")
+            .await
+            .is_empty()
+    );
+    assert_eq!(names("?state=updating").await, ["b"]);
+    assert_eq!(names("?state=Ready").await, ["a"]);
+    assert!(names("?set=tills").await.is_empty());
+}
+
+#[tokio::test]
+async fn events_are_found_by_device_and_time() {
+    let desk = Desk::new();
+    let at = |minutes: i64| Timestamp::from_second(1_800_000_000 + 60 * minutes).unwrap();
+    for (minutes, device) in [(0, "a"), (1, "b"), (2, "a"), (3, "a")] {
+        let event = crate::store::FleetEvent {
+            id: 0,
+            time: at(minutes),
+            device: Some(name(device)),
+            reason: "Applied".to_owned(),
+            message: minutes.to_string(),
+            warning: false,
+        };
+        desk.house.store.add_event(event).await.unwrap();
+    }
+    let messages = async |query: &Query| -> Vec<String> {
+        let events = desk.list::<EventObject>(&query.encode()).await.into_iter();
+        events.map(|event| event.status.message).collect()
+    };
+    let query = Query {
+        device: Some(name("a")),
+        since: Some(at(1)),
+        ..Query::default()
+    };
+    assert_eq!(messages(&query).await, ["2", "3"]);
+    let newest = Query {
+        limit: Some(1),
+        ..query
+    };
+    assert_eq!(messages(&newest).await, ["3"]);
+    assert_eq!(messages(&Query::default()).await.len(), 4);
 }
 
 #[tokio::test]

@@ -121,8 +121,9 @@ async fn blobs_belong_to_the_manifests_a_leaf_names() {
         );
     }
     assert!(!index.may_read(&name("c"), &new, &blobs).await.unwrap());
-    assert_eq!(index.heartbeat(new, &blobs).await.unwrap(), Some(60));
-    assert_eq!(index.heartbeat(gone, &blobs).await.unwrap(), None);
+    let known = index.known(new, &blobs).await.unwrap().unwrap();
+    assert_eq!((known.heartbeat_seconds, known.schema), (60, 1));
+    assert!(index.known(gone, &blobs).await.unwrap().is_none());
 
     // manifests that are there are read once
     let before = *lock(&blobs.1);

@@ -41,6 +41,8 @@ pub struct EventFilter {
     pub device: Option<DeviceName>,
     /// Only newer than this id.
     pub after: i64,
+    /// Only from then on.
+    pub since: Option<Timestamp>,
     /// At most so many, the newest ones.
     pub limit: u32,
 }
@@ -109,10 +111,10 @@ impl Store {
         self.read(move |connection| {
             let mut query = connection.prepare_cached(
                 "SELECT id, time, device, reason, message, warning FROM status.events \
-                 WHERE id > ?1 AND (?2 IS NULL OR device = ?2) ORDER BY id DESC LIMIT ?3",
+                 WHERE id > ?1 AND (?2 IS NULL OR device = ?2) AND (?4 IS NULL OR time >= ?4) ORDER BY id DESC LIMIT ?3",
             )?;
             let device = filter.device.as_ref().map(ToString::to_string);
-            let mut rows = query.query((filter.after, device, filter.limit))?;
+            let mut rows = query.query((filter.after, device, filter.limit, filter.since.map(millis)))?;
             let mut events = Vec::new();
             while let Some(row) = rows.next()? {
                 let device: String = row.get(2)?;

@@ -1,6 +1,7 @@
 //! Devices: what is known of who they are, what they are offered and what they reported.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use flotta_bundle::wire::WorkloadReport;
 use flotta_bundle::{DeviceName, Digest, manifest};
@@ -13,7 +14,7 @@ use crate::admin::query::Query;
 use crate::admin::resource::{
     Commit, Condition, Device, DeviceStatus, DeviceWorkload, Identity, MEMBER_OF, Metadata, Running,
 };
-use crate::index::{Described, Offered};
+use crate::index::{Described, Known, Offered};
 use crate::publish::inventory::Left;
 use crate::status::{self, Facts};
 use crate::store::{DeviceRecord, RequestState, StoreError};
@@ -38,8 +39,8 @@ impl Listed for Device {
             let offered = current.as_ref().and_then(|current| current.offered(name));
             let seen = Seen {
                 offered,
-                heartbeat_seconds: heartbeat(admin, offered).await,
-                schema: schema(admin, offered).await,
+                wanted: known(admin, offered.map(|offered| offered.manifest)).await,
+                runs: known(admin, applied(&record)).await,
                 described: described.get(name),
                 commits: &commits,
                 now,
@@ -63,6 +64,25 @@ impl Listed for Device {
         }
         devices.sort_by_cached_key(|device| device.metadata.full_name());
         Ok(devices)
+    }
+
+    fn admits(&self, query: &Query) -> bool {
+        let state = &self.status.state;
+        let by_state = match &query.state {
+            Some(states) => states
+                .split(',')
+                .any(|asked| asked.eq_ignore_ascii_case(state)),
+            // one that was revoked has left: it is shown to those who ask for it
+            None => query.name.is_some() || *state != status::State::Revoked.to_string(),
+        };
+        let set = query.set.as_ref();
+        let image = query.image.as_deref();
+        by_state
+            && set.is_none_or(|set| self.status.sets.contains(set))
+            && image.is_none_or(|image| {
+                let mut workloads = self.status.workloads.iter();
+                workloads.any(|workload| workload.has_image(image))
+            })
     }
 
     /// That a device spoke again, and said nothing new, is no news.
@@ -122,33 +142,23 @@ fn awaited(name: &DeviceName, described: &Described, waits: bool) -> Device {
     Device::new(metadata, status)
 }
 
-async fn heartbeat(admin: &Admin, offered: Option<Offered>) -> u32 {
-    let default = manifest::Settings::default().heartbeat_seconds;
-    let Some(offered) = offered else {
-        return default;
-    };
-    let known = admin.0.index.heartbeat(offered.manifest, &admin.0.depot);
-    match known.await {
-        Ok(known) => known.unwrap_or(default),
-        Err(error) => {
-            tracing::warn!(%error, manifest = %offered.manifest, "a manifest cannot be read");
-            default
-        }
-    }
-}
-
-/// The schema of the manifest offered. That it cannot be read was said by [`heartbeat`].
-async fn schema(admin: &Admin, offered: Option<Offered>) -> u32 {
-    let Some(offered) = offered else { return 1 };
-    let known = admin.0.index.schema(offered.manifest, &admin.0.depot);
-    known.await.ok().flatten().unwrap_or(1)
+/// What is known of a manifest. One that cannot be read is said, and shown as if it were not there.
+async fn known(admin: &Admin, manifest: Option<Digest>) -> Option<Arc<Known>> {
+    let manifest = manifest?;
+    let known = admin.0.index.known(manifest, &admin.0.depot).await;
+    known.unwrap_or_else(|error| {
+        tracing::warn!(%error, %manifest, "a manifest cannot be read");
+        None
+    })
 }
 
 /// What a device looks like from the server's side.
 struct Seen<'a> {
     offered: Option<Offered>,
-    heartbeat_seconds: u32,
-    schema: u32,
+    /// The manifest offered.
+    wanted: Option<Arc<Known>>,
+    /// The manifest it has.
+    runs: Option<Arc<Known>>,
     described: Option<&'a Described>,
     commits: &'a BTreeMap<u64, Commit>,
     now: Timestamp,
@@ -169,8 +179,11 @@ impl Seen<'_> {
             seen,
             now: self.now,
             offered: self.offered,
-            heartbeat_seconds: self.heartbeat_seconds,
-            schema: self.schema,
+            heartbeat_seconds: self.wanted.as_ref().map_or_else(
+                || manifest::Settings::default().heartbeat_seconds,
+                |known| known.heartbeat_seconds,
+            ),
+            schema: self.wanted.as_ref().map_or(1, |known| known.schema),
             revoked: device.revoked_at.is_some(),
             clones: clones.as_ref(),
         });
@@ -230,7 +243,10 @@ impl Seen<'_> {
                 wanted,
                 running,
                 conditions: state.conditions.into_iter().map(condition).collect(),
-                workloads: workloads.into_iter().map(workload).collect(),
+                workloads: workloads
+                    .into_iter()
+                    .map(|report| self.workload(report))
+                    .collect(),
                 hardware,
                 server: server.unwrap_or_default(),
                 agent,
@@ -245,6 +261,29 @@ impl Seen<'_> {
             commit: self.commits.get(&release).cloned(),
         }
     }
+
+    fn workload(&self, report: WorkloadReport) -> DeviceWorkload {
+        let problem = report
+            .problem
+            .map(|problem| (problem.code, problem.message));
+        let (code, message) = problem.unwrap_or_default();
+        let images = self.runs.iter().flat_map(|known| &known.images);
+        let images = images.filter(|image| image.workloads.contains(&report.name));
+        DeviceWorkload {
+            images: images.map(|image| image.reference.clone()).collect(),
+            name: report.name,
+            state: report.state,
+            code,
+            message,
+            since: report.since,
+            restarts: report.restarts,
+        }
+    }
+}
+
+fn applied(record: &DeviceRecord) -> Option<Digest> {
+    let applied = record.report.as_ref()?.applied?;
+    Some(applied.manifest)
 }
 
 /// What is to be known of a device that is not in Git any more.
@@ -257,20 +296,5 @@ fn of_left(left: Option<Left>, device: &DeviceName) -> String {
         Some(Left::Decommissioned) => {
             format!("decommissioned (end its identity: flotta revoke {device})")
         }
-    }
-}
-
-fn workload(report: WorkloadReport) -> DeviceWorkload {
-    let problem = report
-        .problem
-        .map(|problem| (problem.code, problem.message));
-    let (code, message) = problem.unwrap_or_default();
-    DeviceWorkload {
-        name: report.name,
-        state: report.state,
-        code,
-        message,
-        since: report.since,
-        restarts: report.restarts,
     }
 }

@@ -10,14 +10,17 @@ use crate::admin::query::Query;
 use crate::admin::resource::{EventObject, EventStatus, Metadata};
 use crate::store::{EventFilter, FleetEvent, StoreError};
 
-/// Most that are listed, the newest ones.
-const LISTED: u32 = 1000;
+/// How many are listed when nobody says, the newest ones.
+const LISTED: u32 = 1_000;
+/// Most that are listed: about 10 MB.
+const MOST: u32 = 50_000;
 
 impl Listed for EventObject {
     async fn all(admin: &Admin, query: &Query, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let filter = EventFilter {
             device: query.device.clone(),
-            limit: LISTED,
+            since: query.since,
+            limit: query.limit.unwrap_or(LISTED).min(MOST),
             ..EventFilter::default()
         };
         Ok(admin

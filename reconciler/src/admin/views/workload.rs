@@ -13,7 +13,18 @@ use crate::store::StoreError;
 
 impl Listed for Workload {
     async fn all(admin: &Admin, _query: &Query, now: Timestamp) -> Result<Vec<Self>, StoreError> {
-        Ok(collect(&Device::all(admin, &Query::default(), now).await?))
+        let everyone = Query::default();
+        let mut devices = Device::all(admin, &everyone, now).await?;
+        devices.retain(|device| device.admits(&everyone));
+        Ok(collect(&devices))
+    }
+
+    fn admits(&self, query: &Query) -> bool {
+        let image = query.image.as_deref();
+        image.is_none_or(|image| {
+            let mut on = self.status.on.iter();
+            on.any(|on| on.workload.has_image(image))
+        })
     }
 }
 
