@@ -1,6 +1,6 @@
 //! The screen of `flotta-agent status`, for someone with a serial console and no manual. Pure.
 
-use flotta_bundle::code::Problem;
+use flotta_bundle::code::{self, Problem};
 use flotta_bundle::wire::{Phase, WorkloadReport, WorkloadState};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -39,7 +39,16 @@ impl View {
         let of = |problem: &Problem| (problem.to_string(), problem.help.clone());
         // What runs of a workload may go on while its new release cannot be carried out.
         let failed = |w: &&WorkloadReport| w.state == WorkloadState::Failed || w.problem.is_some();
-        if let Some(problem) = status.live.problems.first() {
+        // Why there is no connection goes before what only a connection brings (a newer release), and before all else when it
+        // is more than a network that is away: that is usual, and the rest is not.
+        let cut = status.link.problem.as_ref();
+        let cut = cut.filter(|_| status.link.connected_since.is_none());
+        if let Some(problem) = cut.filter(|problem| problem.code != code::UNREACHABLE.id) {
+            return Some(of(problem));
+        }
+        let expired = |problem: &&Problem| problem.code == code::TRUST_EXPIRED.id;
+        let (expired, others): (Vec<_>, Vec<_>) = status.live.problems.iter().partition(expired);
+        if let Some(problem) = others.first() {
             return Some(of(problem));
         }
         if let Some(workload) = status.live.workloads.iter().find(failed) {
@@ -53,7 +62,7 @@ impl View {
             });
         }
         let link = status.link.problem.iter();
-        link.chain(&status.link.told).next().map(of)
+        link.chain(&status.link.told).chain(expired).next().map(of)
     }
 }
 
@@ -76,7 +85,8 @@ pub(super) fn status(view: &View) -> String {
     if let Some(status) = &view.status {
         let each = workloads(&status.live.workloads, view.now);
         lines.push(format!("  workloads  {each}"));
-        let more = status.live.problems.iter().skip(1);
+        let more = status.live.problems.iter();
+        let more = more.filter(|problem| problem.to_string() != what);
         lines.extend(more.map(|problem| format!("  also       {problem}")));
         let told = status.link.told.iter();
         let told = told.filter(|problem| problem.to_string() != what);
@@ -132,7 +142,15 @@ fn server(view: &View) -> String {
             format!("connected{at} since {since}{last}{instead}")
         }
         (None, 0) => format!("connecting to {}{last}", status.server),
-        (None, attempts) => format!("not connected to {}, {attempts} tries{last}", status.server),
+        (None, attempts) => {
+            let why = status.link.problem.as_ref();
+            let why = why.map(|problem| format!(" ({})", problem.code));
+            let why = why.unwrap_or_default();
+            format!(
+                "not connected to {}, {attempts} tries{why}{last}",
+                status.server
+            )
+        }
     }
 }
 

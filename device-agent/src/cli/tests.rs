@@ -185,3 +185,35 @@ fn an_error_ends_with_what_to_do() {
     let problem = EnrolError::NotJoined.problem();
     assert_snapshot!(error_text(&problem));
 }
+
+#[test]
+fn why_there_is_no_connection_goes_before_what_only_a_connection_brings() {
+    let expired = || Problem::new(code::TRUST_EXPIRED, "release 42 expired");
+    let cut = |problem| {
+        changed(|status| {
+            status.link.connected_since = None;
+            status.link.attempts = 10;
+            status.link.problem = Some(problem);
+            status.live.problems = vec![expired()];
+        })
+    };
+    for refused in [code::UNTRUSTED_SERVER, code::REVOKED, code::UNREACHABLE] {
+        let view = cut(Problem::new(refused, "no connection"));
+        let (what, help) = view.trouble().expect("trouble");
+        assert_eq!(
+            (what, &*help),
+            (format!("{}: no connection", refused.id), refused.help)
+        );
+        let screen = screen::status(&view);
+        let tries = format!("10 tries ({}), last answer", refused.id);
+        assert!(screen.contains(&tries), "{screen}");
+        assert!(screen.contains("also       FLT0312: "), "{screen}");
+    }
+    // a network that is away is usual: what does not run is not
+    let view = changed(|status| {
+        status.link.connected_since = None;
+        status.link.problem = Some(Problem::new(code::UNREACHABLE, "no connection"));
+        status.live.problems = vec![expired(), Problem::new(code::IMAGE_PULL, "web: gone")];
+    });
+    assert_eq!(view.trouble().expect("trouble").0, "FLT0501: web: gone");
+}
