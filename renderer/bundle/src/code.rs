@@ -92,7 +92,7 @@ codes! {
     PORT_TAKEN = "FLT0503", "a port is already in use on the device", "free the port, or publish another one";
     UNIT_TAKEN = "FLT0504", "a unit of this name belongs to the host", "rename the workload";
     FILE_FAILED = "FLT0505", "a file cannot be written or removed", "see the message: space, permissions, read-only file system";
-    BACKEND = "FLT0506", "systemd or Podman does not answer as expected", "see: flotta-agent doctor";
+    BACKEND = "FLT0506", "systemd or Podman does not answer as expected", "see: systemctl status podman.socket dbus.socket, and journalctl -u podman";
     LEDGER = "FLT0507", "the agent's ledger cannot be read or written", "check the disk under the agent's state directory";
     UNREACHABLE = "FLT0508", "the server cannot be reached", "check network, name and time; the device goes on with what it has";
     GENERATOR = "FLT0509", "Quadlet did not make a unit from a file", "see: /usr/lib/systemd/system-generators/podman-system-generator --dryrun";
