@@ -10,7 +10,7 @@ use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
 use crate::converge::Machine;
 use crate::fault;
 use crate::ledger::{Due, Ledger, LedgerError, Owned, OwnedUnit};
-use crate::plan::{Plan, Step, inputs, workload_of};
+use crate::plan::{Plan, Step, inputs, masked, workload_of};
 
 /// Longest wait for jobs. systemd goes on with them; the next look finds them done.
 const JOBS: Duration = Duration::from_secs(90);
@@ -65,7 +65,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     .map_err(|error| BackendError(crate::pull::chain(&error)));
                 if let Err(error) = written.and_then(|content| machine.files.write(file, &content))
                 {
-                    walk.fail(workload, Problem::new(code::FILE_FAILED, error.to_string()));
+                    walk.fail(workload, file_problem(&error));
                 }
             }
             Step::Remove(path) => {
@@ -75,7 +75,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     continue;
                 }
                 if let Err(error) = machine.files.remove(path) {
-                    walk.fail(workload, Problem::new(code::FILE_FAILED, error.to_string()));
+                    walk.fail(workload, file_problem(&error));
                 }
             }
             Step::Reload => {
@@ -127,6 +127,19 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
         fault::point(number + 1);
     }
     Ok(walk.failures)
+}
+
+/// What it means that a file cannot be written or removed.
+pub(crate) fn file_problem(error: &BackendError) -> Problem {
+    if error.is_read_only() {
+        let folder = error.0.split_once(": ").map_or("", |(path, _)| path);
+        let folder = folder.rsplit_once('/').map_or("/etc", |(folder, _)| folder);
+        let help = format!(
+            "see what mounted it: findmnt -T {folder}; the agent goes on by itself once it can be written"
+        );
+        return Problem::new(code::READ_ONLY, error.to_string()).with_help(help);
+    }
+    Problem::new(code::FILE_FAILED, error.to_string())
 }
 
 struct Walk<'a> {
@@ -191,6 +204,7 @@ impl Walk<'_> {
                 Ok(state) if state.is_loaded() => {
                     since.insert(name, state.invocation);
                 }
+                Ok(state) if state.is_masked() => self.fail(&workload, masked(name)),
                 Ok(state) => {
                     let message =
                         format!("Quadlet made no unit {name}: systemd says {}", state.load);

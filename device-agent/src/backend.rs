@@ -7,7 +7,9 @@ pub mod podman;
 #[cfg(test)]
 mod script;
 pub mod systemd;
+mod watch;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flotta_bundle::DevicePath;
@@ -19,6 +21,23 @@ use jiff::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BackendError(pub String);
+
+impl BackendError {
+    /// Whether a file system is mounted read-only: `EROFS`, as the standard library says it.
+    pub fn is_read_only(&self) -> bool {
+        self.0.contains("(os error 30)")
+    }
+
+    /// Whether it is about where Podman keeps images and containers, in Podman's own words.
+    pub fn is_storage(&self) -> bool {
+        is_storage(&self.0)
+    }
+}
+
+/// Whether Podman says that it cannot use its storage.
+pub(crate) fn is_storage(words: &str) -> bool {
+    words.contains("configure storage: ") || words.contains("kernel does not support overlay fs")
+}
 
 /// A unit as systemd has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +74,11 @@ impl UnitState {
     /// Whether systemd has its definition.
     pub fn is_loaded(&self) -> bool {
         self.load == "loaded"
+    }
+
+    /// Whether somebody forbade it to start.
+    pub fn is_masked(&self) -> bool {
+        self.load == "masked"
     }
 
     /// Whether it runs, or is done and stays so.
@@ -104,6 +128,9 @@ pub trait Systemd {
     fn changed(&mut self) -> impl Future<Output = ()>;
     /// Has [`Systemd::changed`] return after this time even if nothing changes; none: not.
     fn look_again(&mut self, after: Option<Duration>);
+    /// Whether the machine itself may write at a path, as systemd sees its mounts: the agent has mounts of its own. None when
+    /// systemd does not say.
+    fn is_writable(&mut self, path: &str) -> impl Future<Output = Option<bool>>;
 }
 
 /// Podman.
@@ -114,6 +141,10 @@ pub trait Podman {
     fn pull(&self, reference: &str) -> impl Future<Output = Result<(), BackendError>>;
     /// Removes what a workload left behind: its pod, and containers that carry its label.
     fn sweep(&self, workload: &str) -> impl Future<Output = Result<(), BackendError>>;
+    /// Why Podman will not use its storage until the next boot, whatever has become of the cause; none when it will.
+    fn remembers(&self) -> Option<String>;
+    /// Has it look again.
+    fn forget(&self) -> Result<(), BackendError>;
 }
 
 /// A file as it is.
@@ -147,4 +178,10 @@ pub trait Files {
     fn each_written(&mut self, _tell: &mut dyn FnMut(DevicePath, &[u8])) {}
     /// Removes a file if it is there, what a write of it left half-done, and folders of workloads that are empty then.
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError>;
+    /// Whether a file could be written at a path, as the agent sees the machine's mounts.
+    fn is_writable(&self, path: &DevicePath) -> bool;
+    /// From now on [`Files::changed`] tells of these files and no others.
+    fn watch(&mut self, paths: BTreeSet<DevicePath>);
+    /// Waits until one of the watched files may have been changed, removed or hidden.
+    fn changed(&mut self) -> impl Future<Output = ()>;
 }

@@ -1,11 +1,14 @@
 //! One way from whatever the machine is to what the manifest says: look, get the images, look again, plan, apply, look.
 //! Nothing of it depends on how the last try ended.
 
+mod drift;
 mod images;
+mod repair;
 mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flotta_bundle::Digest;
 use flotta_bundle::code::{self, Problem};
 use flotta_bundle::manifest::Manifest;
 use flotta_bundle::wire::{Phase, WorkloadReport, WorkloadState};
@@ -37,18 +40,35 @@ pub struct Machine<S, P, F> {
     pub reasons: Reasons,
     /// What the last try could not do, by workload.
     pub failures: Failures,
+    /// What somebody changed of the fleet's files, by workload, until it is put back.
+    pub drift: Failures,
+    /// The manifest that the last try was for: only against that can files have drifted.
+    tried: Option<Digest>,
+}
+
+impl<S, P, F> Machine<S, P, F> {
+    /// A machine that nothing is known of yet.
+    pub fn new(systemd: S, podman: P, files: F) -> Self {
+        Self {
+            systemd,
+            podman,
+            files,
+            reasons: Reasons::default(),
+            failures: Failures::new(),
+            drift: Failures::new(),
+            tried: None,
+        }
+    }
 }
 
 impl Machine<Bus, Socket, Disk> {
     /// The machine this program runs on.
     pub async fn open(settings: &Settings) -> Result<Self, BackendError> {
-        Ok(Self {
-            systemd: Bus::open().await?,
-            podman: Socket::new(settings.podman.clone()),
-            files: Disk::new(settings.root.clone()),
-            reasons: Reasons::default(),
-            failures: Failures::new(),
-        })
+        Ok(Self::new(
+            Bus::open().await?,
+            Socket::new(settings.podman.clone()),
+            Disk::new(settings.root.clone()),
+        ))
     }
 }
 
@@ -74,19 +94,40 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     now: &dyn Fn() -> Timestamp,
     progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
 ) -> Outcome {
-    let digest = flotta_bundle::Digest::of(&manifest.clone().encode());
+    let digest = Digest::of(&manifest.clone().encode());
     let is_new = ledger
         .applied()
         .is_none_or(|applied| applied.manifest != digest);
+    watch(manifest, ledger, machine);
     let first = look_and_plan(manifest, ledger, machine, &Failures::new()).await;
-    let wanted: BTreeSet<String> = first.starts(manifest).map(str::to_owned).collect();
+    if !is_new {
+        let drift = drift::planned(&first, manifest, ledger.owned());
+        let _ = drift::note(ledger, &machine.drift, &drift, now);
+        machine.drift.extend(drift);
+    }
+    machine.tried = Some(digest);
     let mut reports = states::states(manifest, ledger.owned(), machine).await;
-    let missing = images::missing(manifest, &wanted, is_new, &machine.podman).await;
+    let repaired = repair::podman(&reports, ledger, machine, now);
+    let starts: BTreeSet<String> = first.starts(manifest).map(str::to_owned).collect();
+    let down: BTreeSet<String> = states::failed(&reports).map(str::to_owned).collect();
+    let missing = images::missing(manifest, &starts, &down, is_new, &machine.podman).await;
+    let missing = if missing.is_blind() && repair::socket(machine).await {
+        images::missing(manifest, &starts, &down, is_new, &machine.podman).await
+    } else {
+        missing
+    };
+    let came: BTreeSet<String> = missing.workloads().map(str::to_owned).collect();
     if !missing.is_empty() {
         states::mark(&mut reports, missing.workloads(), WorkloadState::Pulling);
         progress(Phase::Fetching, &reports);
     }
     let held = missing.get(&machine.podman).await;
+    let came = came.into_iter().filter(|name| !held.contains_key(name));
+    let hopeful = if repaired {
+        down.clone()
+    } else {
+        came.collect()
+    };
     let plan = if held.is_empty() {
         first
     } else {
@@ -99,6 +140,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     }
     let applied = apply(&plan, manifest, ledger, machine).await;
     let is_applied = applied.is_ok();
+    repair::hasten(manifest, &plan, &hopeful, &down, machine).await;
     let mut problems = Vec::new();
     let mut failures = plan.held.clone();
     match applied {
@@ -112,6 +154,10 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         }
     }
     machine.failures.clone_from(&failures);
+    // what could not be put back is still as somebody left it
+    machine
+        .drift
+        .retain(|workload, _| failures.contains_key(workload));
     let runs = |report: &WorkloadReport| {
         report.state == WorkloadState::Running && report.problem.is_none()
     };
@@ -160,7 +206,60 @@ pub async fn look<S: Systemd, P: Podman, F: Files>(
     for (workload, problem) in &machine.failures {
         states::blame(&mut workloads, workload, problem);
     }
+    for (workload, problem) in &machine.drift {
+        let well = |report: &&WorkloadReport| report.name == *workload && report.problem.is_none();
+        if workloads.iter().any(|report| well(&report)) {
+            states::blame(&mut workloads, workload, problem);
+        }
+    }
     workloads
+}
+
+/// Looks whether somebody changed files of the fleet's, and notes it. Changes nothing.
+pub fn look_at_files<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    ledger: &mut Ledger,
+    machine: &mut Machine<S, P, F>,
+    now: &dyn Fn() -> Timestamp,
+) -> Result<(), LedgerError> {
+    // of a manifest that was never tried, files are not there yet
+    if machine.tried != Some(Digest::of(&manifest.clone().encode())) {
+        return Ok(());
+    }
+    let drift = drift::seen(
+        manifest,
+        ledger.owned(),
+        &machine.failures,
+        &mut machine.files,
+    );
+    let noted = drift::note(ledger, &machine.drift, &drift, now);
+    machine.drift = drift;
+    noted
+}
+
+/// Whether what keeps the agent from writing is its own view of the machine's mounts, made when it was started: the machine
+/// itself may write where the agent may not.
+pub async fn is_shut_out<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    machine: &mut Machine<S, P, F>,
+) -> Option<bool> {
+    let shut = manifest
+        .files
+        .iter()
+        .find(|file| !machine.files.is_writable(&file.path));
+    let shut = shut?;
+    Some(machine.systemd.is_writable(shut.path.as_str()).await == Some(true))
+}
+
+/// Has changes of the files told that the fleet has or wants.
+fn watch<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    ledger: &Ledger,
+    machine: &mut Machine<S, P, F>,
+) {
+    let wanted = manifest.files.iter().map(|file| &file.path);
+    let paths = wanted.chain(ledger.owned().files.keys()).cloned().collect();
+    machine.files.watch(paths);
 }
 
 /// What would be done. Changes nothing.

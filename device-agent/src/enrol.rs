@@ -43,6 +43,11 @@ pub enum EnrolError {
     /// `flotta-agent run` is at work.
     #[error("another flotta-agent works on {0}")]
     Busy(PathBuf),
+    /// Its mounts were made when it was started; the machine's have changed since.
+    #[error(
+        "the agent's view of the machine's mounts is out of date: it ends, and systemd starts it again"
+    )]
+    ShutOut,
     /// The disk.
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
@@ -78,6 +83,7 @@ impl EnrolError {
             }
             Self::Denied(_) => code::DENIED,
             Self::Busy(_) => code::BUSY,
+            Self::ShutOut => code::READ_ONLY,
             Self::Io(..) => code::IDENTITY,
             Self::Ledger(_) => code::LEDGER,
             Self::Pull(error) => return error.problem(),

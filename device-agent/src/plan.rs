@@ -142,6 +142,13 @@ fn unit_of(path: &DevicePath) -> Option<(String, &str)> {
     Some((unit, stem))
 }
 
+/// What is wrong with a unit that somebody masked.
+pub(crate) fn masked(unit: &str) -> Problem {
+    Problem::new(code::UNIT_MASKED, format!("{unit} is masked")).with_help(format!(
+        "the agent leaves it so; to have it run again: systemctl unmask {unit}"
+    ))
+}
+
 /// What a unit runs with: a digest over the files whose change must restart it.
 pub fn inputs(unit: &Unit, files: &[File]) -> Digest {
     let mut text = String::new();
@@ -240,9 +247,11 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     fn hold(&mut self, workload: &str, code: Code, message: String) {
-        self.held
-            .entry(workload.to_owned())
-            .or_insert_with(|| Problem::new(code, message));
+        self.hold_by(workload, Problem::new(code, message));
+    }
+
+    fn hold_by(&mut self, workload: &str, problem: Problem) {
+        self.held.entry(workload.to_owned()).or_insert(problem);
     }
 
     /// What somebody else put on the machine is not touched, and what cannot be seen is not changed.
@@ -293,6 +302,10 @@ impl Desk<'_> {
                         code::UNIT_TAKEN,
                         format!("unit {} is there already, from {source}", unit.name),
                     );
+                }
+                // whoever did that can undo it, and what runs of it runs on
+                Some(state) if state.is_masked() => {
+                    self.hold_by(&unit.workload, masked(&unit.name));
                 }
                 Some(_) => {}
                 None => {

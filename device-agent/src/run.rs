@@ -35,7 +35,7 @@ use crate::status;
 
 mod agent;
 
-use agent::{AGAIN, Agent, RETRY};
+use agent::{AGAIN, Agent, RETRY, Stop};
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
@@ -238,13 +238,14 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         held: None,
         unkept: None,
         clock_file: Some(settings.clock()),
+        ended_file: Some(settings.ended()),
     };
-    let Err(error) = agent.run().await;
+    let Err(stop) = agent.run().await;
     drop(tasks);
-    Err(EnrolError::Io(
-        settings.state.clone(),
-        std::io::Error::other(error),
-    ))
+    Err(match stop {
+        Stop::ShutOut => EnrolError::ShutOut,
+        Stop::NoEdge(error) => EnrolError::Io(settings.state.clone(), std::io::Error::other(error)),
+    })
 }
 
 /// What the release that was accepted says of the agent itself, as far as it is there.

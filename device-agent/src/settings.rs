@@ -76,6 +76,11 @@ impl Settings {
         self.runtime.join("status.json")
     }
 
+    /// When the agent last ended to have fresh mounts.
+    pub fn ended(&self) -> PathBuf {
+        self.runtime.join("ended")
+    }
+
     /// Makes the state directory, readable by its owner alone.
     pub fn make_state(&self) -> io::Result<()> {
         make_private(&self.state)

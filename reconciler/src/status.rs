@@ -96,7 +96,7 @@ impl From<bool> for Truth {
 /// One aspect of how a device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Condition {
-    /// `Ready`, `Connected`, `InSync`, `Updating` or `Healthy`.
+    /// `Ready`, `Connected`, `InSync`, `Updating`, `Healthy` or `Drifted`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// Whether it holds.
@@ -114,7 +114,7 @@ pub struct DeviceStatus {
     pub state: State,
     /// Why; empty when all is well.
     pub message: String,
-    /// Aspect by aspect, always all five and in this order: Ready, Connected, `InSync`, Updating, Healthy.
+    /// Aspect by aspect, always all six and in this order: Ready, Connected, `InSync`, Updating, Healthy, Drifted.
     pub conditions: Vec<Condition>,
     /// Workloads that run.
     pub running: usize,
@@ -254,7 +254,9 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
 
 fn judge_workloads(report: &Report) -> Verdict {
     // What runs of a workload may go on while what is wanted of it cannot be done.
-    let stuck = |w: &&WorkloadReport| w.state == WorkloadState::Running && w.problem.is_some();
+    let stuck = |w: &&WorkloadReport| {
+        w.state == WorkloadState::Running && w.problem.is_some() && !is_drifted(w)
+    };
     let failed = of_state(report, WorkloadState::Failed);
     let failed: Vec<_> = failed
         .chain(report.workloads.iter().filter(stuck))
@@ -265,6 +267,10 @@ fn judge_workloads(report: &Report) -> Verdict {
             count => format!(" (and {} more)", count - 1),
         };
         return verdict(State::Failed, "WorkloadFailed", describe(first) + &more);
+    }
+    // Somebody changed a file, and it is being put back.
+    if let Some(workload) = report.workloads.iter().find(|w| is_drifted(w)) {
+        return verdict(State::Updating, "Drifted", describe(workload));
     }
     // A wrong time is something to see to; what runs is what should run.
     let of_time = [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE].map(|code| code.id);
@@ -285,6 +291,12 @@ fn judge_workloads(report: &Report) -> Verdict {
     }
     let message = of_time.first().map(|problem| problem.message.clone());
     verdict(State::Ready, "AsWanted", message.unwrap_or_default())
+}
+
+/// Whether somebody changed files of a workload on the device.
+fn is_drifted(workload: &WorkloadReport) -> bool {
+    let problem = workload.problem.as_ref();
+    problem.is_some_and(|problem| problem.code == code::DRIFTED.id)
 }
 
 fn of_state(report: &Report, state: WorkloadState) -> impl Iterator<Item = &WorkloadReport> {
@@ -334,9 +346,15 @@ fn conditions(
         (false, Some(_)) => condition("Connected", Truth::False, "NotReporting", &ready.message),
         (false, None) => condition("Connected", Truth::False, "NeverSeen", ""),
     };
+    let drifted = facts
+        .report
+        .and_then(|report| report.workloads.iter().find(|w| is_drifted(w)));
     let has = match (facts.report, facts.offered, in_sync) {
         (None, ..) => condition("InSync", Truth::Unknown, "NoReport", ""),
         (_, None, _) => condition("InSync", Truth::Unknown, "NoRelease", ""),
+        (.., Some(true)) if drifted.is_some() => {
+            condition("InSync", Truth::False, "Drifted", &progress.message)
+        }
         (.., Some(true)) => condition("InSync", Truth::True, "AsWanted", ""),
         _ => condition("InSync", Truth::False, progress.reason, &progress.message),
     };
@@ -359,6 +377,16 @@ fn conditions(
         ),
         (Some(_), None) => condition("Healthy", Truth::True, "NothingFailed", ""),
     };
+    let drift = match (facts.report, drifted) {
+        (None, _) => condition("Drifted", Truth::Unknown, "NoReport", ""),
+        (_, Some(workload)) => condition(
+            "Drifted",
+            Truth::True,
+            "ChangedOnDevice",
+            &describe(workload),
+        ),
+        (Some(_), None) => condition("Drifted", Truth::False, "AsWritten", ""),
+    };
     let is_ready = Truth::from(ready.state == State::Ready);
     vec![
         condition("Ready", is_ready, ready.reason, &ready.message),
@@ -366,5 +394,6 @@ fn conditions(
         has,
         updates,
         healthy,
+        drift,
     ]
 }

@@ -4,7 +4,9 @@
 
 mod clocks;
 mod device;
+mod drift;
 mod figures;
+mod folders;
 mod guard;
 mod identity;
 mod joining;
@@ -14,6 +16,7 @@ mod moves;
 mod names;
 mod outage;
 mod packages;
+mod podman;
 mod power;
 mod proxy;
 mod rendered;

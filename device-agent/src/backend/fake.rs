@@ -19,13 +19,14 @@ pub use state::{Definition, Did, State, Thing};
 use state::{Hook, no_unit, refused, restart};
 
 use super::{
-    BackendError, DevicePath, Digest, Duration, File, Files, Found, Podman, Systemd, UnitState,
-    Verb,
+    BTreeSet, BackendError, DevicePath, Digest, Duration, File, Files, Found, Podman, Systemd,
+    UnitState, Verb,
 };
 
 /// Where Quadlet looks.
 pub const QUADLET: &str = "/etc/containers/systemd/";
 
+const READ_ONLY: &str = "Read-only file system (os error 30)";
 const NO_FOLDER: &str = "a link or file stands where a folder should";
 
 /// What the agent's death carries: a test that sees another payload has found a bug.
@@ -127,7 +128,9 @@ impl Systemd for World {
             active_for: (run.active == "active").then_some(Duration::from_secs(60)),
             ..UnitState::default()
         };
-        if let Some(Definition { source, text }) = definition {
+        if state.faults.masked.contains(name) {
+            "masked".clone_into(&mut unit.load);
+        } else if let Some(Definition { source, text }) = definition {
             "loaded".clone_into(&mut unit.load);
             unit.result = or(run.result, "success");
             unit.exit_status = run.exit;
@@ -178,11 +181,20 @@ impl Systemd for World {
     async fn changed(&mut self) {}
 
     fn look_again(&mut self, _: Option<Duration>) {}
+
+    async fn is_writable(&mut self, path: &str) -> Option<bool> {
+        let state = self.state();
+        Some(!state.faults.writes.contains(path) || state.faults.stale_mounts)
+    }
 }
 
 impl Podman for World {
     async fn has_image(&self, reference: &str) -> Result<bool, BackendError> {
-        Ok(self.state().images.contains(reference))
+        let state = self.state();
+        if let Some(why) = &state.remembered {
+            return Err(refused(format!("configure storage: {why}")));
+        }
+        Ok(state.images.contains(reference))
     }
 
     async fn pull(&self, reference: &str) -> Result<(), BackendError> {
@@ -210,6 +222,15 @@ impl Podman for World {
             Ok(())
         })
     }
+
+    fn remembers(&self) -> Option<String> {
+        self.state().remembered.clone()
+    }
+
+    fn forget(&self) -> Result<(), BackendError> {
+        self.act(|state| state.remembered = None);
+        Ok(())
+    }
 }
 
 impl Files for World {
@@ -232,7 +253,7 @@ impl Files for World {
         self.act(|state| {
             let path = file.path.as_str();
             let why = match state.blocks(path) {
-                _ if state.faults.writes.contains(path) => "Read-only file system",
+                _ if state.faults.writes.contains(path) => READ_ONLY,
                 Some(other) if other.as_str() > path => "Is a directory (os error 21)",
                 Some(_) => NO_FOLDER,
                 None => "",
@@ -253,10 +274,20 @@ impl Files for World {
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
         self.act(|state| {
             if state.faults.removes.contains(path.as_str()) {
-                return Err(refused(format!("{path}: Read-only file system")));
+                return Err(refused(format!("{path}: {READ_ONLY}")));
             }
             state.files.remove(path.as_str());
             Ok(())
         })
     }
+
+    fn is_writable(&self, path: &DevicePath) -> bool {
+        !self.state().faults.writes.contains(path.as_str())
+    }
+
+    fn watch(&mut self, paths: BTreeSet<DevicePath>) {
+        self.state().watched = paths;
+    }
+
+    async fn changed(&mut self) {}
 }

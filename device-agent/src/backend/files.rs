@@ -1,6 +1,7 @@
 //! Files, whole or not at all. A path is walked folder by folder and no link is followed, so nothing that a workload puts
 //! on the machine can lead a write out of the folders that a release may use.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -9,9 +10,10 @@ use std::path::PathBuf;
 use flotta_bundle::manifest::{File, MAX_FILE_BYTES};
 use flotta_bundle::{DevicePath, Digest};
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
 
+use super::watch::{BLIND, PACE, Pace, Watch};
 use super::{BackendError, Files, Found};
 
 mod mark;
@@ -25,15 +27,17 @@ const FOLDER: OFlags = OFlags::DIRECTORY
 /// The file system below a root.
 #[derive(Debug)]
 pub struct Disk {
-    root: PathBuf,
+    root: Root,
+    watch: Option<Watch>,
+    watched: BTreeSet<DevicePath>,
+    pace: Pace,
 }
 
-impl Disk {
-    /// The file system whose `/` is `root`.
-    pub fn new(root: PathBuf) -> Self {
-        Self { root }
-    }
+/// Where a file system begins.
+#[derive(Debug)]
+pub(super) struct Root(PathBuf);
 
+impl Root {
     /// Opens the folder of a path, and makes what is missing.
     fn folder(&self, path: &DevicePath, make: bool) -> rustix::io::Result<OwnedFd> {
         let folder = path
@@ -43,8 +47,9 @@ impl Disk {
         self.walk(folder, make)
     }
 
-    fn walk(&self, path: &str, make: bool) -> rustix::io::Result<OwnedFd> {
-        let mut folder = rustix::fs::open(&self.root, FOLDER, Mode::empty())?;
+    /// Opens a folder, and makes it and those above it if asked to.
+    pub(super) fn walk(&self, path: &str, make: bool) -> rustix::io::Result<OwnedFd> {
+        let mut folder = rustix::fs::open(&self.0, FOLDER, Mode::empty())?;
         for name in path.split('/').skip(1) {
             if make {
                 match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755)) {
@@ -61,7 +66,7 @@ impl Disk {
     /// The numbers of owner and group, from the machine's own lists.
     fn account(&self, file: &File) -> Result<(Uid, Gid), BackendError> {
         let number = |list: &str, name: &str| {
-            let text = fs::read_to_string(self.root.join(list)).unwrap_or_default();
+            let text = fs::read_to_string(self.0.join(list)).unwrap_or_default();
             let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
             let found = lines.find(|fields| fields.first() == Some(&name));
             let number = found.and_then(|fields| fields.get(2)?.parse().ok());
@@ -72,6 +77,28 @@ impl Disk {
         let uid = number("etc/passwd", &file.owner)?;
         let gid = number("etc/group", &file.group)?;
         Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+}
+
+impl Disk {
+    /// The file system whose `/` is `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self::paced(root, PACE)
+    }
+
+    /// The same, and changes are told at this pace.
+    pub(super) fn paced(root: PathBuf, pace: Pace) -> Self {
+        Self {
+            root: Root(root),
+            watch: None,
+            watched: BTreeSet::new(),
+            pace,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn watch_of(&self) -> Option<&Watch> {
+        self.watch.as_ref()
     }
 }
 
@@ -93,7 +120,7 @@ fn temporary(path: &DevicePath) -> String {
 impl Files for Disk {
     fn look(&mut self, file: &File) -> Result<Found, BackendError> {
         let failed = failed(&file.path);
-        let folder = match self.folder(&file.path, false) {
+        let folder = match self.root.folder(&file.path, false) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => return Ok(Found::Absent),
             Err(error) => return Err(failed(error)),
@@ -114,7 +141,7 @@ impl Files for Disk {
             .take(MAX_FILE_BYTES + 1)
             .read_to_end(&mut content);
         read.map_err(|error| BackendError(format!("{}: {error}", file.path)))?;
-        let (uid, gid) = self.account(file)?;
+        let (uid, gid) = self.root.account(file)?;
         let fits = stat.st_mode & 0o7777 == file.mode.bits()
             && stat.st_uid == uid.as_raw()
             && stat.st_gid == gid.as_raw();
@@ -126,8 +153,8 @@ impl Files for Disk {
 
     fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError> {
         let failed = failed(&file.path);
-        let (uid, gid) = self.account(file)?;
-        let folder = self.folder(&file.path, true).map_err(&failed)?;
+        let (uid, gid) = self.root.account(file)?;
+        let folder = self.root.folder(&file.path, true).map_err(&failed)?;
         let name = temporary(&file.path);
         match rustix::fs::unlinkat(&folder, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -158,17 +185,17 @@ impl Files for Disk {
     }
 
     fn written(&mut self, path: &DevicePath) -> Option<Timestamp> {
-        let folder = self.folder(path, false).ok()?;
+        let folder = self.root.folder(path, false).ok()?;
         mark::read(&folder, path.file_name()).map(|(at, _)| at)
     }
 
     fn each_written(&mut self, tell: &mut dyn FnMut(DevicePath, &[u8])) {
-        mark::walk(&self.root, tell);
+        mark::walk(&self.root.0, tell);
     }
 
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
         let failed = failed(path);
-        match self.folder(path, false) {
+        match self.root.folder(path, false) {
             Ok(folder) => {
                 for name in [temporary(path).as_str(), path.file_name()] {
                     match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
@@ -191,6 +218,7 @@ impl Files for Disk {
                 break;
             };
             let removed = self
+                .root
                 .walk(parent, false)
                 .and_then(|parent| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR));
             match removed {
@@ -200,6 +228,48 @@ impl Files for Disk {
             }
         }
         Ok(())
+    }
+
+    fn is_writable(&self, path: &DevicePath) -> bool {
+        let mut path = path.as_str();
+        while let Some((folder, _)) = path.rsplit_once('/') {
+            match self.root.walk(folder, false) {
+                // root may write anything but what is mounted read-only
+                Ok(open) => {
+                    return rustix::fs::fstatvfs(&open)
+                        .is_ok_and(|disk| !disk.f_flag.contains(StatVfsMountFlags::RDONLY));
+                }
+                Err(_) => path = folder,
+            }
+        }
+        false
+    }
+
+    fn watch(&mut self, paths: BTreeSet<DevicePath>) {
+        if let Some(watch) = &mut self.watch {
+            watch.over(&self.root, &paths);
+        }
+        self.watched = paths;
+    }
+
+    async fn changed(&mut self) {
+        if self.watch.is_none() {
+            match Watch::new(self.pace) {
+                Ok(mut watch) => {
+                    watch.over(&self.root, &self.watched);
+                    // what changed until now nobody has told of
+                    self.watch = Some(watch);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no file events; files are looked at once a minute");
+                    return tokio::time::sleep(BLIND).await;
+                }
+            }
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.changed(&self.root).await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::{BackendError, Podman};
+use crate::durable;
 
 /// The oldest API that has Quadlet's Podman (4.4) behind it; newer ones answer it too.
 const API: &str = "/v4.0.0/libpod";
@@ -22,10 +23,18 @@ const PULL: Duration = Duration::from_secs(3600);
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 4 << 20;
 
+/// Where Podman notes that the kernel does not support its storage, so that it need not try each time. It takes a full disk for
+/// that as well, and then refuses everything until the next boot, which clears `/run`. The note is a cache and nothing else:
+/// without it Podman tries again, and what runs never looks at it.
+const REFUSAL: &str = "/run/containers/storage/overlay/overlay-false";
+/// Longest note that is read.
+const MAX_REFUSAL: usize = 4 << 10;
+
 /// Podman's socket.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
+    refusal: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -50,7 +59,10 @@ struct Failure {
 impl Socket {
     /// The socket at this path.
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            refusal: REFUSAL.into(),
+        }
     }
 
     async fn ask(
@@ -174,5 +186,39 @@ impl Podman for Socket {
             &format!("PODMAN_SYSTEMD_UNIT={workload}-pod.service"),
         )
         .await
+    }
+
+    fn remembers(&self) -> Option<String> {
+        let note = durable::read(&self.refusal, MAX_REFUSAL).ok()??;
+        let words = String::from_utf8_lossy(&note);
+        let words: String = words.chars().filter(|c| !c.is_control()).collect();
+        Some(words)
+    }
+
+    fn forget(&self) -> Result<(), BackendError> {
+        durable::remove(&self.refusal)
+            .map_err(|error| BackendError(format!("{}: {error}", self.refusal.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_podman_remembers_is_read_and_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = Socket {
+            path: folder.path().join("podman.sock"),
+            refusal: folder.path().join("overlay-false"),
+        };
+        assert_eq!(socket.remembers(), None);
+        socket.forget().expect("nothing to forget");
+        // as Podman 5.4 writes it
+        let words = "kernel does not support overlay fs: unable to create kernel-style whiteout: no space left on device";
+        std::fs::write(&socket.refusal, words).expect("written");
+        assert_eq!(socket.remembers().as_deref(), Some(words));
+        socket.forget().expect("forgotten");
+        assert_eq!(socket.remembers(), None);
     }
 }

@@ -1,6 +1,7 @@
 //! systemd by D-Bus (org.freedesktop.systemd1(5)).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,7 +76,13 @@ impl Bus {
         let stream = MessageStream::for_match_rule(units, &connection, None).await?;
         let ours = Arc::new(Mutex::new(BTreeSet::new()));
         let (count, changes) = watch::channel(0);
-        tokio::spawn(listen(stream, Arc::clone(&ours), count));
+        // masked, unmasked, read again: what a unit is may have changed without its state
+        for member in ["UnitFilesChanged", "Reloading"] {
+            let rule = rule(MANAGER, member).build()?;
+            let stream = MessageStream::for_match_rule(rule, &connection, None).await?;
+            tokio::spawn(listen(stream, None, count.clone()));
+        }
+        tokio::spawn(listen(stream, Some(Arc::clone(&ours)), count));
         let () = manager.call("Subscribe", &()).await?;
         Ok(Self {
             connection,
@@ -116,17 +123,20 @@ impl Bus {
     }
 }
 
-/// Counts changes of our units. Always listening: a stream that nobody reads fills up, and then the connection stands still
+/// Counts changes of our units, or all of a kind. Always listening: a stream that nobody reads fills up, and then the connection stands still
 /// with all its answers.
 async fn listen(
     mut stream: MessageStream,
-    ours: Arc<Mutex<BTreeSet<String>>>,
+    ours: Option<Arc<Mutex<BTreeSet<String>>>>,
     count: watch::Sender<u64>,
 ) {
     while let Some(message) = stream.next().await {
         let Ok(message) = message else { continue };
         let header = message.header();
-        let is_ours = |path: &str| ours.lock().is_ok_and(|ours| ours.contains(path));
+        let is_ours = |path: &str| {
+            ours.as_ref()
+                .is_none_or(|ours| ours.lock().is_ok_and(|ours| ours.contains(path)))
+        };
         if header.path().is_some_and(|path| is_ours(path.as_str())) {
             count.send_modify(|count| *count += 1);
         }
@@ -134,6 +144,28 @@ async fn listen(
             return;
         }
     }
+}
+
+/// The unit of what is mounted at a path, as `systemd-escape --path` names it.
+fn mount_unit(path: &str) -> String {
+    let mut name = String::new();
+    for (at, byte) in path.trim_matches('/').bytes().enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if at == 0 => name.push_str("\\x2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => {
+                name.push(char::from(byte));
+            }
+            other => {
+                // Writing to a string cannot fail.
+                let _ = write!(name, "\\x{other:02x}");
+            }
+        }
+    }
+    if name.is_empty() {
+        name.push('-');
+    }
+    name + ".mount"
 }
 
 /// How jobs ended, by their object path.
@@ -318,5 +350,47 @@ impl Systemd for Bus {
 
     fn look_again(&mut self, after: Option<Duration>) {
         self.again = after.map(|after| Instant::now() + after);
+    }
+
+    async fn is_writable(&mut self, path: &str) -> Option<bool> {
+        let mut path = path;
+        loop {
+            let unit: Result<OwnedObjectPath, _> =
+                self.manager.call("GetUnit", &(mount_unit(path),)).await;
+            if let Ok(unit) = unit {
+                let unit_of = self.properties(&unit, UNIT).await.ok()?;
+                if unit_of.text("ActiveState") == "active" {
+                    let mount = self
+                        .properties(&unit, "org.freedesktop.systemd1.Mount")
+                        .await
+                        .ok()?;
+                    let options = mount.text("Options");
+                    return Some(options.split(',').any(|option| option == "rw"));
+                }
+            }
+            if path.is_empty() {
+                return None;
+            }
+            path = path.rsplit_once('/').map_or("", |(above, _)| above);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_named_as_systemd_names_them() {
+        // as systemd-escape --path --suffix=mount says
+        for (path, unit) in [
+            ("", "-.mount"),
+            ("/etc", "etc.mount"),
+            ("/etc/containers/systemd", "etc-containers-systemd.mount"),
+            ("/etc/my-data", "etc-my\\x2ddata.mount"),
+            ("/.x/.y", "\\x2ex-.y.mount"),
+        ] {
+            assert_eq!(mount_unit(path), unit, "{path}");
+        }
     }
 }

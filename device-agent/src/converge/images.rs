@@ -17,26 +17,32 @@ const AT_ONCE: usize = 3;
 pub(super) struct Missing<'a> {
     images: Vec<&'a Image>,
     failures: BTreeMap<&'a str, (&'a Image, BackendError)>,
-    wanted: &'a BTreeSet<String>,
+    /// Podman did not answer.
+    blind: bool,
+    wanted: BTreeSet<&'a str>,
 }
 
-/// Looks for the images of workloads that are about to start; of a new manifest, also for those that are always pulled.
+/// Looks for the images of workloads that are about to start, and of those that are down: what systemd starts again and again
+/// may lack nothing but its image. Of a new manifest, also for those that are always pulled.
 pub(super) async fn missing<'a, P: Podman>(
     manifest: &'a Manifest,
-    wanted: &'a BTreeSet<String>,
+    starts: &'a BTreeSet<String>,
+    down: &'a BTreeSet<String>,
     is_new: bool,
     podman: &P,
 ) -> Missing<'a> {
     let mut missing = Missing {
         images: Vec::new(),
         failures: BTreeMap::new(),
-        wanted,
+        blind: false,
+        wanted: starts.union(down).map(String::as_str).collect(),
     };
-    for image in manifest
-        .images
-        .iter()
-        .filter(|image| image.workloads.iter().any(|name| wanted.contains(name)))
-    {
+    for image in &manifest.images {
+        let of = |names: &BTreeSet<String>| image.workloads.iter().any(|name| names.contains(name));
+        let (starts, down) = (of(starts), of(down));
+        if !starts && !down {
+            continue;
+        }
         if image.pull == Pull::Always && is_new {
             missing.images.push(image);
             continue;
@@ -51,7 +57,11 @@ pub(super) async fn missing<'a, P: Podman>(
             }
             Ok(false) => missing.images.push(image),
             Err(error) => {
-                missing.failures.insert(&image.reference, (image, error));
+                missing.blind = true;
+                // what is down has a reason of its own, until one is found that is before it
+                if starts {
+                    missing.failures.insert(&image.reference, (image, error));
+                }
             }
         }
     }
@@ -61,6 +71,11 @@ pub(super) async fn missing<'a, P: Podman>(
 impl<'a> Missing<'a> {
     pub(super) fn is_empty(&self) -> bool {
         self.images.is_empty()
+    }
+
+    /// Whether Podman could not say of some image whether it is there.
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
     }
 
     pub(super) fn workloads(&self) -> impl Iterator<Item = &'a str> {
@@ -85,7 +100,7 @@ impl<'a> Missing<'a> {
             for workload in image
                 .workloads
                 .iter()
-                .filter(|name| self.wanted.contains(*name))
+                .filter(|name| self.wanted.contains(name.as_str()))
             {
                 let message = format!("image {}: {error}", image.reference);
                 held.entry(workload.clone())
@@ -98,6 +113,9 @@ impl<'a> Missing<'a> {
 
 /// Podman passes on what the kernel says; it has no word of its own for a disk that is full.
 fn kind(error: &BackendError) -> Code {
+    if error.is_storage() {
+        return code::STORAGE;
+    }
     let full = ["no space left on device", "disk quota exceeded"];
     if full.iter().any(|words| error.0.contains(words)) {
         code::IMAGE_SPACE

@@ -8,8 +8,9 @@ use flotta_bundle::manifest::{Manifest, Wanted};
 use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
 use super::Machine;
-use crate::backend::{Systemd, UnitState};
+use crate::backend::{Systemd, UnitState, is_storage};
 use crate::ledger::Owned;
+use crate::plan::masked;
 
 /// A unit that was restarted by itself counts as failed until it has stayed up for so long: between two of its ends a
 /// container that exits at once looks as if it ran.
@@ -17,6 +18,8 @@ const STAYS_UP: Duration = Duration::from_secs(10);
 /// After so long the restarts before are forgiven: systemd's delay before a restart only grows, and a crash a year must not
 /// cost a minute each in the end. Kubernetes has the same ten minutes.
 const FORGIVEN: Duration = Duration::from_secs(600);
+/// With what Podman exits when it could not run a container (podman-run(1)).
+const PODMAN_FAILED: i32 = 125;
 /// Longest line of a journal that is passed on.
 const MAX_LINE: usize = 300;
 
@@ -38,7 +41,14 @@ pub(super) async fn states<S: Systemd, P, F>(
             Ok(_) if !ours => (WorkloadState::Stopped, None, UnitState::default()),
             Ok(found) => {
                 let state = state(&found, unit.wanted);
-                if state == WorkloadState::Failed {
+                if found.is_masked() {
+                    // what runs of it goes on
+                    let state = match state {
+                        WorkloadState::Running => state,
+                        _ => WorkloadState::Failed,
+                    };
+                    (state, Some(masked(&unit.name)), found)
+                } else if state == WorkloadState::Failed {
                     if let Some(left) = found.active_for.and_then(|up| STAYS_UP.checked_sub(up)) {
                         again = Some(again.map_or(left, |before| before.min(left)));
                     }
@@ -148,16 +158,42 @@ pub(super) fn explain(name: &str, unit: &UnitState, lines: &[String]) -> Problem
         };
         return Problem::new(code::PORT_TAKEN, message);
     }
+    let last = lines.iter().rev().find(|line| says_something(name, line));
+    // Podman's last line says why it did not even begin; a workload has said nothing in that run.
+    let of_podman =
+        |line: &&String| unit.exit_status == PODMAN_FAILED && line.starts_with("Error: ");
+    if let Some(line) = last.filter(of_podman) {
+        let message = format!("{name}: {}", short(line));
+        if is_storage(line) {
+            return Problem::new(code::STORAGE, message);
+        }
+        if is_pull(line) {
+            return Problem::new(code::IMAGE_PULL, message);
+        }
+    }
     let how = match (unit.result.as_str(), unit.killed) {
         ("timeout", _) => "did not start in time".to_owned(),
         (_, true) => format!("was ended by signal {}", unit.exit_status),
         _ => format!("exited {}", unit.exit_status),
     };
-    let message = match lines.iter().rev().find(|line| says_something(name, line)) {
+    let message = match last {
         Some(line) => format!("{name} {how}: {}", short(line)),
         None => format!("{name} {how}"),
     };
     Problem::new(code::UNIT_FAILED, message)
+        .with_help(format!("see its journal: journalctl -u {name}"))
+}
+
+/// How Podman says that an image did not come, from a registry or from its own store.
+fn is_pull(line: &str) -> bool {
+    [
+        "unable to copy from source ",
+        "initializing source ",
+        "image not known",
+        "pinging container registry ",
+    ]
+    .iter()
+    .any(|words| line.contains(words))
 }
 
 /// `… listen tcp4 :8080: bind: address already in use` names the port before `: bind`.
@@ -217,6 +253,15 @@ pub(super) fn mark<'a>(
             report.problem = None;
         }
     }
+}
+
+/// The workloads that failed.
+pub(super) fn failed(reports: &[WorkloadReport]) -> impl Iterator<Item = &str> {
+    let failed = |report: &&WorkloadReport| report.state == WorkloadState::Failed;
+    reports
+        .iter()
+        .filter(failed)
+        .map(|report| report.name.as_str())
 }
 
 /// Says what is wrong with a workload; false when there is none of that name.

@@ -68,13 +68,7 @@ impl Bench {
         } = self;
         agent.get_or_insert_with(|| {
             let ledger = Ledger::open(state.path()).expect("a ledger");
-            let machine = Machine {
-                systemd: world.clone(),
-                podman: world.clone(),
-                files: world.clone(),
-                reasons: Reasons::default(),
-                failures: Failures::new(),
-            };
+            let machine = Machine::new(world.clone(), world.clone(), world.clone());
             (ledger, machine)
         })
     }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use flotta_bundle::code::{self, Problem};
+use flotta_bundle::code::{self, Code, Problem};
 use flotta_bundle::manifest::Settings;
 use flotta_bundle::verify::{self, Accepted, Memory};
 use flotta_bundle::wire::{Applied, Offer, Phase, WorkloadReport, WorkloadState};
 use flotta_bundle::{DeviceName, Digest, Manifest};
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -16,6 +17,7 @@ use crate::backend::{Files, Podman, Systemd};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, SKEW};
 use crate::converge::{self, Machine, Outcome};
+use crate::durable;
 use crate::fetch::{self, FetchError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::machine::{NoEdge, State};
@@ -34,6 +36,13 @@ pub(super) const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration
 const CALM: Duration = Duration::from_secs(900);
 /// Offers that may come while work goes on and do not end it: refused ones, or newer releases of the same manifest.
 const MAX_LATER: usize = 4;
+/// Longest wait until what somebody changed by hand is put back, however often that was: within the minute that people are
+/// promised, and long enough that the server hears of it first.
+const SOON: Duration = Duration::from_secs(5);
+/// How often a folder that is mounted read-only is tried: it tells nobody when that ends.
+const PROBE: Duration = Duration::from_secs(5);
+/// Seconds in which the program ends once at most to have fresh mounts: if that does not help, it only costs connections.
+const SHUT_OUT_AGAIN: i64 = 600;
 /// Longest sleep: a suspended machine wakes with another time, and the clock's floor is saved.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
 
@@ -52,8 +61,28 @@ pub(super) trait Hands {
     /// How the workloads are; changes nothing.
     async fn look(&mut self, manifest: &Manifest, ledger: &Ledger) -> Vec<WorkloadReport>;
 
-    /// Waits until a unit may have changed.
-    async fn changed(&mut self);
+    /// Looks whether somebody changed files of the fleet's, and notes it; changes nothing.
+    async fn look_at_files(
+        &mut self,
+        manifest: &Manifest,
+        ledger: &mut Ledger,
+        now: &dyn Fn() -> Timestamp,
+    ) -> Result<(), LedgerError>;
+
+    /// Whether the agent's own view of the mounts keeps it from writing; none when nothing does.
+    async fn is_shut_out(&mut self, manifest: &Manifest) -> Option<bool>;
+
+    /// Waits until something may have changed.
+    async fn changed(&mut self) -> News;
+}
+
+/// What may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Units.
+    Units,
+    /// Files of the fleet's.
+    Files,
 }
 
 impl<S: Systemd, P: Podman, F: Files> Hands for Machine<S, P, F> {
@@ -72,14 +101,42 @@ impl<S: Systemd, P: Podman, F: Files> Hands for Machine<S, P, F> {
         converge::look(manifest, ledger, self).await
     }
 
-    async fn changed(&mut self) {
-        self.systemd.changed().await;
+    async fn look_at_files(
+        &mut self,
+        manifest: &Manifest,
+        ledger: &mut Ledger,
+        now: &dyn Fn() -> Timestamp,
+    ) -> Result<(), LedgerError> {
+        converge::look_at_files(manifest, ledger, self, now)
+    }
+
+    async fn is_shut_out(&mut self, manifest: &Manifest) -> Option<bool> {
+        converge::is_shut_out(manifest, self).await
+    }
+
+    async fn changed(&mut self) -> News {
+        let Self { systemd, files, .. } = self;
+        tokio::select! {
+            () = systemd.changed() => News::Units,
+            () = files.changed() => News::Files,
+        }
     }
 }
 
 /// Never.
 #[derive(Debug)]
 pub(super) enum Never {}
+
+/// Why the loop ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    /// A mistake in this program.
+    #[error(transparent)]
+    NoEdge(#[from] NoEdge),
+    /// The machine may write where the agent may not: its mounts are from before.
+    #[error("the agent's view of the machine's mounts is out of date")]
+    ShutOut,
+}
 
 /// The one who changes the machine and owns the ledger.
 pub(super) struct Agent<H> {
@@ -111,6 +168,8 @@ pub(super) struct Agent<H> {
     /// An offer that the ledger could not take, and why: the server does not send it again by itself.
     pub(super) held: Option<(Offer, Problem)>,
     pub(super) clock_file: Option<PathBuf>,
+    /// When this program last ended because of its mounts, for the one after it.
+    pub(super) ended_file: Option<PathBuf>,
 }
 
 /// How work ended.
@@ -125,7 +184,7 @@ enum Ended {
 
 impl<H: Hands> Agent<H> {
     /// Runs for as long as it is polled.
-    pub(super) async fn run(mut self) -> Result<Never, NoEdge> {
+    pub(super) async fn run(mut self) -> Result<Never, Stop> {
         if self.ledger.accepted().is_some() {
             self.state = self.state.begin()?;
         }
@@ -145,7 +204,7 @@ impl<H: Hands> Agent<H> {
     }
 
     /// Waits for something to do.
-    async fn rest(&mut self, clock: &mut watch::Receiver<u64>) -> Result<(), NoEdge> {
+    async fn rest(&mut self, clock: &mut watch::Receiver<u64>) -> Result<(), Stop> {
         let expires = self
             .ledger
             .accepted()
@@ -153,7 +212,12 @@ impl<H: Hands> Agent<H> {
         let look = expires
             .filter(|left| !left.is_zero())
             .unwrap_or(LOOK)
-            .min(if self.unkept.is_some() { RETRY.1 } else { LOOK });
+            .min(if self.unkept.is_some() { RETRY.1 } else { LOOK })
+            .min(if self.has(code::READ_ONLY) {
+                PROBE
+            } else {
+                LOOK
+            });
         let retry_at = self.retry_at;
         tokio::select! {
             Some(offer) = self.offers.recv() => {
@@ -166,7 +230,10 @@ impl<H: Hands> Agent<H> {
                 self.state = self.state.begin()?;
             }
             Some(problem) = self.refusals.recv() => self.note("Refused", &problem),
-            () = self.hands.changed() => self.look().await?,
+            news = self.hands.changed() => match news {
+                News::Units => self.look().await?,
+                News::Files => self.look_at_files().await?,
+            },
             // what to say of it, the next turn says
             Ok(()) = clock.changed() => clock.mark_changed(),
             Ok(()) = self.acknowledgements.changed() => {
@@ -176,12 +243,88 @@ impl<H: Hands> Agent<H> {
             }
             () = sleep(look) => {
                 self.durably(Ok(()));
+                if self.has(code::READ_ONLY) {
+                    return self.probe().await;
+                }
                 if let Some(path) = &self.clock_file && let Err(error) = self.clock.save(path) {
                     tracing::warn!(%error, "clock not saved");
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether some workload has a problem of this code.
+    fn has(&self, code: Code) -> bool {
+        let problems = self.workloads.iter().filter_map(|w| w.problem.as_ref());
+        problems.into_iter().any(|problem| problem.code == code.id)
+    }
+
+    /// Goes on as soon as it can write again.
+    async fn probe(&mut self) -> Result<(), Stop> {
+        let Some(manifest) = self.manifest() else {
+            return Ok(());
+        };
+        match self.hands.is_shut_out(&manifest).await {
+            None if self.state == State::Waiting => self.state = self.state.begin()?,
+            Some(true) if self.may_end() => return Err(Stop::ShutOut),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether ending now may help: not when it was tried a short time ago.
+    fn may_end(&self) -> bool {
+        let Some(path) = &self.ended_file else {
+            return false;
+        };
+        let now = clock_gettime(ClockId::Boottime).tv_sec;
+        let last = durable::read(path, 32).ok().flatten();
+        let last = last.and_then(|text| String::from_utf8(text).ok()?.parse::<i64>().ok());
+        let due = last.is_none_or(|last| now - last >= SHUT_OUT_AGAIN);
+        due && durable::write(path, now.to_string().as_bytes(), 0o600).is_ok()
+    }
+
+    /// Looks at files that somebody may have changed. What they changed is told first, and put back then.
+    async fn look_at_files(&mut self) -> Result<(), NoEdge> {
+        let Some(manifest) = self.manifest() else {
+            return Ok(());
+        };
+        let Self {
+            hands,
+            ledger,
+            clock,
+            ..
+        } = self;
+        let noted = hands
+            .look_at_files(&manifest, ledger, &|| clock.now())
+            .await;
+        self.durably(noted);
+        self.look().await?;
+        let of_files = [code::FILE_FAILED, code::READ_ONLY, code::UNIT_TAKEN];
+        if of_files.into_iter().any(|code| self.has(code)) {
+            self.hasten();
+        }
+        if self.state == State::Waiting && self.has(code::DRIFTED) {
+            // not sooner: the server is to hear of it
+            self.retry_at = Some(Instant::now() + SOON);
+        }
+        Ok(())
+    }
+
+    /// What failed is tried again soon: what kept it from working may be gone.
+    fn hasten(&mut self) {
+        if self.state == State::Waiting {
+            let soon = Instant::now() + SOON;
+            self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
+    /// The manifest to have, when it is there.
+    fn manifest(&self) -> Option<Manifest> {
+        let digest = self.ledger.accepted()?.manifest;
+        let bytes = self.ledger.blobs().read(&digest).ok()?;
+        verify::verify_manifest(&bytes, digest).ok()
     }
 
     /// Fetches and applies what the ledger says, unless a newer manifest comes in between.
@@ -301,21 +444,19 @@ impl<H: Hands> Agent<H> {
 
     /// A unit changed: says so, and mends what does not run.
     async fn look(&mut self) -> Result<(), NoEdge> {
-        let Some(digest) = self.ledger.accepted().map(|accepted| accepted.manifest) else {
+        let Some(manifest) = self.manifest() else {
             return Ok(());
         };
-        let bytes = self.ledger.blobs().read(&digest);
-        let Some(manifest) = bytes
-            .ok()
-            .and_then(|bytes| verify::verify_manifest(&bytes, digest).ok())
-        else {
-            return Ok(());
-        };
+        let was_masked = self.has(code::UNIT_MASKED);
         self.workloads = self.hands.look(&manifest, &self.ledger).await;
         let down =
             |w: &WorkloadReport| matches!(w.state, WorkloadState::Failed | WorkloadState::Stopped);
-        if self.state == State::Idle && self.workloads.iter().any(down) {
+        let down = self.workloads.iter().any(down);
+        if self.state == State::Idle && (down || self.has(code::DRIFTED)) {
             self.wait()?;
+        }
+        if was_masked && !self.has(code::UNIT_MASKED) {
+            self.hasten();
         }
         Ok(())
     }

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use flotta_agent::apply::Failures;
 use flotta_agent::backend::files::Disk;
 use flotta_agent::backend::{BackendError, Files, Found, Podman, Systemd, UnitState, Verb};
-use flotta_agent::converge::{Machine, Reasons};
+use flotta_agent::converge::Machine;
 use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::File;
 use jiff::Timestamp;
@@ -43,13 +42,7 @@ impl Hand {
     }
 
     pub fn machine(&self) -> Machine<Self, Self, Self> {
-        Machine {
-            systemd: self.clone(),
-            podman: self.clone(),
-            files: self.clone(),
-            reasons: Reasons::default(),
-            failures: Failures::new(),
-        }
+        Machine::new(self.clone(), self.clone(), self.clone())
     }
 
     fn note(&self, call: String) {
@@ -166,6 +159,10 @@ impl Systemd for Hand {
     }
 
     fn look_again(&mut self, _after: Option<Duration>) {}
+
+    async fn is_writable(&mut self, _path: &str) -> Option<bool> {
+        Some(true)
+    }
 }
 
 impl Podman for Hand {
@@ -182,6 +179,14 @@ impl Podman for Hand {
 
     async fn sweep(&self, workload: &str) -> Result<(), BackendError> {
         self.note(format!("sweep {workload}"));
+        Ok(())
+    }
+
+    fn remembers(&self) -> Option<String> {
+        None
+    }
+
+    fn forget(&self) -> Result<(), BackendError> {
         Ok(())
     }
 }
@@ -207,5 +212,15 @@ impl Files for Hand {
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
         self.note(format!("remove {path}"));
         Disk::new(self.root.clone()).remove(path)
+    }
+
+    fn is_writable(&self, path: &DevicePath) -> bool {
+        Disk::new(self.root.clone()).is_writable(path)
+    }
+
+    fn watch(&mut self, _paths: BTreeSet<DevicePath>) {}
+
+    async fn changed(&mut self) {
+        std::future::pending::<()>().await;
     }
 }

@@ -105,7 +105,14 @@ impl Case {
             .collect();
         assert_eq!(
             kinds,
-            ["Ready", "Connected", "InSync", "Updating", "Healthy"]
+            [
+                "Ready",
+                "Connected",
+                "InSync",
+                "Updating",
+                "Healthy",
+                "Drifted"
+            ]
         );
         assert_eq!(ready.status == Truth::True, state == State::Ready);
     }
@@ -285,4 +292,32 @@ fn a_device_that_is_two_machines_says_so_until_it_is_away_or_revoked() {
         ..two()
     };
     revoked.is(State::Revoked, "Revoked", "its identity was revoked");
+}
+
+#[test]
+fn a_file_changed_on_the_device_is_drift_and_no_failure() {
+    let mut report = good();
+    assert_eq!(
+        truth(&Case::from(report.clone()).status(), "Drifted"),
+        Truth::False
+    );
+    let why = "/etc/containers/systemd/web.container was changed or removed on the device";
+    report.workloads[1].problem = Some(Problem::new(code::DRIFTED, why));
+    let case = Case::from(report.clone());
+    case.is(State::Updating, "Drifted", &format!("web: {why}"));
+    let status = case.status();
+    assert_eq!(truth(&status, "Drifted"), Truth::True);
+    assert_eq!(truth(&status, "InSync"), Truth::False);
+    assert_eq!(truth(&status, "Healthy"), Truth::True);
+
+    // what failed meanwhile is worse
+    report.workloads[0] = runs("till", WorkloadState::Failed, Some("till exited 1"));
+    let case = Case::from(report);
+    case.is(State::Failed, "WorkloadFailed", "till: till exited 1");
+    assert_eq!(truth(&case.status(), "Drifted"), Truth::True);
+    let nobody = Case {
+        report: None,
+        ..Case::from(good())
+    };
+    assert_eq!(truth(&nobody.status(), "Drifted"), Truth::Unknown);
 }

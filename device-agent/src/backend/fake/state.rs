@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flotta_bundle::Digest;
+use flotta_bundle::{DevicePath, Digest};
 
 use super::QUADLET;
 use crate::backend::{BackendError, Verb};
@@ -76,6 +76,10 @@ pub struct State {
     pub journal: BTreeMap<String, Vec<String>>,
     pub log: Vec<Did>,
     pub faults: Faults,
+    /// Why Podman does not use its storage, as it noted once.
+    pub remembered: Option<String>,
+    /// The files whose changes are told.
+    pub watched: BTreeSet<DevicePath>,
     pub(super) calls: usize,
     /// The call at which the agent dies, and whether what it asked for still happens.
     pub(super) dies: Option<(usize, bool)>,
@@ -99,6 +103,10 @@ pub struct Faults {
     pub stubborn: BTreeSet<String>,
     /// Units whose jobs systemd does not take.
     pub refused: BTreeSet<String>,
+    /// Units that somebody masked.
+    pub masked: BTreeSet<String>,
+    /// What cannot be written the machine itself could write: the agent's mounts are from before.
+    pub stale_mounts: bool,
     /// Images that do not fit on the disk.
     pub large: BTreeSet<String>,
     pub no_reload: bool,

@@ -179,7 +179,7 @@ fn a_file_that_cannot_be_written_concerns_its_workload_alone() {
     let (state, said) = problem(&outcome, "web");
     assert_eq!(state, WorkloadState::Running, "{said}");
     assert!(
-        said.starts_with("FLT0505: ") && said.contains(path),
+        said.starts_with("FLT0516: ") && said.contains(path),
         "{said}"
     );
     assert_eq!(bench.starts(), ["radio.service"]);

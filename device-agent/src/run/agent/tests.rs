@@ -60,8 +60,21 @@ impl Hands for FakeHands {
         Vec::new()
     }
 
-    async fn changed(&mut self) {
-        std::future::pending::<()>().await;
+    async fn look_at_files(
+        &mut self,
+        _: &Manifest,
+        _: &mut Ledger,
+        _: &dyn Fn() -> Timestamp,
+    ) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn is_shut_out(&mut self, _: &Manifest) -> Option<bool> {
+        None
+    }
+
+    async fn changed(&mut self) -> News {
+        std::future::pending().await
     }
 }
 
@@ -188,6 +201,7 @@ impl Bench {
             held: None,
             unkept: None,
             clock_file: None,
+            ended_file: None,
         };
         let wires = Wires {
             offers,

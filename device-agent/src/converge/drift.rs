@@ -1,0 +1,107 @@
+//! What somebody changed of the fleet's files. It is told, and then put back like anything that is not as the manifest says.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::code::{self, Problem};
+use flotta_bundle::manifest::{File, Manifest};
+use jiff::Timestamp;
+
+use crate::apply::Failures;
+use crate::backend::{Files, Found};
+use crate::ledger::{Ledger, LedgerError, Owned};
+use crate::plan::{Plan, Step, inputs, workload_of};
+
+/// Most files that are named in one message.
+const MAX_NAMED: usize = 3;
+
+/// What is not as it was left, by looking at it. Workloads that the last try could not bring up are left out: their files are
+/// not all there yet.
+pub(super) fn seen(
+    manifest: &Manifest,
+    owned: &Owned,
+    failures: &Failures,
+    files: &mut impl Files,
+) -> Failures {
+    let settled = |file: &&File| {
+        is_settled(file, manifest, owned)
+            && !failures.contains_key(workload_of(&file.path, &manifest.units))
+    };
+    let drifted = manifest.files.iter().filter(settled).filter(|file| {
+        let found = files.look(file);
+        !matches!(found, Ok(Found::File { digest, fits: true }) if digest == file.digest)
+    });
+    problems(drifted, manifest)
+}
+
+/// The same, of a manifest that was applied, by what is planned for it.
+pub(super) fn planned(plan: &Plan, manifest: &Manifest, owned: &Owned) -> Failures {
+    let written = plan.steps.iter().filter_map(|step| match step {
+        Step::Write(file) => Some(file),
+        _ => None,
+    });
+    problems(
+        written.filter(|file| is_settled(file, manifest, owned)),
+        manifest,
+    )
+}
+
+/// Whether a file was there as this manifest has it, and nothing is being done with it.
+fn is_settled(file: &File, manifest: &Manifest, owned: &Owned) -> bool {
+    let Some(workload) = owned.files.get(&file.path) else {
+        return false;
+    };
+    let mut units = manifest
+        .units
+        .iter()
+        .filter(|unit| unit.workload == *workload);
+    units.all(|unit| {
+        let known = owned.units.get(&unit.name);
+        known.is_some_and(|known| {
+            known.due.is_none() && known.inputs == inputs(unit, &manifest.files)
+        })
+    })
+}
+
+fn problems<'a>(drifted: impl Iterator<Item = &'a File>, manifest: &Manifest) -> Failures {
+    let mut paths: BTreeMap<&str, Vec<&File>> = BTreeMap::new();
+    for file in drifted {
+        let workload = workload_of(&file.path, &manifest.units);
+        paths.entry(workload).or_default().push(file);
+    }
+    let problem = |files: &[&File]| {
+        let named: Vec<_> = files
+            .iter()
+            .take(MAX_NAMED)
+            .map(|file| file.path.as_str())
+            .collect();
+        let more = match files.len().saturating_sub(MAX_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let was = if files.len() == 1 { "was" } else { "were" };
+        let message = format!(
+            "{}{more} {was} changed or removed on the device",
+            named.join(", ")
+        );
+        Problem::new(code::DRIFTED, message)
+    };
+    let all = paths.iter();
+    all.map(|(workload, files)| ((*workload).to_owned(), problem(files)))
+        .collect()
+}
+
+/// Tells the server of drift that was not known before.
+pub(super) fn note(
+    ledger: &mut Ledger,
+    known: &Failures,
+    drift: &Failures,
+    now: &dyn Fn() -> Timestamp,
+) -> Result<(), LedgerError> {
+    for (workload, problem) in drift {
+        if known.get(workload) != Some(problem) {
+            // what cannot be written is written with the next, at the latest at the end
+            let _ = ledger.note(now(), "Drifted", format!("{workload}: {problem}"), true);
+        }
+    }
+    ledger.save_unsaved()
+}

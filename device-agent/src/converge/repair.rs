@@ -1,0 +1,105 @@
+//! What is wrong with Podman itself, where it can be put right without touching what runs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flotta_bundle::manifest::Manifest;
+use flotta_bundle::wire::WorkloadReport;
+use jiff::Timestamp;
+
+use super::{Machine, states};
+use crate::backend::{Files, Podman, Systemd, Verb};
+use crate::ledger::Ledger;
+use crate::plan::{Plan, Step};
+
+/// The unit that answers for Podman. systemd gives it up when the service behind it fails a few times in a row.
+const SOCKET: &str = "podman.socket";
+const SERVICE: &str = "podman.service";
+/// Longest wait for a socket to listen, and for restarts: systemd goes on with them.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Has Podman look again at a storage that it has given up until the next boot; whether it had.
+///
+/// All that is removed is a note in `/run` that this storage did not work once: no container, image or mount. What runs does
+/// not look at it, and when the storage still does not work Podman writes the note again.
+pub(super) fn podman<S: Systemd, P: Podman, F: Files>(
+    reports: &[WorkloadReport],
+    ledger: &mut Ledger,
+    machine: &mut Machine<S, P, F>,
+    now: &dyn Fn() -> Timestamp,
+) -> bool {
+    // a machine on which all is well has no such note, or one that harms nobody
+    if states::failed(reports).next().is_none() {
+        return false;
+    }
+    let Some(why) = machine.podman.remembers() else {
+        return false;
+    };
+    if let Err(error) = machine.podman.forget() {
+        tracing::warn!(%error, "Podman's note about its storage cannot be removed");
+        return false;
+    }
+    tracing::info!(why, "Podman is to look at its storage again");
+    let message =
+        format!("Podman had given up its storage until the next boot, and looks again: {why}");
+    // what cannot be written is written with the next
+    let _ = ledger.note(now(), "Repaired", message, true);
+    true
+}
+
+/// Starts Podman's socket when it does not listen; whether it does now and did not.
+pub(super) async fn socket<S: Systemd, P: Podman, F: Files>(
+    machine: &mut Machine<S, P, F>,
+) -> bool {
+    let is_down = match machine.systemd.unit(SOCKET).await {
+        Ok(unit) => unit.is_loaded() && !unit.is_active(),
+        Err(_) => false,
+    };
+    if !is_down {
+        return false;
+    }
+    for name in [SERVICE, SOCKET] {
+        if let Err(error) = machine.systemd.reset_failed(name).await {
+            tracing::debug!(unit = name, %error, "not reset");
+        }
+    }
+    let jobs = [(Verb::Start, SOCKET.to_owned())];
+    let failed = machine.systemd.jobs(&jobs, LIMIT).await;
+    for (unit, error) in &failed {
+        tracing::warn!(unit, %error, "not started");
+    }
+    failed.is_empty()
+}
+
+/// Restarts units that systemd would start again by itself in a while, when what they lacked has come.
+pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
+    manifest: &Manifest,
+    plan: &Plan,
+    hopeful: &BTreeSet<String>,
+    down: &BTreeSet<String>,
+    machine: &mut Machine<S, P, F>,
+) {
+    let mut jobs = Vec::new();
+    for unit in &manifest.units {
+        let is_planned = plan
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Job(_, name) if *name == unit.name));
+        let waits = hopeful.contains(&unit.workload) && down.contains(&unit.workload);
+        if is_planned || !waits {
+            continue;
+        }
+        if let Ok(state) = machine.systemd.unit(&unit.name).await
+            && state.sub.starts_with("auto-restart")
+        {
+            jobs.push((Verb::Restart, unit.name.clone()));
+        }
+    }
+    if jobs.is_empty() {
+        return;
+    }
+    for (unit, error) in machine.systemd.jobs(&jobs, LIMIT).await {
+        // why it does not run is read off the unit itself
+        tracing::info!(unit, %error, "job did not succeed");
+    }
+}
