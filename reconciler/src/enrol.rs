@@ -130,14 +130,53 @@ impl Enroller {
             created_at: now,
             expires_at,
             used: None,
+            revoked: None,
         };
+        let (id, by) = (record.id(), record.token.created_by.clone());
+        let whose = record.token.device.as_ref().map(ToString::to_string);
         self.store
             .write(
                 move |connection| Ok::<_, EnrolError>(tokens::insert(connection, &record)?),
                 |()| {},
             )
             .await?;
+        let whose = whose.unwrap_or_else(|| "any device".to_owned());
+        let message = format!("token {id} for {whose}, until {expires_at:.0}, made by {by}");
+        self.note(None, false, "TokenCreated", message, now).await;
         Ok((secret, expires_at))
+    }
+
+    /// A person takes a token back. One that was used has done its work: what joined with it is revoked by its name.
+    pub async fn revoke_token(
+        &self,
+        id: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<TokenRecord, EnrolError> {
+        let (asked, who) = (id.to_owned(), by.to_owned());
+        let mut token = self
+            .store
+            .write(
+                move |connection| {
+                    let token = tokens::find_by_id(connection, &asked)?;
+                    let token = token.ok_or(EnrolError::NoToken(asked))?;
+                    if let Some((at, ..)) = token.used {
+                        return Err(EnrolError::TokenUsed(at));
+                    }
+                    if token.revoked.is_none() {
+                        tokens::revoke(connection, &token.hash, &who, now)?;
+                    }
+                    Ok(token)
+                },
+                |_| {},
+            )
+            .await?;
+        if token.revoked.is_none() {
+            token.revoked = Some((now, by.to_owned()));
+            let message = format!("token {} was taken back by {by}", token.id());
+            self.note(None, false, "TokenRevoked", message, now).await;
+        }
+        Ok(token)
     }
 
     /// The join file for a device: where the server is, what to trust, and the token.

@@ -7,7 +7,7 @@ use flotta_bundle::DeviceName;
 use flotta_reconciler::admin::client::Client;
 use flotta_reconciler::admin::query::{Query, Selector};
 use flotta_reconciler::admin::resource::{
-    Change, Device, EventObject, List, ReleaseObject, Request, What, Workload,
+    Change, Device, EventObject, JoinToken, List, ReleaseObject, Request, What, Workload,
 };
 use flotta_reconciler::status::State;
 use jiff::{SignedDuration, Timestamp};
@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Releases,
     #[value(aliases = ["event"])]
     Events,
+    #[value(aliases = ["token"])]
+    Tokens,
 }
 
 impl Kind {
@@ -122,6 +124,27 @@ impl Get {
             Kind::Requests => self.list::<Request>(client).await,
             Kind::Releases => self.list::<ReleaseObject>(client).await,
             Kind::Events => self.list::<EventObject>(client).await,
+            Kind::Tokens => self.list::<JoinToken>(client).await,
+        }
+    }
+
+    /// `flotta get tokens`, which is also called `flotta token list`.
+    pub(crate) fn tokens(output: Format) -> Self {
+        Self {
+            kind: Kind::Tokens,
+            name: None,
+            namespace: None,
+            all_namespaces: false,
+            selector: None,
+            state: Vec::new(),
+            set: None,
+            image: None,
+            object: None,
+            since: None,
+            limit: None,
+            output,
+            watch: false,
+            no_headers: false,
         }
     }
 

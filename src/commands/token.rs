@@ -1,11 +1,13 @@
-//! `flotta token create`.
+//! `flotta token`.
 
 use clap::{Args, Subcommand};
 use flotta_bundle::DeviceName;
 use flotta_reconciler::admin::client::Client;
-use flotta_reconciler::admin::request::{TokenCreated, TokenRequest};
+use flotta_reconciler::admin::request::{TokenCreated, TokenRequest, TokenRevocation};
+use flotta_reconciler::admin::resource::JoinToken;
 use jiff::{SignedDuration, Timestamp};
 
+use super::get::{Format, Get};
 use crate::error::Answer;
 use crate::output;
 use crate::print::time::{parse_span, span};
@@ -14,6 +16,23 @@ use crate::print::time::{parse_span, span};
 pub(crate) enum Token {
     /// Make a join file with a one-time token, on stdout: flotta token create shop-17 > shop-17.join
     Create(Create),
+    /// The tokens: which are open, who made them, who joined with them; as flotta get tokens
+    List(Listing),
+    /// Take a token back: nobody joins with it any more
+    Revoke(Revoke),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listing {
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// The token, as flotta token list calls it
+    token: String,
 }
 
 #[derive(Debug, Args)]
@@ -39,7 +58,26 @@ pub(crate) struct Create {
 
 impl Token {
     pub(crate) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
-        let Self::Create(create) = self;
+        match self {
+            Self::Create(create) => create.run(client).await,
+            Self::List(listing) => Get::tokens(listing.output).run(client).await,
+            Self::Revoke(revoke) => revoke.run(client).await,
+        }
+    }
+}
+
+impl Revoke {
+    async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let request = TokenRevocation { token: self.token };
+        let token: JoinToken = client.post("/v1/tokens/revoke", &request).await?;
+        output::answer(&format!("token {} revoked\n", token.metadata.name))?;
+        Ok(Answer::Yes)
+    }
+}
+
+impl Create {
+    async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let create = self;
         let request = TokenRequest {
             device: create.device,
             ttl_seconds: create.ttl.as_secs(),

@@ -2,7 +2,7 @@
 
 use flotta_bundle::wire::WorkloadState;
 use flotta_reconciler::admin::resource::{
-    Device, DeviceStatus, EventObject, ReleaseObject, Request, Resource, Workload,
+    Device, DeviceStatus, EventObject, JoinToken, ReleaseObject, Request, Resource, Workload,
 };
 use jiff::Timestamp;
 
@@ -60,10 +60,10 @@ pub(crate) fn row<T: Row>(object: &T, columns: Columns, now: Timestamp) -> Vec<C
 /// The colour of a state.
 pub(crate) fn style(state: &str) -> Option<Style> {
     match state {
-        "Ready" | "Running" | "InForce" => Some(Style::Good),
+        "Ready" | "Running" | "InForce" | "Open" => Some(Style::Good),
         "Updating" | "Pending" | "Pulling" | "Starting" | "Held" => Some(Style::Busy),
         "Failed" | "Refused" | "Revoked" | "Warning" | "Denied" => Some(Style::Bad),
-        "Offline" | "Superseded" | "Waiting" | "Stopped" => Some(Style::Dim),
+        "Offline" | "Superseded" | "Used" | "Expired" | "Waiting" | "Stopped" => Some(Style::Dim),
         _ => None,
     }
 }
@@ -205,6 +205,31 @@ impl Row for Request {
             (&status.hardware.serial).into(),
             (&status.hardware.architecture).into(),
             (&status.hardware.os).into(),
+        ]
+    }
+}
+
+impl Row for JoinToken {
+    const HEAD: &'static [&'static str] = &[
+        "TOKEN", "STATE", "DEVICE", "AGE", "EXPIRES", "BY", "MESSAGE",
+    ];
+    const WIDE: &'static [&'static str] = &["SET"];
+    const NAMESPACED: bool = false;
+
+    fn row(&self, now: Timestamp) -> Vec<Cell> {
+        let status = &self.status;
+        let expires = status
+            .expires
+            .map(|at| at.strftime("%Y-%m-%d %H:%M").to_string());
+        vec![
+            (&self.metadata.name).into(),
+            state(&status.state),
+            status.device.as_deref().unwrap_or("any").into(),
+            since(now, self.metadata.creation_timestamp).into(),
+            expires.unwrap_or_default().into(),
+            (&status.created_by).into(),
+            (&status.message).into(),
+            status.set.as_deref().unwrap_or_default().into(),
         ]
     }
 }

@@ -14,9 +14,11 @@ use super::Admin;
 use super::answer::Refused;
 use super::request::{
     Approval, Decided, Denial, FleetFacts, Left, RestoredDevices, Revocation, TokenCreated,
-    TokenRequest,
+    TokenRequest, TokenRevocation,
 };
+use super::resource::JoinToken;
 use super::socket::Peer;
+use super::views;
 use crate::enrol::{self, EnrolError, MAX_TTL, Target};
 use crate::keys::KeysError;
 use crate::store::NewToken;
@@ -41,6 +43,7 @@ pub(super) async fn fleet(State(admin): State<Admin>) -> Json<FleetFacts> {
 
 pub(super) async fn token(
     State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     body: Body<TokenRequest>,
 ) -> Answer<TokenCreated> {
     let Json(request) = body?;
@@ -71,12 +74,25 @@ pub(super) async fn token(
         device: request.device.clone(),
         set: request.set,
         labels: request.labels,
+        created_by: peer.0,
     };
     let (token, expires) = enroller.create_token(token, ttl, Timestamp::now()).await?;
     Ok(Json(TokenCreated {
         join: enroller.join_file(server, request.device, Some(token)),
         expires: Some(expires),
     }))
+}
+
+pub(super) async fn revoke_token(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Body<TokenRevocation>,
+) -> Answer<JoinToken> {
+    let Json(request) = body?;
+    let now = Timestamp::now();
+    let enroller = &admin.0.enroller;
+    let token = enroller.revoke_token(&request.token, &peer.0, now).await?;
+    Ok(Json(views::token::view(token, now)))
 }
 
 pub(super) async fn approve(

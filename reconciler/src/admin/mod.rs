@@ -8,6 +8,8 @@
 //! | `GET /v1/check` | how the server itself is |
 //! | `GET /v1/status` | how the server itself stands: its source, and what is wrong |
 //! | `POST /v1/tokens` | a join file |
+//! | `GET /v1/tokens` | the tokens, without their secrets |
+//! | `POST /v1/tokens/revoke` | the token that was taken back |
 //! | `POST /v1/releases/allow` | which held commit may take away what it does |
 //! | `POST /v1/decommission` | which device is to run nothing any more |
 //! | `POST /v1/{approve,deny,revoke}` | who it was |
@@ -43,7 +45,7 @@ use crate::keys::Fleet;
 use crate::standing::Standing;
 use crate::store::Store;
 use request::FleetFacts;
-use resource::{Device, EventObject, ReleaseObject, Request, Workload};
+use resource::{Device, EventObject, JoinToken, ReleaseObject, Request, Workload};
 
 use socket::Peer;
 pub use socket::{Access, listen};
@@ -112,7 +114,11 @@ impl Admin {
             .route("/v1/status", get(leave::status))
             .route("/v1/releases/allow", post(leave::allow))
             .route("/v1/decommission", post(leave::decommission))
-            .route("/v1/tokens", post(join::token))
+            .route(
+                "/v1/tokens",
+                get(list::serve::<JoinToken>).post(join::token),
+            )
+            .route("/v1/tokens/revoke", post(join::revoke_token))
             .route("/v1/approve", post(join::approve))
             .route("/v1/approve-restored", post(join::approve_restored))
             .route("/v1/deny", post(join::deny))

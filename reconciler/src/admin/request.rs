@@ -36,6 +36,14 @@ pub struct TokenCreated {
     pub expires: Option<Timestamp>,
 }
 
+/// `POST /v1/tokens/revoke`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRevocation {
+    /// The token, as `flotta token list` calls it.
+    pub token: String,
+}
+
 /// `POST /v1/approve`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

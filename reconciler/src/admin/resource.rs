@@ -100,6 +100,8 @@ kinds! {
     Workload = "EdgeWorkload", "workloads", Empty, WorkloadStatus;
     /// A machine that asks to join.
     Request = "EdgeDeviceSignedRequest", "requests", Empty, RequestStatus;
+    /// A token, without its secret.
+    JoinToken = "JoinToken", "tokens", Empty, TokenStatus;
     /// A release, or a commit that was refused.
     ReleaseObject = "Release", "releases", Empty, ReleaseStatus;
     /// Something that happened.
@@ -240,6 +242,32 @@ pub struct Identity {
     /// When its certificate ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires: Option<Timestamp>,
+}
+
+/// How a token is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenStatus {
+    /// `Open`, `Used`, `Expired` or `Revoked`.
+    pub state: String,
+    /// What became of it, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The only device that may use it; any when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The set that the device is put in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub created_by: String,
+    /// The device that joined with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_as: Option<String>,
 }
 
 /// A manifest and the release it came with.

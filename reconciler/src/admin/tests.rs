@@ -167,7 +167,7 @@ async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
     );
     assert_eq!(status.wanted, status.running);
     assert_eq!(status.running.as_ref().unwrap().release, 7);
-    assert_eq!(status.conditions.len(), 5);
+    assert_eq!(status.conditions.len(), 6);
     let workloads: Vec<Workload> = desk.list("").await;
     assert_eq!(workloads[0].status.message, "shop-1: exited 1");
     assert_eq!(
@@ -570,4 +570,43 @@ async fn a_watch_is_silent_about_heartbeats_and_tells_what_went_first() {
     desk.join("b").await;
     assert_eq!(next().await, (What::Deleted, "b".to_owned()));
     assert_eq!(next().await, (What::Added, "b".to_owned()));
+}
+
+#[tokio::test]
+async fn a_token_is_listed_with_who_made_it_and_is_taken_back() {
+    let desk = Desk::new();
+    let made: TokenCreated = desk.client.post("/v1/tokens", &token()).await.unwrap();
+    let secret = made.join.token.unwrap();
+    let tokens = desk.list::<JoinToken>("").await;
+    let (id, status) = (tokens[0].metadata.name.clone(), &tokens[0].status);
+    assert_eq!(status.state, "Open");
+    assert!(!status.created_by.is_empty());
+    let all = serde_json::to_string(&tokens).unwrap();
+    assert!(!all.contains(secret.expose()), "{all}");
+
+    let revocation = request::TokenRevocation { token: id };
+    for _ in 0..2 {
+        let path = "/v1/tokens/revoke";
+        let revoked: JoinToken = desk.client.post(path, &revocation).await.unwrap();
+        assert_eq!(revoked.status.state, "Revoked");
+    }
+    let asked = Machine::new("a").request(Some(secret));
+    let refused = desk
+        .house
+        .enroller
+        .enrol(asked, None, HERE, Timestamp::now())
+        .await;
+    assert_eq!(refused.unwrap_err().code(), code::TOKEN_REVOKED);
+    let events = desk.house.events().await;
+    let times = |reason: &str| events.iter().filter(|event| event.0 == reason).count();
+    assert_eq!((times("TokenCreated"), times("TokenRevoked")), (1, 1));
+
+    let none = request::TokenRevocation {
+        token: "0".repeat(12),
+    };
+    let error = desk
+        .client
+        .post::<_, JoinToken>("/v1/tokens/revoke", &none)
+        .await;
+    assert!(error.unwrap_err().is_not_found());
 }

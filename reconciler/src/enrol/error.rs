@@ -19,6 +19,9 @@ pub enum EnrolError {
     /// Too late.
     #[error("this token expired at {0:.0}")]
     TokenExpired(Timestamp),
+    /// Somebody thought better of it.
+    #[error("this token was taken back at {0:.0}")]
+    TokenRevoked(Timestamp),
     /// Not for this name.
     #[error("this token is for another device than {0}")]
     TokenOther(DeviceName),
@@ -49,6 +52,9 @@ pub enum EnrolError {
     /// No such device.
     #[error("no device {0} has joined")]
     NoDevice(DeviceName),
+    /// No such token.
+    #[error("no token {0}")]
+    NoToken(String),
     /// Several ask for one name.
     #[error("{1} keys ask to join as {0}")]
     Ambiguous(DeviceName, usize),
@@ -73,13 +79,14 @@ impl EnrolError {
             Self::TokenUnknown => code::TOKEN_UNKNOWN,
             Self::TokenUsed(_) => code::TOKEN_USED,
             Self::TokenExpired(_) => code::TOKEN_EXPIRED,
+            Self::TokenRevoked(_) => code::TOKEN_REVOKED,
             Self::TokenOther(_) => code::TOKEN_OTHER_DEVICE,
             Self::Csr(_) | Self::Sealing | Self::OtherKey => code::CSR,
             Self::Revoked => code::REVOKED,
             Self::KeyTaken(_) => code::KEY_TAKEN,
             Self::NameTaken(_) => code::NAME_TAKEN,
             Self::TooManyRequests => code::TOO_MANY,
-            Self::NoRequest(_) | Self::NoDevice(_) => code::NOT_FOUND,
+            Self::NoRequest(_) | Self::NoDevice(_) | Self::NoToken(_) => code::NOT_FOUND,
             Self::Ambiguous(..) => code::AMBIGUOUS,
             Self::AlreadyApproved(_) | Self::ShortKey => code::BAD_REQUEST,
             Self::Store(error) => error.code(),
@@ -95,6 +102,7 @@ impl EnrolError {
                 "if the machine was replaced: flotta approve --replace {device}"
             )),
             Self::NoRequest(_) => problem.with_help("see who asks: flotta get requests"),
+            Self::NoToken(_) => problem.with_help("see which there are: flotta token list"),
             Self::Ambiguous(device, _) => problem.with_help(format!(
                 "name the key as well, as the device shows it: flotta approve {device} --key SHA256:…"
             )),

@@ -109,6 +109,9 @@ fn usable(
     if let Some((at, ..)) = token.used {
         return Err(EnrolError::TokenUsed(at));
     }
+    if let Some((at, _)) = token.revoked {
+        return Err(EnrolError::TokenRevoked(at));
+    }
     // one that is from the future was made by a clock that was ahead, and would live as much longer
     let is_ahead = token.created_at.duration_since(now) > SKEW;
     if now >= token.expires_at || is_ahead {

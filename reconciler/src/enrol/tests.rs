@@ -86,6 +86,7 @@ async fn what_a_token_says_of_a_device_becomes_inventory() {
         device: None,
         set: Some("tills".to_owned()),
         labels: [("site".to_owned(), "berlin".to_owned())].into(),
+        ..NewToken::default()
     };
     let hour = SignedDuration::from_hours(1);
     let made = door

@@ -137,6 +137,7 @@ pub(super) fn approve(
         device: None,
         set: approval.set,
         labels: approval.labels,
+        created_by: String::new(),
     };
     let (device, issued) = join(connection, fleet, proven, terms, now)?;
     request.state = RequestState::Approved {

@@ -37,6 +37,7 @@ pub(super) const FLEET: Schema = Schema {
         include_str!("fleet_1.sql"),
         include_str!("fleet_2.sql"),
         include_str!("fleet_3.sql"),
+        include_str!("fleet_4.sql"),
     ],
 };
 

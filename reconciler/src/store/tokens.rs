@@ -22,6 +22,8 @@ pub struct NewToken {
     pub set: Option<String>,
     /// Labels that the device gets.
     pub labels: BTreeMap<String, String>,
+    /// Who made it, as the admin socket knows them.
+    pub created_by: String,
 }
 
 /// A token as the store has it.
@@ -37,15 +39,32 @@ pub struct TokenRecord {
     pub expires_at: Timestamp,
     /// When, by which key and as which device it was used.
     pub used: Option<(Timestamp, Digest, DeviceName)>,
+    /// When and by whom it was taken back.
+    pub revoked: Option<(Timestamp, String)>,
 }
+
+impl TokenRecord {
+    /// What people call it: the first digits of its hash. The token itself cannot be told from it.
+    pub fn id(&self) -> String {
+        self.hash.hex()[..ID_DIGITS].to_owned()
+    }
+
+    /// Whether a device may still join with it.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.used.is_none() && self.revoked.is_none() && self.expires_at > now
+    }
+}
+
+/// Hex digits of a hash that name a token among those of one fleet.
+const ID_DIGITS: usize = 12;
 
 /// What a token is stored as. A plain hash is enough: a token is 256 random bits.
 pub(crate) fn hash(token: &Token) -> Digest {
     Digest::of(token.expose().as_bytes())
 }
 
-const COLUMNS: &str =
-    "hash, device, device_set, labels, created_at, expires_at, used_at, used_by, used_as";
+const COLUMNS: &str = "hash, device, device_set, labels, created_at, expires_at, used_at, used_by, used_as, \
+     created_by, revoked_at, revoked_by";
 
 fn read(row: &Row<'_>) -> Result<TokenRecord, StoreError> {
     let maybe_name = |text: Option<String>| text.map(|text| name(&text)).transpose();
@@ -59,10 +78,12 @@ fn read(row: &Row<'_>) -> Result<TokenRecord, StoreError> {
             device: maybe_name(row.get(1)?)?,
             set: row.get(2)?,
             labels: from_json(&row.get::<_, String>(3)?)?,
+            created_by: row.get(9)?,
         },
         created_at: time(row.get(4)?)?,
         expires_at: time(row.get(5)?)?,
         used: used.map(|((at, key), device)| (at, key, device)),
+        revoked: maybe_time(row.get(10)?)?.zip(row.get(11)?),
     })
 }
 
@@ -79,7 +100,8 @@ pub(crate) fn find(
 pub(crate) fn insert(connection: &Connection, record: &TokenRecord) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "INSERT INTO tokens (hash, device, device_set, labels, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO tokens (hash, device, device_set, labels, created_at, expires_at, created_by) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute((
             record.hash.as_bytes(),
@@ -88,7 +110,33 @@ pub(crate) fn insert(connection: &Connection, record: &TokenRecord) -> Result<()
             json(&record.token.labels),
             millis(record.created_at),
             millis(record.expires_at),
+            &record.token.created_by,
         ))?;
+    Ok(())
+}
+
+/// The token that people call so.
+pub(crate) fn find_by_id(
+    connection: &Connection,
+    id: &str,
+) -> Result<Option<TokenRecord>, StoreError> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM tokens WHERE substr(hex(hash), 1, {ID_DIGITS}) = upper(?1)");
+    let mut query = connection.prepare_cached(&sql)?;
+    let mut rows = query.query([id])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// Takes a token back.
+pub(crate) fn revoke(
+    connection: &Connection,
+    hash: &Digest,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE tokens SET revoked_at = ?2, revoked_by = ?3 WHERE hash = ?1")?
+        .execute((hash.as_bytes(), millis(now), by))?;
     Ok(())
 }
 
@@ -141,7 +189,7 @@ impl Store {
         let hash = hash(token);
         self.read(move |connection| {
             let token = find(connection, &hash)?;
-            Ok(token.is_some_and(|token| token.used.is_none() && token.expires_at > now))
+            Ok(token.is_some_and(|token| token.is_open(now)))
         })
         .await
     }

@@ -84,6 +84,7 @@ codes! {
     AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it: flotta approve NAME --key SHA256:…";
     JOIN_FILE = "FLT0419", "a join file that cannot be used", "make a new one: flotta token create NAME > NAME.join";
     AGENT_TOO_OLD = "FLT0420", "the device's next manifest uses what its agent does not know", "update flotta-agent on the device; until then it keeps what it has";
+    TOKEN_REVOKED = "FLT0421", "a token that was taken back", "make a new one: flotta token create";
     CLONED = "FLT0422", "two machines use the identity of one device", "find the two by their addresses and boots; on the one that is to be another device: flotta-agent enrol --reset JOINFILE";
     UNKNOWN_DEVICE = "FLT0423", "a device with a certificate of this fleet that the server does not know", "the server's data is from before the device joined; the device asks to join again by itself. On the server: flotta get requests";
 

@@ -4,6 +4,7 @@ mod device;
 mod event;
 mod release;
 mod request;
+pub(super) mod token;
 mod workload;
 
 use std::collections::BTreeMap;
