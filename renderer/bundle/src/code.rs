@@ -27,16 +27,16 @@ macro_rules! codes {
 }
 
 codes! {
-    NOT_YAML = "FLT0101", "not valid YAML", "mend the syntax at the place shown";
+    NOT_YAML = "FLT0101", "not valid YAML", "fix the syntax at the place shown";
     SCHEMA = "FLT0102", "a value that the schema does not allow", "use a value of the type and range named";
     UNKNOWN_FIELD = "FLT0103", "unknown field", "remove it, or spell it as suggested";
-    MISSING_REFERENCE = "FLT0104", "an object or key that is referred to does not exist", "commit the object, mend the name, or mark the reference optional";
+    MISSING_REFERENCE = "FLT0104", "an object or key that is referred to does not exist", "commit the object, fix the name, or mark the reference optional";
     DUPLICATE = "FLT0105", "two objects with one kind, namespace and name", "rename or remove one of them";
     BAD_NAME = "FLT0106", "not a valid name", "use lower-case letters, digits and `-`";
-    UNSUPPORTED_KIND = "FLT0107", "an apiVersion or kind that is not Flotta's", "move it out of the fleet's folder, or mend apiVersion and kind";
-    UNSUPPORTED_FIELD = "FLT0108", "a field that cannot be carried out on a device", "remove it; the message says what to use instead";
+    UNSUPPORTED_KIND = "FLT0107", "an apiVersion or kind that is not Flotta's", "move it out of the fleet's folder, or fix apiVersion and kind";
+    UNSUPPORTED_FIELD = "FLT0108", "a field that is not supported on devices", "remove it; the message says what to use instead";
     CONFLICT = "FLT0109", "two workloads of one device claim the same port, unit or path", "change one of them";
-    TEMPLATE = "FLT0110", "a template that cannot be expanded", "define the name, or mend the template";
+    TEMPLATE = "FLT0110", "a template that cannot be expanded", "define the name, or fix the template";
     LIMIT = "FLT0111", "larger than a limit allows", "split it, or make it smaller";
     UNREADABLE = "FLT0112", "a file or revision that cannot be read", "check path, revision and access";
     DIGEST_REQUIRED = "FLT0113", "an image without a digest where digests are required", "write the reference as NAME@sha256:…";
@@ -44,7 +44,7 @@ codes! {
 
     NOT_ACTED_ON = "FLT0201", "a field that is accepted but not acted on yet", "it has no effect in this version; remove it if you rely on it";
     MATCHES_NOTHING = "FLT0202", "a selector or name that matches no device", "check the labels, or wait for the device to join";
-    MISSING_SET = "FLT0203", "a device that names a set that does not exist", "commit the set, or mend the label `flotta/member-of`";
+    MISSING_SET = "FLT0203", "a device that names a set that does not exist", "commit the set, or fix the label `flotta/member-of`";
     NO_DIGEST = "FLT0207", "an image without a digest may differ between devices", "write the reference as NAME@sha256:…";
     IGNORED_FILE = "FLT0208", "a file or object that takes no part in the fleet", "nothing, if that is what you want";
 
@@ -55,7 +55,7 @@ codes! {
     PROOF = "FLT0305", "the leaf is not in the release's tree", "the server gave a wrong proof: look at the server and its depot";
     WRONG_DEVICE = "FLT0306", "the leaf of another device", "look at the server";
     OLDER = "FLT0307", "a release older than one already accepted", "nothing: a server that was restored from a backup asks the device for what it accepted, and signs its next release above it. To go back on purpose, commit a revert: a new release with old content";
-    EQUIVOCATION = "FLT0308", "another release under a sequence already accepted", "the signer gave two devices two truths: a server that was restored from a backup does, and signs the next one above both by itself; otherwise find out who holds the release key";
+    EQUIVOCATION = "FLT0308", "another release under a sequence already accepted", "the signer gave two devices two truths: a server that was restored from a backup does this, and signs its next release above both by itself; otherwise find out who holds the release key";
     NOT_IN_LEAF = "FLT0309", "a manifest that the leaf does not name", "look at the server";
     DIGEST_MISMATCH = "FLT0310", "content that does not have the digest it was asked by", "look at the server's depot, or at what is between";
     MANIFEST = "FLT0311", "a manifest that breaks a rule or limit", "render the fleet with the current version of flotta";
@@ -74,16 +74,16 @@ codes! {
     TOKEN_OTHER_DEVICE = "FLT0408", "a token made for another device", "use the join file made for this device";
     NAME_TAKEN = "FLT0409", "a device of this name has joined already with another key", "if the machine was replaced: flotta approve --replace NAME";
     DENIED = "FLT0410", "the request to join was denied", "ask whoever runs the fleet";
-    CSR = "FLT0411", "a request to join whose proof of possession does not hold", "make new keys: flotta-agent enrol --reset";
+    CSR = "FLT0411", "a request to join whose proof of possession does not hold", "make new keys: flotta-agent enrol --reset JOINFILE";
     TOO_LARGE = "FLT0412", "a request larger than allowed", "";
     TOO_MANY = "FLT0413", "too many requests", "wait as long as Retry-After says";
     BAD_REQUEST = "FLT0414", "a request that cannot be read", "use a flotta-agent of a version near the server's";
     NOT_FOUND = "FLT0415", "no such thing", "check the name: flotta get devices";
     NO_RELEASE = "FLT0416", "there is no release for this device yet", "commit an EdgeDevice of this name, or wait for the first release";
-    KEY_TAKEN = "FLT0417", "a key that another device has joined with", "the machines were cloned: make new keys with flotta-agent enrol --reset";
+    KEY_TAKEN = "FLT0417", "a key that another device has joined with", "the machines were cloned; make new keys on one of them: flotta-agent enrol --reset JOINFILE";
     AMBIGUOUS = "FLT0418", "more than one request to join fits", "name the key as well, as the device shows it: flotta approve NAME --key SHA256:…";
     JOIN_FILE = "FLT0419", "a join file that cannot be used", "make a new one: flotta token create NAME > NAME.join";
-    AGENT_TOO_OLD = "FLT0420", "the device's next manifest uses what its agent does not know", "update flotta-agent on the device; until then it keeps what it has";
+    AGENT_TOO_OLD = "FLT0420", "the device's next manifest needs a newer agent", "update flotta-agent on the device; until then it keeps what it has";
     TOKEN_REVOKED = "FLT0421", "a token that was taken back", "make a new one: flotta token create";
     CLONED = "FLT0422", "two machines use the identity of one device", "find the two by their addresses and boots; on the one that is to be another device: flotta-agent enrol --reset JOINFILE";
     UNKNOWN_DEVICE = "FLT0423", "a device with a certificate of this fleet that the server does not know", "the server's data is from before the device joined; the device asks to join again by itself. On the server: flotta get requests";
@@ -104,8 +104,8 @@ codes! {
     DRIFTED = "FLT0514", "a file of the fleet's was changed on the device", "nothing: the agent puts it back and restarts what uses it; to change it for good, change it in Git";
     UNIT_MASKED = "FLT0515", "a unit was masked on the device", "the agent leaves it so; to have it run again: systemctl unmask UNIT";
     READ_ONLY = "FLT0516", "a folder that the agent writes to is mounted read-only", "see what mounted it: findmnt -T FOLDER; the agent goes on by itself once it can be written";
-    STORAGE = "FLT0517", "Podman cannot use its storage on the device", "see the message: what the agent can repair it does, else free space where Podman keeps images, or reboot";
-    STATE_LOST = "FLT0518", "a file of the agent's state was lost or damaged", "see what the message says became of it, and look at the disk under the agent's state directory";
+    STORAGE = "FLT0517", "Podman cannot use its storage on the device", "see the message; the agent repairs what it can by itself. If it cannot, free space where Podman keeps images, or reboot";
+    STATE_LOST = "FLT0518", "a file of the agent's state was lost or damaged", "the message says what became of it; check the disk under the agent's state directory";
     TRUST_LOST = "FLT0519", "the device no longer knows whom to trust", "make a join file on the server (flotta token create NAME > NAME.join) and join again with the same keys: flotta-agent enrol NAME.join; what runs keeps running";
     TIME_AHEAD = "FLT0521", "a time that is ahead of the device's clock, which the network sets", "look at the clock of the server, or of whoever signs releases; the device goes by its own clock";
     CLOCK_UNSURE = "FLT0522", "a time that does not fit the device's clock, which nothing sets", "let the network set the clock (timedatectl set-ntp true), or set it by hand; the device goes on meanwhile";
@@ -113,20 +113,20 @@ codes! {
     SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";
     DEPOT = "FLT0603", "the depot cannot be read or written", "check the disk or bucket the depot is on";
-    REFUSED_COMMIT = "FLT0604", "a commit with errors was refused", "mend it and commit again; the last good release stays in force";
+    REFUSED_COMMIT = "FLT0604", "a commit with errors was refused", "fix it and commit again; the last good release stays in force";
     KEYS = "FLT0605", "keys or certificates of the fleet cannot be read", "restore the data directory from its backup: flotta restore BACKUP --data DIR";
     LISTEN = "FLT0606", "an address or socket that the server cannot use", "see the message: taken by another program, not of this machine, or not allowed";
-    HELD = "FLT0607", "a commit that takes away more than may go without a word", "see what goes: flotta describe release COMMIT; let it through: flotta release allow COMMIT; or commit what was not to go";
-    NOT_HELD = "FLT0608", "a commit that nothing holds", "see which one is held: flotta get releases";
-    STILL_IN_GIT = "FLT0609", "a device that Git still has", "remove its EdgeDevice from Git first";
-    SERVER_CLOCK = "FLT0611", "the server's clock is wrong, or what it signed before is", "set the clock (timedatectl); if it is right: flotta serve --accept-clock. Nothing is signed until then; what is in force is served";
-    DEVICES_AWAY = "FLT0621", "most devices are not heard of", "look at the server's network: its address, port and name as devices see them; which devices: flotta get devices";
+    HELD = "FLT0607", "a commit that removes more than the fleet's limits allow", "see what it removes: flotta describe release COMMIT; let it through: flotta release allow COMMIT; or commit again what should stay";
+    NOT_HELD = "FLT0608", "a commit that is not held", "see which one is held: flotta get releases";
+    STILL_IN_GIT = "FLT0609", "a device that is still in Git", "remove its EdgeDevice from Git first";
+    SERVER_CLOCK = "FLT0611", "the server's clock is wrong, or what it signed before is", "set the clock (timedatectl); if it is right: flotta serve --accept-clock. Until then nothing is signed, and the release in force is still served";
+    DEVICES_AWAY = "FLT0621", "most devices are offline", "look at the server's network: its address, port and name as devices see them; which devices: flotta get devices";
     SERVER_DISK = "FLT0622", "the disk under the server's data is nearly full", "make space on it: without any the server takes no report, and no device joins";
-    SERVER_WORK = "FLT0623", "something that the server does over and over fails", "see the message, and the server's log from the time it names";
+    SERVER_WORK = "FLT0623", "a recurring task of the server fails", "see the message, and the server's log from the time it names";
     BACKUP = "FLT0631", "a backup that cannot be made or read", "see the message; no data directory was changed";
     NOT_EMPTY = "FLT0632", "a data directory that is not empty", "nothing is restored over it: move it away, or restore to another one with --data DIR";
     REVOKED_SINCE = "FLT0633", "nobody has said who was revoked since the backup", "say it, so that none of them is served again: --revoked NAME,NAME or --none-revoked";
-    UNFINISHED = "FLT0634", "a restore that did not come to its end", "run flotta restore again, with the same --data";
+    UNFINISHED = "FLT0634", "a restore that did not finish", "run flotta restore again, with the same --data";
     NESTED_KEYS = "FLT0635", "a folder of keys inside the fleet's keys", "keys were copied to where a server had made its own: move the data directory away, and restore that folder to a new one: flotta restore FOLDER --data DIR";
 }
 
