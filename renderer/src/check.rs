@@ -99,7 +99,7 @@ pub fn gather<'a>(files: impl IntoIterator<Item = &'a CheckedFile>) -> (Objects<
             match seen.entry((kind, namespace, name)) {
                 Entry::Vacant(entry) => entry.insert(place),
                 Entry::Occupied(first) => {
-                    let message = format!("{kind} `{namespace}/{name}` stands twice");
+                    let message = format!("{kind} `{namespace}/{name}` is defined twice");
                     let help = format!("the first one: {}", first.get());
                     let finding = Finding::error(code::DUPLICATE, place.clone(), message);
                     findings.push(finding.with_help(help));

@@ -1,6 +1,6 @@
 //! YAML to values that know where they stand. All YAML that people commit is read by this module alone.
 //!
-//! Scalars mean what Kubernetes' own loader makes of them (`yes` is true, `0644` is octal); a key that stands twice is an
+//! Scalars mean what Kubernetes' own loader makes of them (`yes` is true, `0644` is octal); a key that is defined twice is an
 //! error, and so is what an attacker would send: alias bombs, endless nesting.
 
 mod node;

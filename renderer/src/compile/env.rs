@@ -104,7 +104,7 @@ fn value(job: &mut Job<'_>, variable: &EnvVar, pointer: &str) -> Option<String> 
     let what = if from.secret_key_ref.is_some() {
         "secrets come in a later version"
     } else {
-        "this source of a value cannot be carried out on a device"
+        "this source of a value is not supported on devices"
     };
     job.refuse(code::UNSUPPORTED_FIELD, &pointer, what);
     None

@@ -128,7 +128,7 @@ fn walk(job: &mut Job<'_>, value: &Value, rule: &str, pointer: &str) {
                     job.refuse(
                         code::UNSUPPORTED_FIELD,
                         &pointer,
-                        format!("`{key}` cannot be carried out on a device: {why}"),
+                        format!("`{key}` is not supported on devices: {why}"),
                     );
                 } else if carried_out.is_some_and(|fields| !fields.contains(&key.as_str())) {
                     let place = job.workload.document.key_place(&pointer);

@@ -208,7 +208,7 @@ fn kind(job: &mut Job<'_>, volume: &Volume, pointer: &str) -> Kind {
         code::UNSUPPORTED_FIELD,
         pointer,
         format!(
-            "volume `{}` cannot be carried out on a device: {what}",
+            "volume `{}` is not supported on devices: {what}",
             volume.name
         ),
     );

@@ -60,7 +60,7 @@ fn encoding_is_canonical_and_reads_back() {
 fn rules_that_types_do_not_hold_are_checked() {
     let cases: [(&str, String); 9] = [
         (
-            "stands twice",
+            "is listed twice",
             rejected(|m| m.files.push(file("/etc/containers/systemd/web.container"))),
         ),
         (
