@@ -315,7 +315,7 @@ async fn a_server_whose_source_is_away_serves_what_it_has_and_says_so() {
     let status = eventually("the status line", || async {
         let output = fleet.house.flotta(&["get", "devices"]).await;
         let said = stderr(&output);
-        said.contains("cannot be read").then_some(said)
+        said.contains("has been unreadable").then_some(said)
     })
     .await;
     assert!(status.contains("release 1 stays in force"), "{status}");

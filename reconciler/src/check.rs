@@ -176,7 +176,7 @@ fn source(of: &Situation) -> Finding {
     }
     let (Some(Verdict { state, message, .. }), false) = (&of.source.verdict, label.is_empty())
     else {
-        return ok("followed, nothing read yet");
+        return ok("nothing has been read yet");
     };
     match state.as_str() {
         "Refused" => warning(code::REFUSED_COMMIT, format!("{label} refused: {message}")),

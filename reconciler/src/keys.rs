@@ -80,8 +80,8 @@ pub enum KeysError {
     /// Keys in keys: they were copied to where keys were already.
     #[error("{} holds the keys of another fleet, in the folder {}", .0.display(), .1.display())]
     Nested(PathBuf, PathBuf),
-    /// A restore that did not come to its end.
-    #[error("{}: a restore did not come to its end here", .0.display())]
+    /// A restore that did not finish.
+    #[error("{}: a restore into this directory did not finish", .0.display())]
     Unfinished(PathBuf),
     /// Nothing is signed with a time that is likely wrong.
     #[error(transparent)]

@@ -226,7 +226,7 @@ pub enum Outcome {
     Unchanged,
     /// The commit has errors; the release before stays in force.
     Refused(Refusal),
-    /// The commit takes away more than may go without a word; the release before stays in force.
+    /// The commit removes more than the fleet's limits allow; the release before stays in force.
     Held(Box<Holding>),
 }
 

@@ -23,10 +23,10 @@ pub(crate) struct Backup {
     /// The file to make, or the folder to make it in [default: flotta-DATE-TIME.tar here]
     #[arg(long, value_name = "FILE|DIR")]
     to: Option<PathBuf>,
-    /// Encrypt it for this recipient, as age-keygen prints it; may be given again
+    /// Encrypt it for this recipient, as age-keygen prints it; may be repeated
     #[arg(long, value_name = "age1…")]
     encrypt: Vec<Recipient>,
-    /// The server's data directory; the server may be at work
+    /// The server's data directory; the server may be running
     #[arg(long, value_name = "DIR", default_value = super::serve::DATA)]
     data: PathBuf,
 }
@@ -51,7 +51,7 @@ impl Backup {
         output::answer(&format!("{path}\n"))?;
         output::talk(&format!(
             "{}; {} KiB, read back\n\
-             it holds the fleet's private keys: who can read it can sign for every device\n\
+             it holds the fleet's private keys: whoever can read it can sign for every device\n\
              to restore:  flotta restore {path}{} --data DIR",
             inside(&made.contents),
             made.size.div_ceil(1024),
@@ -63,7 +63,7 @@ impl Backup {
         ));
         if made.left_out > 0 {
             output::talk(&format!(
-                "{} files of the release in force are not in the depot: a server makes them again from its source",
+                "{} files of the release in force are not in the depot: the server makes them again from its source",
                 made.left_out
             ));
         }
@@ -93,7 +93,7 @@ impl Restore {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let identity = self.identity.as_deref().map(identity).transpose()?;
         let identity = identity.as_ref();
-        // before anybody is asked anything
+        // before the person is asked anything
         backup::check_empty(&self.data).map_err(coded)?;
         let given = Given::look(&self.from, identity).map_err(coded)?;
         let since = match &given {
@@ -117,7 +117,7 @@ impl Restore {
         }
         for device in &restored.barred {
             output::talk(&format!(
-                "{device} is not in it: whoever asks by this name is turned away, until a token is made for it"
+                "{device} is not in the backup: requests to join by this name are refused until a token is made for it"
             ));
         }
         if restored.tokens > 0 {
@@ -128,7 +128,7 @@ impl Restore {
         }
         output::talk(&format!(
             "next:  flotta serve --data {} --source …   as before, with the same --name and --listen\n\
-             devices that it does not know ask to come back:  flotta get requests, flotta approve --restored",
+             devices that the server does not know ask to come back:  flotta get requests, flotta approve --restored",
             self.data.display()
         ));
         Ok(Answer::Yes)

@@ -50,7 +50,7 @@ pub(crate) enum Format {
     Table,
     /// All columns
     Wide,
-    /// JSON; with -w a document a line, {type, object}: first what there is, then each change
+    /// JSON; with -w one document per line, {type, object}: first everything there is, then each change
     Json,
     /// YAML
     Yaml,
@@ -74,7 +74,7 @@ pub(crate) struct Get {
     /// Labels: a=b, a!=b, a, !a, a in (b,c); joined by commas
     #[arg(long, short = 'l', value_parser = checked_selector)]
     selector: Option<String>,
-    /// Devices in these states: Ready, Updating, Failed, Offline, Pending, Revoked; without it all but Revoked
+    /// Devices in these states: Ready, Updating, Failed, Offline, Pending, Revoked [default: all but Revoked]
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = checked_state)]
     state: Vec<String>,
     /// Devices in this set
@@ -89,7 +89,7 @@ pub(crate) struct Get {
     /// Events of the last 10m, 2h, 7d
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     since: Option<SignedDuration>,
-    /// At most so many events, the newest [default: 1000; kept are 200 of each device and a million in all]
+    /// At most this many events, the newest ones [default: 1000; the server keeps 200 of each device and a million in all]
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
     /// How to print
@@ -164,7 +164,7 @@ impl Get {
         ];
         match wrong.into_iter().find(|(_, wrong)| *wrong) {
             Some((option, _)) => anyhow::bail!(
-                "{option} says nothing about {:?}: see flotta get --help",
+                "{option} does not apply to {:?}: see flotta get --help",
                 self.kind
             ),
             None => Ok(()),

@@ -50,17 +50,22 @@ impl Approve {
     }
 }
 
-/// Who is back, and who is left to be looked at.
+/// Says who is back, and whose request still needs a decision.
 fn taken_back(restored: &RestoredDevices) -> anyhow::Result<Answer> {
     for decided in &restored.approved {
         done(decided, "approved")?;
     }
     for Left { request, problem } in &restored.left {
         let key = print::fingerprint(&request.fingerprint);
-        output::talk(&format!("{} waits on   {key}   {problem}", request.device));
+        output::talk(&format!(
+            "{} still waits   {key}   {problem}",
+            request.device
+        ));
     }
     if restored.approved.is_empty() && restored.left.is_empty() {
-        output::talk("no device with a certificate of this fleet waits: flotta get requests");
+        output::talk(
+            "no device with a certificate of this fleet is waiting; see: flotta get requests",
+        );
     }
     let all = restored.left.is_empty();
     Ok(if all { Answer::Yes } else { Answer::No })

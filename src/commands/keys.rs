@@ -54,7 +54,7 @@ impl Keys {
                 output::talk(&format!(
                     "the fleet's private keys are in {out}: who has them can sign for every device\n\
                      to restore:  flotta restore {out} --data DIR\n\
-                     they are the fleet, and not who is in it: flotta backup has both"
+                     they do not say which devices are in the fleet: flotta backup keeps that, too"
                 ));
             }
         }

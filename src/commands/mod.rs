@@ -81,12 +81,12 @@ enum Command {
     Deny(join::Deny),
     /// Take a device's identity away: it stops being served at once
     Revoke(join::Revoke),
-    /// Let a device go that Git does not have any more: it runs nothing from the next release on
+    /// Let go of a device that is no longer in Git: it runs nothing from the next release on
     Decommission(release::Decommission),
-    /// Held commits
+    /// Decide about held commits
     #[command(subcommand)]
     Release(release::Release),
-    /// List devices, workloads, requests, releases or events
+    /// List devices, workloads, requests, releases, events or tokens
     Get(get::Get),
     /// Everything about one device, workload or release
     Describe(describe::Describe),
@@ -95,13 +95,13 @@ enum Command {
     /// The fleet's keys
     #[command(subcommand)]
     Keys(keys::Keys),
-    /// Copy all that the server must not lose to one file, while it serves
+    /// Copy all that the server must not lose into one file; the server may be running
     Backup(backup::Backup),
     /// Make a data directory from a backup, or from the fleet's keys
     Restore(backup::Restore),
     /// Compare what two devices accepted: 0 one story, 1 two stories, 2 could not compare
     VerifyHistory(verify_history::VerifyHistory),
-    /// How the server itself is: 0 well, 1 someone should look, 2 it does not serve
+    /// How the server itself is: 0 it is well, 1 someone should look, 2 it does not serve
     Check(check::Check),
     /// Completion for a shell, on stdout
     Completion(completion::Completion),

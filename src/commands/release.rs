@@ -10,7 +10,7 @@ use crate::output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Release {
-    /// Let a held commit through, or let go of the devices that left Git with the one in force
+    /// Let a held commit through; given the commit in force, let go of the devices that left Git
     Allow(Allow),
 }
 
@@ -35,7 +35,7 @@ impl Release {
 
 #[derive(Debug, Args)]
 pub(crate) struct Decommission {
-    /// The device: NAMESPACE/NAME or NAME. Git must not have it any more
+    /// The device: NAMESPACE/NAME or NAME. It must no longer be in Git
     device: DeviceName,
 }
 

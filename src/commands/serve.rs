@@ -45,7 +45,7 @@ pub(crate) struct Serve {
     /// Name of the fleet, at first start [default: fleet]
     #[arg(long, env = "FLOTTA_FLEET")]
     fleet: Option<FleetName>,
-    /// DNS name or address that devices reach the server by; several with commas between, or given again [default: the host's name]
+    /// DNS name or address that devices reach the server by; separate several with commas, or repeat the option [default: the host's name]
     #[arg(
         long = "name",
         env = "FLOTTA_NAME",
@@ -81,10 +81,10 @@ pub(crate) struct Serve {
     /// Refuse commits with an image that has no digest
     #[arg(long, env = "FLOTTA_REQUIRE_DIGESTS")]
     require_digests: bool,
-    /// Let the server's group use the admin socket, not its user alone: whoever may, decides over the fleet
+    /// Let members of the server's group use the admin socket, too: who can use it decides over the fleet
     #[arg(long, env = "FLOTTA_GROUP_ACCESS")]
     group_access: bool,
-    /// Say that the clock is right, when the server doubts it and signs nothing (FLT0611); good until it leaps or the server ends
+    /// Confirm that the clock is right when the server doubts it and signs nothing (FLT0611); holds until the clock jumps or the server stops
     #[arg(long)]
     accept_clock: bool,
 }
@@ -121,7 +121,7 @@ impl Serve {
         raise_open_files();
         let server = Server::open(config).await.map_err(coded)?;
         let about = server.about();
-        // an error means that nobody started this who wants to know
+        // an error means that no service manager waits for it
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         output::talk(print::start::screen(about).trim_end());
         let ready = print::start::ready(about);

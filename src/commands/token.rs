@@ -16,7 +16,7 @@ use crate::print::time::{parse_span, span};
 pub(crate) enum Token {
     /// Make a join file with a one-time token, on stdout: flotta token create shop-17 > shop-17.join
     Create(Create),
-    /// The tokens: which are open, who made them, who joined with them; as flotta get tokens
+    /// List the tokens: which are open, who made them, who joined with them; the same as flotta get tokens
     List(Listing),
     /// Take a token back: nobody joins with it any more
     Revoke(Revoke),
@@ -31,7 +31,7 @@ pub(crate) struct Listing {
 
 #[derive(Debug, Args)]
 pub(crate) struct Revoke {
-    /// The token, as flotta token list calls it
+    /// The token, as flotta token list shows it
     token: String,
 }
 

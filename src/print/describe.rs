@@ -129,7 +129,7 @@ pub(crate) fn release(release: &ReleaseObject, now: Timestamp, colours: bool) ->
     let state = paint(&status.state, style(&status.state), colours);
     write(
         &mut text,
-        format_args!("    {state}    {} ago\n", age(now, status.issued)),
+        format_args!("    {state}    {}\n", ago(now, status.issued)),
     );
     let mut field = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -201,7 +201,7 @@ pub(crate) fn release(release: &ReleaseObject, now: Timestamp, colours: bool) ->
         write(
             &mut text,
             format_args!(
-                "let it through: flotta release allow {short}     or commit what was not to go\n"
+                "let it through: flotta release allow {short}     or commit again what should stay\n"
             ),
         );
     }

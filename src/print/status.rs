@@ -1,10 +1,10 @@
-//! How the server itself stands: what stands above a table when something is wrong. All well is silent.
+//! How the server itself is: the lines above a table when something is wrong. When all is well there are none.
 
 use flotta_reconciler::admin::resource::ServerStatus;
 use jiff::{SignedDuration, Timestamp};
 
 use super::table::one_line;
-use super::time::{age, span};
+use super::time::{age, ago, span};
 
 /// How much later than asked for the source may be looked at: two runs of `git` that wait as long as they may.
 const SLACK: SignedDuration = SignedDuration::from_mins(15);
@@ -25,9 +25,9 @@ pub(crate) fn lines(status: &ServerStatus, now: Timestamp) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(failure) = &source.failure {
         let what = if failure.source {
-            "cannot be read"
+            "has been unreadable"
         } else {
-            "cannot be published"
+            "has not been publishable"
         };
         let (since, message) = (age(now, failure.since), &failure.message);
         lines.push(format!(
@@ -59,9 +59,9 @@ pub(crate) fn lines(status: &ServerStatus, now: Timestamp) -> Vec<String> {
             "refused:"
         };
         lines.push(format!(
-            "source{label}  {it} {} ({} ago); {stays}; see: flotta describe release {commit}",
+            "source{label}  {it} {} ({}); {stays}; see: flotta describe release {commit}",
             verdict.message,
-            age(now, verdict.since),
+            ago(now, verdict.since),
         ));
     }
     for warning in &status.warnings {

@@ -43,7 +43,7 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
     wait("the status line", || {
         let output = site.run(&["get", "devices"]);
         let said = crate::device::text(&output.stderr);
-        let both = said.contains("cannot be read") && said.contains("held: it would");
+        let both = said.contains("has been unreadable") && said.contains("held: it would");
         both.then_some(()).ok_or(said)
     });
     let seen = jiff::Timestamp::now();

@@ -1,4 +1,4 @@
-//! How the server stands, and what people let go: held commits, devices that left Git.
+//! How the server is, and what people let go: held commits, devices that left Git.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -139,7 +139,7 @@ pub(super) async fn allow(
     Ok(Json(Allowed { commit }))
 }
 
-/// A device is to run nothing any more.
+/// A device runs nothing from the next release on.
 pub(super) async fn decommission(
     State(admin): State<Admin>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -164,7 +164,10 @@ pub(super) async fn decommission(
     store
         .decommission(device.clone(), key, peer.0.clone(), now)
         .await?;
-    let message = format!("is to run nothing any more, decommissioned by {}", peer.0);
+    let message = format!(
+        "decommissioned by {}; it runs nothing from the next release on",
+        peer.0
+    );
     note(&admin, Some(&device), "Decommissioned", message).await;
     Ok(Json(Decided::new(device, key)))
 }

@@ -81,7 +81,7 @@ pub enum BackupError {
     #[error("{} has no keys: is it the directory given to `flotta serve --data`?", .0.display())]
     NoKeys(PathBuf),
     /// Something is there already.
-    #[error("{} is there already", .0.display())]
+    #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     /// A file cannot be read.
     #[error("{} cannot be read", .0.display())]

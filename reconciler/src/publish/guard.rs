@@ -1,6 +1,6 @@
 //! What the next release would take away from devices, against the one in force. Pure.
 //!
-//! A commit that removes a folder is an ordinary mishap, and devices carry it out within seconds. So a release that takes a
+//! A commit that removes a folder is an ordinary mishap, and devices follow it within seconds. So a release that takes a
 //! workload from many devices, or everything from one, is held until someone says that it is meant.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -75,7 +75,8 @@ pub struct Losses {
     pub emptied: Vec<DeviceName>,
     /// Devices that leave Git.
     pub leaving: Vec<DeviceName>,
-    /// Whether none of the devices that run something would be left in Git.
+    /// Whether every device that runs something leaves Git. The publisher drops this when the commit has other devices: then
+    /// it renames them.
     pub everyone_leaves: bool,
 }
 

@@ -49,7 +49,7 @@ pub enum Notice {
         /// The release in force.
         in_force: Option<u64>,
     },
-    /// A commit that takes away more than may go without a word.
+    /// A commit that removes more than the fleet's limits allow.
     Held {
         /// `main@77ab01c`.
         label: String,
@@ -183,7 +183,7 @@ impl fmt::Display for Notice {
                 let message = plain(message, MAX_MESSAGE);
                 write!(
                     f,
-                    "clock   {message}; nothing is signed until then, what is in force is served"
+                    "clock   {message}; until then nothing is signed, and the release in force is still served"
                 )
             }
             Self::ClockRight => f.write_str("clock   right again"),

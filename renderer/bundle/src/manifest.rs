@@ -339,7 +339,9 @@ fn ascending<'a>(what: &str, mut items: impl Iterator<Item = &'a str>) -> Result
     };
     for item in items {
         if item <= last {
-            return Err(format!("{what} are not sorted, or {item:?} is listed twice"));
+            return Err(format!(
+                "{what} are not sorted, or {item:?} is listed twice"
+            ));
         }
         last = item;
     }

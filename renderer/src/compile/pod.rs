@@ -109,7 +109,11 @@ fn words_hold(job: &mut Job<'_>, spec: &PodSpec) -> bool {
             if let Err(error) = check_label(name) {
                 job.refuse(code::BAD_NAME, &pointer, error.to_string());
             } else if !seen.insert(name) {
-                job.refuse(code::DUPLICATE, &pointer, format!("`{name}` is defined twice"));
+                job.refuse(
+                    code::DUPLICATE,
+                    &pointer,
+                    format!("`{name}` is defined twice"),
+                );
             }
         }
     }
