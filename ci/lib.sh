@@ -50,7 +50,7 @@ cached_target() {
   printf '%s\n' "$PWD" >"$last"
 }
 
-# What the lab's tests run, beside the lab itself: the agent as it ships, and one with fail points.
+# What the lab's tests run, besides the lab itself: the agent as it ships, and one with fail points.
 build_for_lab() {
   local target=${CARGO_TARGET_DIR:-target}
   step "build with fail points" cargo build --quiet --locked --workspace --features flotta-agent/faults
@@ -70,15 +70,16 @@ tool() {
 can_cross() {
   local tools=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/tools/zig-0.15.2
   if [[ ! -x $tools/bin/cargo-zigbuild ]]; then
-    command -v python3 >/dev/null || install python3 python3-venv
+    # Debian's python3 alone has no ensurepip. A subshell, as `install` exits where it cannot install.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || (install python3 python3-venv) || return 1
     if ! { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet ziglang==0.15.2 cargo-zigbuild==0.24.1; }; then
       rm -rf "$tools"
-      say "Zig cannot be had from PyPI"
+      say "Zig cannot be installed from PyPI"
       return 1
     fi
   fi
   export PATH=$tools/bin:$PATH
-  rustup target add "$1" >/dev/null 2>&1 || { say "rustup does not give $1"; return 1; }
+  rustup target add "$1" >/dev/null 2>&1 || { say "rustup cannot install $1"; return 1; }
 }
 
 # check_packages: makes the packages that ship, and looks at what is in them. On a machine that cannot, it says so.
@@ -100,7 +101,7 @@ check_packages() {
     done
   done
 }
-# runs_here ARCH PROGRAM: it starts, in emulation if it must, and says its version.
+# runs_here ARCH PROGRAM: starts the program, emulated where needed, and prints its version.
 runs_here() {
   if [[ $(uname -m) == x86_64 && $1 == arm64 ]]; then
     command -v qemu-aarch64-static >/dev/null || { can_lab && install qemu-user-static; } ||
