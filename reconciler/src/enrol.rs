@@ -212,8 +212,14 @@ impl Enroller {
             self.told.forget(&device);
         }
         match &done {
-            Ok(Done::Joined(_, _, true)) => {
-                self.note(Some(&device), false, "Joined", format!("from {from}"), now)
+            Ok(Done::Joined(_, _, Some(maker))) => {
+                let whose = match maker.as_str() {
+                    // one of an earlier version of this program
+                    "" => String::new(),
+                    maker => format!(" that {maker} made"),
+                };
+                let message = format!("from {from}, by a token{whose}");
+                self.note(Some(&device), false, "Joined", message, now)
                     .await;
             }
             Ok(Done::Waits(true)) => {
@@ -314,14 +320,14 @@ impl Enroller {
         now: Timestamp,
     ) -> Result<Device, EnrolError> {
         let (fleet, store, who) = (self.fleet.clone(), self.store.clone(), by.to_owned());
-        let device = self
+        let (device, from) = self
             .store
             .write(
                 move |connection| approve(connection, &fleet, &target, approval, who, now),
-                move |device| store.has_joined(&device.device, device.key),
+                move |(device, _)| store.has_joined(&device.device, device.key),
             )
             .await?;
-        let message = format!("joined, approved by {by}");
+        let message = format!("asked from {from}, approved by {by}");
         self.note(Some(&device.device), false, "Joined", message, now)
             .await;
         Ok(device)

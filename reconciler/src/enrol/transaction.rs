@@ -16,7 +16,8 @@ use crate::store::{
 
 /// What a transaction of [`super::Enroller::enrol`] came to.
 pub(super) enum Done {
-    Joined(Box<Device>, Issued, bool),
+    /// It has joined; who made its token, if it had not joined before.
+    Joined(Box<Device>, Issued, Option<String>),
     Waits(bool),
     Denied(String),
 }
@@ -49,8 +50,9 @@ pub(super) fn enrol(
         Verdict::Join(record) => {
             tokens::use_up(connection, &record.hash, &key, &proven.device, now)?;
             requests::remove(connection, &key)?;
+            let maker = record.token.created_by.clone();
             let (device, issued) = join(connection, fleet, proven, record.token, now)?;
-            Ok(Done::Joined(Box::new(device), issued, true))
+            Ok(Done::Joined(Box::new(device), issued, Some(maker)))
         }
         Verdict::Again(mut device) => {
             let issued = fleet.sign_device_certificate(&proven.key, &device.device, now)?;
@@ -58,7 +60,7 @@ pub(super) fn enrol(
             device.certificate_serial.clone_from(&issued.serial);
             device.certificate_not_after = issued.not_after;
             devices::put(connection, &device)?;
-            Ok(Done::Joined(Box::new(device), issued, false))
+            Ok(Done::Joined(Box::new(device), issued, None))
         }
         Verdict::Wait { note, new } => {
             let address = from.to_string();
@@ -102,6 +104,7 @@ fn join(
     Ok((device, issued))
 }
 
+/// Lets in who asks. Returns the device, and the address that the request came from.
 pub(super) fn approve(
     connection: &Connection,
     fleet: &Fleet,
@@ -109,12 +112,12 @@ pub(super) fn approve(
     approval: Approval,
     by: String,
     now: Timestamp,
-) -> Result<Device, EnrolError> {
+) -> Result<(Device, String), EnrolError> {
     let mut request = find_request(connection, target)?;
     let there = devices::find(connection, &request.device)?.filter(|d| d.revoked_at.is_none());
     if let Some(there) = there {
         if there.key == request.key {
-            return Ok(there);
+            return Ok((there, request.address));
         }
         if !approval.replace {
             return Err(EnrolError::NameTaken(there.device));
@@ -146,7 +149,7 @@ pub(super) fn approve(
         certificate: issued.pem,
     };
     requests::put(connection, &request)?;
-    Ok(device)
+    Ok((device, request.address))
 }
 
 /// The one request that a person means.
