@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use flotta_bundle::code::{self, Problem};
+use flotta_bundle::manifest::check_servers;
 use flotta_bundle::wire::sealing_statement;
 use flotta_bundle::{DeviceName, Digest, FleetName};
 use jiff::Timestamp;
@@ -29,6 +30,8 @@ const SEALING: &str = "sealing.key";
 const CERTIFICATE: &str = "certificate.pem";
 const CA: &str = "ca.pem";
 const JOINED: &str = "joined.json";
+/// Where the server answered last: a help, and nothing that another file does not hold as well is lost with it.
+const SERVER: &str = "server";
 /// Longest file of an identity, in bytes: a chain of certificates.
 const MAX_FILE: usize = 64 << 10;
 
@@ -214,7 +217,7 @@ impl Identity {
 
     /// Forgets keys and certificate: the device is nobody until it joins again.
     pub fn reset(folder: &Path) -> Result<(), IdentityError> {
-        for name in [JOINED, CERTIFICATE, CA, KEY, SEALING] {
+        for name in [JOINED, CERTIFICATE, CA, KEY, SEALING, SERVER] {
             let path = folder.join(name);
             durable::remove(&path).map_err(|error| IdentityError::Io(path, error))?;
         }
@@ -300,6 +303,26 @@ impl Identity {
         let pem =
             read(&path)?.ok_or_else(|| IdentityError::Io(path, io::ErrorKind::NotFound.into()))?;
         Certificate::parse(&pem)
+    }
+
+    /// Where the server answered last, if that is known.
+    pub fn last_server(&self) -> Option<String> {
+        let text = read(&self.folder.join(SERVER)).ok()??;
+        let server = text.trim().to_owned();
+        let is_one = check_servers(std::slice::from_ref(&server)).is_ok();
+        is_one.then_some(server)
+    }
+
+    /// Keeps where the server answers, unless that is known.
+    pub fn keep_last_server(&self, server: &str) -> Result<(), IdentityError> {
+        if self.last_server().as_deref() == Some(server) {
+            return Ok(());
+        }
+        write(
+            &self.folder.join(SERVER),
+            format!("{server}\n").as_bytes(),
+            0o600,
+        )
     }
 
     /// The authority that vouches for the server, PEM.

@@ -28,6 +28,8 @@ use rhythm::Rhythm;
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// Longest sleep until the certificate is looked at again: a machine that was suspended wakes with another time.
 const LOOK: Duration = Duration::from_secs(3600);
+/// How soon a connection is made anew because the server took the device back, once more.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Where the link's news go.
 #[derive(Debug)]
@@ -100,6 +102,8 @@ pub struct Link {
     renewal: Backoff,
     /// No new certificate is asked for before.
     renew_after: Instant,
+    /// When a server that had forgotten this device took it back.
+    taken_back: Option<Instant>,
 }
 
 impl Link {
@@ -122,7 +126,7 @@ impl Link {
         ends.state
             .send_modify(|state| state.server.clone_from(&joined.server));
         Ok(Self {
-            servers: Servers::new(joined.server.clone()),
+            servers: Servers::new(joined.server.clone(), identity.last_server()),
             proxies: proxies.clone(),
             was_up: false,
             look_at: Instant::now(),
@@ -136,6 +140,7 @@ impl Link {
             tag: None,
             asked_again: None,
             renew_after: Instant::now(),
+            taken_back: None,
             renewal: Backoff::new(Duration::from_secs(60), LOOK),
         })
     }
@@ -160,7 +165,11 @@ impl Link {
                 LinkError::Pull(error) => error.retry_after(),
                 _ => None,
             };
-            if self.another_turn(&error) {
+            // asked for where it was refused: another address may not answer at all
+            let refused =
+                matches!(&error, LinkError::Pull(error) if error.is_certificate_refused());
+            let renewed = refused && self.has_joined_again().await;
+            if !renewed && self.another_turn(&error) {
                 tracing::info!(%problem, next = self.servers.current(), "no connection");
                 continue;
             }
@@ -174,12 +183,6 @@ impl Link {
                 state.attempts = backoff.attempts();
                 state.problem = Some(problem);
             });
-            if let LinkError::Pull(error) = &error
-                && error.is_certificate_refused()
-                && let Err(error) = self.join_again().await
-            {
-                tracing::info!(error = super::chain(&error), "no new certificate");
-            }
             sleep(delay).await;
         }
     }
@@ -217,7 +220,8 @@ impl Link {
             let tag = self.tag.clone();
             let preferred = self.follow_settings();
             let better = self.servers.better();
-            let look = moves::look(self.look_at, &better, &self.anonymous, &self.proxies);
+            let look_at = self.next_look();
+            let look = moves::look(look_at, &better, &client, &self.proxies, known.root);
             let ask_at = rhythm.ask_at;
             let poll = async {
                 sleep_until(ask_at).await;
@@ -251,11 +255,11 @@ impl Link {
             if first && !matches!(&answer, Err(error) if error.is_lost() || error.is_of_identity())
             {
                 said = true;
-                self.is_up(better.is_empty());
                 self.ends.sessions.send_replace(Some(session.clone()));
             }
             if answer.is_ok() {
                 backoff.reset();
+                self.is_up(better.is_empty());
             }
             self.take(&session, answer, took, first, &mut rhythm)
                 .await?;
@@ -316,7 +320,14 @@ impl Link {
             return Ok(error.problem());
         }
         match self.ask_to_come_back(session).await {
-            Ok(()) => Err(LinkError::Renewed),
+            // one that approves and goes on refusing is not asked in a busy loop
+            Ok(()) if self.taken_back.is_some_and(|then| then.elapsed() < AGAIN) => {
+                Ok(error.problem())
+            }
+            Ok(()) => {
+                self.taken_back = Some(Instant::now());
+                Err(LinkError::Renewed)
+            }
             Err(LinkError::Enrol(enrol::EnrolError::Pending(device))) => Ok(Problem {
                 help: format!("on the server: flotta approve {device}"),
                 ..error.problem()
@@ -376,6 +387,15 @@ impl Link {
     async fn join_again(&mut self) -> Result<(), LinkError> {
         let session = self.anonymous.connect().await?;
         self.ask_to_come_back(&session).await
+    }
+
+    /// Whether that gave a new certificate.
+    async fn has_joined_again(&mut self) -> bool {
+        let joined = self.join_again().await;
+        if let Err(error) = &joined {
+            tracing::info!(error = super::chain(error), "no new certificate");
+        }
+        joined.is_ok()
     }
 
     /// Asks to join with the keys that are there. Over a connection with the device's certificate that is the proof that it

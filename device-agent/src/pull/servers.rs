@@ -1,33 +1,47 @@
 //! The server's addresses, and which one it is the turn of. Pure.
 //!
-//! The release says where the server is, in order of preference; where it was when the device joined comes last. A lost
-//! connection begins again with the first, and every address has its turn before the device waits.
+//! The release says where the server is, in order of preference; where it answered last, and where it was when the device
+//! joined, come after these: a release with a wrong address takes no device from its server. A lost connection begins again
+//! with the first, and every address has its turn before the device waits.
 
 /// The addresses of one server.
 #[derive(Debug, Clone)]
 pub(super) struct Servers {
     joined: String,
+    /// Where it answered last.
+    worked: Option<String>,
     preferred: Vec<String>,
+    /// All of them, each once.
+    all: Vec<String>,
     at: usize,
 }
 
 impl Servers {
-    /// What a device knows that has joined and has no release yet.
-    pub(super) fn new(joined: String) -> Self {
-        Self {
+    /// What a device knows that has no release: where it joined, and where the server answered last.
+    pub(super) fn new(joined: String, worked: Option<String>) -> Self {
+        let mut servers = Self {
             joined,
+            worked,
             preferred: Vec::new(),
+            all: Vec::new(),
             at: 0,
+        };
+        servers.list();
+        servers
+    }
+
+    fn list(&mut self) {
+        let mut all = self.preferred.clone();
+        for server in self.worked.iter().chain([&self.joined]) {
+            if !all.contains(server) {
+                all.push(server.clone());
+            }
         }
+        self.all = all;
     }
 
-    fn get(&self, at: usize) -> &str {
-        self.preferred.get(at).unwrap_or(&self.joined)
-    }
-
-    fn len(&self) -> usize {
-        let is_named = self.preferred.contains(&self.joined);
-        self.preferred.len() + usize::from(!is_named)
+    fn find(&self, server: &str) -> Option<usize> {
+        self.all.iter().position(|known| known == server)
     }
 
     /// Whether these are the preferred ones.
@@ -39,30 +53,38 @@ impl Servers {
     pub(super) fn prefer(&mut self, preferred: &[String]) {
         let current = self.current().to_owned();
         self.preferred = preferred.to_vec();
-        let known = (0..self.len()).find(|at| self.get(*at) == current);
-        // one that is no longer named is the least preferred
-        self.at = known.unwrap_or(self.len() - 1);
+        self.list();
+        // one that is no longer named, and never worked, is the least preferred
+        self.at = self.find(&current).unwrap_or(self.all.len() - 1);
     }
 
     /// The one whose turn it is.
     pub(super) fn current(&self) -> &str {
-        self.get(self.at)
+        &self.all[self.at]
+    }
+
+    /// The current one serves this device. Returns it.
+    pub(super) fn works(&mut self) -> &str {
+        let current = self.current().to_owned();
+        self.worked = Some(current.clone());
+        self.list();
+        self.at = self.find(&current).unwrap_or_default();
+        self.current()
     }
 
     /// Those that are preferred to it, best first.
     pub(super) fn better(&self) -> Vec<String> {
-        (0..self.at).map(|at| self.get(at).to_owned()).collect()
+        self.all[..self.at.min(self.preferred.len())].to_vec()
     }
 
     /// One of them has answered.
     pub(super) fn use_this(&mut self, server: &str) {
-        let known = (0..self.len()).find(|at| self.get(*at) == server);
-        self.at = known.unwrap_or(self.at);
+        self.at = self.find(server).unwrap_or(self.at);
     }
 
     /// The current one has failed: the turn of the next. False when all have had their turn, and the first is the next.
     pub(super) fn advance(&mut self) -> bool {
-        self.at = (self.at + 1) % self.len();
+        self.at = (self.at + 1) % self.all.len();
         self.at != 0
     }
 
@@ -77,7 +99,7 @@ mod tests {
     use super::*;
 
     fn servers(preferred: &[&str]) -> Servers {
-        let mut servers = Servers::new("https://old".to_owned());
+        let mut servers = Servers::new("https://old".to_owned(), None);
         servers.prefer(&texts(preferred));
         servers
     }
@@ -121,6 +143,26 @@ mod tests {
         }
         assert_eq!(tried, ["https://new", "https://spare", "https://old"]);
         assert_eq!(servers.current(), "https://new");
+    }
+
+    #[test]
+    fn a_release_with_a_wrong_address_takes_no_device_from_its_server() {
+        let mut servers = servers(&["https://new"]);
+        servers.use_this("https://new");
+        assert_eq!(servers.works(), "https://new");
+        servers.prefer(&texts(&["https://mistyped"]));
+        assert_eq!(servers.current(), "https://new");
+        assert_eq!(servers.better(), ["https://mistyped"]);
+        // also after a reboot
+        let kept = Some("https://new".to_owned());
+        let mut servers = Servers::new("https://old".to_owned(), kept);
+        servers.prefer(&texts(&["https://mistyped"]));
+        servers.restart();
+        let mut tried = vec![servers.current().to_owned()];
+        while servers.advance() {
+            tried.push(servers.current().to_owned());
+        }
+        assert_eq!(tried, ["https://mistyped", "https://new", "https://old"]);
     }
 
     #[test]

@@ -15,28 +15,37 @@ use crate::report::Live;
 /// 100,000 devices makes 110 handshakes a second of it, for as long as the address is named and nobody is there.
 const LOOK_FOR_BETTER: Duration = Duration::from_secs(900);
 
-/// The first of these addresses at which the server answers, when it is time to look.
+/// How soon a look that an answer of the server broke off is begun again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The first of these addresses at which the server serves this device, when it is time to look.
 pub(super) async fn look(
     at: Instant,
     servers: &[String],
     client: &Client,
     proxies: &Proxies,
+    root: u32,
 ) -> Result<String, Option<Problem>> {
     sleep_until(at).await;
     // large, and rarely there
-    Box::pin(first_that_answers(servers, client, proxies)).await
+    Box::pin(first_that_serves(servers, client, proxies, root)).await
 }
 
-/// The first of these addresses at which the server answers; otherwise why the first does not.
-async fn first_that_answers(
+/// The first of these addresses at which the server serves this device; otherwise why the first does not. That somebody is
+/// there is not enough: one that does not know this device, or is in trouble, would be left again at once.
+async fn first_that_serves(
     servers: &[String],
     client: &Client,
     proxies: &Proxies,
+    root: u32,
 ) -> Result<String, Option<Problem>> {
     let mut why = None;
     for server in servers {
-        let connecting = async { client.towards(server, proxies)?.connect().await };
-        match connecting.await {
+        let asking = async {
+            let session = client.towards(server, proxies)?.connect().await?;
+            session.desired(root, None, false).await
+        };
+        match asking.await {
             Ok(_) => return Ok(server.clone()),
             Err(error) => {
                 tracing::info!(server, problem = %error.problem(), "a better address does not answer");
@@ -95,9 +104,23 @@ impl Link {
         preferred
     }
 
-    /// The server has answered at the current address; `best`: none is preferred to it.
+    /// When to look for a better address. A look that is broken off is not begun anew at once.
+    pub(super) fn next_look(&mut self) -> Instant {
+        let at = self.look_at;
+        if at <= Instant::now() {
+            self.look_at = Instant::now() + about(LOOK_AGAIN);
+        }
+        at
+    }
+
+    /// The server serves this device at the current address; `best`: none is preferred to it.
     pub(super) fn is_up(&mut self, best: bool) {
-        self.was_up = true;
+        if !std::mem::replace(&mut self.was_up, true) {
+            let server = self.servers.works();
+            if let Err(error) = self.identity.keep_last_server(server) {
+                tracing::warn!(problem = %error.problem(), "the address that works was not kept");
+            }
+        }
         if best {
             self.passed_over(None);
         }
