@@ -39,7 +39,7 @@ pub struct Ledger {
     state: PathBuf,
     folder: PathBuf,
     trust: Option<Trust>,
-    /// Why nothing is known of whom to trust, when something was.
+    /// Why nothing is known of whom to trust; no loss before the device has joined.
     trust_lost: Option<String>,
     machine: MachineState,
     log: Log,
@@ -52,6 +52,8 @@ pub struct Ledger {
     /// What opening it found wrong.
     losses: Vec<Loss>,
     is_settled: bool,
+    /// The device has joined.
+    has_joined: bool,
     /// Files that are not on disk as they are here.
     stale: BTreeSet<&'static str>,
 }
@@ -98,10 +100,10 @@ impl Ledger {
         let folder = state.join("ledger");
         make_private(&folder).map_err(LedgerError::write(&folder))?;
         let mut opening = Opening::default();
-        let [home, here] = [
+        let [home, here] = consistent([
             look(state, TRUST[0], Trust::parse)?,
             look(state, TRUST[1], Trust::parse)?,
-        ];
+        ]);
         let version = |trust: &Trust| trust.version;
         let again = "it is made again from its copy";
         opening.note(TRUST[0], &home, version, again);
@@ -140,10 +142,15 @@ impl Ledger {
             opening.stale.insert("ledger/events.json");
             Log::new()
         });
+        let mut machine = machine.whole().unwrap_or_default();
+        if is_other {
+            opening.stale.insert("ledger/machine.json");
+            machine.leave();
+        }
         Ok(Self {
-            trust_lost: (opening.is_old && trust.is_none()).then_some(lost),
+            trust_lost: trust.is_none().then_some(lost),
             trust,
-            machine: machine.whole().unwrap_or_default(),
+            machine,
             saved: log.last,
             log,
             is_log_unsaved: false,
@@ -151,6 +158,7 @@ impl Ledger {
             blobs: Blobs::open(state)?,
             losses: opening.losses,
             is_settled: opening.is_old,
+            has_joined: opening.is_old,
             stale: opening.stale,
             state: state.to_owned(),
             folder,
@@ -160,6 +168,7 @@ impl Ledger {
     /// Writes what was lost, and what an older program wrote, as it is now; notes these losses and those that `others` are.
     /// For the owner of the state directory, when the device has joined.
     pub fn settle(&mut self, others: Vec<Loss>, now: Timestamp) -> Result<(), LedgerError> {
+        self.has_joined = true;
         let mut losses = std::mem::take(&mut self.losses);
         losses.extend(others);
         for loss in &losses {
@@ -200,7 +209,7 @@ impl Ledger {
 
     /// Why nothing is known any more of whom to trust, when the device once knew.
     pub fn trust_lost(&self) -> Option<&str> {
-        self.trust_lost.as_deref()
+        self.trust_lost.as_deref().filter(|_| self.has_joined)
     }
 
     /// The device has joined: this trust root is believed from now on.
@@ -209,6 +218,10 @@ impl Ledger {
         let is_other = memory.highest.is_none();
         if is_other && !self.log.events.is_empty() {
             self.log = Log::new();
+        }
+        let before = self.trust.as_ref().map(|trust| &trust.memory.trust);
+        if is_other && before.is_some_and(|before| *before != memory.trust) {
+            self.machine.leave();
         }
         for file in [
             "ledger/machine.json",
@@ -393,6 +406,21 @@ impl Ledger {
     pub fn history(&self) -> &[Seen] {
         &self.history.releases
     }
+}
+
+/// A copy of the trust that contradicts itself is damaged, as long as the other one does not.
+fn consistent(copies: [Found<Trust>; 2]) -> [Found<Trust>; 2] {
+    let is_good =
+        |copy: &Found<Trust>| matches!(copy, Found::Whole(trust) if trust.is_consistent());
+    if !copies.iter().any(is_good) {
+        return copies;
+    }
+    copies.map(|copy| match copy {
+        Found::Whole(trust) if !trust.is_consistent() => {
+            Found::Damaged("it contradicts itself".to_owned())
+        }
+        copy => copy,
+    })
 }
 
 /// The trust that counts, of that with the identity and that in the ledger: the first belongs to who the device is now, and

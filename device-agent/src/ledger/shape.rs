@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::manifest::Unit;
-use flotta_bundle::release::Revision;
+use flotta_bundle::release::{self, Release, Revision};
 use flotta_bundle::verify::Memory;
 use flotta_bundle::wire::Event;
 use flotta_bundle::{DevicePath, Digest};
@@ -161,6 +161,24 @@ impl Trust {
         })
     }
 
+    /// Whether what was accepted last is the highest release; as the release itself says it, too, if the keys in force signed it.
+    pub(super) fn is_consistent(&self) -> bool {
+        let Some(accepted) = &self.accepted else {
+            return true;
+        };
+        let keys = &self.memory.trust.release;
+        let signed = accepted
+            .envelope
+            .verify(release::PAYLOAD_TYPE, &keys.keys, keys.threshold);
+        let signed = signed.ok().and_then(|bytes| Release::parse(&bytes).ok());
+        self.memory.highest.is_some_and(|highest| {
+            highest.sequence == accepted.release
+                && signed.is_none_or(|signed| {
+                    (signed.sequence, signed.tree.root) == (highest.sequence, highest.root)
+                })
+        })
+    }
+
     pub(super) fn json(&self) -> Map<String, Value> {
         with(
             &self.rest,
@@ -221,6 +239,12 @@ impl MachineState {
         Ok(state)
     }
 
+    /// Forgets what another fleet's manifest said. What is on the machine stays the agent's, to keep or to remove.
+    pub(super) fn leave(&mut self) {
+        self.applied = None;
+        self.servers.clear();
+    }
+
     pub(super) fn json(&self) -> Map<String, Value> {
         let (mut files, mut units) = (self.files.clone(), self.units.clone());
         for (path, workload) in &self.owned.files {
@@ -274,6 +298,13 @@ impl Log {
         let mut log: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if log.id.is_empty() {
             log.id = new_id();
+        }
+        let newest = log.events.last().map_or(0, |event| event.id);
+        if log.events.windows(2).any(|two| two[0].id >= two[1].id) {
+            return Err("its events are out of order".to_owned());
+        }
+        if newest.max(log.kept) > log.last {
+            return Err("its numbers contradict each other".to_owned());
         }
         Ok(log)
     }

@@ -11,6 +11,7 @@ use flotta_bundle::tree::Tree;
 use flotta_bundle::verify::verify_offer;
 use flotta_bundle::{DeviceName, Digest, code};
 use jiff::SignedDuration;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::blobs::lacks;
@@ -283,6 +284,74 @@ fn a_file_that_is_lost_or_damaged_is_named_and_written_again_and_the_others_stay
         }
     }
     println!("ledger: {tried} losses of files healed of {tried} tried");
+}
+
+#[test]
+fn one_digit_that_has_changed_neither_stops_the_agent_nor_beats_the_copy_that_is_intact() {
+    let fleet = Fleet::new();
+    let (state, before) = full(&fleet);
+    let mut tried = 0;
+    for file in FILES {
+        let path = state.path().join(file);
+        let good = fs::read(&path).expect("it is there");
+        let numbers = ["\"release\":3", "\"sequence\":3", "\"last\":1", "\"id\":1"];
+        for number in numbers {
+            let text = String::from_utf8(good.clone()).expect("JSON");
+            for (at, _) in text.match_indices(number) {
+                for digit in b"0279" {
+                    let mut bytes = good.clone();
+                    bytes[at + number.len() - 1] = *digit;
+                    fs::write(&path, bytes).expect("written");
+                    let mut ledger = Ledger::open(state.path()).expect("a ledger");
+                    assert_eq!(ledger.memory(), before.memory(), "{file} {number}");
+                    assert_eq!(ledger.accepted(), before.accepted(), "{file} {number}");
+                    if TRUST.contains(&file) {
+                        assert_eq!(ledger.losses[0].file, file);
+                    }
+                    assert!(ledger.unacknowledged().len() <= 1);
+                    ledger.acknowledge(1).expect("written");
+                    tried += 1;
+                }
+            }
+        }
+        fs::write(&path, good).expect("written");
+    }
+    assert!(tried >= 24, "{tried}");
+}
+
+#[test]
+fn numbers_of_events_that_cannot_be_are_damage() {
+    let event = |id: u64| json!({"id": id, "time": NOW, "reason": "Failed", "message": "web", "warning": true});
+    for (last, kept, ids, good) in [
+        (3, 1, vec![2, 3], true),
+        (5, 5, vec![], true),
+        (1, 2, vec![1], false),
+        (2, 0, vec![2, 3], false),
+        (3, 0, vec![3, 2], false),
+        (3, 0, vec![2, 2, 3], false),
+    ] {
+        let (state, ledger) = bench();
+        let events: Vec<_> = ids.iter().copied().map(event).collect();
+        let log = json!({"version": 1, "id": "a", "last": last, "kept": kept, "events": events});
+        ledger.save("events.json", &log).expect("written");
+        let found = Ledger::open(state.path()).expect("a ledger");
+        assert_eq!(found.log_id() == "a", good, "{log}");
+        let _ = found.unacknowledged();
+    }
+}
+
+#[test]
+fn a_joined_device_without_a_trust_says_so_whatever_version_wrote_its_ledger() {
+    let (state, _) = bench();
+    let machine = json!({"owned": {"files": {}, "units": {}}});
+    let path = state.path().join("ledger/machine.json");
+    fs::write(path, machine.to_string()).expect("written");
+    let mut ledger = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(ledger.trust_lost(), None, "it may never have joined");
+    ledger.settle(Vec::new(), NOW).expect("written");
+    assert!(ledger.trust_lost().is_some());
+    let again = Ledger::open(state.path()).expect("a ledger");
+    assert!(again.trust_lost().is_some());
 }
 
 #[test]
@@ -633,7 +702,7 @@ fn history_is_bounded_and_says_each_release_once() {
 
 #[test]
 fn a_device_that_joins_anew_owes_nothing_to_the_last_fleet() {
-    let (_state, mut ledger) = bench();
+    let (state, mut ledger) = bench();
     let fleet = Fleet::new();
     ledger.begin(fleet.memory()).expect("written");
     fleet.accept(&mut ledger, 5);
@@ -646,7 +715,24 @@ fn a_device_that_joins_anew_owes_nothing_to_the_last_fleet() {
     let noted = ledger.note(NOW, "Failed", "web".to_owned(), true);
     noted.expect("written");
     let log = ledger.log_id().to_owned();
+    let applied = AppliedState {
+        manifest: Digest::of(b"manifest"),
+        release: 5,
+        since: NOW,
+    };
+    let ours = owned("web.service");
+    ledger.own(ours.clone(), Some(applied)).expect("written");
+    let servers = ["https://edge.example".to_owned()];
+    ledger.keep_servers(&servers).expect("written");
     ledger.begin(Fleet::new().memory()).expect("written");
+    for ledger in [&ledger, &Ledger::open(state.path()).expect("a ledger")] {
+        assert_eq!((ledger.applied(), ledger.servers()), (None, &[][..]));
+        assert_eq!(
+            ledger.owned(),
+            &ours,
+            "what is on the machine is still its own"
+        );
+    }
     assert!(ledger.accepted().is_none());
     assert_eq!(ledger.unacknowledged(), []);
     let noted = ledger.note(NOW, "Failed", "web".to_owned(), true);
