@@ -133,7 +133,12 @@ impl Drop for Tasks {
 pub fn prepare(settings: &Settings, clock: &Clock) -> Result<(Ledger, Option<Joined>), EnrolError> {
     let mut ledger = Ledger::open(&settings.state)?;
     ledger.sweep()?;
-    let losses = identity::repair(&settings.identity(), ledger.is_settled())?;
+    // a full disk is no reason not to start: what runs is kept up with what there is
+    let repaired = identity::repair(&settings.identity(), ledger.is_settled());
+    let losses = repaired.unwrap_or_else(|error| {
+        tracing::error!(problem = %error.problem(), "not all of the identity is on disk");
+        Vec::new()
+    });
     let joined = identity::joined(&settings.identity())?;
     if joined.is_some() {
         // what could not be written is shown by the agent, which goes on with what it has in memory

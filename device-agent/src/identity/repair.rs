@@ -100,7 +100,10 @@ fn repair_twin(
             if let Some(how) = copy.how().filter(|_| is_settled) {
                 losses.push(loss(COPIES, name, how, then));
             }
-            keep(&paths[1], &home)?;
+            // without its copy, too, it is there; on a full disk the copy waits for the next start
+            if let Err(error) = keep(&paths[1], &home) {
+                tracing::warn!(problem = %error.problem(), "not copied");
+            }
         }
         (home, Found::Whole(copy)) => {
             losses.push(loss("identity", name, home.how().unwrap_or_default(), then));
