@@ -34,6 +34,9 @@ pub enum EnrolError {
     /// It has joined already.
     #[error("this device has joined already, as {0}")]
     AlreadyJoined(DeviceName),
+    /// Another identity was approved.
+    #[error("a new identity waits to take over")]
+    Complete,
     /// A person has to approve it.
     #[error("{0} waits for approval")]
     Pending(DeviceName),
@@ -74,6 +77,10 @@ impl EnrolError {
                         .to_owned(),
                     ..Problem::new(code::NAME_TAKEN, self.to_string())
                 };
+            }
+            Self::Complete => {
+                return Problem::new(code::BUSY, self.to_string())
+                    .with_help("restart the agent: systemctl restart flotta-agent");
             }
             Self::Pending(device) => {
                 return Problem {

@@ -156,4 +156,15 @@ fn an_enrolment_that_fails_leaves_a_joined_device_as_it_was_and_its_agent_at_wor
         talk(&output)
     );
     assert!(files(&state) == before);
+    // when nobody knows any more what it joined, it can still join anew
+    drop(lock);
+    std::fs::write(state.join("identity/joined.json"), b"{").expect("written");
+    let output = agent(folder.path(), &["enrol", path]);
+    assert!(talk(&output).contains("FLT0511"), "{}", talk(&output));
+    let output = agent(folder.path(), &["enrol", "--reset", path]);
+    assert!(
+        talk(&output).contains("error[FLT0508]"),
+        "{}",
+        talk(&output)
+    );
 }

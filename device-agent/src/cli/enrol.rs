@@ -6,7 +6,7 @@ use super::{Answer, CliError, Enrol, print};
 use crate::clock::{self, Clock};
 use crate::enrol::{self, EnrolError, Join, reset, service};
 use crate::hardware;
-use crate::identity::{self, Identity, Joined};
+use crate::identity::{self, Identity, IdentityError, Joined};
 use crate::ledger::Ledger;
 use crate::pull::Client;
 use crate::settings::Settings;
@@ -30,7 +30,12 @@ impl Enrol {
             identity::short(&join.trust.fingerprint()),
             join.trust.version
         );
-        if let Some(old) = identity::joined(&settings.identity()).map_err(EnrolError::from)? {
+        let old = match identity::joined(&settings.identity()) {
+            // nobody knows what it had joined: it is left behind
+            Err(IdentityError::Malformed(..)) if self.reset => None,
+            old => old.map_err(EnrolError::from)?,
+        };
+        if let Some(old) = old {
             // A device that no longer knows whom to trust joins again, with the same keys.
             let is_lost = Ledger::open(&settings.state)?.memory().is_none();
             if !self.reset && !is_lost {
@@ -96,7 +101,7 @@ impl Enrol {
         let io = |error| EnrolError::Io(settings.state.clone(), error);
         let lock = settings.lock_next().map_err(io)?;
         let lock = lock.ok_or_else(|| EnrolError::Busy(settings.next()))?;
-        let identity = reset::prepare(settings, !self.reset)?;
+        let identity = reset::prepare(settings, join, !self.reset)?;
         let key = identity::short(&identity.fingerprint());
         let made = if self.reset { "made" } else { "found" };
         print(&format!(
@@ -134,7 +139,6 @@ impl Enrol {
                 self.start("see: flotta-agent status").await?;
             }
             Ok(None) => {
-                reset::keep_waiting(settings, join)?;
                 drop(lock);
                 self.start("goes on asking").await?;
             }

@@ -4,7 +4,7 @@
 //! identity/                in force
 //! identity.new/            made by `enrol --reset`
 //!   key.pem, sealing.key     first
-//!   join                     the request waits for a person, and the agent goes on asking
+//!   join                     before anybody is asked; from here on the agent goes on asking
 //!   certificate.pem, ca.pem  approved
 //!   joined.json              last: from here on it takes over
 //! identity.old/            between the two renames of the switch alone
@@ -47,19 +47,25 @@ fn remove(folder: &Path) -> Result<(), EnrolError> {
     }
 }
 
-/// Makes new keys next to those in force, or copies these. What was prepared before is thrown away. For the holder of the
-/// lock ([`Settings::lock_next`]), as all below that change it.
-pub fn prepare(settings: &Settings, keep_keys: bool) -> Result<Identity, EnrolError> {
-    abandon(settings)?;
+/// Makes new keys next to those in force, or copies these, and keeps the join file: from here on the agent goes on asking
+/// with them. What was prepared before is thrown away, unless it was approved. For the holder of the lock
+/// ([`Settings::lock_next`]), as all below that change it.
+pub fn prepare(settings: &Settings, join: &Join, keep_keys: bool) -> Result<Identity, EnrolError> {
     let next = settings.next();
+    if is_complete(&next) {
+        return Err(EnrolError::Complete);
+    }
+    abandon(settings)?;
     if keep_keys {
         Identity::copy_keys(&settings.identity(), &next)?;
     }
-    Ok(Identity::open_or_make(&next)?.0)
+    let (identity, _) = Identity::open_or_make(&next)?;
+    keep_waiting(settings, join)?;
+    Ok(identity)
 }
 
-/// Keeps the join file of a request that waits: the agent goes on asking with these keys.
-pub fn keep_waiting(settings: &Settings, join: &Join) -> Result<(), EnrolError> {
+/// Keeps the join file that the agent goes on asking by.
+fn keep_waiting(settings: &Settings, join: &Join) -> Result<(), EnrolError> {
     let path = settings.next().join(JOIN);
     let file = JoinFile {
         device: Some(join.device.clone()),
@@ -84,7 +90,7 @@ pub fn complete(
     device: DeviceName,
     pem: &str,
 ) -> Result<(Joined, Certificate), EnrolError> {
-    // what to trust is in it
+    // what to trust is in the join file
     keep_waiting(settings, join)?;
     let certificate = identity.keep_certificate(pem, &join.file.fleet, &device)?;
     let joined = Joined {
@@ -106,7 +112,7 @@ pub fn waiting(settings: &Settings) -> Option<(Join, Identity)> {
 
 fn is_complete(next: &Path) -> bool {
     let has = |name: &str| next.join(name).is_file();
-    has(JOIN)
+    Join::read(&next.join(JOIN), None).is_ok()
         && has("joined.json")
         && has("ca.pem")
         && Identity::open(next).is_ok_and(|identity| identity.certificate().is_ok())
@@ -184,6 +190,11 @@ pub async fn ask(settings: &Settings, clock: &Clock) -> Decision {
     let hardware = hardware::read(&settings.root);
     loop {
         let Some((join, identity)) = waiting(settings) else {
+            if is_complete(&settings.next()) {
+                // it could not take over at the last start: that is tried again
+                sleep(about(Duration::from_secs(60))).await;
+                return Decision::Approved;
+            }
             // nothing waits, or somebody has thrown it away
             return std::future::pending().await;
         };

@@ -171,7 +171,7 @@ fn a_new_identity_takes_over_whole_whenever_the_power_is_cut() {
             let fleet = if other { &stranger } else { &bench.fleet };
             let join = fleet.join("default/shop-18");
             let log = bench.start().0.log_id().to_owned();
-            let identity = prepare(&bench.settings, false).expect("keys");
+            let identity = prepare(&bench.settings, &join, false).expect("keys");
             let pem = fleet.certificate(&identity, &join.device);
             complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
             let mut left = steps;
@@ -221,7 +221,7 @@ fn what_is_not_complete_takes_nothing_over() {
         let bench = Bench::new();
         let (_, before, old) = bench.start();
         let join = bench.fleet.join("default/shop-18");
-        let identity = prepare(&bench.settings, false).expect("keys");
+        let identity = prepare(&bench.settings, &join, false).expect("keys");
         let pem = bench.fleet.certificate(&identity, &join.device);
         complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
         let next = bench.settings.next();
@@ -247,6 +247,20 @@ fn what_is_not_complete_takes_nothing_over() {
 }
 
 #[test]
+fn a_copy_that_cannot_be_made_does_not_keep_the_agent_from_starting() {
+    for name in ["joined.json", "ca.pem"] {
+        let bench = Bench::new();
+        let before = bench.start().1;
+        let copy = bench.settings.state.join("ledger").join(name);
+        fs::remove_file(&copy).expect("removed");
+        fs::create_dir(&copy).expect("made");
+        let (ledger, joined, _) = bench.start();
+        assert_eq!(joined, before, "{name}");
+        assert_eq!(ledger.accepted().map(|accepted| accepted.release), Some(3));
+    }
+}
+
+#[test]
 fn who_no_longer_knows_whom_to_trust_joins_again_with_the_same_keys() {
     let bench = Bench::new();
     let (_, before, old) = bench.start();
@@ -257,9 +271,9 @@ fn who_no_longer_knows_whom_to_trust_joins_again_with_the_same_keys() {
     let (ledger, joined, _) = bench.start();
     assert!(ledger.trust_lost().is_some());
     assert_eq!(joined, before);
-    let identity = prepare(&bench.settings, true).expect("keys");
-    assert_eq!(identity.fingerprint(), old.fingerprint());
     let join = bench.fleet.join(OLD);
+    let identity = prepare(&bench.settings, &join, true).expect("keys");
+    assert_eq!(identity.fingerprint(), old.fingerprint());
     let pem = bench.fleet.certificate(&identity, &join.device);
     complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
     let (ledger, joined, now) = bench.start();
@@ -273,4 +287,25 @@ fn who_no_longer_knows_whom_to_trust_joins_again_with_the_same_keys() {
         })
     );
     assert_eq!(now.fingerprint(), old.fingerprint());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_waits_to_take_over_is_not_thrown_away_and_its_switch_is_tried_again() {
+    let bench = Bench::new();
+    let join = bench.fleet.join("default/shop-18");
+    let identity = prepare(&bench.settings, &join, false).expect("keys");
+    // whoever is interrupted while a person decides has lost nothing
+    let (_, asks) = waiting(&bench.settings).expect("the agent goes on asking");
+    assert_eq!(asks.fingerprint(), identity.fingerprint());
+    let pem = bench.fleet.certificate(&identity, &join.device);
+    complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
+    let refused = prepare(&bench.settings, &join, false).expect_err("one is there");
+    assert!(refused.problem().help.contains("restart"), "{refused}");
+    let clock = Clock::new(Timestamp::UNIX_EPOCH);
+    let decision = ask(&bench.settings, &clock);
+    let decision = tokio::time::timeout(Duration::from_secs(600), decision).await;
+    assert!(matches!(decision, Ok(Decision::Approved)));
+    let (_, joined, now) = bench.start();
+    assert_eq!(joined.device, join.device);
+    assert_eq!(now.fingerprint(), identity.fingerprint());
 }
