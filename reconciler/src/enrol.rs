@@ -444,7 +444,10 @@ impl Enroller {
         let code = error.code();
         // by its key it is one that was revoked, and it goes on asking; what others say of themselves may be another's name
         let is_told = matches!(error, EnrolError::Revoked)
-            && self.told.tell(device, code.id, Instant::now()).is_none();
+            && self
+                .told
+                .tell(device, code.id, Instant::now(), || Some(0))
+                .is_none();
         if is_told || !self.notes.admits() {
             return;
         }

@@ -50,7 +50,10 @@ impl Caller {
     /// Whether the log is told that it was refused: then, how often it was not.
     fn is_news(&self, edge: &Edge, code: &'static str) -> Option<u64> {
         match self.turned_away() {
-            Some(device) => edge.0.told.tell(device, code, Instant::now()),
+            Some(device) => {
+                let lines = || self.lines(edge).admit();
+                edge.0.told.tell(device, code, Instant::now(), lines)
+            }
             None => self.lines(edge).admit(),
         }
     }

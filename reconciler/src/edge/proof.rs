@@ -53,7 +53,9 @@ pub(super) async fn take(
     let release = match verify(edge, accepted) {
         Ok(release) => release,
         Err(why) => {
-            if let Some(times) = edge.0.told.tell(&peer.device, NO_PROOF, Instant::now()) {
+            let lines = || peer.member.allowance().lines().admit();
+            let told = &edge.0.told;
+            if let Some(times) = told.tell(&peer.device, NO_PROOF, Instant::now(), lines) {
                 let why = plain(&why, MAX_WHY);
                 tracing::warn!(device = %peer.device, why, times, "a device has no proof of the release that it reports");
             }

@@ -8,56 +8,92 @@ use flotta_bundle::DeviceName;
 
 /// How long a refusal that goes on is counted until it is told again.
 const AGAIN: Duration = Duration::from_secs(3600);
-/// Devices that are counted. Of more, the one that was told of longest ago is told of anew.
+/// Devices that are counted. Of more, as many lines are written as of anyone else.
 const MAX: usize = 4096;
+/// How often room is made in a full table: a walk over all of it.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// What was told. One who goes on asking is counted, not told of again.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<HashMap<(DeviceName, &'static str), Entry>>);
+pub(crate) struct Told(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The refusals of each device: there are few codes.
+    devices: HashMap<DeviceName, Vec<Entry>>,
+    swept: Option<Instant>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
+    code: &'static str,
     at: Instant,
     since: u64,
 }
 
+impl Table {
+    /// Whether there is room for one more device.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.devices.len() < MAX {
+            return true;
+        }
+        let is_due = |at| now.saturating_duration_since(at) >= SWEEP;
+        if self.swept.is_none_or(is_due) {
+            self.swept = Some(now);
+            // it would be told again anyway
+            self.devices
+                .retain(|_, entries| entries.iter().any(|entry| entry.is_fresh(now)));
+        }
+        self.devices.len() < MAX
+    }
+}
+
+impl Entry {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < AGAIN
+    }
+}
+
 impl Told {
-    /// Whether to tell that `device` was refused with this code: then, how often it was since it was told last.
+    /// Whether to tell that `device` was refused with this code: then, how often it was since it was told last. When there are
+    /// too many devices to count this one, `otherwise` says so.
     pub(crate) fn tell(
         &self,
         device: &DeviceName,
         code: &'static str,
         now: Instant,
+        otherwise: impl FnOnce() -> Option<u64>,
     ) -> Option<u64> {
         let mut told = self.lock();
-        if let Some(entry) = told.get_mut(&(device.clone(), code)) {
-            if now.saturating_duration_since(entry.at) < AGAIN {
-                entry.since += 1;
-                return None;
+        let new = Entry {
+            code,
+            at: now,
+            since: 0,
+        };
+        let Some(entries) = told.devices.get_mut(device) else {
+            if !told.has_room(now) {
+                return otherwise();
             }
-            let since = entry.since;
-            *entry = Entry { at: now, since: 0 };
-            return Some(since);
+            told.devices.insert(device.clone(), vec![new]);
+            return Some(0);
+        };
+        let Some(entry) = entries.iter_mut().find(|entry| entry.code == code) else {
+            entries.push(new);
+            return Some(0);
+        };
+        if entry.is_fresh(now) {
+            entry.since += 1;
+            return None;
         }
-        if told.len() >= MAX {
-            let oldest = told.iter().min_by_key(|(_, entry)| entry.at);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                told.remove(&oldest);
-            }
-        }
-        told.insert((device.clone(), code), Entry { at: now, since: 0 });
-        Some(0)
+        Some(std::mem::replace(entry, new).since)
     }
 
     /// The device is served: the next refusal is a new one.
     pub(crate) fn forget(&self, device: &DeviceName) {
-        let mut told = self.lock();
-        if !told.is_empty() {
-            told.retain(|(known, _), _| known != device);
-        }
+        self.lock().devices.remove(device);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(DeviceName, &'static str), Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         // nothing panics while it holds the lock
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -68,36 +104,55 @@ mod tests {
     use super::*;
     use crate::fixture::name;
 
+    fn uncounted() -> Option<u64> {
+        panic!("there is room")
+    }
+
     #[test]
     fn what_goes_on_is_told_once_and_once_an_hour_with_its_count() {
         let (told, start) = (Told::default(), Instant::now());
         let (a, b) = (name("a"), name("b"));
-        assert_eq!(told.tell(&a, "FLT0403", start), Some(0));
+        assert_eq!(told.tell(&a, "FLT0403", start, uncounted), Some(0));
         for second in 1..3600 {
             let now = start + Duration::from_secs(second);
-            assert_eq!(told.tell(&a, "FLT0403", now), None);
+            assert_eq!(told.tell(&a, "FLT0403", now, uncounted), None);
         }
-        assert_eq!(told.tell(&a, "FLT0403", start + AGAIN), Some(3599));
+        assert_eq!(
+            told.tell(&a, "FLT0403", start + AGAIN, uncounted),
+            Some(3599)
+        );
         // another device, and another reason, are news of their own
-        assert_eq!(told.tell(&b, "FLT0403", start + AGAIN), Some(0));
-        assert_eq!(told.tell(&a, "FLT0423", start + AGAIN), Some(0));
+        assert_eq!(told.tell(&b, "FLT0403", start + AGAIN, uncounted), Some(0));
+        assert_eq!(told.tell(&a, "FLT0423", start + AGAIN, uncounted), Some(0));
         told.forget(&a);
-        assert_eq!(told.tell(&a, "FLT0403", start + AGAIN), Some(0));
-        assert_eq!(told.tell(&b, "FLT0403", start + AGAIN), None);
+        assert_eq!(told.tell(&a, "FLT0403", start + AGAIN, uncounted), Some(0));
+        assert_eq!(told.tell(&b, "FLT0403", start + AGAIN, uncounted), None);
     }
 
     #[test]
-    fn a_crowd_takes_bounded_memory() {
+    fn of_a_crowd_as_much_is_told_as_of_strangers() {
         let (told, start) = (Told::default(), Instant::now());
-        for count in 0..2 * MAX {
-            let now = start + Duration::from_millis(count as u64);
-            assert_eq!(
-                told.tell(&name(&format!("d{count}")), "FLT0403", now),
-                Some(0)
-            );
+        let (mut lines, mut left) = (0, 10);
+        let mut tell = |count: usize, now| {
+            told.tell(&name(&format!("d{count}")), "FLT0403", now, || {
+                lines += 1;
+                let is_left = left > 0;
+                left -= u64::from(is_left);
+                is_left.then_some(7)
+            })
+        };
+        for count in 0..MAX {
+            assert_eq!(tell(count, start), Some(0));
         }
-        assert_eq!(told.lock().len(), MAX);
-        let newest = name(&format!("d{}", 2 * MAX - 1));
-        assert_eq!(told.tell(&newest, "FLT0403", start), None);
+        let late = start + Duration::from_secs(3599);
+        let more = (MAX..2 * MAX).filter(|count| tell(*count, late) == Some(7));
+        assert_eq!(more.count(), 10, "what the limit admits");
+        // those that are counted are counted on
+        assert_eq!(tell(0, late), None);
+        // and room is made, once in a while
+        assert_eq!(tell(MAX, start + AGAIN), None);
+        assert_eq!(tell(MAX, late + SWEEP), Some(0));
+        assert_eq!(lines, MAX + 1);
+        assert_eq!(told.lock().devices.len(), 1);
     }
 }
