@@ -4,7 +4,7 @@
 //! neither a token nor a certificate request can take it over. Each decision is one durable transaction, made by the pure
 //! function, `rules::decide`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,8 +21,8 @@ use crate::edge::told::Told;
 use crate::keys::{Csr, Fleet, KeysError};
 use crate::store::tokens::TokenRecord;
 use crate::store::{
-    Device, FleetEvent, JoinRequest, Member, NewToken, RequestState, Store, devices, requests,
-    revoked, tokens,
+    Device, FleetEvent, JoinRequest, Member, NewToken, RequestState, Store, devices, is_restored,
+    requests, revoked, tokens,
 };
 use crate::text::plain;
 
@@ -33,7 +33,7 @@ mod transaction;
 
 pub use error::EnrolError;
 use proof::Proven;
-use transaction::{Done, approve, enrol, find_request};
+use transaction::{Approved, Done, News, approve, enrol, find_request};
 
 #[cfg(test)]
 mod tests;
@@ -320,25 +320,48 @@ impl Enroller {
         now: Timestamp,
     ) -> Result<Device, EnrolError> {
         let (fleet, store, who) = (self.fleet.clone(), self.store.clone(), by.to_owned());
-        let (device, from) = self
+        let Approved { device, from, news } = self
             .store
             .write(
                 move |connection| approve(connection, &fleet, &target, approval, who, now),
-                move |(device, _)| store.has_joined(&device.device, device.key),
+                move |Approved { device, news, .. }| match news {
+                    News::Joined(replaced) => {
+                        // before its connections end: it must not be taken for one that the store forgot
+                        if let Some(key) = replaced {
+                            store.was_replaced(*key);
+                        }
+                        store.has_joined(&device.device, device.key);
+                    }
+                    News::Terms => store.inventory_changed(),
+                    News::Nothing => {}
+                },
             )
             .await?;
-        let message = format!("asked from {from}, approved by {by}");
-        self.note(Some(&device.device), false, "Joined", message, now)
+        let (reason, message) = match news {
+            News::Joined(_) => ("Joined", format!("asked from {from}, approved by {by}")),
+            News::Terms => ("Approved", format!("set and labels were given by {by}")),
+            News::Nothing => return Ok(device),
+        };
+        self.note(Some(&device.device), false, reason, message, now)
             .await;
         Ok(device)
     }
 
     /// A person takes back every device that has a certificate of this fleet and that the store does not know: after a
-    /// restore. One whose name another key has meanwhile is left for a person to look at.
-    pub async fn approve_restored(&self, by: &str, now: Timestamp) -> Result<Restored, EnrolError> {
+    /// restore. One whose name another key has meanwhile is left for a person to look at, and so is one that is not
+    /// `in_git`: without the set that it had, its next manifest would be an empty one.
+    pub async fn approve_restored(
+        &self,
+        in_git: &BTreeSet<DeviceName>,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Restored, EnrolError> {
         let mut waiting = self.store.requests().await?;
         waiting.retain(|request| request.vouched && request.state == RequestState::Pending);
-        let decisions: Vec<_> = waiting
+        let (known, unknown): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|request| in_git.contains(&request.device));
+        let decisions: Vec<_> = known
             .into_iter()
             .map(|request| async move {
                 let target = Target {
@@ -353,7 +376,14 @@ impl Enroller {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        let mut restored = Restored::default();
+        let unknown = unknown.into_iter().map(|request| {
+            let error = EnrolError::NotInGit(request.device.clone());
+            (request, error)
+        });
+        let mut restored = Restored {
+            approved: Vec::new(),
+            left: unknown.collect(),
+        };
         for decision in decided {
             match decision {
                 Ok(device) => restored.approved.push(device),
@@ -401,36 +431,43 @@ impl Enroller {
     }
 
     /// A person ends a device's identity: its certificate is worth nothing from now on, its connections close, its name is
-    /// free. A device that was revoked before stays so. Says whether it was not.
+    /// free. A device that was revoked before stays so. Says whether it was not, and its key. After a restore, a name that the
+    /// store does not know may be a device's that joined after the backup: then it is the name that is turned away.
     pub async fn revoke(
         &self,
         device: &DeviceName,
         by: &str,
         now: Timestamp,
-    ) -> Result<(Device, bool), EnrolError> {
-        let (name, store) = (device.clone(), self.store.clone());
-        let (revoked, is_new) = self
+    ) -> Result<(Option<Digest>, bool), EnrolError> {
+        let (name, leaves, store) = (device.clone(), device.clone(), self.store.clone());
+        let (key, is_new) = self
             .store
             .write(
                 move |connection| {
-                    let mut device = devices::find(connection, &name)?
-                        .ok_or_else(|| EnrolError::NoDevice(name.clone()))?;
+                    let Some(mut device) = devices::find(connection, &name)? else {
+                        if !is_restored(connection)? {
+                            return Err(EnrolError::NoDevice(name));
+                        }
+                        return Ok((None, revoked::bar(connection, &name, now)?));
+                    };
                     let is_new = device.revoked_at.is_none();
                     device.revoked_at.get_or_insert(now);
                     devices::put(connection, &device)?;
                     revoked::add(connection, &name, &device.key, now)?;
                     requests::remove(connection, &device.key)?;
-                    Ok::<_, EnrolError>((device, is_new))
+                    Ok::<_, EnrolError>((Some(device.key), is_new))
                 },
-                move |(device, _)| store.has_left(&device.device, device.key),
+                move |(key, _)| match key {
+                    Some(key) => store.has_left(&leaves, *key),
+                    None => store.was_barred(leaves),
+                },
             )
             .await?;
-        if !is_new {
-            return Ok((revoked, false));
+        if is_new {
+            let message = format!("identity revoked by {by}");
+            self.note(Some(device), true, "Revoked", message, now).await;
         }
-        let message = format!("identity revoked by {by}");
-        self.note(Some(device), true, "Revoked", message, now).await;
-        Ok((revoked, true))
+        Ok((key, is_new))
     }
 
     /// On both sides: the device gets the answer, people get the event and the log line.

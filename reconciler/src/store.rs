@@ -160,6 +160,11 @@ impl Store {
             before.end();
             self.0.revocations.send_modify(|count| *count += 1);
         }
+        self.inventory_changed();
+    }
+
+    /// Tells those who render it. After the commit that says so.
+    pub(crate) fn inventory_changed(&self) {
         self.0.inventory.send_modify(|count| *count += 1);
     }
 
@@ -175,7 +180,7 @@ impl Store {
         &self.0.failures
     }
 
-    /// Changes when a device joins or leaves: the inventory is an input of the next release.
+    /// Changes when a device joins, leaves, or is in another set: the inventory is an input of the next release.
     pub fn inventory_changes(&self) -> watch::Receiver<u64> {
         self.0.inventory.subscribe()
     }
@@ -232,12 +237,8 @@ impl Store {
 
     /// What was kept under `key` by [`Self::set_meta`].
     pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
-            let mut rows = query.query([key])?;
-            Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
-        })
-        .await
+        self.read(move |connection| find_meta(connection, key))
+            .await
     }
 
     /// Keeps a small value under `key`.
@@ -256,7 +257,7 @@ impl Store {
 
     /// Whether this data was restored from a backup, and somebody has said who was revoked since.
     pub async fn is_restored(&self) -> Result<bool, StoreError> {
-        Ok(self.meta(RESTORED).await?.is_some())
+        self.read(is_restored).await
     }
 
     /// Forgets what is long past: tokens and requests that nobody will ask for again, the oldest events.
@@ -272,6 +273,17 @@ impl Store {
         .await?;
         events
     }
+}
+
+fn find_meta(connection: &Connection, key: &str) -> Result<Option<String>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    let mut rows = query.query([key])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}
+
+/// Whether this data was restored from a backup.
+pub(crate) fn is_restored(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(find_meta(connection, RESTORED)?.is_some())
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

@@ -117,7 +117,7 @@ impl Restore {
         }
         for device in &restored.barred {
             output::talk(&format!(
-                "{device} is not in the backup: requests to join by this name are refused until a token is made for it"
+                "{device} is not in the backup: no machine joins by this name without a token"
             ));
         }
         if restored.tokens > 0 {

@@ -57,10 +57,12 @@ fn taken_back(restored: &RestoredDevices) -> anyhow::Result<Answer> {
     }
     for Left { request, problem } in &restored.left {
         let key = print::fingerprint(&request.fingerprint);
-        output::talk(&format!(
-            "{} still waits   {key}   {problem}",
-            request.device
-        ));
+        let device = &request.device;
+        let help = match problem.help.as_str() {
+            "" => String::new(),
+            help => format!("; {help}"),
+        };
+        output::talk(&format!("{device} still waits   {key}   {problem}{help}"));
     }
     if restored.approved.is_empty() && restored.left.is_empty() {
         output::talk(
@@ -107,6 +109,12 @@ impl Revoke {
             device: self.device,
         };
         let decided: Decided = client.post("/v1/revoke", &revocation).await?;
+        if decided.fingerprint.is_empty() {
+            output::talk(
+                "the server, which was restored from a backup, knows no device of this name: whatever key has a certificate \
+                 for it is turned away, and comes back by a token alone",
+            );
+        }
         done(
             &decided,
             if decided.again {
@@ -120,7 +128,10 @@ impl Revoke {
 
 /// As `kubectl` confirms: what it was, and what became of it.
 pub(super) fn done(decided: &Decided, what: &str) -> anyhow::Result<Answer> {
-    let key = print::fingerprint(&decided.fingerprint);
-    output::answer(&format!("{} {what}   {key}\n", decided.device))?;
+    let key = match decided.fingerprint.as_str() {
+        "" => String::new(),
+        hex => format!("   {}", print::fingerprint(hex)),
+    };
+    output::answer(&format!("{} {what}{key}\n", decided.device))?;
     Ok(Answer::Yes)
 }

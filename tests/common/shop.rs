@@ -29,6 +29,11 @@ pub struct Shop {
 impl Shop {
     /// Joins by a token; the agent does not run yet.
     pub async fn join(house: &House, name: &str) -> Self {
+        Self::join_with(house, name, &[]).await
+    }
+
+    /// The same, with more options of the token.
+    pub async fn join_with(house: &House, name: &str, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         std::fs::create_dir_all(root.join("etc")).unwrap();
@@ -43,7 +48,9 @@ impl Shop {
         settings.make_state().unwrap();
         std::fs::create_dir(&settings.runtime).unwrap();
 
-        let output = house.flotta(&["token", "create", name]).await;
+        let output = house
+            .flotta(&[&["token", "create", name], options].concat())
+            .await;
         assert!(output.status.success(), "{}", stderr(&output));
         let join = Join::parse(&output.stdout, "join".as_ref(), None).unwrap();
         let (identity, _) = Identity::open_or_make(&settings.identity()).unwrap();

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, State};
-use flotta_bundle::Problem;
 use flotta_bundle::name::check_subdomain;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -125,13 +124,19 @@ pub(super) async fn approve_restored(
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Answer<RestoredDevices> {
     let enroller = &admin.0.enroller;
-    let restored = enroller.approve_restored(&peer.0, Timestamp::now()).await?;
+    // before Git was read there is none
+    let described = admin.0.index.described();
+    let in_git = described.iter().filter(|(_, known)| known.in_git);
+    let in_git = in_git.map(|(device, _)| device.clone()).collect();
+    let restored = enroller
+        .approve_restored(&in_git, &peer.0, Timestamp::now())
+        .await?;
     let approved = restored
         .approved
         .into_iter()
         .map(|device| Decided::new(device.device, device.key));
     let left = restored.left.into_iter().map(|(request, error)| Left {
-        problem: Problem::new(error.code(), error.to_string()),
+        problem: error.problem(),
         request: Decided::new(request.device, request.key),
     });
     Ok(Json(RestoredDevices {
@@ -162,14 +167,15 @@ pub(super) async fn revoke(
 ) -> Answer<Decided> {
     let Json(request) = body?;
     let now = Timestamp::now();
-    let (revoked, is_new) = admin
+    let (key, is_new) = admin
         .0
         .enroller
         .revoke(&request.device, &peer.0, now)
         .await?;
     Ok(Json(Decided {
+        device: request.device,
+        fingerprint: key.map(|key| key.hex()).unwrap_or_default(),
         again: !is_new,
-        ..Decided::new(revoked.device, revoked.key)
     }))
 }
 

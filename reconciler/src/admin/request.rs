@@ -111,7 +111,7 @@ pub struct Decommission {
 pub struct Decided {
     /// The device.
     pub device: DeviceName,
-    /// The key it is about, hex.
+    /// The key it is about, hex; empty when the server does not know it.
     pub fingerprint: String,
     /// It had been decided before: nothing changed.
     #[serde(default)]

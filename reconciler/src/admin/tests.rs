@@ -9,7 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::client::{Client, ClientError};
 use super::query::Query;
-use super::request::{Approval, Decided, Denial, Revocation, TokenCreated, TokenRequest};
+use super::request::{
+    Approval, Decided, Denial, RestoredDevices, Revocation, TokenCreated, TokenRequest,
+};
 use super::resource::{Change, List, What};
 use super::*;
 use crate::fixture::{DEADLINE, HERE, House, Machine, bundle, name, report};
@@ -273,6 +275,61 @@ async fn the_silence_of_a_device_is_measured_by_its_own_heartbeat() {
     kept.await.unwrap();
     let devices: Vec<Device> = desk.list("").await;
     assert_eq!(devices[0].status.state, "Offline");
+}
+
+#[tokio::test]
+async fn who_comes_back_without_being_in_git_is_let_in_with_its_set_or_not_at_all() {
+    let desk = Desk::new();
+    let ask = async |device: &str| {
+        let machine = Machine::new(device);
+        let certified = crate::enrol::Certified {
+            device: machine.name.clone(),
+            key: machine.fingerprint(),
+        };
+        let asked = desk.house.enroller.enrol(
+            machine.request(None),
+            Some(&certified),
+            HERE,
+            Timestamp::now(),
+        );
+        asked.await.unwrap();
+    };
+    ask("a").await;
+    ask("b").await;
+    let restore = async || {
+        let restored: RestoredDevices =
+            desk.client.post("/v1/approve-restored", &()).await.unwrap();
+        let approved: Vec<_> = restored.approved.into_iter().map(|a| a.device).collect();
+        (approved, restored.left)
+    };
+    // Git was not read yet: nobody knows who is in it
+    let (approved, left) = restore().await;
+    assert_eq!((approved.len(), left.len()), (0, 2));
+
+    let known = |in_git| Described {
+        in_git,
+        ..Described::default()
+    };
+    let described = [(name("a"), known(true)), (name("c"), known(false))];
+    desk.house.index.describe(Arc::new(described.into()));
+    let (approved, left) = restore().await;
+    assert_eq!(approved, [name("a")]);
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].request.device, name("b"));
+    let help = &left[0].problem.help;
+    assert!(help.contains("flotta approve default/b --set"), "{help}");
+    // it is in no inventory, so no empty manifest is signed for it
+    let inventory = async || desk.house.store.inventory().await.unwrap();
+    assert_eq!(inventory().await.len(), 1);
+    let approval = Approval {
+        device: name("b"),
+        key: None,
+        set: Some("shops".to_owned()),
+        labels: BTreeMap::new(),
+        replace: false,
+    };
+    let _: Decided = desk.client.post("/v1/approve", &approval).await.unwrap();
+    assert_eq!(inventory().await[1].set.as_deref(), Some("shops"));
 }
 
 #[tokio::test]

@@ -43,6 +43,11 @@ pub enum EnrolError {
     /// A name that a joined device has; for people who approve.
     #[error("{0} has joined with another key")]
     NameTaken(DeviceName),
+    /// What it ran may depend on a set that nobody knows any more.
+    #[error(
+        "{0} is not in Git, as far as this server has read it: its set and labels came with its token or approval, and are not known any more"
+    )]
+    NotInGit(DeviceName),
     /// Too many wait.
     #[error("too many requests to join wait for a person")]
     TooManyRequests,
@@ -86,7 +91,9 @@ impl EnrolError {
             Self::KeyTaken(_) => code::KEY_TAKEN,
             Self::NameTaken(_) => code::NAME_TAKEN,
             Self::TooManyRequests => code::TOO_MANY,
-            Self::NoRequest(_) | Self::NoDevice(_) | Self::NoToken(_) => code::NOT_FOUND,
+            Self::NotInGit(_) | Self::NoRequest(_) | Self::NoDevice(_) | Self::NoToken(_) => {
+                code::NOT_FOUND
+            }
             Self::Ambiguous(..) => code::AMBIGUOUS,
             Self::AlreadyApproved(_) | Self::ShortKey => code::BAD_REQUEST,
             Self::Store(error) => error.code(),
@@ -101,6 +108,12 @@ impl EnrolError {
             Self::NameTaken(device) => problem.with_help(format!(
                 "if the machine was replaced: flotta approve --replace {device}"
             )),
+            Self::NotInGit(device) => problem.with_help(format!(
+                "approve it with what it had: flotta approve {device} --set … --label …"
+            )),
+            Self::Revoked => {
+                problem.with_help("to let it in again: flotta token create, and join with that")
+            }
             Self::NoRequest(_) => problem.with_help("see who asks: flotta get requests"),
             Self::NoToken(_) => problem.with_help("see which there are: flotta token list"),
             Self::Ambiguous(device, _) => problem.with_help(format!(

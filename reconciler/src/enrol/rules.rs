@@ -24,6 +24,8 @@ pub(super) struct Facts<'a> {
     pub(super) revoked: bool,
     /// Whether it has a certificate by this fleet's authority for this name and key.
     pub(super) vouched: bool,
+    /// Whether the store is from a backup.
+    pub(super) restored: bool,
     /// The token, if one was sent: as it is remembered, or that it is not.
     pub(super) token: Option<Result<TokenRecord, EnrolError>>,
     pub(super) now: Timestamp,
@@ -54,6 +56,7 @@ pub(super) fn decide(facts: Facts<'_>) -> Result<Verdict, EnrolError> {
         request,
         revoked,
         vouched,
+        restored,
         token,
         now,
     } = facts;
@@ -87,9 +90,10 @@ pub(super) fn decide(facts: Facts<'_>) -> Result<Verdict, EnrolError> {
                     "certificate of this fleet, not in the store; a device of this name has joined with another key"
                 }
                 (Some(_), None, false) => "a device of this name has joined with another key",
-                (None, _, true) => {
+                (None, _, true) if restored => {
                     "certificate of this fleet, not in the store: joined after the backup?"
                 }
+                (None, _, true) => "certificate of this fleet, not in the store",
                 _ => "",
             };
             Ok(Verdict::Wait {

@@ -153,7 +153,161 @@ async fn approval_in_place_of_another_ends_that_one() {
     door.approve("a", None, true).await.unwrap();
     assert!(!before.in_force());
     assert!(joined(&door.ask(&second, None).await));
-    assert!(waits(&door.ask(&first, None).await));
+    // it was replaced, not forgotten: on disk, and for the edge
+    let asked = door.ask(&first, None).await;
+    assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
+    let store = &door.house.store;
+    assert!(store.is_revoked(&name("a"), &first.fingerprint()));
+    assert!(!store.is_revoked(&name("a"), &second.fingerprint()));
+}
+
+#[tokio::test]
+async fn who_was_let_in_without_a_set_gets_it_by_a_second_approval() {
+    let door = Door::new();
+    assert!(waits(&door.ask(&Machine::new("a"), None).await));
+    door.approve("a", None, false).await.unwrap();
+    let inventory = door.house.store.inventory_changes();
+    let member = door.house.store.member(&name("a")).unwrap();
+    let approve = async |set: Option<&str>, labels: &[(&str, &str)]| {
+        let labels = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let approval = Approval {
+            set: set.map(str::to_owned),
+            labels: labels.collect(),
+            replace: false,
+        };
+        let target = Target {
+            device: name("a"),
+            key: None,
+        };
+        let enroller = &door.house.enroller;
+        let approved = enroller.approve(target, approval, "ada", door.now);
+        approved.await.unwrap()
+    };
+    approve(Some("shops"), &[]).await;
+    assert!(inventory.has_changed().unwrap(), "a release is made of it");
+    approve(None, &[("site", "berlin")]).await;
+    let has = door.house.store.inventory().await.unwrap().remove(0);
+    assert_eq!(has.set.as_deref(), Some("shops"));
+    assert_eq!(has.labels["site"], "berlin");
+    // what says nothing changes nothing, and nobody was cut off
+    assert_eq!(approve(None, &[]).await.set, has.set);
+    assert!(member.in_force());
+    let events = door.house.events().await;
+    let given = events.iter().filter(|event| event.0 == "Approved");
+    assert_eq!(given.count(), 2, "{events:?}");
+}
+
+impl Door {
+    /// Asks with a certificate of this fleet that the store does not know.
+    async fn come_back(&self, machine: &Machine) -> Result<Enrolment, EnrolError> {
+        let certified = Certified {
+            device: machine.name.clone(),
+            key: machine.fingerprint(),
+        };
+        let from = FROM.parse().unwrap();
+        let asked = machine.request(None);
+        let enroller = &self.house.enroller;
+        enroller
+            .enrol(asked, Some(&certified), from, self.now)
+            .await
+    }
+
+    async fn restore(&self) {
+        let store = &self.house.store;
+        store.set_meta("restored", "1".to_owned()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_joined_after_the_backup_is_revoked_by_its_name() {
+    let door = Door::new();
+    let (thief, heir) = (Machine::new("a"), Machine::new("a"));
+    assert!(waits(&door.come_back(&thief).await));
+    let notes = door.house.store.requests().await.unwrap();
+    assert!(!notes[0].note.contains("backup"), "{notes:?}");
+    let revoke = async || {
+        let enroller = &door.house.enroller;
+        enroller.revoke(&name("a"), "ada", door.now).await
+    };
+    // without a restore, a name that is not there is a slip of the pen
+    assert!(matches!(revoke().await, Err(EnrolError::NoDevice(_))));
+    door.restore().await;
+    assert!(waits(&door.come_back(&thief).await));
+    let notes = door.house.store.requests().await.unwrap();
+    assert!(
+        notes[0].note.contains("joined after the backup?"),
+        "{notes:?}"
+    );
+
+    assert_eq!(revoke().await.unwrap(), (None, true));
+    assert_eq!(revoke().await.unwrap(), (None, false));
+    assert_eq!(door.house.store.requests().await.unwrap(), []);
+    assert!(
+        door.house
+            .store
+            .is_revoked(&name("a"), &thief.fingerprint())
+    );
+    let asked = door.come_back(&thief).await;
+    assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
+
+    // the name is given to another machine: the first one is still who it was
+    let token = door.house.token(Some("a")).await;
+    assert!(joined(&door.ask(&heir, Some(token)).await));
+    door.revoke("a").await;
+    assert!(
+        door.house
+            .store
+            .is_revoked(&name("a"), &thief.fingerprint())
+    );
+    let asked = door.come_back(&thief).await;
+    assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_request_by_a_barred_name_is_not_approved() {
+    let door = Door::new();
+    let thief = Machine::new("a");
+    assert!(waits(&door.come_back(&thief).await));
+    let key = thief.fingerprint();
+    let request = door.house.store.request(key).await.unwrap().unwrap();
+    // it was on its way while the name was barred
+    let bar = move |connection: &Connection| {
+        revoked::bar(connection, &request.device, Timestamp::now())?;
+        assert_eq!(requests::find(connection, &request.key)?, None);
+        requests::put(connection, &request)?;
+        Ok::<_, EnrolError>(())
+    };
+    door.house.store.write(bar, |()| {}).await.unwrap();
+    let approved = door.approve("a", None, false).await;
+    assert!(matches!(approved, Err(EnrolError::Revoked)), "{approved:?}");
+    let in_git = [name("a")].into();
+    let enroller = &door.house.enroller;
+    let restored = enroller.approve_restored(&in_git, "ada", door.now);
+    assert_eq!(restored.await.unwrap().approved, []);
+}
+
+#[tokio::test]
+async fn a_device_of_this_fleet_that_was_turned_away_stays_so() {
+    let door = Door::new();
+    let (ours, stranger) = (Machine::new("a"), Machine::new("b"));
+    assert!(waits(&door.come_back(&ours).await));
+    assert!(waits(&door.ask(&stranger, None).await));
+    for device in ["a", "b"] {
+        let target = Target {
+            device: name(device),
+            key: None,
+        };
+        let denied = door.house.enroller.deny(target, "stolen", "ada", door.now);
+        denied.await.unwrap();
+    }
+    let month = SignedDuration::from_hours(24 * 30);
+    door.house.store.purge(door.now + month).await.unwrap();
+    assert!(waits(&door.ask(&stranger, None).await));
+    let reason = "stolen".to_owned();
+    let asked = door.come_back(&ours).await.unwrap();
+    assert_eq!(asked, Enrolment::Denied { reason });
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::rules::{self, Facts, Verdict};
 use super::{Approval, EnrolError, MAX_PENDING, MAX_PENDING_EACH, Target};
 use crate::keys::{DeviceKey, Fleet, Issued};
 use crate::store::{
-    Device, JoinRequest, NewToken, RequestState, devices, requests, revoked, tokens,
+    Device, JoinRequest, NewToken, RequestState, devices, is_restored, requests, revoked, tokens,
 };
 
 /// What a transaction of [`super::Enroller::enrol`] came to.
@@ -43,6 +43,7 @@ pub(super) fn enrol(
         request: requests::find(connection, &key)?,
         revoked: revoked::is_revoked(connection, &proven.device, &key)?,
         vouched: proven.vouched,
+        restored: is_restored(connection)?,
         token,
         now,
     };
@@ -100,11 +101,28 @@ fn join(
         revoked_at: None,
     };
     devices::put(connection, &device)?;
-    revoked::forgive(connection, &device.device, &device.key)?;
+    revoked::forgive(connection, &device.key)?;
     Ok((device, issued))
 }
 
-/// Lets in who asks. Returns the device, and the address that the request came from.
+/// What an approval came to.
+pub(super) struct Approved {
+    pub(super) device: Device,
+    /// The address that the request came from.
+    pub(super) from: String,
+    /// What was new about it.
+    pub(super) news: News,
+}
+
+pub(super) enum News {
+    /// It has joined, in place of whoever had this key.
+    Joined(Option<Digest>),
+    /// It had joined before, and is in another set or has other labels now.
+    Terms,
+    Nothing,
+}
+
+/// Lets in who asks.
 pub(super) fn approve(
     connection: &Connection,
     fleet: &Fleet,
@@ -112,18 +130,25 @@ pub(super) fn approve(
     approval: Approval,
     by: String,
     now: Timestamp,
-) -> Result<(Device, String), EnrolError> {
+) -> Result<Approved, EnrolError> {
     let mut request = find_request(connection, target)?;
+    // what it asked with was worth something when it asked
+    if request.vouched && revoked::is_barred(connection, &request.device)? {
+        return Err(EnrolError::Revoked);
+    }
+    let mut replaced = None;
     let there = devices::find(connection, &request.device)?.filter(|d| d.revoked_at.is_none());
     if let Some(there) = there {
         if there.key == request.key {
-            return Ok((there, request.address));
+            return change(connection, there, approval, request.address);
         }
         if !approval.replace {
             return Err(EnrolError::NameTaken(there.device));
         }
         // the certificate that it was approved with is worth nothing now
         requests::remove(connection, &there.key)?;
+        revoked::add(connection, &there.device, &there.key, now)?;
+        replaced = Some(there.key);
     }
     if let Some(other) = devices::name_of_key(connection, &request.key)? {
         return Err(EnrolError::KeyTaken(other));
@@ -149,7 +174,34 @@ pub(super) fn approve(
         certificate: issued.pem,
     };
     requests::put(connection, &request)?;
-    Ok((device, request.address))
+    Ok(Approved {
+        device,
+        from: request.address,
+        news: News::Joined(replaced),
+    })
+}
+
+/// Who is in already gets what set and labels it is approved with, and keeps what is not named.
+fn change(
+    connection: &Connection,
+    mut device: Device,
+    approval: Approval,
+    from: String,
+) -> Result<Approved, EnrolError> {
+    let before = (device.set.clone(), device.labels.clone());
+    if approval.set.is_some() {
+        device.set = approval.set;
+    }
+    if !approval.labels.is_empty() {
+        device.labels = approval.labels;
+    }
+    let news = if (&device.set, &device.labels) == (&before.0, &before.1) {
+        News::Nothing
+    } else {
+        devices::put(connection, &device)?;
+        News::Terms
+    };
+    Ok(Approved { device, from, news })
 }
 
 /// The one request that a person means.

@@ -140,7 +140,7 @@ pub(crate) fn put_certificate(
 impl Store {
     /// Tells the edge that `device` has joined with `key`. After the commit that says so.
     pub(crate) fn has_joined(&self, device: &DeviceName, key: Digest) {
-        self.change_revoked(|revoked| revoked.forgive(device, &key));
+        self.change_revoked(|revoked| revoked.forgive(&key));
         if self.member(device).is_none_or(|member| member.key() != key) {
             self.replace_member(device, Some(Arc::new(Member::new(key))));
         }

@@ -78,7 +78,9 @@ pub(crate) fn restored(
                 known.insert(name.clone());
             }
             // it joined after the backup was made: nobody knows its key
-            None => revoked::bar(&transaction, name, now)?,
+            None => {
+                revoked::bar(&transaction, name, now)?;
+            }
         }
     }
     let tokens = transaction.execute(

@@ -180,10 +180,21 @@ pub(crate) fn remove(connection: &Connection, key: &Digest) -> Result<(), StoreE
     Ok(())
 }
 
+/// Whoever asks by this name.
+pub(super) fn remove_all(connection: &Connection, device: &DeviceName) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM requests WHERE device = ?1")?
+        .execute([device.to_string()])?;
+    Ok(())
+}
+
+/// A device of this fleet that a person has turned away stays so: it would ask again, and wait among those that may come back.
 pub(super) fn purge(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
     let before = now.saturating_sub(KEPT).unwrap_or(Timestamp::MIN);
     connection
-        .prepare_cached("DELETE FROM requests WHERE coalesce(decided_at, asked_at) < ?1")?
+        .prepare_cached(
+            "DELETE FROM requests WHERE coalesce(decided_at, asked_at) < ?1 AND NOT (vouched AND state = 'denied')",
+        )?
         .execute([millis(before)])?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Identities that were taken away: by key, and after a restore by name, when the key is not known any more.
+//! Identities that were taken away: by key, and after a restore by name, when the key is not known any more. Who joins by a
+//! barred name has a token for it; the bar stays, as the key that it was meant for is still not known.
 //!
 //! They are in memory too, as members are: what the edge tells the holder of a certificate depends on them.
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::value::{digest, millis, name};
-use super::{Store, StoreError};
+use super::{Store, StoreError, requests};
 
 /// Who was revoked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,9 +25,12 @@ impl Revoked {
         self.keys.insert(key);
     }
 
-    pub(super) fn forgive(&mut self, device: &DeviceName, key: &Digest) {
+    fn bar(&mut self, device: DeviceName) {
+        self.names.insert(device);
+    }
+
+    pub(super) fn forgive(&mut self, key: &Digest) {
         self.keys.remove(key);
-        self.names.remove(device);
     }
 
     /// Whether this key lost its identity, or whoever had this name did.
@@ -59,10 +63,13 @@ pub(crate) fn is_revoked(
     let by_key = connection
         .prepare_cached("SELECT 1 FROM revoked WHERE key = ?1")?
         .exists([key.as_bytes()])?;
-    let by_name = connection
-        .prepare_cached("SELECT 1 FROM barred WHERE device = ?1")?
-        .exists([device.to_string()])?;
-    Ok(by_key || by_name)
+    Ok(by_key || is_barred(connection, device)?)
+}
+
+/// Whether a certificate for `device` is worth nothing, whatever its key.
+pub(crate) fn is_barred(connection: &Connection, device: &DeviceName) -> Result<bool, StoreError> {
+    let mut query = connection.prepare_cached("SELECT 1 FROM barred WHERE device = ?1")?;
+    Ok(query.exists([device.to_string()])?)
 }
 
 /// The key of `device` is worth nothing any more.
@@ -78,30 +85,25 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// Whoever has a certificate for `device` is worth nothing any more, whatever its key.
+/// Whoever has a certificate for `device` is worth nothing any more, whatever its key, and who asked by this name asks no
+/// more. Says whether that is new.
 pub(crate) fn bar(
     connection: &Connection,
     device: &DeviceName,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    connection
+) -> Result<bool, StoreError> {
+    requests::remove_all(connection, device)?;
+    let rows = connection
         .prepare_cached("INSERT OR IGNORE INTO barred (device, at) VALUES (?1, ?2)")?
         .execute((device.to_string(), millis(now)))?;
-    Ok(())
+    Ok(rows > 0)
 }
 
-/// A person has let this key in under this name.
-pub(crate) fn forgive(
-    connection: &Connection,
-    device: &DeviceName,
-    key: &Digest,
-) -> Result<(), StoreError> {
+/// A person has let this key in.
+pub(crate) fn forgive(connection: &Connection, key: &Digest) -> Result<(), StoreError> {
     connection
         .prepare_cached("DELETE FROM revoked WHERE key = ?1")?
         .execute([key.as_bytes()])?;
-    connection
-        .prepare_cached("DELETE FROM barred WHERE device = ?1")?
-        .execute([device.to_string()])?;
     Ok(())
 }
 
@@ -111,6 +113,16 @@ impl Store {
         let revoked = self.0.revoked.read();
         let revoked = revoked.unwrap_or_else(PoisonError::into_inner);
         revoked.has(device, key)
+    }
+
+    /// Tells the edge that `key` lost its identity to another one. After the commit that says so.
+    pub(crate) fn was_replaced(&self, key: Digest) {
+        self.change_revoked(|revoked| revoked.add(key));
+    }
+
+    /// Tells the edge that no certificate for `device` is worth anything. After the commit that says so.
+    pub(crate) fn was_barred(&self, device: DeviceName) {
+        self.change_revoked(|revoked| revoked.bar(device));
     }
 
     /// Remembers who was revoked, or let in again. After the commit that says so.
