@@ -12,6 +12,7 @@ use flotta_bundle::{DevicePath, Digest};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
+use tokio::time::{Instant, sleep_until};
 
 use super::watch::{BLIND, PACE, Pace, Watch};
 use super::{BackendError, Files, Found};
@@ -31,6 +32,8 @@ pub struct Disk {
     watch: Option<Watch>,
     watched: BTreeSet<DevicePath>,
     pace: Pace,
+    /// When to look without a watch. Kept, since whoever waits may stop and come again.
+    look_at: Option<Instant>,
 }
 
 /// Where a file system begins.
@@ -93,7 +96,13 @@ impl Disk {
             watch: None,
             watched: BTreeSet::new(),
             pace,
+            look_at: None,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn watch_of_mut(&mut self) -> Option<&mut Watch> {
+        self.watch.as_mut()
     }
 
     #[cfg(test)]
@@ -172,7 +181,7 @@ impl Files for Disk {
                 rustix::fs::fchown(&open, Some(uid), Some(gid)).map_err(&failed)?;
                 rustix::fs::fchmod(&open, Mode::from_raw_mode(file.mode.bits()))
                     .map_err(&failed)?;
-                mark::set(&open, &file.digest);
+                mark::set(&open, &file.path, &file.digest);
                 rustix::fs::fsync(&open).map_err(&failed)?;
                 rustix::fs::renameat(&folder, &name, &folder, file.path.file_name())
                     .map_err(&failed)?;
@@ -186,7 +195,7 @@ impl Files for Disk {
 
     fn written(&mut self, path: &DevicePath) -> Option<Timestamp> {
         let folder = self.root.folder(path, false).ok()?;
-        mark::read(&folder, path.file_name()).map(|(at, _)| at)
+        mark::read(&folder, path, true).map(|(at, _)| at)
     }
 
     fn each_written(&mut self, tell: &mut dyn FnMut(DevicePath, &[u8])) {
@@ -259,11 +268,17 @@ impl Files for Disk {
                     watch.over(&self.root, &self.watched);
                     // what changed until now nobody has told of
                     self.watch = Some(watch);
+                    self.look_at = None;
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "no file events; files are looked at once a minute");
-                    return tokio::time::sleep(BLIND).await;
+                    let look_at = *self.look_at.get_or_insert_with(|| {
+                        tracing::warn!(%error, "no file events; files are looked at once a minute");
+                        Instant::now() + BLIND
+                    });
+                    sleep_until(look_at).await;
+                    self.look_at = None;
+                    return;
                 }
             }
         }

@@ -15,7 +15,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::files::Root;
 
@@ -67,6 +67,8 @@ pub(super) struct Watch {
     places: BTreeMap<String, Place>,
     /// The kernel did not take all folders.
     partial: bool,
+    /// When to look whether or not anything is told, since the kernel did not take all folders.
+    look_at: Option<Instant>,
     /// Something has happened that nobody was told of: when to tell of it. Kept, since whoever waits may stop and come again.
     due: Option<Instant>,
     last: Option<Instant>,
@@ -87,6 +89,7 @@ impl Watch {
             watched: BTreeMap::new(),
             places: BTreeMap::new(),
             partial: false,
+            look_at: None,
             due: None,
             last: None,
             gap: pace.gap.0,
@@ -136,6 +139,7 @@ impl Watch {
                 let _ = inotify::remove_watch(self.events.get_ref(), *number);
             }
         }
+        self.look_at = self.partial.then(|| Instant::now() + BLIND);
     }
 
     /// Waits until one of the files may have changed.
@@ -144,7 +148,7 @@ impl Watch {
             if let Some(due) = self.due {
                 break due;
             }
-            let blind = self.partial;
+            let look_at = self.look_at;
             let matters = tokio::select! {
                 ready = self.events.readable() => {
                     if let Ok(mut ready) = ready {
@@ -153,7 +157,7 @@ impl Watch {
                     self.drain()
                 }
                 () = remounted(self.mounts.as_ref()) => self.has_moved(root),
-                () = sleep(BLIND), if blind => true,
+                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => true,
             };
             if matters {
                 let soon = Instant::now() + self.pace.burst;

@@ -1,8 +1,8 @@
-//! The mark of a file that an agent wrote: the digest of its content, in an attribute of the file.
+//! The mark of a file that an agent wrote: a digest of its path and content, in an attribute of the file.
 //!
 //! The ledger says what is the fleet's. When it is lost, this tells a file of the fleet's from one that a person made: the
-//! mark comes with the file and in one rename, and holds only while the content is the very one that was written. So nothing
-//! that a person wrote or changed is ever taken for the fleet's. It is next to the content, and not in it: what a release
+//! mark comes with the file and in one rename, and holds only while the content is the very one that was written, at
+//! the very place. So nothing that a person wrote, copied or changed is ever taken for the fleet's. It is next to the content, and not in it: what a release
 //! says is, byte for byte, what is on the disk. Where a file system has no attributes, there are no marks, and a file of the
 //! fleet's is recognised by nothing but its being as it should.
 
@@ -20,18 +20,28 @@ use rustix::fs::{FileType, Mode, OFlags, XattrFlags};
 /// The attribute.
 const NAME: &str = "user.flotta.written";
 
+/// The mark of a file of this path and content.
+fn of(path: &DevicePath, content: &Digest) -> Digest {
+    Digest::of(format!("{path}\0{content}").as_bytes())
+}
+
 /// Marks a file of this content. That it cannot be marked is no reason not to have it.
-pub(super) fn set(file: impl AsFd, digest: &Digest) {
-    let value = digest.to_string();
+pub(super) fn set(file: impl AsFd, path: &DevicePath, digest: &Digest) {
+    let value = of(path, digest).to_string();
     if let Err(error) = rustix::fs::fsetxattr(file, NAME, value.as_bytes(), XattrFlags::empty()) {
         tracing::debug!(%error, "a file is not marked");
     }
 }
 
-/// When a file was written, and its content, if its mark holds.
-pub(super) fn read(folder: &OwnedFd, name: &str) -> Option<(Timestamp, Vec<u8>)> {
+/// When a file was written, and its content, if its mark holds. Older programs marked a file by its content alone, and a copy
+/// with all attributes has that mark, too: it counts where the manifest names the file (`is_wanted`).
+pub(super) fn read(
+    folder: &OwnedFd,
+    path: &DevicePath,
+    is_wanted: bool,
+) -> Option<(Timestamp, Vec<u8>)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let open = rustix::fs::openat(folder, name, flags, Mode::empty()).ok()?;
+    let open = rustix::fs::openat(folder, path.file_name(), flags, Mode::empty()).ok()?;
     let mut value = [0; 128];
     let length = rustix::fs::fgetxattr(&open, NAME, &mut value).ok()?;
     let marked: Digest = std::str::from_utf8(value.get(..length)?)
@@ -47,7 +57,9 @@ pub(super) fn read(folder: &OwnedFd, name: &str) -> Option<(Timestamp, Vec<u8>)>
     let read = fs::File::from(open)
         .take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut content);
-    (read.is_ok() && Digest::of(&content) == marked).then_some((at, content))
+    let digest = Digest::of(&content);
+    let holds = marked == of(path, &digest) || is_wanted && marked == digest;
+    (read.is_ok() && holds).then_some((at, content))
 }
 
 /// Tells every file below `root` whose mark holds, where a release may have files.
@@ -74,7 +86,7 @@ pub(super) fn walk(root: &Path, tell: &mut dyn FnMut(DevicePath, &[u8])) {
             };
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path.to_string());
-            } else if let Some((_, content)) = read(&open, path.file_name()) {
+            } else if let Some((_, content)) = read(&open, &path, false) {
                 tell(path, &content);
                 left -= 1;
             }

@@ -257,3 +257,33 @@ fn a_removal_that_was_interrupted_is_finished() {
     disk.remove(&path(CONF)).expect("nothing is there");
     assert!(!at(&root, "/etc/flotta").exists());
 }
+
+#[test]
+fn a_mark_is_of_one_path_and_an_older_one_counts_where_a_manifest_names_the_file() {
+    use rustix::fs::XattrFlags;
+    const NAME: &str = "user.flotta.written";
+    let (root, mut disk) = bench();
+    write(&mut disk, UNIT, "a").expect("written");
+    let mut mark = [0; 128];
+    let length = rustix::fs::getxattr(at(&root, UNIT), NAME, &mut mark).expect("a mark");
+    // `cp -a`
+    let copied = UNIT.replace("web", "mine");
+    fs::copy(at(&root, UNIT), at(&root, &copied)).expect("copied");
+    let put = |path: &str, mark: &[u8]| {
+        rustix::fs::setxattr(at(&root, path), NAME, mark, XattrFlags::empty()).expect("marked");
+    };
+    put(&copied, &mark[..length]);
+    let told = |disk: &mut Disk| {
+        let mut told = Vec::new();
+        disk.each_written(&mut |path, _| told.push(path.to_string()));
+        told
+    };
+    assert_eq!(told(&mut disk), [UNIT]);
+    assert!(disk.written(&path(UNIT)).is_some());
+    assert!(disk.written(&path(&copied)).is_none());
+    put(UNIT, Digest::of(b"a").to_string().as_bytes());
+    assert_eq!(told(&mut disk), [""; 0]);
+    assert!(disk.written(&path(UNIT)).is_some());
+    put(UNIT, Digest::of(b"b").to_string().as_bytes());
+    assert!(disk.written(&path(UNIT)).is_none());
+}

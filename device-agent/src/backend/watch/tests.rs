@@ -132,6 +132,20 @@ async fn who_goes_on_changing_a_file_is_looked_at_ever_less_often() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_told_of_nothing_looks_once_a_minute_however_often_they_are_called_away() {
+    let (_root, mut disk) = watched().await;
+    // as after a folder that the kernel did not take
+    let watch = disk.watch_of_mut().expect("a watch");
+    watch.look_at = Some(Instant::now() + BLIND);
+    let mut calls = 0;
+    while timeout(BLIND / 4, disk.changed()).await.is_err() {
+        calls += 1;
+        assert!(calls < 8, "nobody has looked");
+    }
+    assert!(calls >= 3, "not before its time: {calls}");
+}
+
 #[test]
 fn every_folder_on_the_way_is_of_interest_for_one_name() {
     let paths = [UNIT, DATA].map(|path| path.parse().expect("a path"));
