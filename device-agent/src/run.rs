@@ -160,7 +160,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
 ) -> Result<Infallible, EnrolError> {
     if *ledger.owned() == Owned::default() {
         // a new device, or one whose ledger was lost
-        let found = find_owned(&mut machine.files);
+        let found = find_owned(&mut machine.files, &mut machine.systemd).await;
         if let Err(error) = ledger.own(found, None) {
             let problem = Problem::new(code::LEDGER, chain(&error));
             tracing::error!(%problem, "what is the fleet's was not noted");

@@ -2,7 +2,9 @@ mod any;
 
 use super::*;
 use crate::backend::BackendError;
-use crate::backend::fake::bundle::{Bundle, Workload, path};
+use crate::backend::fake::bundle::{Bundle, Workload, file, path};
+use crate::backend::fake::{Definition, World};
+use crate::backend::files::Disk;
 
 /// A machine on which a bundle is applied, and what the ledger says of it.
 fn settled(bundle: &Bundle) -> (Observed, Owned) {
@@ -472,4 +474,44 @@ fn a_plan_reads_well() {
     restart  web.service
     sweep    what old left behind
     ");
+}
+
+#[tokio::test]
+async fn a_unit_that_the_machine_has_from_elsewhere_is_not_found_to_be_the_fleets() {
+    use std::os::unix::fs::MetadataExt as _;
+    let root = tempfile::tempdir().expect("a folder");
+    let me = std::fs::metadata(root.path()).expect("it is there");
+    std::fs::create_dir(root.path().join("etc")).expect("made");
+    for (list, id) in [("etc/passwd", me.uid()), ("etc/group", me.gid())] {
+        std::fs::write(root.path().join(list), format!("root:x:{id}:\n")).expect("written");
+    }
+    let mut disk = Disk::new(root.path().to_owned());
+    let unit = "/etc/containers/systemd/web.container";
+    let named = "[Container]\nServiceName=web\nServiceName = nginx\nLabel=flotta.workload=shop\n\
+                 [Service]\nServiceName=other\n";
+    for (at, text) in [
+        (unit, named),
+        ("/etc/containers/systemd/data.volume", "[Volume]\n"),
+    ] {
+        let file = file(at, text.as_bytes());
+        disk.write(&file, text.as_bytes()).expect("written");
+    }
+    let world = World::default();
+    let has = |source: &str| {
+        let definition = Definition {
+            source: source.to_owned(),
+            text: String::new(),
+        };
+        let loaded = &mut world.state().loaded;
+        loaded.insert("nginx.service".to_owned(), definition);
+    };
+    has("/usr/lib/systemd/system/nginx.service");
+    let owned = find_owned(&mut disk, &mut world.clone()).await;
+    assert_eq!(owned.files.len(), 2);
+    let units: Vec<_> = owned.units.keys().collect();
+    assert_eq!(units, ["data-volume.service"]);
+    has(unit);
+    let owned = find_owned(&mut disk, &mut world.clone()).await;
+    assert_eq!(owned.units["nginx.service"].workload, "shop");
+    assert_eq!(owned.units.len(), 2);
 }
