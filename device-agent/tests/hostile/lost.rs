@@ -65,7 +65,7 @@ const ONE_DIGIT: &str = "one digit changed";
 
 /// What is only a help, or can be had again by its name: its loss is no news.
 fn is_cache(file: &str) -> bool {
-    file.starts_with("blobs/") || matches!(file, "clock" | "lock" | "lock.new")
+    file.starts_with("blobs/") || matches!(file, "clock" | "lock" | "lock.new" | "identity/server")
 }
 
 fn repaired(world: &World, file: &str) -> bool {
