@@ -101,9 +101,9 @@ fn read(
         tree,
         revision,
         branch: tip.branch.clone(),
-        course: before.map(|before| {
-            let course = history::course(repository, before, &tip.commit);
-            (before.to_owned(), course)
+        course: before.and_then(|before| {
+            let course = history::course(repository, before, &tip.commit)?;
+            Some((before.to_owned(), course))
         }),
         allows_removal: history::allows_removal(repository, &tip.commit),
     })

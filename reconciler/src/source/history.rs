@@ -23,23 +23,25 @@ pub enum Course {
     Elsewhere,
 }
 
-/// How `now` follows `before`.
-pub(super) fn course(repository: &Repository, before: &str, now: &str) -> Course {
-    let (Ok(before), Ok(now)) = (Oid::from_str(before), Oid::from_str(now)) else {
-        return Course::Elsewhere;
-    };
+/// How `now` follows `before`; none when that cannot be told: the source was a folder before, or the history that is here ends
+/// before it meets `before`, as in a mirror that was made anew.
+pub(super) fn course(repository: &Repository, before: &str, now: &str) -> Option<Course> {
+    let (before, now) = (Oid::from_str(before).ok()?, Oid::from_str(now).ok()?);
     let mut of_now = Ancestors::of(repository, now);
     if of_now.any(|commit| commit.id() == before) {
-        Course::Forward
-    } else if Ancestors::of(repository, before).any(|commit| commit.id() == now) {
-        Course::Back
-    } else {
-        Course::Elsewhere
+        return Some(Course::Forward);
     }
+    let mut of_before = Ancestors::of(repository, before);
+    if of_before.any(|commit| commit.id() == now) {
+        return Some(Course::Back);
+    }
+    let is_known = !of_now.cut || !of_now.seen.is_disjoint(&of_before.seen);
+    is_known.then_some(Course::Elsewhere)
 }
 
 /// Whether the commit has the trailer [`ALLOW_REMOVAL`]; of a merge, also a commit that it brings in: people write it where
-/// they remove something, and a forge writes the merge.
+/// they remove something, and a forge writes the merge. Where it cannot be told what the merge brings in, since the history
+/// that is here ends before it meets the branch, the commit alone counts: what was meant long ago lets nothing through now.
 pub(super) fn allows_removal(repository: &Repository, commit: &str) -> bool {
     let found = || {
         let commit = repository.find_commit(Oid::from_str(commit)?)?;
@@ -54,7 +56,13 @@ pub(super) fn allows_removal(repository: &Repository, commit: &str) -> bool {
             .collect();
         let mut merged = Ancestors::of(repository, commit.id());
         merged.seen.extend(own);
-        Ok::<_, git2::Error>(merged.take(MAX_MERGED).any(|commit| says_so(&commit)))
+        let (mut allows, mut meets) = (false, true);
+        for (commit, n) in merged.by_ref().zip(0..) {
+            allows |= n < MAX_MERGED && says_so(&commit);
+            // it went back to a beginning, and passed the branch by
+            meets &= commit.parent_count() > 0;
+        }
+        Ok::<_, git2::Error>(allows && meets && !merged.cut)
     };
     // what is not here says nothing
     found().unwrap_or(false)
@@ -66,6 +74,8 @@ struct Ancestors<'a> {
     repository: &'a Repository,
     next: VecDeque<Oid>,
     seen: HashSet<Oid>,
+    /// Whether some are not here.
+    cut: bool,
 }
 
 impl<'a> Ancestors<'a> {
@@ -74,8 +84,16 @@ impl<'a> Ancestors<'a> {
             repository,
             next: VecDeque::from([commit]),
             seen: HashSet::new(),
+            cut: false,
         }
     }
+}
+
+/// Whether a commit is where the history of a shallow repository ends: libgit2 tells of no parents then.
+fn is_end(commit: &Commit<'_>) -> bool {
+    let header = commit.raw_header_bytes();
+    let mut lines = header.split(|byte| *byte == b'\n');
+    commit.parent_count() == 0 && lines.any(|line| line.starts_with(b"parent "))
 }
 
 impl<'a> Iterator for Ancestors<'a> {
@@ -83,13 +101,18 @@ impl<'a> Iterator for Ancestors<'a> {
 
     fn next(&mut self) -> Option<Commit<'a>> {
         while let Some(id) = self.next.pop_front() {
-            if self.seen.len() < MAX_WALK
-                && self.seen.insert(id)
-                && let Ok(commit) = self.repository.find_commit(id)
-            {
-                self.next.extend(commit.parent_ids());
-                return Some(commit);
+            if self.seen.contains(&id) {
+                continue;
             }
+            let found = self.repository.find_commit(id).ok();
+            let Some(commit) = found.filter(|_| self.seen.len() < MAX_WALK) else {
+                self.cut = true;
+                continue;
+            };
+            self.seen.insert(id);
+            self.cut |= is_end(&commit);
+            self.next.extend(commit.parent_ids());
+            return Some(commit);
         }
         None
     }

@@ -28,6 +28,9 @@ use remote::Mirror;
 /// How often a source is looked at when no hook wakes it.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Longest time to ask a remote for a commit of before: it is asked again, and a stop of the server waits for it.
+const RECALL_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// What a source gave: everything a release is rendered from, but the inventory.
 #[derive(Debug)]
 pub struct Checkout {
@@ -37,7 +40,7 @@ pub struct Checkout {
     pub revision: Revision,
     /// The branch, when there is one: `main`.
     pub branch: Option<String>,
-    /// The commit that was there before, and how this one follows it; none when there was none, or nothing has a history.
+    /// The commit that was there before, and how this one follows it; none when there was none, or that cannot be told.
     pub course: Option<(String, Course)>,
     /// Whether the commit says of itself that it may take away what it does: [`ALLOW_REMOVAL`].
     pub allows_removal: bool,
@@ -167,7 +170,21 @@ impl Source {
 
     /// A commit that it held before, if that is still here: what a server that was started anew goes on with while the newest
     /// one cannot be had.
+    ///
+    /// A mirror that was made anew has only the newest one: then the remote is asked for it.
     pub async fn recall(&self, commit: &str) -> Option<Checkout> {
+        if let Some(found) = self.read_again(commit).await {
+            return Some(found);
+        }
+        let Place::Remote(mirror) = &self.place else {
+            return None;
+        };
+        let fetched = tokio::time::timeout(RECALL_TIMEOUT, mirror.fetch_commit(commit));
+        fetched.await.ok()?.ok()?;
+        self.read_again(commit).await
+    }
+
+    async fn read_again(&self, commit: &str) -> Option<Checkout> {
         let (place, selection) = (self.place.clone(), self.selection.clone());
         let commit = commit.to_owned();
         let read = tokio::task::spawn_blocking(move || match place {

@@ -16,6 +16,10 @@ const MESSAGE_BYTES: usize = 1024;
 /// Where the mirror keeps the commit that was fetched last.
 pub(super) const FETCHED: &str = "refs/flotta/head";
 
+/// Most commits that a fetch brings, from the newest back: a merge of a branch that began before the first fetch would bring
+/// all there are.
+const DEPTH: &str = "--depth=500";
+
 /// What a `git` that was killed leaves behind, and every later one would stop at.
 const LOCKS: [&str; 4] = [
     "config.lock",
@@ -63,8 +67,9 @@ impl Mirror {
         })
     }
 
-    /// Fetches the commit: at first without its history, since a release needs the files alone; later with what came since,
-    /// which tells whether the branch goes on from where it was. Where that cannot be had, it is the commit alone again.
+    /// Fetches the commit: at first without its history, since a release needs the files alone; later with the last
+    /// [`DEPTH`] of what came before, which tells whether the branch goes on from where it was. Where that cannot be had, it
+    /// is the commit alone again.
     pub(super) async fn fetch(&self, tip: &Tip) -> Result<(), SourceError> {
         let from = tip
             .branch
@@ -74,12 +79,27 @@ impl Mirror {
         let known = git2::Repository::open_bare(&self.directory)
             .is_ok_and(|repository| repository.find_reference(FETCHED).is_ok());
         if known {
-            let since = ["--quiet", "--no-tags", "origin", &refspec];
+            let since = ["--quiet", "--no-tags", DEPTH, "origin", &refspec];
             if self.git("fetch", &since).await.is_ok() {
                 return Ok(());
             }
         }
         let alone = ["--quiet", "--no-tags", "--depth=1", "origin", &refspec];
+        self.git("fetch", &alone).await.map(drop)
+    }
+
+    /// Fetches one commit without its history, whatever the branch points to.
+    pub(super) async fn fetch_commit(&self, commit: &str) -> Result<(), SourceError> {
+        let Ok(id) = git2::Oid::from_str(commit) else {
+            let place = self.url.redacted();
+            return Err(SourceError::Selection(
+                format!("{commit} of {place}"),
+                "commit",
+            ));
+        };
+        self.prepare()?;
+        let id = id.to_string();
+        let alone = ["--quiet", "--no-tags", "--depth=1", "origin", &id];
         self.git("fetch", &alone).await.map(drop)
     }
 

@@ -321,3 +321,82 @@ async fn a_trailer_counts_in_the_commit_and_in_what_a_merge_brings() {
         );
     }
 }
+
+/// A commit on top of others that changes nothing.
+fn make(repository: &Repository, message: &str, parents: &[&str]) -> String {
+    let find = |id: &&str| repository.find_commit(git2::Oid::from_str(id).unwrap());
+    let parents: Vec<_> = parents.iter().map(|id| find(id).unwrap()).collect();
+    let parents: Vec<_> = parents.iter().collect();
+    let tree = parents[0].tree().unwrap();
+    let who = Signature::now("test", "test@example.com").unwrap();
+    let id = repository.commit(None, &who, &who, message, &tree, &parents);
+    id.unwrap().to_string()
+}
+
+const MEANT: &str = "no tills\n\nFlotta-Allow-Removal: true\n";
+
+#[tokio::test]
+async fn a_merge_of_an_old_branch_does_not_bring_old_permissions() {
+    let (data, origin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let base = commit(origin.path(), "a.yaml", "a: 1");
+    let repository = Repository::open(origin.path()).unwrap();
+    let old = make(&repository, MEANT, &[&base]);
+    let main = make(&repository, "meanwhile", &[&old]);
+    let branch = make(&repository, "a feature", &[&old]);
+    let merge = make(&repository, "Merge pull request 8", &[&main, &branch]);
+    force(origin.path(), &main);
+    let url = format!("file://{}", origin.path().display());
+    let mut source = Source::parse(&url, Selection::default(), data.path()).unwrap();
+    assert!(!source.poll().await.unwrap().unwrap().allows_removal);
+    force(origin.path(), &merge);
+    let checkout = source.poll().await.unwrap().unwrap();
+    assert_eq!(checkout.revision.commit, merge);
+    assert!(!checkout.allows_removal);
+
+    // where the history ends before it meets the branch, nobody knows what the merge brings
+    let other = make(&repository, "another feature", &[&branch]);
+    let long = make(&repository, "Merge pull request 9", &[&base, &other]);
+    for (tip, depth, allows) in [
+        (&merge, "--depth=2", false),
+        (&merge, "--depth=3", false),
+        (&long, "--depth=4", false),
+        // it brings the old commit in
+        (&long, "--depth=5", true),
+    ] {
+        force(origin.path(), tip);
+        let clone = tempfile::tempdir().unwrap();
+        let cloned = std::process::Command::new("git")
+            .args(["clone", "--quiet", "--bare", depth, &url])
+            .arg(clone.path())
+            .status();
+        assert!(cloned.unwrap().success());
+        let shallow = Repository::open(clone.path()).unwrap();
+        let found = history::allows_removal(&shallow, tip);
+        assert_eq!(found, allows, "{tip} {depth}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_is_fetched_again_and_what_is_not_here_has_no_course() {
+    let (data, origin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = commit(origin.path(), "a.yaml", "a: 1");
+    let second = commit(origin.path(), "a.yaml", "a: 2");
+    let url = format!("file://{}", origin.path().display());
+    for before in [
+        // of a mirror that is gone
+        first.clone(),
+        // the source was a folder
+        flotta_bundle::Digest::of(b"folder").to_string(),
+    ] {
+        let mut source = Source::parse(&url, Selection::default(), data.path()).unwrap();
+        source.follows(&before);
+        let checkout = source.poll().await.unwrap().unwrap();
+        assert_eq!(checkout.revision.commit, second);
+        assert_eq!(checkout.course, None, "{before}");
+    }
+    let source = Source::parse(&url, Selection::default(), data.path()).unwrap();
+    let recalled = source.recall(&first).await.unwrap();
+    assert_eq!(recalled.tree.files[0].content, b"a: 1");
+    assert!(source.recall(&"0".repeat(40)).await.is_none());
+    assert!(source.recall("--upload-pack=x").await.is_none());
+}
