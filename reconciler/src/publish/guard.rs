@@ -71,6 +71,10 @@ impl Step<'_> {
 pub struct Losses {
     /// Each workload that it takes from a device.
     pub workloads: Vec<Loss>,
+    /// How many devices lose something.
+    pub losing: usize,
+    /// How many run something now.
+    pub running: usize,
     /// Devices that would have nothing left to run.
     pub emptied: Vec<DeviceName>,
     /// Devices that leave Git.
@@ -110,6 +114,7 @@ pub fn losses(steps: &[Step<'_>], contents: &BTreeMap<Digest, Content>) -> Losse
             continue;
         }
         *running.entry((namespace, step.before)).or_default() += 1;
+        found.running += 1;
         let after = match &step.becomes {
             Becomes::Has(digest) => {
                 stays = true;
@@ -127,6 +132,7 @@ pub fn losses(steps: &[Step<'_>], contents: &BTreeMap<Digest, Content>) -> Losse
         if after.runs.is_empty() && step.becomes != Becomes::Leaves {
             found.emptied.push(step.device.clone());
         }
+        found.losing += usize::from(!before.runs.is_subset(&after.runs));
         for workload in before.runs.difference(&after.runs) {
             let loss = taken.entry((namespace, workload)).or_insert_with(|| Loss {
                 namespace: namespace.to_owned(),
@@ -155,13 +161,13 @@ pub fn losses(steps: &[Step<'_>], contents: &BTreeMap<Digest, Content>) -> Losse
     found
 }
 
-impl Loss {
-    /// Whether it is more than the guard lets through.
-    fn exceeds(&self, guard: Guard) -> bool {
-        let (lost, of) = (self.devices.len() as u64, self.of as u64);
-        lost >= u64::from(guard.min_devices) && lost * 100 > of * u64::from(guard.share_percent)
-    }
+/// Whether it is more than the guard lets through.
+fn exceeds(guard: Guard, lost: usize, of: usize) -> bool {
+    let (lost, of) = (lost as u64, of as u64);
+    lost >= u64::from(guard.min_devices) && lost * 100 > of * u64::from(guard.share_percent)
+}
 
+impl Loss {
     fn words(&self) -> String {
         let verb = if self.stops { "stop" } else { "remove" };
         let from = if self.stops { "on" } else { "from" };
@@ -178,16 +184,23 @@ impl Losses {
         let beyond: Vec<_> = self
             .workloads
             .iter()
-            .filter(|loss| loss.exceeds(guard))
+            .filter(|loss| exceeds(guard, loss.devices.len(), loss.of))
             .collect();
+        let limit = guard.share_percent;
         if let Some(first) = beyond.first() {
             let more = match beyond.len() - 1 {
                 0 => String::new(),
                 1 => " and 1 more workload".to_owned(),
                 more => format!(" and {more} more workloads"),
             };
-            let limit = guard.share_percent;
             reasons.push(format!("{}{more} (limit {limit} %)", first.words()));
+        } else if exceeds(guard, self.losing, self.running) {
+            // each of few, in one namespace or another, and of many together
+            let (lost, of) = (self.losing, self.running);
+            let devices = if of == 1 { "device" } else { "devices" };
+            reasons.push(format!(
+                "take workloads from {lost} of {of} {devices} (limit {limit} %)"
+            ));
         }
         if !self.emptied.is_empty() {
             reasons.push(format!(

@@ -123,6 +123,11 @@ fn what_is_held_and_why() {
             "would leave no device in Git",
         ),
         (&[("nothing", 3, "left")], ""),
+        // four lose one workload and four another: it is eight devices that lose something
+        (
+            &[("both", 4, "web"), ("both", 4, "till"), ("web", 8, "web")],
+            "would take workloads from 8 of 16 devices (limit 30 %)",
+        ),
         // what moves from one device to another is lost where it was
         (&[("both", 1, "till"), ("till", 1, "both")], ""),
     ];
@@ -156,6 +161,27 @@ fn namespaces_do_not_know_each_other() {
         (found.workloads[0].devices.len(), found.workloads[0].of),
         (5, 5)
     );
+}
+
+#[test]
+fn namespaces_that_each_lose_little_are_counted_together() {
+    let table = Table::new(&[("web", "web", ""), ("both", "web till", "")]);
+    let reason = |losing: usize| {
+        let names = (0..400).map(|n| format!("n{}/d{}", n / 4, n % 4).parse().unwrap());
+        let names: Vec<DeviceName> = names.collect();
+        let steps = names.iter().enumerate().map(|(n, device)| Step {
+            device,
+            before: manifest("both"),
+            becomes: Becomes::Has(manifest(if n < losing { "web" } else { "both" })),
+        });
+        losses(&steps.collect::<Vec<_>>(), &table.contents).held(Guard::default())
+    };
+    assert_eq!(
+        reason(400).unwrap(),
+        "would take workloads from 400 of 400 devices (limit 30 %)"
+    );
+    assert!(reason(121).is_some());
+    assert_eq!(reason(120), None);
 }
 
 /// Every fleet of up to 24 devices in which some lose one of two workloads, some all, and some leave: against the rule as the
