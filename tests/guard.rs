@@ -266,6 +266,52 @@ async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_left_before() {
+    let (fleet, server) = Box::pin(Fleet::start()).await;
+    let (_, before) = fleet.offered("shop-6").await;
+    fleet.house.commit("devices.yaml", &devices(&NAMES[..5]));
+    server.released(2).await;
+    // a commit that is held for something else, and takes another device along
+    let four = devices(&NAMES[..4]);
+    let held = [("devices.yaml", four.as_str()), ("till.yaml", "")];
+    let commit = fleet.house.commit_all("no tills", &held);
+    server.held(&commit).await;
+    fleet.flotta(&["release", "allow", &commit[..7]]).await;
+    server.released(3).await;
+    let (_, nothing) = fleet.offered("shop-5").await;
+    assert_ne!(nothing, before);
+    assert_eq!(fleet.offered("shop-6").await, (3, before));
+    let described = fleet.flotta(&["describe", "release", "3"]).await;
+    assert!(
+        described.contains("nothing to run") && described.contains("default/shop-5"),
+        "{described}"
+    );
+    assert!(!described.contains("default/shop-6"), "{described}");
+    assert!(
+        event(&server, "LetGo").await.contains("release 3"),
+        "an event says so"
+    );
+    // nor does a trailer, in its first round or a later one
+    let meant = "no web\n\nFlotta-Allow-Removal: true\n";
+    let files = [("web.yaml", ""), ("cam.yaml", &workload("cam"))];
+    fleet.house.commit_all(meant, &files);
+    server.released(4).await;
+    let folder = tempfile::tempdir().unwrap();
+    joined::Device::join(&fleet.house, "shop-7", folder.path()).await;
+    server.released(5).await;
+    assert_eq!(fleet.offered("shop-6").await, (5, before));
+    // the one in force is allowed for those that left before
+    let in_force: Vec<ReleaseObject> = server.list().await;
+    let short = &in_force[0].status.commit.id[..7];
+    fleet.flotta(&["release", "allow", short]).await;
+    server.released(6).await;
+    assert_eq!(fleet.offered("shop-6").await, (6, nothing));
+    let described = fleet.flotta(&["describe", "release", "6"]).await;
+    assert!(described.contains("default/shop-6"), "{described}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
     let house = House::new();
     let first = house.commit("a.yaml", &device("shop-1"));

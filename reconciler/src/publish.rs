@@ -379,7 +379,10 @@ impl Publisher {
             }
             if self.inventory.is_none() {
                 // a release of a version that did not keep it
-                self.keep(list, entries).await?;
+                if let Some(list) = list {
+                    self.depot.put_blobs(&BTreeMap::from([list])).await?;
+                }
+                self.inventory = Some(entries);
             }
             return Ok(Outcome::Unchanged);
         }
@@ -394,6 +397,7 @@ impl Publisher {
         }
         let losses = self.losses(&rendered, &entries, &members).await?;
         let mut details = details_of(&losses);
+        details.let_go = Few::of(&inventory::let_go(&entries, self.inventory.as_deref()));
         if let Some(allowed_by) = &will.allowed_by {
             details.allowed_by.clone_from(allowed_by);
         } else if let Some(reason) = losses.held(rendered.guard) {
@@ -404,11 +408,13 @@ impl Publisher {
                 counts: rendered.counts,
             })));
         }
-        self.describe(&rendered, &entries);
         let left = self.left(&entries, &mut rendered.blobs).await?;
         let release = Arc::new(self.next(&rendered, left, revision, now)?);
-        self.keep(list, entries).await?;
+        rendered.blobs.extend(list);
         store(&self.depot, &rendered.blobs, &release).await?;
+        // only now: what could not be stored is not in force, and is judged again against what is
+        self.describe(&rendered, &entries);
+        self.inventory = Some(entries);
         let in_force: BTreeSet<_> = release.leaves.values().map(|leaf| leaf.manifest).collect();
         self.contents.retain(|digest, _| in_force.contains(digest));
         self.fleet.clock().signed(release.release.issued);
@@ -435,19 +441,6 @@ impl Publisher {
         let nobody = BTreeSet::new();
         let declared = self.declared.as_ref().map_or(&nobody, |(_, names)| names);
         inventory::next(joined, declared, before, will)
-    }
-
-    /// Writes the inventory to the depot, before the release that names it.
-    async fn keep(
-        &mut self,
-        list: Option<(Digest, Vec<u8>)>,
-        entries: Vec<Entry>,
-    ) -> Result<(), DepotError> {
-        if let Some(list) = list {
-            self.depot.put_blobs(&BTreeMap::from([list])).await?;
-        }
-        self.inventory = Some(entries);
-        Ok(())
     }
 
     /// What the release would take away from devices that have joined.

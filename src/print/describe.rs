@@ -183,14 +183,13 @@ pub(crate) fn release(release: &ReleaseObject, now: Timestamp, colours: bool) ->
         ]
     });
     section(&mut text, "Takes away", &removes.collect::<Vec<_>>());
-    let of_leaving = if details.allowed_by.is_empty() {
-        "Leave Git and keep what they run"
-    } else {
-        "Left Git and were let go"
-    };
     for (title, devices) in [
         ("Leaves without a workload", &details.empties),
-        (of_leaving, &details.leaves_git),
+        ("Leave Git and keep what they run", &details.leaves_git),
+        (
+            "Left Git, and have nothing to run any more",
+            &details.let_go,
+        ),
     ] {
         if !devices.is_empty() {
             let rows = [vec![devices.count.to_string(), some(devices)]];

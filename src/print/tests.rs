@@ -202,7 +202,7 @@ fn describe_release() {
         serde_json::from_value(object("Release", "refused-44", refused)).unwrap();
     let in_force = json!({"state": "InForce", "source": "directory", "commit": {"id": "4f2c91aaa", "subject": "web 2.4"},
         "issued": "2026-11-23T10:40:00Z", "expires": "2027-02-21T10:40:00Z", "devices": 40, "workloads": 12, "manifests": 10,
-        "allowedBy": "alice", "leavesGit": {"count": 1, "names": ["default/shop-9"]}});
+        "allowedBy": "alice", "letGo": {"count": 1, "names": ["default/shop-9"]}});
     let in_force: ReleaseObject =
         serde_json::from_value(object("Release", "42", in_force)).unwrap();
     let all = [held(), refused, in_force];

@@ -106,16 +106,17 @@ pub(super) async fn allow(
         .verdict
         .as_ref()
         .map(|verdict| verdict.state.as_str());
-    let left = admin.0.index.described();
-    let left = || {
-        left.values()
-            .any(|known| matches!(known.left, Some(Left::Keeps(_))))
-    };
+    let described = admin.0.index.described();
+    let left = described
+        .iter()
+        .filter(|(_, known)| matches!(known.left, Some(Left::Keeps(_))));
+    let left: Vec<_> = left.map(|(device, _)| device.clone()).collect();
     let named = source
         .commit
         .trim_start_matches("sha256:")
         .starts_with(asked);
-    if !named || !(state == Some("Held") || state == Some("InForce") && left()) {
+    let is_in_force = state == Some("InForce");
+    if !named || !(state == Some("Held") || is_in_force && !left.is_empty()) {
         return Err(Refused::new(
             StatusCode::NOT_FOUND,
             code::NOT_HELD,
@@ -124,17 +125,26 @@ pub(super) async fn allow(
     }
     let now = Timestamp::now();
     let (store, commit) = (&admin.0.store, source.commit);
-    store.allow(commit.clone(), peer.0.clone(), now).await?;
-    note(
-        &admin,
-        None,
-        "Allowed",
-        format!(
-            "{} may take away what it does, allowed by {}",
-            source.label, peer.0
-        ),
-    )
-    .await;
+    let by = &peer.0;
+    let message = if is_in_force {
+        // what it does is done: those go that are shown as having left, and no one who leaves later
+        let mut going = Vec::new();
+        for device in left {
+            let known = store.device(&device).await?;
+            if let Some(known) = known.filter(|known| known.device.revoked_at.is_none()) {
+                going.push((device, known.device.key));
+            }
+        }
+        let count = going.len();
+        store.decommission(going, by.clone(), now).await?;
+        let devices = if count == 1 { "device" } else { "devices" };
+        format!("{count} {devices} that left Git decommissioned by {by}")
+    } else {
+        store.allow(commit.clone(), by.clone(), now).await?;
+        let label = &source.label;
+        format!("{label} may take away what it does, allowed by {by}")
+    };
+    note(&admin, None, "Allowed", message).await;
     admin.0.wake.notify_one();
     Ok(Json(Allowed { commit }))
 }
@@ -162,7 +172,7 @@ pub(super) async fn decommission(
     }
     let (key, now) = (known.device.key, Timestamp::now());
     store
-        .decommission(device.clone(), key, peer.0.clone(), now)
+        .decommission(vec![(device.clone(), key)], peer.0.clone(), now)
         .await?;
     let message = format!(
         "decommissioned by {}; it runs nothing from the next release on",

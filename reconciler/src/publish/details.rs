@@ -26,9 +26,12 @@ pub struct Details {
     /// Devices that it leaves without a workload.
     #[serde(skip_serializing_if = "Few::is_empty")]
     pub empties: Few,
-    /// Devices that leave Git with it. They keep what they run until they are decommissioned, or the commit is allowed.
+    /// Devices that leave Git with it. They keep what they run until someone lets them go.
     #[serde(skip_serializing_if = "Few::is_empty")]
     pub leaves_git: Few,
+    /// Devices that have nothing to run from it on: they left Git, and someone said that they are to go.
+    #[serde(skip_serializing_if = "Few::is_empty")]
+    pub let_go: Few,
     /// Who allowed it to take away what it does.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub allowed_by: String,

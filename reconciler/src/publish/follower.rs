@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flotta_bundle::DeviceName;
 use flotta_bundle::release::Revision;
-use flotta_renderer::{Finding, Tree};
+use flotta_renderer::{Finding, InventoryDevice, Tree};
 use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::{Notify, watch};
@@ -81,18 +82,39 @@ pub struct Follower {
     latest: Option<Latest>,
     /// What it held when it last had no errors: who joins while a newer commit is refused or held gets that.
     good: Option<Latest>,
-    /// Whether the commit in force was looked for after a start.
-    recalled: bool,
-    /// The commit that was refused or held last: it is not rendered again, unless it is held and someone allows it.
-    aside: Option<(Revision, Held)>,
+    /// The commit that was refused or held last.
+    aside: Option<SetAside>,
     /// The warnings of the last release: said once.
     warned: BTreeSet<String>,
     /// Whether it was said that the release in force is the source's.
     greeted: bool,
 }
 
-/// Whether a commit that was set aside may still be let through.
-type Held = bool;
+/// A commit that was refused or held. It is not rendered again, unless it is held, and someone allows it or who it would take
+/// something from is not who it was.
+#[derive(Debug)]
+struct SetAside {
+    revision: Revision,
+    /// Whom it was held for; none when it was refused.
+    held: Option<Members>,
+}
+
+impl SetAside {
+    fn of(revision: Revision, held: Option<Members>) -> Self {
+        Self { revision, held }
+    }
+}
+
+/// The devices that have joined, and those that were decommissioned.
+type Members = (BTreeSet<DeviceName>, BTreeSet<DeviceName>);
+
+/// What a round publishes.
+#[derive(Debug)]
+struct Candidate {
+    latest: Latest,
+    joined: Vec<InventoryDevice>,
+    will: Will,
+}
 
 impl Follower {
     /// Takes up the release that is in the depot: devices are offered it before the source is looked at.
@@ -122,7 +144,6 @@ impl Follower {
             standing,
             latest: None,
             good: None,
-            recalled: false,
             aside: None,
             warned: BTreeSet::new(),
             greeted: false,
@@ -180,12 +201,30 @@ impl Follower {
         if let Some(checkout) = checkout {
             self.take(checkout, say).await?;
         }
-        let Some((latest, will)) = self.candidate().await? else {
-            return Ok(());
-        };
+        // who joined meanwhile does not wait when the newest commit is set aside: the one before is next
+        while let Some(candidate) = self.candidate().await? {
+            if !self.attempt(candidate, proof.as_ref(), say).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a commit, or sets it aside. Says whether it was set aside.
+    async fn attempt(
+        &mut self,
+        candidate: Candidate,
+        proof: Option<&Proof>,
+        say: &(impl Fn(&Notice) + Send + Sync),
+    ) -> Result<bool, RoundError> {
+        let Candidate {
+            latest,
+            joined,
+            will,
+        } = candidate;
         // only now, when there is something to sign
         let above = proof.filter(|proof| self.publisher.raise(proof.sequence + 1));
-        let joined = self.store.inventory().await?;
+        let members = members(&joined, &will);
         let (started, now) = (Instant::now(), Timestamp::now());
         let (label, tree) = (latest.label.clone(), Arc::clone(&latest.tree));
         let revision = latest.revision.clone();
@@ -198,6 +237,14 @@ impl Follower {
             .publish(tree, revision.clone(), joined, &will, now)
             .await?;
         self.index.describe(Arc::clone(self.publisher.described()));
+        if !of_source && matches!(outcome, Outcome::Refused(_) | Outcome::Held(_)) {
+            // what is shown as set aside is the source's commit; this one was good once
+            tracing::warn!(
+                commit = revision.short(),
+                "the commit in force makes no release any more"
+            );
+            return Ok(false);
+        }
         match outcome {
             Outcome::Unchanged => {
                 self.catch_up(now).await?;
@@ -217,21 +264,26 @@ impl Follower {
                     refusal: refusal.to_string(),
                     in_force: self.sequence(),
                 });
-                self.aside = Some((revision, false));
+                self.aside = Some(SetAside::of(revision, None));
+                return Ok(true);
             }
             Outcome::Held(holding) => {
                 let mut details = holding.details;
                 details.notes.clone_from(&latest.notes);
                 let devices = holding.counts.devices as u64;
                 let aside = Aside::held(&latest, &holding.reason, devices, details);
-                self.set_aside(&latest, aside, now).await?;
-                say(&Notice::Held {
-                    label,
-                    counts: holding.counts,
-                    reason: holding.reason,
-                    commit: revision.short().to_owned(),
-                });
-                self.aside = Some((revision, true));
+                let is_news = self.set_aside(&latest, aside, now).await?;
+                let was = self.aside.as_ref().map(|aside| &aside.revision);
+                if is_news || was != Some(&revision) {
+                    say(&Notice::Held {
+                        label,
+                        counts: holding.counts,
+                        reason: holding.reason,
+                        commit: revision.short().to_owned(),
+                    });
+                }
+                self.aside = Some(SetAside::of(revision, Some(members)));
+                return Ok(true);
             }
             Outcome::Published {
                 release,
@@ -242,11 +294,7 @@ impl Follower {
             } => {
                 self.index.publish(offer(&release));
                 details.notes.clone_from(&latest.notes);
-                let left = if details.allowed_by.is_empty() {
-                    details.leaves_git.count
-                } else {
-                    0
-                };
+                let left = details.leaves_git.count;
                 self.record(&release, counts.workloads, *details, now)
                     .await?;
                 self.record_held(&findings, now).await?;
@@ -265,7 +313,7 @@ impl Follower {
             }
         }
         self.greeted |= of_source;
-        Ok(())
+        Ok(false)
     }
 
     /// Takes up what the source holds now.
@@ -276,22 +324,29 @@ impl Follower {
     ) -> Result<(), RoundError> {
         let course = checkout.course.clone();
         let mut latest = Latest::of(checkout);
-        if let Some((before, course @ (Course::Back | Course::Elsewhere))) = course {
-            let message = self
-                .record_course(course, &before, &latest.revision, Timestamp::now())
-                .await?;
+        let moved = match course {
+            Some((before, course @ (Course::Back | Course::Elsewhere))) => {
+                Some(record::moved(course, &before, &latest.revision))
+            }
+            _ => None,
+        };
+        latest.notes.extend(moved.clone());
+        let label = latest.label.clone();
+        // the source gives a commit once: it is kept before anything can fail
+        self.latest = Some(latest);
+        if let Some(message) = moved {
             say(&Notice::Moved {
-                label: latest.label.clone(),
+                label,
                 message: message.clone(),
             });
-            latest.notes.push(message);
+            self.record_course(message, Timestamp::now()).await?;
         }
-        self.latest = Some(latest);
         Ok(())
     }
 
     /// The commit to publish: what the source holds, unless that was set aside; then the one before.
-    async fn candidate(&mut self) -> Result<Option<(Latest, Will)>, StoreError> {
+    async fn candidate(&mut self) -> Result<Option<Candidate>, StoreError> {
+        let joined = self.store.inventory().await?;
         let mut will = Will {
             allowed_by: None,
             decommissioned: self.store.decommissioned().await?,
@@ -302,25 +357,35 @@ impl Follower {
             } else {
                 self.store.allowed(&latest.revision.commit).await?
             };
-            let aside = match &self.aside {
-                Some((revision, held)) if *revision == latest.revision => {
-                    !held || will.allowed_by.is_none()
-                }
-                _ => false,
+            let aside = self.aside.as_ref();
+            let is_aside = match aside.filter(|aside| aside.revision == latest.revision) {
+                None => false,
+                Some(SetAside { held: None, .. }) => true,
+                Some(SetAside {
+                    held: Some(before), ..
+                }) => will.allowed_by.is_none() && *before == members(&joined, &will),
             };
-            if !aside {
-                return Ok(Some((latest.clone(), will)));
+            if !is_aside {
+                return Ok(Some(Candidate {
+                    latest: latest.clone(),
+                    joined,
+                    will,
+                }));
             }
         }
         will.allowed_by = None;
-        if self.good.is_none() && !std::mem::replace(&mut self.recalled, true) {
+        if self.good.is_none() {
             let in_force = self.publisher.current();
             let commit = in_force.map(|current| current.release.revision.commit.clone());
             if let Some(commit) = commit {
                 self.good = self.source.recall(&commit).await.map(Latest::of);
             }
         }
-        Ok(self.good.clone().map(|good| (good, will)))
+        Ok(self.good.clone().map(|latest| Candidate {
+            latest,
+            joined,
+            will,
+        }))
     }
 
     /// A commit is in force.
@@ -393,6 +458,11 @@ impl Follower {
             tracing::error!(%error, "how the source stands is not kept");
         }
     }
+}
+
+fn members(joined: &[InventoryDevice], will: &Will) -> Members {
+    let joined = joined.iter().map(|joined| joined.device.clone());
+    (joined.collect(), will.decommissioned.clone())
 }
 
 fn offer(published: &Published) -> Current {

@@ -41,7 +41,7 @@ pub enum Left {
 /// What people have said about devices that leave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Will {
-    /// Who allowed the commit to take away what it does.
+    /// Who allowed the commit to take away what it does: devices that leave with it go.
     pub allowed_by: Option<String>,
     /// Devices that were decommissioned by name.
     pub decommissioned: BTreeSet<DeviceName>,
@@ -68,14 +68,17 @@ pub fn next(
         pairs.collect()
     });
     let became = |device: &DeviceName| {
-        let left = match known.as_ref()?.get(device) {
-            Some(left) => (*left)?,
-            // it is in the release, and not of its inventory: it was in Git
-            None => Left::Keeps(before.leaves.get(device)?.manifest),
-        };
-        Some(match left {
-            Left::Keeps(_) if will.allowed_by.is_some() => Left::Decommissioned,
-            left => left,
+        // whoever allows a commit speaks of what goes with it, not of those that left before
+        if let Some(left) = known.as_ref()?.get(device) {
+            return *left;
+        }
+        // it is in the release, and not of its inventory: it was in Git
+        let keeps = Left::Keeps(before.leaves.get(device)?.manifest);
+        let is_allowed = will.allowed_by.is_some();
+        Some(if is_allowed {
+            Left::Decommissioned
+        } else {
+            keeps
         })
     };
     let mut entries: Vec<_> = joined
@@ -94,6 +97,18 @@ pub fn next(
         .collect();
     entries.sort_by(|a, b| a.device.cmp(&b.device));
     entries
+}
+
+/// The devices that have nothing to run from this inventory on, sorted.
+pub fn let_go(entries: &[Entry], before: Option<&[Entry]>) -> Vec<DeviceName> {
+    let is_gone = |entry: &&Entry| entry.left == Some(Left::Decommissioned);
+    let gone = before.unwrap_or_default().iter().filter(is_gone);
+    let gone: BTreeSet<_> = gone.map(|entry| &entry.device).collect();
+    let going = entries.iter().filter(is_gone).map(|entry| &entry.device);
+    going
+        .filter(|device| !gone.contains(device))
+        .cloned()
+        .collect()
 }
 
 /// Those that the renderer is asked about: the others have what they have.

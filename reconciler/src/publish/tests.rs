@@ -263,6 +263,36 @@ async fn devices_are_described_by_what_rendering_found() {
     assert!(described.contains_key(&"shop-2".parse().unwrap()));
 }
 
+#[tokio::test]
+async fn what_could_not_be_stored_is_not_taken_up() {
+    let house = House::new();
+    let mut publisher = house.publisher(0).await;
+    publish(&mut publisher, "c1", DEVICE).await;
+    let releases = house.data.path().join("depot/releases");
+    let away = house.data.path().join("away");
+    std::fs::rename(&releases, &away).unwrap();
+    std::fs::write(&releases, "").unwrap();
+    let other = DEVICE.replace("shop-1", "shop-2");
+    let mut again = async || {
+        let (members, will) = (vec![joined("default/shop-1")], Will::default());
+        let publishing = publisher.publish(tree(&other), revision("c2"), members, &will, now());
+        let published = publishing.await;
+        let known = publisher.inventory.clone().unwrap();
+        let described = publisher
+            .described()
+            .contains_key(&"default/shop-2".parse().unwrap());
+        (published, known.len(), described)
+    };
+    let (failed, known, described) = again().await;
+    assert!(matches!(failed, Err(PublishError::Depot(_))), "{failed:?}");
+    assert_eq!((known, described), (0, false));
+    std::fs::remove_file(&releases).unwrap();
+    std::fs::rename(&away, &releases).unwrap();
+    let (published, known, described) = again().await;
+    assert!(matches!(published, Ok(Outcome::Published { .. })));
+    assert_eq!((known, described), (1, true));
+}
+
 #[test]
 fn a_notice_is_one_line_whatever_a_commit_or_git_says() {
     let place = flotta_renderer::Place {

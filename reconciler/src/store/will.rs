@@ -57,23 +57,23 @@ impl Store {
         .await
     }
 
-    /// Remembers that the device that has this key is to run nothing any more. The next release has it so.
+    /// Remembers that the devices that have these keys are to run nothing any more. The next release has it so.
     pub async fn decommission(
         &self,
-        device: DeviceName,
-        key: Digest,
+        devices: Vec<(DeviceName, Digest)>,
         by: String,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let inventory = self.0.inventory.clone();
         self.write(
             move |connection| {
-                connection
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO decommissioned (device, key, decommissioned_at, decommissioned_by) \
-                         VALUES (?1, ?2, ?3, ?4)",
-                    )?
-                    .execute((device.to_string(), key.as_bytes(), millis(now), by))?;
+                let mut insert = connection.prepare_cached(
+                    "INSERT OR REPLACE INTO decommissioned (device, key, decommissioned_at, decommissioned_by) \
+                     VALUES (?1, ?2, ?3, ?4)",
+                )?;
+                for (device, key) in devices {
+                    insert.execute((device.to_string(), key.as_bytes(), millis(now), &by))?;
+                }
                 Ok(())
             },
             move |()| inventory.send_modify(|count| *count += 1),

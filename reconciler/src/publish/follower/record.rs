@@ -7,7 +7,7 @@ use flotta_bundle::{DeviceName, code};
 use flotta_renderer::{Finding, Severity};
 use jiff::Timestamp;
 
-use super::super::details::{Details, Few};
+use super::super::details::Details;
 use super::super::{Published, Refusal};
 use super::{Follower, Latest, words};
 use crate::source::Course;
@@ -52,7 +52,7 @@ impl Follower {
                 details.allowed_by
             );
         }
-        self.record_leaving(&details.leaves_git, &details.allowed_by, now)
+        self.record_leaving(&details, statement.sequence, now)
             .await?;
         self.store
             .add_release(NewRelease {
@@ -69,21 +69,24 @@ impl Follower {
         self.event(None, "Released", message, false, now).await
     }
 
-    /// Tells of devices that are not in Git any more.
+    /// Tells of devices that are not in Git any more, and of those that have nothing to run any more.
     async fn record_leaving(
         &self,
-        leaving: &Few,
-        allowed_by: &str,
+        details: &Details,
+        sequence: u64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        for device in &leaving.names {
+        for device in &details.let_go.names {
+            let message = format!("not in Git; release {sequence} has nothing for it to run");
+            self.event(Some(device.clone()), "LetGo", message, true, now)
+                .await?;
+        }
+        for device in &details.leaves_git.names {
             let message = format!(
                 "left Git and keeps what it runs; if it is to go: flotta decommission {device}"
             );
-            if allowed_by.is_empty() {
-                self.event(Some(device.clone()), "LeftGit", message, true, now)
-                    .await?;
-            }
+            self.event(Some(device.clone()), "LeftGit", message, true, now)
+                .await?;
         }
         Ok(())
     }
@@ -214,27 +217,11 @@ impl Follower {
     /// Tells of a branch that did not go on from where it was.
     pub(super) async fn record_course(
         &self,
-        course: Course,
-        before: &str,
-        revision: &Revision,
+        message: String,
         now: Timestamp,
-    ) -> Result<String, StoreError> {
-        let short = |commit: &str| commit.chars().take(7).collect::<String>();
-        let message = match course {
-            Course::Back => format!(
-                "the source was set back from {} to {}",
-                short(before),
-                revision.short()
-            ),
-            _ => format!(
-                "the source's history was rewritten: {} does not go on from {}",
-                revision.short(),
-                short(before)
-            ),
-        };
-        self.event(None, "HistoryRewritten", message.clone(), true, now)
-            .await?;
-        Ok(message)
+    ) -> Result<(), StoreError> {
+        self.event(None, "HistoryRewritten", message, true, now)
+            .await
     }
 
     /// Tells of each device that an error holds back why it gets nothing new.
@@ -293,6 +280,16 @@ impl Follower {
                 warning,
             })
             .await
+    }
+}
+
+/// How a branch did not go on from where it was.
+pub(super) fn moved(course: Course, before: &str, revision: &Revision) -> String {
+    let before: String = before.chars().take(7).collect();
+    let now = revision.short();
+    match course {
+        Course::Back => format!("the source was set back from {before} to {now}"),
+        _ => format!("the source's history was rewritten: {now} does not go on from {before}"),
     }
 }
 

@@ -26,18 +26,21 @@ struct Following {
     done: JoinHandle<()>,
 }
 
+async fn follower(house: &House, source: &Path, data: &Path) -> Follower {
+    let (fleet, depot) = (Arc::clone(&house.fleet), house.depot.clone());
+    let publisher = Publisher::open(fleet, depot, Options::default(), 0);
+    let publisher = publisher.await.unwrap();
+    let from = Source::parse(source.to_str().unwrap(), Selection::default(), data).unwrap();
+    let (store, index) = (house.store.clone(), Arc::clone(&house.index));
+    Follower::new(from, publisher, store, index, Standing::default())
+}
+
 impl Following {
     async fn new() -> Self {
         let (source, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(source.path(), DEVICE);
         let house = House::open(data.path());
-        let (fleet, depot) = (Arc::clone(&house.fleet), house.depot.clone());
-        let publisher = Publisher::open(fleet, depot, Options::default(), 0);
-        let publisher = publisher.await.unwrap();
-        let text = source.path().to_str().unwrap();
-        let from = Source::parse(text, Selection::default(), data.path()).unwrap();
-        let (store, index) = (house.store.clone(), Arc::clone(&house.index));
-        let follower = Follower::new(from, publisher, store, index, Standing::default());
+        let follower = follower(&house, source.path(), data.path()).await;
         let (wake, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
         let (say, said) = mpsc::unbounded_channel();
         let hour = Duration::from_secs(3600);
@@ -82,7 +85,10 @@ impl Following {
 }
 
 fn write(directory: &Path, content: &str) {
-    std::fs::write(directory.join("fleet.yaml"), content).unwrap();
+    // whole: a round may look at any time
+    let whole = directory.with_extension("new");
+    std::fs::write(&whole, content).unwrap();
+    std::fs::rename(whole, directory.join("fleet.yaml")).unwrap();
 }
 
 #[tokio::test]
@@ -108,6 +114,65 @@ async fn who_joins_while_a_commit_is_refused_is_in_the_next_release() {
     ));
     assert!(following.in_release("shop-3") && !following.in_release("shop-1"));
     following.stop().await;
+}
+
+#[tokio::test]
+async fn a_held_commit_is_judged_again_when_whom_it_was_held_for_is_not_a_member_any_more() {
+    let mut following = Following::new().await;
+    let workload = "---\napiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeWorkload\nmetadata: {name: web}\nspec: {type: pod, device: shop-1, pod: {spec: {containers: [{name: a, image: r/x:1}]}}}\n";
+    assert!(matches!(following.says().await, Notice::Published { .. }));
+    following.join("shop-1").await;
+    write(following.source.path(), &format!("{DEVICE}{workload}"));
+    following.wake.notify_one();
+    let said = following.says().await;
+    assert!(matches!(said, Notice::Published { .. }), "{said}");
+    write(following.source.path(), DEVICE);
+    following.wake.notify_one();
+    let said = following.says().await;
+    assert!(matches!(said, Notice::Held { .. }), "{said}");
+    // who joins changes nothing about it, is in the next release at once, and nothing is said twice
+    following.join("shop-2").await;
+    let said = following.says().await;
+    assert!(
+        matches!(said, Notice::Published { sequence: 3, .. }),
+        "{said}"
+    );
+    let gone = name("shop-1");
+    let enroller = &following.house.enroller;
+    let revoked = enroller.revoke(&gone, "ada", Timestamp::now());
+    revoked.await.unwrap();
+    let said = following.says().await;
+    assert!(
+        matches!(said, Notice::Published { sequence: 4, .. }),
+        "{said}"
+    );
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_could_not_be_noted_is_not_lost() {
+    let (source, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(source.path(), DEVICE);
+    let house = House::open(data.path());
+    let mut follower = follower(&house, source.path(), data.path()).await;
+    let mut checkout = follower.source.poll().await.unwrap().unwrap();
+    checkout.course = Some(("0".repeat(40), Course::Elsewhere));
+    let status = rusqlite::Connection::open(data.path().join("status.db")).unwrap();
+    status
+        .execute_batch("ALTER TABLE events RENAME TO away")
+        .unwrap();
+    let failed = follower.round(Some(checkout), None, &|_: &Notice| {}).await;
+    assert!(matches!(failed, Err(RoundError::Store(_))), "{failed:?}");
+    status
+        .execute_batch("ALTER TABLE away RENAME TO events")
+        .unwrap();
+    // the source has nothing new
+    assert!(follower.source.poll().await.unwrap().is_none());
+    let next = follower.round(None, None, &|_: &Notice| {}).await;
+    next.unwrap();
+    assert_eq!(follower.sequence(), Some(1));
+    let releases = house.store.releases(1).await.unwrap();
+    assert!(!releases[0].release.details.notes.is_empty());
 }
 
 #[tokio::test]
