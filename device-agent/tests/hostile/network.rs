@@ -108,16 +108,22 @@ async fn without_names_the_device_goes_on_and_comes_back() {
     stage.heal();
     stage.play_first().await;
     let before = stage.state();
-    let path = stage.settings.identity().join("joined.json");
-    let good = std::fs::read_to_string(&path).expect("a file");
-    // RFC 6761: this name is nobody's
-    let gone = good.replace("localhost", "flotta.invalid");
-    std::fs::write(&path, gone).expect("written");
+    // where it joined, and where the server answered last
+    let files = ["joined.json", "server"].map(|name| {
+        let path = stage.settings.identity().join(name);
+        let good = std::fs::read_to_string(&path).expect("a file");
+        // RFC 6761: this name is nobody's
+        let gone = good.replace("localhost", "flotta.invalid");
+        std::fs::write(&path, gone).expect("written");
+        (path, good)
+    });
     let link = stage.play(stage.link("tries", |link| link.attempts >= 5));
     let problem = link.await.problem.expect("a problem");
     assert_eq!(problem.code, code::UNREACHABLE.id, "{problem}");
     assert!(stage.state() == before);
-    std::fs::write(&path, good).expect("written");
+    for (path, good) in files {
+        std::fs::write(path, good).expect("written");
+    }
     stage.plan(FIRST + 1);
     stage.heal();
     stage.play(stage.well()).await;
