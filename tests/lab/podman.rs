@@ -3,7 +3,7 @@
 use crate::device::wait;
 use crate::site::{Site, device, page};
 
-const REGISTRIES: &str = "/etc/containers/registries.conf";
+const REGISTRIES: &str = "/etc/containers/registries.conf.d/lab.conf";
 /// Where Podman notes what its storage can do.
 const NOTES: &str = "/run/containers/storage/overlay";
 
