@@ -248,9 +248,10 @@ impl Site {
         serde_json::from_str(&self.flotta(&[arguments, &["-o", "json"]].concat())).expect("JSON")
     }
 
-    /// A device's status, once it has joined.
+    /// A device's status, once it has joined, also when it was revoked.
     pub(crate) fn status(&self, device: &str) -> Value {
-        let all = self.json(&["get", "devices"]);
+        let states = "Ready,Updating,Failed,Offline,Pending,Revoked";
+        let all = self.json(&["get", "devices", "--state", states]);
         let items = all["items"].as_array().expect("a list").clone();
         items
             .into_iter()
