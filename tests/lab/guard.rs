@@ -1,6 +1,6 @@
 //! A commit that takes away more than it should, and a source that is not there.
 
-use crate::device::wait;
+use crate::device::{Device, wait};
 use crate::site::{Site, device, page};
 
 #[test]
@@ -67,9 +67,8 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
         "{what}"
     );
 
-    // d. It was meant.
-    site.flotta(&["release", "allow", &commit]);
-    for device in [&keep, &gone] {
+    // d. It was meant, for what leaves with this commit; what left before is let go by its name.
+    let is_empty = |device: &Device| {
         wait("nothing runs", || {
             let running = device.containers();
             running
@@ -77,7 +76,12 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
                 .then_some(())
                 .ok_or_else(|| format!("{running:?}"))
         });
-    }
+    };
+    site.flotta(&["release", "allow", &commit]);
+    is_empty(&keep);
+    says(&site, "gone", "left Git, keeps what it runs");
+    site.flotta(&["decommission", "gone"]);
+    is_empty(&gone);
     says(&site, "gone", "decommissioned");
     println!("mass changes: 2 tried, 1 held, 1 allowed");
 }

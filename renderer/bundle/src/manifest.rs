@@ -249,10 +249,10 @@ impl Manifest {
 
     /// The rules that types alone do not hold.
     fn check(&self) -> Result<(), String> {
-        if self.schema < self.lowest_schema() {
+        if self.schema != self.lowest_schema() {
             let (says, needs) = (self.schema, self.lowest_schema());
             return Err(format!(
-                "it says schema {says} and uses what schema {needs} brought"
+                "it says schema {says}, and what it uses needs {needs}"
             ));
         }
         let count = |what, n: usize, max: usize| {

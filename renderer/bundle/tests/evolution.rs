@@ -69,6 +69,9 @@ fn a_manifest_says_the_lowest_schema_that_has_all_it_uses() {
     let second = String::from_utf8(bytes).expect("text");
     let understated = second.replace("\"schema\":2", "\"schema\":1");
     assert!(Manifest::parse(understated.as_bytes()).is_err());
+    // and one of many ways to say the same
+    let overstated = text.replace("\"schema\":1", "\"schema\":2");
+    assert!(Manifest::parse(overstated.as_bytes()).is_err());
     for newer in [0, SCHEMA + 1] {
         let newer = text.replace("\"schema\":1", &format!("\"schema\":{newer}"));
         let error = Manifest::parse(newer.as_bytes()).expect_err("not known");
