@@ -15,7 +15,7 @@ pub(crate) struct Packages {
 }
 
 impl Packages {
-    /// Those of what was built beside this test.
+    /// The packages of what was built together with this test.
     pub(crate) fn built() -> &'static Self {
         static BUILT: LazyLock<Packages> = LazyLock::new(|| Packages::make(None));
         &BUILT
