@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use flotta_bundle::code;
 use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit, Wanted};
 
-use super::{Job, QUADLET_FOLDER};
+use super::QUADLET_FOLDER;
+use super::job::Job;
 use crate::decode::step;
 
 /// File kinds, what Quadlet appends to the name of the unit it makes (podman-systemd.unit(5)), and the section they are for.

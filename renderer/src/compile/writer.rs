@@ -37,7 +37,7 @@ impl Writer {
 }
 
 /// Text as the whole value of a line. Callers have refused what a line cannot hold: see [`fits_a_line`].
-pub fn line_value(text: &str) -> String {
+fn line_value(text: &str) -> String {
     text.replace('%', "%%").replace('$', "$$")
 }
 
@@ -48,7 +48,7 @@ pub(super) fn fits_a_line(text: &str) -> bool {
 }
 
 /// Text as one quoted word, as systemd.syntax(7) has it: C escapes inside double quotes.
-pub fn exec_word(text: &str) -> String {
+fn exec_word(text: &str) -> String {
     let mut word = String::with_capacity(text.len() + 2);
     word.push('"');
     for c in text.chars() {

@@ -1,23 +1,27 @@
 //! A container's environment: values, `ConfigMap` keys, the pod's own fields.
 
 use flotta_bundle::code;
-use k8s_openapi::api::core::v1::{Container, EnvVar};
+use k8s_openapi::api::core::v1::EnvVar;
 
-use super::Job;
+use super::asked::Asked;
+use super::field::Field;
+use crate::compile::job::Job;
+
+pub(super) const FIELDS: &[Field] = &[
+    Field::carried("containers[].env", "`Environment=`"),
+    Field::carried("containers[].envFrom", "`Environment=`"),
+];
 
 /// The variables in Kubernetes' order: `envFrom` first, then `env`; the later of one name wins.
-pub(super) fn environment(
-    job: &mut Job<'_>,
-    container: &Container,
-    pointer: &str,
-) -> Vec<(String, String)> {
+pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, String)> {
+    let container = asked.container;
     let mut variables: Vec<(String, String)> = Vec::new();
     let mut set = |key: String, value: String| {
         variables.retain(|(name, _)| *name != key);
         variables.push((key, value));
     };
     for (index, from) in container.env_from.iter().flatten().enumerate() {
-        let pointer = format!("{pointer}/envFrom/{index}");
+        let pointer = asked.at(&format!("envFrom/{index}"));
         if from.secret_ref.is_some() {
             job.refuse(
                 code::UNSUPPORTED_FIELD,
@@ -40,7 +44,7 @@ pub(super) fn environment(
         }
     }
     for (index, variable) in container.env.iter().flatten().enumerate() {
-        let pointer = format!("{pointer}/env/{index}");
+        let pointer = asked.at(&format!("env/{index}"));
         if !is_variable(&variable.name) {
             job.refuse(
                 code::SCHEMA,
@@ -108,40 +112,6 @@ fn value(job: &mut Job<'_>, variable: &EnvVar, pointer: &str) -> Option<String> 
     };
     job.refuse(code::UNSUPPORTED_FIELD, &pointer, what);
     None
-}
-
-impl Job<'_> {
-    pub(super) fn has_config_map(&self, name: &str) -> bool {
-        self.config_maps.contains_key(&(self.namespace, name))
-    }
-
-    /// The text entries of a `ConfigMap`, or nothing, with a finding unless it is optional.
-    pub(super) fn config_map(
-        &mut self,
-        name: &str,
-        optional: bool,
-        pointer: &str,
-    ) -> Vec<(String, String)> {
-        let Some(found) = self.config_maps.get(&(self.namespace, name)) else {
-            if !optional {
-                self.miss(
-                    pointer,
-                    format!(
-                        "ConfigMap `{name}` does not exist in namespace `{}`",
-                        self.namespace
-                    ),
-                );
-            }
-            return Vec::new();
-        };
-        found
-            .object
-            .data
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect()
-    }
 }
 
 /// What a shell and systemd both accept.

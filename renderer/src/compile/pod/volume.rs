@@ -4,23 +4,35 @@ use std::collections::BTreeMap;
 
 use flotta_bundle::manifest::FileKind;
 use flotta_bundle::{DevicePath, code};
-use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, Container, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, PodSpec, Volume, VolumeMount};
 
-use super::pod::SPEC;
-use super::writer::{Writer, fits_a_line};
-use super::{DATA_FOLDER, Job};
+use super::asked::{Asked, SPEC};
+use super::field::Field;
+use crate::compile::DATA_FOLDER;
+use crate::compile::job::Job;
+use crate::compile::unit::{Mount, Mounts};
+use crate::compile::writer::fits_a_line;
+
+pub(super) const FIELDS: &[Field] = &[
+    Field::carried("volumes[].name", "names of volumes and folders"),
+    Field::carried("volumes[].configMap", "files, mounted by `Volume=`"),
+    Field::carried("volumes[].hostPath", "`Volume=` or `AddDevice=`"),
+    Field::carried("volumes[].emptyDir.medium", "`Volume=` or `Tmpfs=`"),
+    Field::carried("volumes[].persistentVolumeClaim.claimName", "`Volume=`"),
+    // the volume is refused, and says so where it stands
+    Field::carried("volumes[].secret", "an error"),
+    Field::carried("containers[].volumeMounts[].name", "`Volume=`"),
+    Field::carried("containers[].volumeMounts[].mountPath", "`Volume=`"),
+    Field::carried("containers[].volumeMounts[].readOnly", "`Volume=`"),
+    Field::carried("containers[].volumeMounts[].subPath", "`Volume=`"),
+    Field::refused(
+        "containers[].volumeDevices",
+        "use a hostPath volume of type BlockDevice",
+    ),
+];
 
 /// The volumes of a pod, by name.
 pub(super) struct Volumes(BTreeMap<String, Kind>);
-
-/// What a container mounts.
-#[derive(Default)]
-pub(super) struct Mounted {
-    /// The files whose change must restart it.
-    pub(super) restart_on: Vec<DevicePath>,
-    /// Folders of the device that must be there before it starts.
-    pub(super) folders: Vec<String>,
-}
 
 enum Kind {
     /// Files of a `ConfigMap`, in a folder of the device.
@@ -51,92 +63,91 @@ impl Volumes {
         Self(volumes)
     }
 
-    /// Writes the container's mounts.
-    pub(super) fn mount(
-        &self,
-        job: &mut Job<'_>,
-        container: &Container,
-        pointer: &str,
-        file: &mut Writer,
-    ) -> Mounted {
-        let mut mounted = Mounted::default();
-        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-            let pointer = format!("{pointer}/volumeMounts/{index}");
-            let inside = &mount.mount_path;
-            if !inside.starts_with('/') || inside.contains([':', ',']) || !fits_a_line(inside) {
-                job.refuse(
-                    code::SCHEMA,
-                    &format!("{pointer}/mountPath"),
-                    "mountPath must be an absolute path without `:`, `,` or control characters",
-                );
-                continue;
-            }
-            let Some(kind) = self.0.get(&mount.name) else {
-                job.refuse(
-                    code::MISSING_REFERENCE,
-                    &format!("{pointer}/name"),
-                    format!("the pod has no volume `{}`", mount.name),
-                );
-                continue;
-            };
-            let sub = mount.sub_path.as_deref().filter(|sub| !sub.is_empty());
-            if sub.is_some_and(|sub| !is_inner_path(sub)) {
-                job.refuse(
-                    code::SCHEMA,
-                    &format!("{pointer}/subPath"),
-                    "subPath must stay below the volume",
-                );
-                continue;
-            }
-            let below = |root: &str| sub.map_or(root.to_owned(), |sub| format!("{root}/{sub}"));
-            let read_only = mount.read_only == Some(true);
-            match kind {
-                Kind::Files { folder, files } => {
-                    let source = below(folder);
-                    mounted.restart_on.extend(
-                        files
-                            .iter()
-                            .filter(|path| sub.is_none() || path.as_str() == source)
-                            .cloned(),
-                    );
-                    // z: on hosts with SELinux the content must carry a label that containers may read
-                    file.value("Volume", &format!("{source}:{inside}:ro,z"));
-                }
-                Kind::Host { path, make_folder } => {
-                    if *make_folder {
-                        mounted.folders.push(path.clone());
-                    }
-                    file.value(
-                        "Volume",
-                        &format!(
-                            "{}:{inside}{}",
-                            below(path),
-                            if read_only { ":ro" } else { "" }
-                        ),
-                    );
-                }
-                Kind::Node { path } => file.value("AddDevice", &format!("{path}:{inside}")),
-                Kind::Named { .. } if sub.is_some() => {
-                    job.refuse(
-                        code::UNSUPPORTED_FIELD,
-                        &format!("{pointer}/subPath"),
-                        "subPath works with configMap and hostPath volumes only",
-                    );
-                }
-                Kind::Named { name } => {
-                    file.value(
-                        "Volume",
-                        &format!("{name}:{inside}{}", if read_only { ":ro" } else { "" }),
-                    );
-                }
-                Kind::Memory => file.value("Tmpfs", inside),
-                Kind::Refused => {}
+    /// The container's mounts.
+    pub(super) fn mount(&self, job: &mut Job<'_>, asked: Asked<'_>) -> Mounts {
+        let mut mounts = Mounts::default();
+        for (index, mount) in asked.container.volume_mounts.iter().flatten().enumerate() {
+            let pointer = asked.at(&format!("volumeMounts/{index}"));
+            if let Some(kind) = self.check(job, mount, &pointer) {
+                add(job, &mut mounts, kind, mount, &pointer);
             }
         }
-        mounted.restart_on.sort();
-        mounted.restart_on.dedup();
-        mounted
+        mounts.restart_on.sort();
+        mounts.restart_on.dedup();
+        mounts
     }
+
+    /// The volume of a mount whose fields are good.
+    fn check(&self, job: &mut Job<'_>, mount: &VolumeMount, pointer: &str) -> Option<&Kind> {
+        let inside = &mount.mount_path;
+        if !inside.starts_with('/') || inside.contains([':', ',']) || !fits_a_line(inside) {
+            let message =
+                "mountPath must be an absolute path without `:`, `,` or control characters";
+            job.refuse(code::SCHEMA, &format!("{pointer}/mountPath"), message);
+            return None;
+        }
+        let Some(kind) = self.0.get(&mount.name) else {
+            let message = format!("the pod has no volume `{}`", mount.name);
+            job.refuse(code::MISSING_REFERENCE, &format!("{pointer}/name"), message);
+            return None;
+        };
+        if sub_path(mount).is_some_and(|sub| !is_inner_path(sub)) {
+            let message = "subPath must stay below the volume";
+            job.refuse(code::SCHEMA, &format!("{pointer}/subPath"), message);
+            return None;
+        }
+        Some(kind)
+    }
+}
+
+fn sub_path(mount: &VolumeMount) -> Option<&str> {
+    mount.sub_path.as_deref().filter(|sub| !sub.is_empty())
+}
+
+fn add(job: &mut Job<'_>, mounts: &mut Mounts, kind: &Kind, mount: &VolumeMount, pointer: &str) {
+    let sub = sub_path(mount);
+    let below = |root: &str| sub.map_or(root.to_owned(), |sub| format!("{root}/{sub}"));
+    let inside = mount.mount_path.clone();
+    let read_only = mount.read_only == Some(true);
+    let volume = |source, read_only, shared_label| Mount::Volume {
+        source,
+        inside: inside.clone(),
+        read_only,
+        shared_label,
+    };
+    mounts.all.push(match kind {
+        Kind::Files { folder, files } => {
+            let source = below(folder);
+            let mounted = |path: &&DevicePath| sub.is_none() || path.as_str() == source;
+            mounts
+                .restart_on
+                .extend(files.iter().filter(mounted).cloned());
+            // on hosts with SELinux the content must carry a label that containers may read
+            volume(source, true, true)
+        }
+        Kind::Host { path, make_folder } => {
+            if *make_folder {
+                mounts.folders.push(path.clone());
+            }
+            volume(below(path), read_only, false)
+        }
+        Kind::Node { path } => Mount::Device {
+            path: path.clone(),
+            inside,
+        },
+        Kind::Named { .. } if sub.is_some() => {
+            let message = "subPath works with configMap and hostPath volumes only";
+            job.refuse(
+                code::UNSUPPORTED_FIELD,
+                &format!("{pointer}/subPath"),
+                message,
+            );
+            return;
+        }
+        Kind::Named { name } => volume(name.clone(), read_only, false),
+        Kind::Memory => Mount::Tmpfs { inside },
+        Kind::Refused => return,
+    });
 }
 
 fn kind(job: &mut Job<'_>, volume: &Volume, pointer: &str) -> Kind {

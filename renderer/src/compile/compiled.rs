@@ -1,0 +1,65 @@
+//! What a workload is compiled to.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::DevicePath;
+use flotta_bundle::manifest::{FileKind, Image, Unit};
+
+use super::unit::Protocol;
+use crate::finding::{Finding, Place};
+
+/// A compiled workload.
+#[derive(Debug, Clone, Default)]
+pub struct Compiled {
+    /// Files, by path.
+    pub files: BTreeMap<DevicePath, Content>,
+    /// Units.
+    pub units: Vec<Unit>,
+    /// Images.
+    pub images: Vec<Image>,
+    /// Ports of the device that it publishes.
+    pub ports: Vec<Port>,
+    /// What is wrong with it. An error here concerns the devices that have the workload; [`Finding::devices`] is filled
+    /// in by the caller, unless [`Compiled::refused`] says that the object itself is at fault.
+    pub findings: Vec<Finding>,
+    /// The object itself cannot be carried out, on whatever device.
+    pub refused: bool,
+}
+
+/// A file's content and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Quadlet source or plain data.
+    pub kind: FileKind,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Host address; empty for all.
+    pub address: String,
+    /// Port of the device.
+    pub number: u16,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Where it is asked for.
+    pub place: Place,
+}
+
+impl Port {
+    /// Whether both cannot be published on one device.
+    pub fn clashes(&self, other: &Self) -> bool {
+        let same_address = self.address == other.address || self.is_any() || other.is_any();
+        self.number == other.number && self.protocol == other.protocol && same_address
+    }
+
+    /// Whether it is published on every address.
+    fn is_any(&self) -> bool {
+        let address = self.address.parse::<std::net::IpAddr>();
+        self.address.is_empty() || address.is_ok_and(|address| address.is_unspecified())
+    }
+}

@@ -1,0 +1,156 @@
+//! One workload on its way through this module: what it may ask for, and what it comes to.
+
+use std::collections::BTreeMap;
+
+use flotta_api::v1alpha1::EdgeWorkload;
+use flotta_bundle::manifest::{FileKind, Image, Pull};
+use flotta_bundle::{Code, DevicePath, code};
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::compiled::{Compiled, Content};
+use crate::check::Checked;
+use crate::finding::{Finding, Place};
+
+/// `ConfigMap`s by namespace and name.
+pub type ConfigMaps<'a> = BTreeMap<(&'a str, &'a str), &'a Checked<ConfigMap>>;
+
+/// One workload on its way through this module.
+pub(super) struct Job<'a> {
+    pub(super) name: &'a str,
+    pub(super) namespace: &'a str,
+    pub(super) workload: &'a Checked<EdgeWorkload>,
+    pub(super) config_maps: &'a ConfigMaps<'a>,
+    pub(super) out: Compiled,
+}
+
+impl Job<'_> {
+    /// The object cannot be carried out: an error for the whole commit.
+    pub(super) fn refuse(&mut self, code: Code, pointer: &str, message: impl Into<String>) {
+        let place = self.workload.document.place(pointer);
+        self.out.findings.push(Finding::error(code, place, message));
+        self.out.refused = true;
+    }
+
+    /// What it refers to is not there: an error for the devices that have it.
+    pub(super) fn miss(&mut self, pointer: &str, message: impl Into<String>) {
+        let place = self.workload.document.place(pointer);
+        self.out
+            .findings
+            .push(Finding::error(code::MISSING_REFERENCE, place, message));
+    }
+
+    pub(super) fn warn(&mut self, code: Code, place: Place, message: impl Into<String>) {
+        self.out
+            .findings
+            .push(Finding::warning(code, place, message));
+    }
+
+    /// Puts a file; returns its path, or nothing (with a finding) when the name cannot be a path.
+    pub(super) fn put(
+        &mut self,
+        folder: &str,
+        name: &str,
+        bytes: Vec<u8>,
+        kind: FileKind,
+        mode: u32,
+        pointer: &str,
+    ) -> Option<DevicePath> {
+        match format!("{folder}/{name}").parse::<DevicePath>() {
+            Ok(path) => {
+                self.out
+                    .files
+                    .insert(path.clone(), Content { bytes, kind, mode });
+                Some(path)
+            }
+            Err(error) => {
+                self.refuse(code::BAD_NAME, pointer, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Notes that the workload needs an image; says so when it has no digest.
+    pub(super) fn need_image(&mut self, reference: &str, pull: Pull, pointer: &str) {
+        let digest = reference.split_once('@').map(|(_, digest)| digest.parse());
+        let digest = match digest {
+            None => {
+                let place = self.workload.document.place(pointer);
+                self.warn(
+                    code::NO_DIGEST,
+                    place,
+                    format!("image `{reference}` has no digest: it may differ between devices"),
+                );
+                None
+            }
+            Some(Ok(digest)) => Some(digest),
+            Some(Err(error)) => {
+                self.refuse(
+                    code::SCHEMA,
+                    pointer,
+                    format!("image `{reference}`: {error}"),
+                );
+                return;
+            }
+        };
+        if self
+            .out
+            .images
+            .iter()
+            .all(|image| image.reference != reference)
+        {
+            self.out.images.push(Image {
+                reference: reference.to_owned(),
+                digest,
+                pull,
+                workloads: vec![self.name.to_owned()],
+            });
+        }
+    }
+
+    /// Whether the workload's namespace has this `ConfigMap`.
+    pub(super) fn has_config_map(&self, name: &str) -> bool {
+        self.config_maps.contains_key(&(self.namespace, name))
+    }
+
+    /// The text entries of a `ConfigMap`, or nothing, with a finding unless it is optional.
+    pub(super) fn config_map(
+        &mut self,
+        name: &str,
+        optional: bool,
+        pointer: &str,
+    ) -> Vec<(String, String)> {
+        let Some(found) = self.config_maps.get(&(self.namespace, name)) else {
+            if !optional {
+                self.miss(
+                    pointer,
+                    format!(
+                        "ConfigMap `{name}` does not exist in namespace `{}`",
+                        self.namespace
+                    ),
+                );
+            }
+            return Vec::new();
+        };
+        found
+            .object
+            .data
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect()
+    }
+
+    /// Whether text is a host name, address or the like: no white space, quotes or control characters.
+    pub(super) fn plain_word(&mut self, text: &str, pointer: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@+,=".contains(c);
+        let good = !text.is_empty() && text.chars().all(plain);
+        if !good {
+            self.refuse(
+                code::SCHEMA,
+                pointer,
+                format!("{text:?} has a character that cannot be used here"),
+            );
+        }
+        good
+    }
+}

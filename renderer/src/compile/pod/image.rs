@@ -1,0 +1,43 @@
+//! A container's image, and when it is pulled.
+
+use flotta_bundle::code;
+use flotta_bundle::manifest::Pull;
+
+use super::asked::Asked;
+use super::field::Field;
+use crate::compile::job::Job;
+
+pub(super) const FIELDS: &[Field] = &[
+    Field::carried("containers[].image", "`Image=` and the manifest's images"),
+    Field::carried("containers[].imagePullPolicy", "the manifest's images"),
+];
+
+/// The image, with Kubernetes' default for when to pull: a `latest` tag always, any other only when it is missing.
+pub(super) fn image(job: &mut Job<'_>, asked: Asked<'_>) -> Option<String> {
+    let pointer = asked.at("image");
+    let image = asked.container.image.clone().unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    if image.is_empty() || image.starts_with('-') || !image.chars().all(plain) {
+        let message = format!("{image:?} is not an image reference");
+        job.refuse(code::SCHEMA, &pointer, message);
+        return None;
+    }
+    let last = image.rsplit('/').next();
+    let tag = last
+        .and_then(|last| last.split_once(':'))
+        .map(|(_, tag)| tag);
+    let moving = !image.contains('@') && tag.is_none_or(|tag| tag == "latest");
+    let pull = match asked.container.image_pull_policy.as_deref() {
+        Some("Always") => Pull::Always,
+        Some("Never") => Pull::Never,
+        None if moving => Pull::Always,
+        Some("IfNotPresent") | None => Pull::Missing,
+        Some(other) => {
+            let message = format!("`{other}`: use Always, IfNotPresent or Never");
+            job.refuse(code::SCHEMA, &asked.at("imagePullPolicy"), message);
+            return None;
+        }
+    };
+    job.need_image(&image, pull, &pointer);
+    Some(image)
+}

@@ -1,0 +1,288 @@
+//! Typed units to Quadlet files (podman-systemd.unit(5)): one line or argument for each field.
+//!
+//! Each part is taken apart field by field, so that a field nobody writes does not compile. Quadlet has no key for some things
+//! in the Podman that devices have: those go to `PodmanArgs=`.
+
+use super::unit::{
+    ContainerUnit, Joined, Labels, Limits, Mount, Mounts, Network, PodUnit, Process, PublishedPort,
+    Restart, Security, Service,
+};
+use super::writer::Writer;
+
+/// A `.container` file.
+pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
+    let ContainerUnit {
+        name,
+        description,
+        image,
+        after,
+        network: joined,
+        environment,
+        process: runs,
+        mounts: sees,
+        security: may,
+        limits: most,
+        labels: found,
+        service: kept,
+    } = unit;
+    let mut file = Writer::default();
+    head(&mut file, description);
+    if let Some(first) = after {
+        file.value("Requires", first);
+        file.value("After", first);
+    }
+    file.section("Container");
+    file.value("Image", image);
+    file.value("ContainerName", name);
+    match joined {
+        Joined::Alone(own) => network(&mut file, own, &[]),
+        Joined::Pod(pod) => file.value("Pod", &format!("{pod}.pod")),
+    }
+    pairs(&mut file, "Environment", environment);
+    process(&mut file, runs);
+    mounts(&mut file, sees);
+    security(&mut file, may);
+    limits(&mut file, most);
+    stop(&mut file, kept);
+    labels(&mut file, found);
+    service(&mut file, kept);
+    folders(&mut file, sees);
+    if let Joined::Alone(_) = joined {
+        install(&mut file);
+    }
+    file.finish()
+}
+
+/// A `.pod` file.
+pub(super) fn pod(unit: &PodUnit) -> Vec<u8> {
+    let PodUnit {
+        name,
+        description,
+        network: own,
+    } = unit;
+    let mut file = Writer::default();
+    head(&mut file, description);
+    file.section("Pod");
+    file.value("PodName", name);
+    // The pod lives as long as its unit: while an init container is done and the next has not begun it is empty.
+    network(&mut file, own, &["--exit-policy=continue"]);
+    retries(&mut file, Restart::OnFailure);
+    install(&mut file);
+    file.finish()
+}
+
+fn head(file: &mut Writer, description: &str) {
+    file.section("Unit");
+    file.value("Description", description);
+    file.fixed("StartLimitIntervalSec", "0");
+}
+
+fn install(file: &mut Writer) {
+    file.section("Install");
+    file.fixed("WantedBy", "multi-user.target");
+}
+
+/// One line for each name and value.
+fn pairs(file: &mut Writer, key: &str, pairs: &[(String, String)]) {
+    for (name, value) in pairs {
+        file.words(key, [format!("{name}={value}").as_str()]);
+    }
+}
+
+/// The network, and arguments. Host name and aliases are arguments too: Quadlet's own keys for pods are newer than the Podman
+/// that devices have.
+fn network(file: &mut Writer, network: &Network, arguments: &[&str]) {
+    let Network {
+        ports,
+        host,
+        dns,
+        dns_search,
+        hostname,
+        hosts,
+    } = network;
+    for published in ports {
+        file.value("PublishPort", &port(published));
+    }
+    if *host {
+        file.value("Network", "host");
+    }
+    for server in dns {
+        file.value("DNS", server);
+    }
+    for domain in dns_search {
+        file.value("DNSSearch", domain);
+    }
+    for argument in arguments {
+        file.words("PodmanArgs", [*argument]);
+    }
+    if let Some(name) = hostname {
+        file.words("PodmanArgs", [format!("--hostname={name}").as_str()]);
+    }
+    for (name, address) in hosts {
+        let argument = format!("--add-host={name}:{address}");
+        file.words("PodmanArgs", [argument.as_str()]);
+    }
+}
+
+/// As Podman writes it: `[ADDRESS:]HOST:CONTAINER[/PROTOCOL]`.
+fn port(port: &PublishedPort) -> String {
+    let PublishedPort {
+        address,
+        host,
+        container,
+        protocol,
+    } = port;
+    let address = match address {
+        none if none.is_empty() => String::new(),
+        six if six.contains(':') => format!("[{six}]:"),
+        four => format!("{four}:"),
+    };
+    let protocol = match protocol {
+        super::unit::Protocol::Tcp => String::new(),
+        other => format!("/{other}"),
+    };
+    format!("{address}{host}:{container}{protocol}")
+}
+
+fn process(file: &mut Writer, process: &Process) {
+    let Process {
+        entrypoint,
+        arguments,
+        working_dir,
+    } = process;
+    if !entrypoint.is_empty() {
+        // Podman reads a JSON array as the whole entry point; JSON's own escapes keep it on one line.
+        let json = serde_json::to_string(entrypoint).unwrap_or_default();
+        file.words("PodmanArgs", ["--entrypoint", json.as_str()]);
+    }
+    if !arguments.is_empty() {
+        file.words("Exec", arguments.iter().map(String::as_str));
+    }
+    if let Some(folder) = working_dir {
+        file.value("WorkingDir", folder);
+    }
+}
+
+fn mounts(file: &mut Writer, mounts: &Mounts) {
+    let Mounts {
+        all,
+        restart_on: _, // the manifest's
+        folders: _,    // made by the service
+    } = mounts;
+    for mount in all {
+        match mount {
+            Mount::Volume {
+                source,
+                inside,
+                read_only,
+                shared_label,
+            } => {
+                let options = [(*read_only, "ro"), (*shared_label, "z")];
+                let options: Vec<_> = options.iter().filter(|(on, _)| *on).collect();
+                let options: Vec<_> = options.iter().map(|(_, option)| *option).collect();
+                let colon = if options.is_empty() { "" } else { ":" };
+                let options = options.join(",");
+                file.value("Volume", &format!("{source}:{inside}{colon}{options}"));
+            }
+            Mount::Device { path, inside } => file.value("AddDevice", &format!("{path}:{inside}")),
+            Mount::Tmpfs { inside } => file.value("Tmpfs", inside),
+        }
+    }
+}
+
+fn folders(file: &mut Writer, mounts: &Mounts) {
+    for folder in &mounts.folders {
+        file.words("ExecStartPre", ["/usr/bin/mkdir", "-p", "--", folder]);
+    }
+}
+
+fn security(file: &mut Writer, security: &Security) {
+    let Security {
+        user,
+        group,
+        privileged,
+        read_only,
+        no_new_privileges,
+        add_capabilities,
+        drop_capabilities,
+    } = security;
+    for (key, id) in [("User", user), ("Group", group)] {
+        if let Some(id) = id {
+            file.fixed(key, &id.to_string());
+        }
+    }
+    for (is, key, value) in [
+        (privileged, "PodmanArgs", "--privileged"),
+        (read_only, "ReadOnly", "true"),
+        (no_new_privileges, "NoNewPrivileges", "true"),
+    ] {
+        if *is {
+            file.fixed(key, value);
+        }
+    }
+    for name in add_capabilities {
+        file.value("AddCapability", name);
+    }
+    for name in drop_capabilities {
+        file.value("DropCapability", name);
+    }
+}
+
+fn limits(file: &mut Writer, limits: &Limits) {
+    let Limits { cpu, memory } = limits;
+    if let Some(cpu) = cpu {
+        let (whole, part) = (cpu / 1000, cpu % 1000);
+        file.fixed("PodmanArgs", &format!("--cpus={whole}.{part:03}"));
+    }
+    if let Some(bytes) = memory {
+        file.fixed("PodmanArgs", &format!("--memory={bytes}"));
+    }
+}
+
+fn labels(file: &mut Writer, labels: &Labels) {
+    let Labels {
+        labels,
+        annotations,
+    } = labels;
+    pairs(file, "Label", labels);
+    pairs(file, "Annotation", annotations);
+}
+
+fn stop(file: &mut Writer, service: &Service) {
+    if let Some(seconds) = service.stop_seconds {
+        file.fixed("StopTimeout", &seconds.to_string());
+    }
+}
+
+fn service(file: &mut Writer, service: &Service) {
+    let Service {
+        restart,
+        oneshot,
+        remains,
+        stop_seconds: _, // Podman's to keep
+    } = service;
+    retries(file, *restart);
+    if *oneshot {
+        file.fixed("Type", "oneshot");
+    }
+    if *remains {
+        file.fixed("RemainAfterExit", "yes");
+    }
+}
+
+/// What every service of ours has: systemd tries again for as long as it takes, ever more slowly, with nobody's help.
+fn retries(file: &mut Writer, restart: Restart) {
+    file.section("Service");
+    let restart = match restart {
+        Restart::Always => "always",
+        Restart::OnFailure => "on-failure",
+        Restart::Never => "no",
+    };
+    file.fixed("Restart", restart);
+    file.fixed("RestartSec", "1s");
+    // From one second to a minute in six steps (systemd 254; older ones stay at a second).
+    file.fixed("RestartSteps", "6");
+    file.fixed("RestartMaxDelaySec", "60s");
+    // Images are fetched before; this is for a device whose image store was lost and that fetches again.
+    file.fixed("TimeoutStartSec", "900");
+}
