@@ -12,6 +12,8 @@
 //! | [`check`] | schema, names, references of each object |
 //! | [`select`] | which sets and workloads a device has |
 //! | [`merge`] | sets under devices, field by field, with origins |
+//! | [`fleet`] | devices, sets and workloads, and what selects what: who wants to know, asks it |
+//! | [`settings`] | what a merged spec says of the agent |
 //! | [`compile`] | a workload to Quadlet files |
 //! | [`bundle`] | files, units and images to a manifest; leaves of the next release |
 //! | [`render`] | the way through all of them |
@@ -22,15 +24,16 @@ pub mod check;
 pub mod compile;
 pub mod decode;
 pub mod finding;
+pub mod fleet;
 pub mod merge;
 pub mod read;
 pub mod render;
 pub mod select;
+pub mod settings;
 pub mod tree;
 
 pub use bundle::leaves;
 pub use finding::{Finding, Place, Severity};
-pub use render::{
-    Counts, Guard, InventoryDevice, Options, Rendered, RenderedDevice, Renderer, render,
-};
+pub use fleet::{Fleet, InventoryDevice};
+pub use render::{Counts, Guard, Options, Rendered, RenderedDevice, Renderer, render};
 pub use tree::{SourceFile, Tree};

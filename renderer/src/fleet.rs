@@ -1,0 +1,294 @@
+//! The fleet that a commit describes: devices, sets and workloads, what selects what, and where each merged value comes from.
+//! Who wants to know something of a fleet asks it; rendering is one of those who ask.
+
+mod place;
+
+use std::collections::{BTreeMap, HashMap};
+
+use flotta_api::v1alpha1::{EdgeDeviceSet, EdgeWorkload};
+use flotta_bundle::DeviceName;
+use flotta_bundle::manifest::Settings;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::Part;
+use crate::check::{Checked, Objects};
+use crate::compile::{Compiled, ConfigMaps, compile};
+use crate::decode::Document;
+use crate::finding::{Finding, Place, Severity};
+use crate::merge::{Merged, merge};
+use crate::select::Labels;
+use crate::settings::settings;
+
+static NO_LABELS: Labels = Labels::new();
+
+/// A device that joined without an `EdgeDevice` in Git.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryDevice {
+    /// Its name.
+    pub device: DeviceName,
+    /// The set that its token or approval put it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+}
+
+/// All devices, sets and workloads.
+#[derive(Debug)]
+pub struct Fleet<'a> {
+    /// Sorted by name.
+    devices: Vec<Device<'a>>,
+    /// In the order of the source.
+    sets: Vec<Set<'a>>,
+    /// Sorted by namespace and name.
+    workloads: Vec<Workload<'a>>,
+    /// What selects nothing, and what is not there.
+    findings: Vec<Finding>,
+}
+
+/// One device.
+#[derive(Debug)]
+pub struct Device<'a> {
+    /// Its name.
+    pub name: DeviceName,
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// Its object; none for devices of the inventory.
+    pub document: Option<&'a Document>,
+    /// The set that its token or approval put it in.
+    joined: Option<&'a str>,
+    /// Places of its sets, the one that wins last.
+    sets: Vec<usize>,
+    /// Places of its workloads, in order.
+    workloads: Vec<usize>,
+}
+
+/// One set.
+#[derive(Debug)]
+pub struct Set<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Itself.
+    pub checked: &'a Checked<EdgeDeviceSet>,
+}
+
+/// One workload, compiled.
+#[derive(Debug)]
+pub struct Workload<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Where its name stands.
+    pub place: Place,
+    /// Itself.
+    pub checked: &'a Checked<EdgeWorkload>,
+    /// What it compiles to.
+    pub compiled: Compiled,
+    /// Places of its devices, in order.
+    devices: Vec<usize>,
+}
+
+/// Everything that enters a device's manifest. Devices with the same contents share one, and it is made of nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Contents<'f> {
+    /// Places of the workloads.
+    workloads: &'f [usize],
+    /// The agent's settings.
+    pub settings: Settings,
+}
+
+/// What was merged before, while one device is looked at after the other: most say nothing of their own, and are set as their
+/// sets are.
+#[derive(Debug, Default)]
+pub struct Known<'f>(HashMap<&'f [usize], Settings>);
+
+/// Namespace and name, which every checked object has.
+fn name(metadata: &ObjectMeta) -> (&str, &str) {
+    (
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+impl<'a> Fleet<'a> {
+    /// The fleet of these objects, and of the devices that joined without one. Every workload is compiled once.
+    pub fn new(objects: &Objects<'a>, inventory: &'a [InventoryDevice]) -> Self {
+        let sets = objects.sets.iter().map(|checked| {
+            let (namespace, name) = name(&checked.object.metadata);
+            Set {
+                name,
+                namespace,
+                checked,
+            }
+        });
+        let mut fleet = Self {
+            devices: devices(objects, inventory),
+            sets: sets.collect(),
+            workloads: workloads(objects),
+            findings: Vec::new(),
+        };
+        fleet.place();
+        fleet
+    }
+
+    /// All devices, by name.
+    pub fn devices(&self) -> &[Device<'a>] {
+        &self.devices
+    }
+
+    /// All sets, in the order of the source.
+    pub fn sets(&self) -> &[Set<'a>] {
+        &self.sets
+    }
+
+    /// All workloads, by namespace and name.
+    pub fn workloads(&self) -> &[Workload<'a>] {
+        &self.workloads
+    }
+
+    /// A device.
+    pub fn device(&self, name: &DeviceName) -> Option<&Device<'a>> {
+        self.find(name.namespace(), name.name())
+            .map(|at| &self.devices[at])
+    }
+
+    fn find(&self, namespace: &str, name: &str) -> Option<usize> {
+        let key = |device: &Device<'a>| {
+            let own = (device.name.namespace(), device.name.name());
+            own.cmp(&(namespace, name))
+        };
+        self.devices.binary_search_by(key).ok()
+    }
+
+    /// The sets of a device, the one that wins last.
+    pub fn sets_of(&self, device: &Device<'a>) -> impl Iterator<Item = &Set<'a>> {
+        device.sets.iter().map(|at| &self.sets[*at])
+    }
+
+    /// The workloads of a device, by name.
+    pub fn workloads_of(&self, device: &Device<'a>) -> impl Iterator<Item = &Workload<'a>> {
+        device.workloads.iter().map(|at| &self.workloads[*at])
+    }
+
+    /// The devices of a workload, by name.
+    pub fn devices_of(&self, workload: &Workload<'a>) -> impl Iterator<Item = &Device<'a>> {
+        workload.devices.iter().map(|at| &self.devices[*at])
+    }
+
+    /// What a device's sets and itself say together, and where each value comes from.
+    pub fn merged(&self, device: &Device<'a>) -> Merged {
+        let layers = self.sets_of(device).map(|set| &set.checked.document);
+        merge(layers.chain(device.document))
+    }
+
+    /// What enters a device's manifest.
+    pub fn contents<'f>(&self, device: &'f Device<'a>, known: &mut Known<'f>) -> Contents<'f> {
+        let merged = || settings(&self.merged(device).value);
+        let settings = match device.document {
+            Some(document) if document.says("spec") => merged(),
+            _ => known.0.entry(&device.sets).or_insert_with(merged).clone(),
+        };
+        Contents {
+            workloads: &device.workloads,
+            settings,
+        }
+    }
+
+    /// The workloads among a manifest's contents, by name.
+    pub fn parts(&self, contents: &Contents<'_>) -> Vec<Part<'_>> {
+        let parts = contents.workloads.iter().map(|at| {
+            let workload = &self.workloads[*at];
+            Part {
+                name: workload.name,
+                place: &workload.place,
+                compiled: &workload.compiled,
+            }
+        });
+        parts.collect()
+    }
+
+    /// What was found: while placing, and in the workloads. Errors of these concern the devices that have them.
+    pub fn findings(&self) -> impl Iterator<Item = Finding> {
+        let of_workloads = self.workloads.iter().flat_map(|workload| {
+            let findings = workload.compiled.findings.iter().cloned();
+            findings.map(|finding| self.concerning(workload, finding))
+        });
+        self.findings.iter().cloned().chain(of_workloads)
+    }
+
+    fn concerning(&self, workload: &Workload<'a>, mut finding: Finding) -> Finding {
+        if finding.severity == Severity::Error && !workload.compiled.refused {
+            let devices = self.devices_of(workload);
+            finding.devices = devices.map(|device| device.name.clone()).collect();
+            // Nobody has it yet: it must not stop those who have nothing to do with it.
+            if finding.devices.is_empty() {
+                finding.severity = Severity::Warning;
+            }
+        }
+        finding
+    }
+}
+
+impl Workload<'_> {
+    /// Whether its devices must keep what they have.
+    pub fn is_broken(&self) -> bool {
+        let mut findings = self.compiled.findings.iter();
+        findings.any(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// What Git says of a device wins over what its token said.
+fn devices<'a>(objects: &Objects<'a>, inventory: &'a [InventoryDevice]) -> Vec<Device<'a>> {
+    let mut devices = BTreeMap::new();
+    let mut add = |name: DeviceName, labels, joined, document| {
+        let device = Device {
+            name: name.clone(),
+            labels,
+            document,
+            joined,
+            sets: Vec::new(),
+            workloads: Vec::new(),
+        };
+        devices.insert(name, device);
+    };
+    for device in inventory {
+        let set = device.set.as_deref();
+        add(device.device.clone(), &device.labels, set, None);
+    }
+    for device in &objects.devices {
+        let metadata = &device.object.metadata;
+        let (namespace, name) = name(metadata);
+        if let Ok(name) = DeviceName::new(namespace, name) {
+            let labels = metadata.labels.as_ref().unwrap_or(&NO_LABELS);
+            add(name, labels, None, Some(&device.document));
+        }
+    }
+    devices.into_values().collect()
+}
+
+fn workloads<'a>(objects: &Objects<'a>) -> Vec<Workload<'a>> {
+    let maps = objects.config_maps.iter();
+    let config_maps: ConfigMaps<'_> = maps.map(|map| (name(&map.object.metadata), *map)).collect();
+    let compiled = objects.workloads.iter().map(|checked| {
+        let (namespace, name) = name(&checked.object.metadata);
+        Workload {
+            name,
+            namespace,
+            place: checked.document.place("/metadata/name"),
+            checked,
+            compiled: compile(checked, &config_maps),
+            devices: Vec::new(),
+        }
+    });
+    let mut workloads: Vec<_> = compiled.collect();
+    workloads.sort_by_key(|workload| (workload.namespace, workload.name));
+    workloads
+}
+
+#[cfg(test)]
+mod tests;

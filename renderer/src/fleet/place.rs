@@ -1,0 +1,135 @@
+//! What selects what.
+
+use std::collections::{BTreeSet, HashMap};
+
+use flotta_bundle::code;
+
+use super::{Device, Fleet, Workload};
+use crate::decode::step;
+use crate::finding::{Finding, Place};
+use crate::select::{ByLabel, MEMBER_OF};
+
+impl Fleet<'_> {
+    /// Finds the sets and workloads of every device.
+    pub(super) fn place(&mut self) {
+        let mut findings = Vec::new();
+        let devices = self.devices.iter();
+        let devices = devices.map(|device| (device.name.namespace(), device.labels));
+        let by_label = ByLabel::new(devices);
+        let workloads = self.workloads.iter();
+        let placed: Vec<_> = workloads
+            .map(|workload| self.select(workload, &by_label, &mut findings))
+            .collect();
+        let sets = self.place_sets(&by_label, &mut findings);
+        let of_device = invert(self.devices.len(), &placed);
+        for ((device, sets), workloads) in self.devices.iter_mut().zip(sets).zip(of_device) {
+            (device.sets, device.workloads) = (sets, workloads);
+        }
+        for (workload, devices) in self.workloads.iter_mut().zip(placed) {
+            workload.devices = devices;
+        }
+        self.findings = findings;
+    }
+
+    /// The devices of a workload.
+    fn select(
+        &self,
+        workload: &Workload<'_>,
+        by_label: &ByLabel<'_>,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<usize> {
+        let spec = &workload.checked.object.spec;
+        let document = &workload.checked.document;
+        let (found, nowhere) = if let Some(wanted) = &spec.device {
+            let found = self.find(workload.namespace, wanted);
+            let nowhere = || {
+                let (place, namespace) = (document.place("/spec/device"), workload.namespace);
+                let message =
+                    format!("device `{namespace}/{wanted}` is neither in Git nor has it joined");
+                (place, message)
+            };
+            (found.into_iter().collect(), found.is_none().then(nowhere))
+        } else if let Some(selector) = &spec.device_selector {
+            let found = by_label.select(workload.namespace, selector);
+            let nowhere = || {
+                let place = document.key_place("/spec/deviceSelector");
+                let name = workload.name;
+                let message = format!("`deviceSelector` of workload `{name}` matches no device");
+                (place, message)
+            };
+            let nowhere = found.is_empty().then(nowhere);
+            (found, nowhere)
+        } else {
+            (Vec::new(), None)
+        };
+        let warning = |(place, message)| Finding::warning(code::MATCHES_NOTHING, place, message);
+        findings.extend(nowhere.map(warning));
+        found
+    }
+
+    /// The sets of each device, the one that wins last.
+    fn place_sets(&self, by_label: &ByLabel<'_>, findings: &mut Vec<Finding>) -> Vec<Vec<usize>> {
+        let mut selected = Vec::new();
+        let mut by_name = HashMap::new();
+        for (at, set) in self.sets.iter().enumerate() {
+            by_name.insert((set.namespace, set.name), at);
+            let selector = set.checked.object.spec.selector.as_ref();
+            let members = selector.map(|selector| by_label.select(set.namespace, selector));
+            selected.push(members.unwrap_or_default());
+        }
+        let mut sets = invert(self.devices.len(), &selected);
+        let mut named_by_none: BTreeSet<usize> = (0..selected.len()).collect();
+        for (device, sets) in self.devices.iter().zip(&mut sets) {
+            let label = device.labels.get(MEMBER_OF).map(String::as_str);
+            if let Some(named) = label.or(device.joined) {
+                match by_name.get(&(device.name.namespace(), named)) {
+                    Some(at) if sets.contains(at) => {}
+                    Some(at) => {
+                        sets.push(*at);
+                        named_by_none.remove(at);
+                    }
+                    None => findings.push(missing_set(device, named)),
+                }
+            }
+            sets.sort_by_key(|at| {
+                let set = &self.sets[*at];
+                (set.checked.object.spec.priority.unwrap_or(0), set.name)
+            });
+        }
+        for at in named_by_none {
+            let set = &self.sets[at];
+            if set.checked.object.spec.selector.is_some() && selected[at].is_empty() {
+                let message = format!("the selector of set `{}` matches no device", set.name);
+                let place = set.checked.document.key_place("/spec/selector");
+                findings.push(Finding::warning(code::MATCHES_NOTHING, place, message));
+            }
+        }
+        sets
+    }
+}
+
+/// From the devices of each to those of each device.
+fn invert(devices: usize, placed: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let mut of_device = vec![Vec::new(); devices];
+    for (at, placed) in placed.iter().enumerate() {
+        for device in placed {
+            of_device[*device].push(at);
+        }
+    }
+    of_device
+}
+
+fn missing_set(device: &Device<'_>, named: &str) -> Finding {
+    let place = device
+        .document
+        .map(|document| document.place(&format!("/metadata/labels/{}", step(MEMBER_OF))));
+    let place = place.unwrap_or(Place {
+        file: "(inventory)".to_owned(),
+        ..Place::default()
+    });
+    let message = format!(
+        "device `{}` is a member of set `{named}`, which does not exist",
+        device.name
+    );
+    Finding::warning(code::MISSING_SET, place, message)
+}

@@ -1,0 +1,76 @@
+use flotta_bundle::Manifest;
+use flotta_bundle::manifest::Settings;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Specs, of devices or sets, that set one of the settings to something new each. A setting that is added does not compile until
+/// it is here.
+fn specs(default: &Settings) -> [Value; 2] {
+    let Settings {
+        heartbeat_seconds,
+        servers,
+    } = default;
+    assert!(servers.is_empty());
+    [
+        json!({"heartbeat": {"periodSeconds": heartbeat_seconds + 1}}),
+        json!({"servers": ["https://other.example:8443"]}),
+    ]
+}
+
+fn object(kind: &str, name: &str, spec: &Value) -> String {
+    let version = "management.project-flotta.io/v1alpha1";
+    let labels = json!({"all": "yes", "own": name});
+    let metadata = json!({"name": name, "labels": labels});
+    json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}).to_string()
+}
+
+#[test]
+fn devices_share_a_manifest_when_all_that_is_in_it_is_the_same_and_only_then() {
+    let specs = specs(&Settings::default());
+    let mut objects = vec![
+        object("EdgeDevice", "plain", &json!({})),
+        object("EdgeDevice", "same", &json!({})),
+    ];
+    for (at, spec) in specs.iter().enumerate() {
+        let member = format!("member-{at}");
+        let selector = json!({"matchLabels": {"own": member}});
+        let mut of_set = spec.clone();
+        of_set["selector"] = selector;
+        objects.push(object("EdgeDeviceSet", &format!("set-{at}"), &of_set));
+        objects.push(object("EdgeDevice", &member, &json!({})));
+        objects.push(object("EdgeDevice", &format!("own-{at}"), spec));
+    }
+    let hello = json!({"hello.container": "[Container]\nImage=registry.example/hello\n"});
+    let selector = json!({"matchLabels": {"all": "yes"}});
+    let spec = json!({"type": "quadlet", "deviceSelector": selector, "quadlet": hello});
+    objects.push(object("EdgeWorkload", "hello", &spec));
+    let rendered = render_text(&objects.join("\n---\n"));
+    let manifest = |name: &str| {
+        let name = DeviceName::new("default", name).expect("a name");
+        rendered.devices[&name].manifest
+    };
+    assert_eq!(manifest("plain"), manifest("same"));
+    let mut different = BTreeSet::from([manifest("plain")]);
+    for (at, spec) in specs.iter().enumerate() {
+        let own = manifest(&format!("own-{at}"));
+        assert_eq!(own, manifest(&format!("member-{at}")), "{spec}");
+        assert!(different.insert(own), "{spec} changes nothing");
+        let read = Manifest::parse(&rendered.blobs[&own]).expect("a manifest");
+        assert_ne!(read.settings, Settings::default());
+    }
+    assert_eq!(rendered.counts.manifests, different.len());
+}
+
+fn render_text(text: &str) -> Rendered {
+    let tree = Tree {
+        files: vec![crate::SourceFile {
+            path: "a.yaml".to_owned(),
+            content: text.as_bytes().to_vec(),
+        }],
+        skipped: Vec::new(),
+    };
+    let rendered = render(&tree, &[], &Options::default());
+    assert!(!rendered.refused(), "{:?}", rendered.findings);
+    rendered
+}
