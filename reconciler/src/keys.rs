@@ -39,6 +39,9 @@ pub(crate) use files::random;
 #[cfg(test)]
 pub(crate) mod tests;
 
+/// The keys that sign.
+const ROOT: &str = "root.pem";
+const RELEASE: &str = "release.pem";
 /// The authorities: key and certificate.
 const DEVICES: &str = "device-ca.pem";
 const SERVERS: &str = "server-ca.pem";
@@ -192,7 +195,7 @@ impl Fleet {
                 found: trust.fleet,
             });
         }
-        let path = directory.join("release.pem");
+        let path = directory.join(RELEASE);
         let release = if path.exists() {
             Some(Arc::new(files::read_signing_key(&path)?))
         } else {
@@ -350,6 +353,15 @@ pub(crate) fn check_nested(directory: &Path) -> Result<(), KeysError> {
     Ok(())
 }
 
+/// The content of a file in a folder of keys, as it is given to people: in a form that other programs read.
+pub(crate) fn portable(path: &Path) -> Result<Vec<u8>, KeysError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match name {
+        Some(ROOT | RELEASE) => files::portable_signing_key(path),
+        _ => files::read(path),
+    }
+}
+
 /// A fingerprint as people see it on both sides: `SHA256:` and the first 16 hex digits. 64 bits: nobody makes a second key
 /// that shows the same while an approval waits; programs compare the whole digest.
 pub fn fingerprint_text(digest: &Digest) -> String {
@@ -378,8 +390,8 @@ fn create(data: &Path, directory: &Path, options: &FirstStart) -> Result<(), Key
         release: Role::any_of([release_key.public()]),
     };
     let envelope = Envelope::sign(root::PAYLOAD_TYPE, &trust.encode(), &[&root_key]);
-    files::write_signing_key(&new.join("root.pem"), &root_pkcs8)?;
-    files::write_signing_key(&new.join("release.pem"), &release_pkcs8)?;
+    files::write_signing_key(&new.join(ROOT), &root_pkcs8)?;
+    files::write_signing_key(&new.join(RELEASE), &release_pkcs8)?;
     files::write(&roots.join("1.json"), &envelope.encode())?;
 
     let devices = Authority::make(&format!("{fleet} devices"), options.now)?;

@@ -17,7 +17,7 @@ pub fn export(data: &Path, out: &Path) -> Result<(), BackupError> {
         return Err(BackupError::Exists(out.to_owned()));
     }
     crate::keys::check_nested(&keys)?;
-    copy(&keys, out)
+    copy_by(&keys, out, |path| Ok(crate::keys::portable(path)?))
 }
 
 /// The files below a folder of keys, sorted, as they are named in it. What a server left half-written is not among them.
@@ -43,8 +43,18 @@ fn walk(folder: &Path, below: &Path, found: &mut Vec<PathBuf>) -> Result<(), Bac
     Ok(())
 }
 
-/// Copies a folder of keys to a new folder.
+/// Copies a folder of keys to a new folder, as it is.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
+    copy_by(from, to, |path| {
+        fs::read(path).map_err(BackupError::read(path))
+    })
+}
+
+fn copy_by(
+    from: &Path,
+    to: &Path,
+    read: impl Fn(&Path) -> Result<Vec<u8>, BackupError>,
+) -> Result<(), BackupError> {
     let make = |path: &Path| {
         let made = fs::DirBuilder::new().mode(0o700).create(path);
         made.map_err(BackupError::write(path))
@@ -56,7 +66,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
         if !folder.exists() {
             make(folder)?;
         }
-        let content = fs::read(&source).map_err(BackupError::read(&source))?;
+        let content = read(&source)?;
         write(&target, &content).map_err(BackupError::write(&target))?;
         sync(folder)?;
     }

@@ -108,6 +108,14 @@ pub(super) fn read_signing_key(path: &Path) -> Result<SigningKey, KeysError> {
     Ok(SigningKey::from_pkcs8(der.secret_pkcs8_der())?)
 }
 
+/// A signing key's file in the form in which other programs read it.
+pub(super) fn portable_signing_key(path: &Path) -> Result<Vec<u8>, KeysError> {
+    let der = PrivatePkcs8KeyDer::from_pem_slice(&read(path)?)
+        .map_err(|error| KeysError::Malformed(path.to_owned(), error.to_string()))?;
+    let pkcs8 = SigningKey::portable_pkcs8(der.secret_pkcs8_der())?;
+    Ok(pem("PRIVATE KEY", &pkcs8).into_bytes())
+}
+
 /// RFC 7468: base64 in lines of 64 characters.
 pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let base64 = data_encoding::BASE64.encode(der);

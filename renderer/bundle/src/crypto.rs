@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE64;
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -80,18 +80,39 @@ impl<'de> Deserialize<'de> for PublicKey {
     }
 }
 
+/// How the PKCS#8 document of an Ed25519 key begins, before its 32 secret bytes (RFC 8410). Version 1: OpenSSL 3.0, and what
+/// is built on it, reads no other, and people sign with it.
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
 /// An Ed25519 key pair. Its Debug form shows the public half alone.
 pub struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
     /// Makes a key; returns it with the PKCS#8 document to keep.
     pub fn generate() -> Result<(Self, Vec<u8>), KeyError> {
-        let pkcs8 =
-            Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
-        Ok((Self::from_pkcs8(pkcs8.as_ref())?, pkcs8.as_ref().to_vec()))
+        let mut secret = [0; 32];
+        SystemRandom::new()
+            .fill(&mut secret)
+            .map_err(|_| KeyError::Random)?;
+        let pkcs8 = [&PKCS8_PREFIX[..], &secret].concat();
+        Ok((Self::from_pkcs8(&pkcs8)?, pkcs8))
     }
 
-    /// Reads a key back from its PKCS#8 document (DER).
+    /// The PKCS#8 document that [`Self::generate`] makes today, from one that an earlier version made: it was of version 2,
+    /// with the public key in it.
+    pub fn portable_pkcs8(der: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let key = Self::from_pkcs8(der)?;
+        let secret = der.get(PKCS8_PREFIX.len()..PKCS8_PREFIX.len() + 32);
+        let pkcs8 = [&PKCS8_PREFIX[..], secret.ok_or(KeyError::Private)?].concat();
+        if Self::from_pkcs8(&pkcs8)?.public() != key.public() {
+            return Err(KeyError::Private);
+        }
+        Ok(pkcs8)
+    }
+
+    /// Reads a key back from its PKCS#8 document (DER), of version 1 or 2.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
             .map(Self)
