@@ -10,6 +10,7 @@ use flotta_bundle::wire::Failure;
 use flotta_bundle::{Code, Problem, code};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
 use super::limits;
@@ -146,6 +147,11 @@ pub(super) async fn no_method() -> Refused {
     )
 }
 
+fn is_too_long(error: &axum::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
+}
+
 /// A body of at most `max` bytes, which arrives `in_time`.
 pub(super) async fn read_json<T: DeserializeOwned>(
     body: Body,
@@ -155,8 +161,11 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     let bytes = tokio::time::timeout(in_time, to_bytes(body, max)).await;
     let bytes = match bytes {
         Ok(Ok(bytes)) => bytes,
-        // the connection broke, and nobody reads this, or the body is too long
-        Ok(Err(_)) => return Err(Refused::too_large(format!("more than {max} bytes"))),
+        Ok(Err(error)) if is_too_long(&error) => {
+            return Err(Refused::too_large(format!("more than {max} bytes")));
+        }
+        // its chunks are none, or the connection broke, and nobody reads this
+        Ok(Err(_)) => return Err(Refused::bad_request("the body cannot be read")),
         Err(_) => {
             return Err(Refused::new(
                 StatusCode::REQUEST_TIMEOUT,

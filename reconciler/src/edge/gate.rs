@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flotta_bundle::code;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Version};
 use jiff::Timestamp;
 
 use super::Edge;
@@ -19,7 +22,10 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         // every connection puts it there
         return Refused::not_found().into_response();
     };
-    let response = if caller.admits_request() {
+    // HTTP/1.1 has no other way to go on than to read a body to its end
+    let has_body = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
+    let is_get = request.method() == Method::GET;
+    let mut response = if caller.admits_request() {
         next.run(request).await
     } else {
         // An answer at once would be an invitation to ask again at once. Requests of a connection at a time are few, so
@@ -30,6 +36,10 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         held.said();
         Refused::too_many().into_response()
     };
+    if has_body && (is_get || !response.status().is_success()) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     if let Some(Trouble { code, message }) = response.extensions().get() {
         // every device meets it: a line each would be the log's end
         let failures = edge.0.store.failures();

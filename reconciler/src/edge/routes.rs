@@ -100,7 +100,7 @@ async fn blob(
     let digest: Digest = digest
         .parse()
         .map_err(|_| Refused::bad_request("a blob is named sha256: and 64 hex digits"))?;
-    let offset = offset(&headers)?;
+    let offset = offset(&headers);
     let failed = |error: std::io::Error| Refused::failed(code::DEPOT, &error);
     // one answer for what is not there and for what is another's: it tells nothing
     let not_yours = || {
@@ -120,11 +120,7 @@ async fn blob(
     };
     let size = blob.size;
     if offset > 0 && offset >= size {
-        return Err(Refused::new(
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            code::BAD_REQUEST,
-            format!("the blob ends at {size}"),
-        ));
+        return Ok(past_the_end(size));
     }
     let body = blobs::sent(blob, offset, edge.0.limits.body, slots);
     let mut response = Body::from_stream(body).into_response();
@@ -145,20 +141,26 @@ async fn blob(
     Ok(response)
 }
 
-/// `Range: bytes=N-`, the one form that resuming takes; 0 without it.
-fn offset(headers: &HeaderMap) -> Result<u64, Refused> {
-    let Some(range) = headers.get(RANGE) else {
-        return Ok(0);
+fn past_the_end(size: u64) -> Response {
+    let status = StatusCode::RANGE_NOT_SATISFIABLE;
+    let refused = Refused::new(
+        status,
+        code::BAD_REQUEST,
+        format!("the blob ends at {size}"),
+    );
+    ([(CONTENT_RANGE, format!("bytes */{size}"))], refused).into_response()
+}
+
+/// `Range: bytes=N-`, the one form that resuming takes. Any other asks for the whole blob: a server may take a range for none
+/// (RFC 9110, 14.2).
+fn offset(headers: &HeaderMap) -> u64 {
+    let begin = |range: &str| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse()
+            .ok()
     };
-    range
-        .to_str()
-        .ok()
-        .and_then(|range| {
-            range
-                .strip_prefix("bytes=")?
-                .strip_suffix('-')?
-                .parse()
-                .ok()
-        })
-        .ok_or_else(|| Refused::bad_request("a range is written bytes=N-"))
+    let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
+    range.and_then(begin).unwrap_or(0)
 }

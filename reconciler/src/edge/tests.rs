@@ -9,6 +9,7 @@ mod hostile_ends;
 mod hostile_floods;
 mod hostile_log;
 mod hostile_reports;
+mod http1;
 mod identity;
 mod joining;
 mod limits;

@@ -147,6 +147,41 @@ async fn who_is_approved_fetches_a_certificate_that_works() {
     assert_eq!(client.put("/v1/report", body).await.status, 200);
 }
 
+/// Only those who wait for a person, or waited, need to ask what became of it: the others got their answer at once.
+#[tokio::test]
+async fn what_became_of_a_request_is_known_while_there_is_one() {
+    let world = World::new().await;
+    let (by_token, waits) = (Machine::new("a"), Machine::new("b"));
+    world.join(&by_token).await;
+    let look = async |machine: &Machine| {
+        let path = format!("/v1/enrolments/{}", machine.fingerprint().hex());
+        world.ask(Method::GET, &path, Vec::new()).await
+    };
+    let missing = refused(code::NOT_FOUND, 404);
+    assert_eq!(look(&by_token).await.failure(), missing);
+    // it has lost its answer: it asks again, and needs no token for that
+    let again = world.enrol(&by_token, None).await;
+    assert!(matches!(again.json(), Enrolment::Approved { .. }));
+
+    assert_eq!(look(&waits).await.failure(), missing);
+    world.enrol(&waits, None).await;
+    assert!(matches!(
+        look(&waits).await.json(),
+        Enrolment::Pending { .. }
+    ));
+    let (enroller, now) = (&world.house.enroller, Timestamp::now());
+    let approved = enroller.approve(target(&waits), Approval::default(), "ada", now);
+    approved.await.unwrap();
+    assert!(matches!(
+        look(&waits).await.json(),
+        Enrolment::Approved { .. }
+    ));
+    enroller.revoke(&waits.name, "ada", now).await.unwrap();
+    assert_eq!(look(&waits).await.failure(), missing);
+    let refused_now = world.enrol(&waits, None).await;
+    assert_eq!(refused_now.failure(), refused(code::REVOKED, 403));
+}
+
 #[tokio::test]
 async fn a_certificate_is_renewed_for_the_same_key_alone() {
     let world = World::new().await;
