@@ -1,3 +1,5 @@
+use tower::ServiceExt;
+
 use super::*;
 
 const BODY: &[u8] = br#"{"ref":"refs/heads/main"}"#;
@@ -84,4 +86,34 @@ fn only_who_has_the_secret_is_admitted() {
 #[test]
 fn a_short_secret_is_refused() {
     assert!(matches!(Secret::new("hunter2"), Err(SecretError::Short)));
+}
+
+#[tokio::test]
+async fn the_statuses_are_those_of_the_contract() {
+    let router = router(secret(), Arc::default(), Failures::default());
+    let ask = async |method: &str, path: &str, headers: HeaderMap, body: &[u8]| {
+        let request = http::Request::builder().method(method).uri(path);
+        let mut request = request.body(axum::body::Body::from(body.to_vec())).unwrap();
+        *request.headers_mut() = headers;
+        let answer = router.clone().oneshot(request).await.unwrap();
+        answer.status().as_u16()
+    };
+    let text = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let long = vec![b' '; MAX_BODY + 1];
+    let good = || github(text, BODY);
+    assert_eq!(ask("POST", "/hooks/git", good(), BODY).await, 202);
+    assert_eq!(ask("POST", "/hooks/git", good(), b"{}").await, 401);
+    assert_eq!(ask("POST", "/hooks/git", HeaderMap::new(), BODY).await, 401);
+    assert_eq!(ask("POST", "/hooks/none", good(), BODY).await, 404);
+    assert_eq!(ask("GET", "/hooks/git", good(), BODY).await, 405);
+    let signed = github(text, &long);
+    assert_eq!(ask("POST", "/hooks/git", signed, &long).await, 413);
+    let mut last = 202;
+    for _ in 0..100 {
+        last = ask("POST", "/hooks/git", good(), BODY).await;
+        if last != 202 {
+            break;
+        }
+    }
+    assert_eq!(last, 429);
 }

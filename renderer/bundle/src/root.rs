@@ -35,7 +35,7 @@ pub struct TrustRoot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Role {
-    /// The keys, sorted, none twice, at most [`MAX_KEYS`].
+    /// The keys, sorted by their 32 bytes and not by their text, none twice, at most [`MAX_KEYS`].
     pub keys: Vec<PublicKey>,
     /// At least 1, at most the number of keys.
     pub threshold: usize,
