@@ -37,6 +37,16 @@ need_rust() {
   command -v cargo >/dev/null || die "needs Rust: see https://rustup.rs"
 }
 
+# need_clients: what the tests of the contract run that is not built here. Where it cannot be installed, they say so.
+need_clients() {
+  local -a missing=()
+  command -v openssl >/dev/null || missing+=(openssl)
+  python3 -c 'import cryptography' 2>/dev/null || /usr/bin/python3 -c 'import cryptography' 2>/dev/null ||
+    missing+=(python3 python3-cryptography)
+  # a subshell, as `install` exits where it cannot install
+  ((${#missing[@]} == 0)) || (install "${missing[@]}") || say "left out: tests that need ${missing[*]}"
+}
+
 # A clone without a target directory of its own shares one with other clones: what stays the same is not built again.
 use_cached_target() { [[ -d target/debug || -n ${CARGO_TARGET_DIR:-} ]] || cached_target target; }
 # cached_target NAME: this one of the cache's target directories.

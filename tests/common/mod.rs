@@ -10,6 +10,7 @@
 pub mod joined;
 
 use std::future::Future;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
@@ -207,6 +208,23 @@ pub async fn flotta_in(directory: &Path, socket: &Path, arguments: &[&str]) -> O
         .kill_on_drop(true)
         .output();
     tokio::time::timeout(DEADLINE, run).await.unwrap().unwrap()
+}
+
+/// Where a program is that a test needs and that is not built here; says so when it is not there.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join(name));
+    let found = places.find(|place| place.is_file());
+    if found.is_none() {
+        missing(name);
+    }
+    found
+}
+
+/// Says that a test did nothing; not by `eprintln`, which the harness keeps to itself.
+pub fn missing(what: &str) {
+    let line = format!("LEFT OUT: a test needs {what}, which is not there\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 pub fn stdout(output: &Output) -> String {

@@ -1,0 +1,246 @@
+//! Whoever has only the documents can write a client, and keep a fleet's keys.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use common::joined::Device;
+use common::{DEADLINE, House, device, missing, stderr, stdout, tool};
+use flotta_bundle::TrustRoot;
+use flotta_bundle::wire::JoinFile;
+use flotta_reconciler::serve::Config;
+use serde_json::Value;
+
+/// A client that shares nothing with this project but docs/contract.md.
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/contract/client.py");
+const ROTATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rotate-keys");
+
+const WORKLOAD: &str = "apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeWorkload
+metadata:
+  name: web
+spec:
+  device: shop-2
+  type: pod
+  pod:
+    spec:
+      containers:
+        - name: web
+          image: registry.example/web:1
+";
+
+/// A key as this program made them at first: PKCS#8 of version 2, with the public key in it.
+const VERSION_2: &str = "-----BEGIN PRIVATE KEY-----
+MFMCAQEwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
+oSMDIQADoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuA==
+-----END PRIVATE KEY-----
+";
+/// The end of its public key's `SubjectPublicKeyInfo`, base64.
+const PUBLIC: &str = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
+
+async fn try_run(program: &Path, arguments: &[&str]) -> Output {
+    let run = tokio::process::Command::new(program)
+        .args(arguments)
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(DEADLINE, run).await.unwrap().unwrap()
+}
+
+/// What a program says, which must not fail.
+async fn run(program: &Path, arguments: &[&str]) -> String {
+    let output = try_run(program, arguments).await;
+    let shown = program.display();
+    assert!(output.status.success(), "{shown}: {}", stderr(&output));
+    stdout(&output)
+}
+
+/// Python with what the client needs.
+async fn python() -> Option<PathBuf> {
+    // the first may be one that a person has installed, and the packages those of the system's
+    for python in [tool("python3")?, "/usr/bin/python3".into()] {
+        let asks = tokio::process::Command::new(&python)
+            .args(["-c", "import cryptography"])
+            .output();
+        if asks.await.is_ok_and(|asks| asks.status.success()) {
+            return Some(python);
+        }
+    }
+    missing("Python's cryptography");
+    None
+}
+
+/// The keys of a fleet, as people get them.
+async fn export(house: &House, out: &str) -> PathBuf {
+    let arguments = ["keys", "export", out, "--data", "data"];
+    let made = house.flotta(&arguments).await;
+    assert!(made.status.success(), "{}", stderr(&made));
+    house.path().join(out)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exported_keys_are_read_by_openssl() {
+    let Some(openssl) = tool("openssl") else {
+        return;
+    };
+    let public = async |path: PathBuf| {
+        let path = path.to_str().unwrap();
+        run(&openssl, &["pkey", "-pubout", "-in", path]).await
+    };
+    let house = House::new();
+    house.commit("a.yaml", &device("shop-1"));
+    house.start().await.stop().await;
+    let out = export(&house, "new").await;
+    for key in ["root.pem", "release.pem", "device-ca.pem", "server.pem"] {
+        public(out.join(key)).await;
+    }
+
+    // a fleet that an earlier version made
+    let data = house.path().join("data/keys");
+    for key in ["root.pem", "release.pem"] {
+        std::fs::write(data.join(key), VERSION_2).unwrap();
+    }
+    let out = export(&house, "old").await;
+    for key in ["root.pem", "release.pem"] {
+        let read = public(out.join(key)).await;
+        assert!(read.contains(PUBLIC), "{read}");
+        let content = std::fs::read_to_string(data.join(key)).unwrap();
+        assert_eq!(content, VERSION_2, "what is in use is left as it is");
+    }
+    house.start().await.stop().await;
+}
+
+/// A server's name is in its join files: at its next start it must be found there.
+fn again(house: &House, server: &common::Running) -> Config {
+    Config {
+        listen: server.about.listen,
+        ..house.config()
+    }
+}
+
+async fn rotate(house: &House, python: &Path) {
+    let old = export(house, "old-keys").await;
+    let data = house.path().join("data");
+    let arguments = [ROTATE, old.to_str().unwrap(), data.to_str().unwrap()];
+    let said = run(python, &arguments).await;
+    assert!(said.starts_with("trust root 2, sha256:"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_written_from_the_contract_alone_is_served() {
+    let (Some(python), Some(_)) = (python().await, tool("openssl")) else {
+        return;
+    };
+    let house = House::new();
+    // three devices: a tree that is not full
+    let names = ["shop-1", "shop-2", "shop-3"].map(device);
+    house.commit("a.yaml", &names.join("---\n"));
+    let server = house.start().await;
+    server.released(1).await;
+    house.commit("web.yaml", WORKLOAD);
+    server.released(2).await;
+    let output = house.flotta(&["token", "create", "shop-2"]).await;
+    let join = house.path().join("shop-2.join");
+    std::fs::write(&join, &output.stdout).unwrap();
+    let state = house.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let client = async |doing: &str| -> Value {
+        let paths = [join.to_str().unwrap(), state.to_str().unwrap()];
+        let said = run(&python, &[&[CLIENT][..], &paths, &[doing]].concat()).await;
+        serde_json::from_str(&said).unwrap()
+    };
+
+    let said = client("join").await;
+    assert_eq!((&said["sequence"], &said["root"]), (&2.into(), &1.into()));
+    assert_eq!(said["size"], 3);
+    assert!(said["files"].as_u64().unwrap() > 0, "{said}");
+    let manifest = said["manifest"].as_str().unwrap();
+    let output = house
+        .flotta(&["get", "devices", "shop-2", "-o", "json"])
+        .await;
+    let seen = stdout(&output);
+    assert!(seen.contains(manifest), "{seen}");
+    let output = house.flotta(&["get", "events", "-A"]).await;
+    let events = stdout(&output);
+    assert!(events.contains("by the contract alone"), "{events}");
+    client("renew").await;
+
+    // what it remembers decides: it does verify
+    let memory = state.join("memory.json");
+    let good = std::fs::read_to_string(&memory).unwrap();
+    let other_root = format!("sha256:{:064}", 0);
+    let other_key = format!("ed25519:{PUBLIC}");
+    for (place, other, code) in [
+        ("/highest/0", Value::from(3), "FLT0307"),
+        ("/highest/1", other_root.into(), "FLT0308"),
+        ("/trust/release/keys/0", other_key.into(), "FLT0302"),
+        ("/trust/fleet", "ships".into(), "FLT0304"),
+    ] {
+        let mut changed: Value = serde_json::from_str(&good).unwrap();
+        *changed.pointer_mut(place).unwrap() = other;
+        std::fs::write(&memory, changed.to_string()).unwrap();
+        let arguments = [CLIENT, join.to_str().unwrap(), state.to_str().unwrap()];
+        let refused = stderr(&try_run(&python, &arguments).await);
+        assert!(refused.contains(code), "{code}: {refused}");
+    }
+    std::fs::write(&memory, good).unwrap();
+
+    let config = again(&house, &server);
+    server.stop().await;
+    rotate(&house, &python).await;
+    let server = house.start_with(config).await;
+    let said = client("").await;
+    assert_eq!((&said["sequence"], &said["root"]), (&2.into(), &2.into()));
+    house.commit("b.yaml", &device("shop-4"));
+    server.released(3).await;
+    let said = client("").await;
+    assert_eq!((&said["sequence"], &said["size"]), (&3.into(), &4.into()));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_rotated_as_the_contract_says() {
+    let (Some(python), Some(_)) = (tool("python3"), tool("openssl")) else {
+        return;
+    };
+    let house = House::new();
+    house.commit("a.yaml", &device("shop-1"));
+    let server = house.start().await;
+    server.released(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut device_1 = Device::join(&house, "shop-1", folder.path()).await;
+    let session = device_1.client.connect().await.unwrap();
+    let before = device_1.accepted(&session).await.expect("an offer");
+    device_1.memory = before.memory.clone();
+    let config = again(&house, &server);
+    server.stop().await;
+    rotate(&house, &python).await;
+
+    // nothing is signed anew, and the release in force holds by the new keys
+    let server = house.start_with(config).await;
+    let session = device_1.client.connect().await.unwrap();
+    let after = device_1.accepted(&session).await.expect("an offer");
+    assert_eq!(after.release, before.release);
+    let (old, new) = (&before.memory.trust, &after.memory.trust);
+    assert_eq!((old.version, new.version), (1, 2));
+    assert!(old.root.keys != new.root.keys && old.release.keys != new.release.keys);
+    device_1.memory = after.memory.clone();
+    let held = server.about.facts.trust_root.clone();
+    assert_eq!(held, new.fingerprint().hex());
+
+    house.commit("b.yaml", &device("shop-2"));
+    server.released(2).await;
+    let next = device_1.accepted(&session).await.expect("an offer");
+    assert_eq!(next.release.sequence, 2);
+
+    // who joins now begins with the new keys
+    let output = house.flotta(&["token", "create", "shop-2"]).await;
+    let join: JoinFile = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(TrustRoot::open(&join.trust_root).as_ref(), Ok(new));
+    let folder = tempfile::tempdir().unwrap();
+    let device_2 = Device::join(&house, "shop-2", folder.path()).await;
+    let session = device_2.client.connect().await.unwrap();
+    assert!(device_2.accepted(&session).await.is_some());
+    server.stop().await;
+}
