@@ -11,7 +11,7 @@ use flotta_bundle::leaf::Leaf;
 use flotta_bundle::verify::{Accepted, Memory, verify_offer};
 use flotta_bundle::wire::{EnrolmentRequest, Offer, Report};
 use flotta_bundle::{DeviceName, Manifest, TrustRoot, release, root};
-use flotta_renderer::{Options, SourceFile, Tree, render};
+use flotta_renderer::{Batch, Input, Options, Place, render};
 
 /// What is done with an input.
 pub type Target = fn(&[u8]);
@@ -122,22 +122,15 @@ pub fn report(data: &[u8]) {
 
 /// YAML as people commit it: rendered twice it gives the same, every finding has a place, every manifest passes its rules.
 pub fn yaml(data: &[u8]) {
-    let file = SourceFile {
-        path: "a.yaml".to_owned(),
-        content: data.to_vec(),
-    };
-    let tree = Tree {
-        files: vec![file],
-        skipped: Vec::new(),
-    };
+    let input = Input::from_iter([Batch::of_file("a.yaml", data)]);
     let options = Options {
         require_digests: false,
     };
-    let (first, second) = (render(&tree, &[], &options), render(&tree, &[], &options));
+    let (first, second) = (render(&input, &[], &options), render(&input, &[], &options));
     assert_eq!(first.findings, second.findings);
     assert_eq!(first.blobs, second.blobs);
     for finding in &first.findings {
-        assert!(!finding.place.file.is_empty(), "{finding:?}");
+        assert_ne!(finding.place, Place::Nowhere, "{finding:?}");
     }
     for device in first.devices.values() {
         Manifest::parse(&first.blobs[&device.manifest]).expect("what is rendered passes the rules");

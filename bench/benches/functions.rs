@@ -11,7 +11,8 @@ use flotta_bundle::tree::Tree as MerkleTree;
 use flotta_bundle::verify::{Memory, verify_blob, verify_manifest, verify_offer};
 use flotta_bundle::wire::Offer;
 use flotta_bundle::{Digest, Leaf, Release, TrustRoot};
-use flotta_renderer::{Options, SourceFile, Tree, render};
+use flotta_reconciler::source::{Reader, SourceFile, Tree};
+use flotta_renderer::{Options, render};
 use jiff::Timestamp;
 
 const DEVICES: usize = 100_000;
@@ -80,7 +81,7 @@ fn offer(criterion: &mut Criterion) {
 
 /// What a device does with the bundle that an offer names: ten workloads.
 fn bundle(criterion: &mut Criterion) {
-    let rendered = render(&tree(2), &[], &Options::default());
+    let rendered = render(&Reader::default().read(&tree(2)), &[], &Options::default());
     let digest = rendered.devices[&Fleet::name(0)].manifest;
     let bytes = &rendered.blobs[&digest];
     criterion.bench_function("verify a bundle of ten workloads", |bench| {
@@ -101,7 +102,7 @@ fn commit(criterion: &mut Criterion) {
         let tree = tree(devices);
         group.throughput(Throughput::Elements(devices as u64));
         group.bench_function(format!("{devices} devices"), |bench| {
-            bench.iter(|| render(&tree, &[], &Options::default()));
+            bench.iter(|| render(&Reader::default().read(&tree), &[], &Options::default()));
         });
     }
 }

@@ -11,7 +11,7 @@ use flotta_bundle::root::Role;
 use flotta_bundle::tree::Tree as MerkleTree;
 use flotta_bundle::{DeviceName, Digest, FleetName, Leaf, Manifest};
 use flotta_renderer::{
-    Counts, Finding, InventoryDevice, Options, Rendered, Renderer, Severity, Tree,
+    Counts, Finding, Input, InventoryDevice, Options, Rendered, Severity, render,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -19,6 +19,7 @@ use crate::clock::{InDoubt, SKEW};
 use crate::depot::{Depot, DepotError, Stored};
 use crate::index::Described;
 use crate::keys::Fleet;
+use crate::source::refuses;
 
 pub mod details;
 mod follower;
@@ -236,7 +237,6 @@ pub struct Publisher {
     fleet: Arc<Fleet>,
     depot: Depot,
     options: Options,
-    renderer: Renderer,
     /// The lowest number that the release in force may have: devices take none below it.
     least: u64,
     current: Option<Arc<Published>>,
@@ -273,7 +273,6 @@ impl Publisher {
             fleet,
             depot,
             options,
-            renderer: Renderer::default(),
             least: if last < floor { floor + 1 } else { 0 },
             current,
             declared: None,
@@ -352,14 +351,14 @@ impl Publisher {
     /// inventory as in the release in force make no new one, so that a restart makes nothing new.
     pub async fn publish(
         &mut self,
-        tree: Arc<Tree>,
+        input: Arc<Input>,
         mut revision: Revision,
         joined: Vec<InventoryDevice>,
         will: &Will,
         now: Timestamp,
     ) -> Result<Outcome, PublishError> {
-        let base = self.declare(&tree, &revision.commit).await?;
-        if let Some(refused) = base.as_ref().filter(|base| base.refused()) {
+        let base = self.declare(&input, &revision.commit).await?;
+        if let Some(refused) = base.as_ref().filter(|base| refuses(base)) {
             return Ok(Outcome::Refused(refusal(refused)));
         }
         let members: BTreeSet<_> = joined.iter().map(|joined| joined.device.clone()).collect();
@@ -390,9 +389,9 @@ impl Publisher {
         let asked = inventory::rendered(&entries);
         let mut rendered = match base {
             Some(base) if asked.is_empty() => base,
-            _ => self.render(tree, asked).await?,
+            _ => self.render(input, asked).await?,
         };
-        if rendered.refused() {
+        if refuses(&rendered) {
             return Ok(Outcome::Refused(refusal(&rendered)));
         }
         let losses = self.losses(&rendered, &entries, &members).await?;
@@ -568,35 +567,27 @@ impl Publisher {
     /// no inventory. Returns what it rendered for that.
     async fn declare(
         &mut self,
-        tree: &Arc<Tree>,
+        input: &Arc<Input>,
         commit: &str,
     ) -> Result<Option<Rendered>, PublishError> {
         if matches!(&self.declared, Some((known, _)) if known == commit) {
             return Ok(None);
         }
-        let base = self.render(Arc::clone(tree), Vec::new()).await?;
+        let base = self.render(Arc::clone(input), Vec::new()).await?;
         let declared = base.devices.keys().chain(&base.held).cloned().collect();
         self.declared = Some((commit.to_owned(), declared));
         Ok(Some(base))
     }
 
     async fn render(
-        &mut self,
-        tree: Arc<Tree>,
+        &self,
+        input: Arc<Input>,
         inventory: Vec<InventoryDevice>,
     ) -> Result<Rendered, PublishError> {
         let options = self.options;
-        // one that does not come to its end takes with it what it remembers, and the next begins anew
-        let mut renderer = std::mem::take(&mut self.renderer);
-        let round = tokio::task::spawn_blocking(move || {
-            let out = renderer.render(&tree, &inventory, &options);
-            (out, renderer)
-        });
-        let (out, renderer) = round
+        tokio::task::spawn_blocking(move || render(&input, &inventory, &options))
             .await
-            .map_err(|error| PublishError::Render(error.to_string()))?;
-        self.renderer = renderer;
-        Ok(out)
+            .map_err(|error| PublishError::Render(error.to_string()))
     }
 
     fn next(

@@ -7,7 +7,7 @@ use flotta_bundle::manifest::{File, Image, Manifest, Mode, SCHEMA, Settings};
 use flotta_bundle::{Code, DeviceName, Digest, code};
 
 use crate::compile::Compiled;
-use crate::finding::Place;
+use crate::place::Place;
 use crate::render::Rendered;
 
 /// A workload's name, where it stands, and what it compiles to.

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::decode::{Document, decode};
-use crate::finding::{Finding, Place};
-use crate::tree::SourceFile;
+use crate::finding::Finding;
+use crate::place::Place;
 
 /// An object that passed every check of its own, with where it stands.
 #[derive(Debug, Clone)]
@@ -27,9 +27,10 @@ pub struct Checked<K> {
     pub document: Document,
 }
 
-/// What one file says by itself: a function of its path and content, whatever else is in the tree.
+/// What changes together: the objects of a file, or one object of a cluster, each checked by itself. A function of what it was
+/// made from, whatever else there is.
 #[derive(Debug, Default)]
-pub struct CheckedFile {
+pub struct Batch {
     named: Vec<Named>,
     findings: Vec<Finding>,
 }
@@ -55,7 +56,7 @@ enum Object {
     ConfigMap(Box<Checked<ConfigMap>>),
 }
 
-/// All objects of a tree that passed, in the order of the tree.
+/// All objects of a source that passed, in its order.
 #[derive(Debug, Default)]
 pub struct Objects<'a> {
     /// Devices.
@@ -70,25 +71,13 @@ pub struct Objects<'a> {
     pub config_maps: Vec<&'a Checked<ConfigMap>>,
 }
 
-/// Reads a file, and checks each of its objects by itself.
-pub fn check(file: &SourceFile) -> CheckedFile {
-    let mut desk = CheckedFile::default();
-    match decode(file) {
-        Ok(documents) => documents
-            .into_iter()
-            .for_each(|document| desk.take(document)),
-        Err(finding) => desk.findings.push(*finding),
-    }
-    desk
-}
-
 /// Checks the names of all objects against each other; sorts them by kind.
-pub fn gather<'a>(files: impl IntoIterator<Item = &'a CheckedFile>) -> (Objects<'a>, Vec<Finding>) {
+pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>, Vec<Finding>) {
     let (mut objects, mut findings) = (Objects::default(), Vec::new());
     let mut seen = HashMap::new();
-    for file in files {
-        findings.extend_from_slice(&file.findings);
-        for named in &file.named {
+    for batch in batches {
+        findings.extend_from_slice(&batch.findings);
+        for named in &batch.named {
             let Named {
                 kind,
                 namespace,
@@ -130,7 +119,27 @@ fn second_fleet(first: &Checked<EdgeFleet>, place: &Place) -> Finding {
     Finding::error(code::DUPLICATE, place.clone(), message).with_help(help)
 }
 
-impl CheckedFile {
+impl Batch {
+    /// Reads a YAML file. The path is for people: nothing is read from it.
+    pub fn of_file(path: &str, content: &[u8]) -> Self {
+        match decode(path, content) {
+            Ok(documents) => Self::of(documents),
+            Err(finding) => Self {
+                named: Vec::new(),
+                findings: vec![*finding],
+            },
+        }
+    }
+
+    /// Checks documents, whatever their origin.
+    pub fn of(documents: impl IntoIterator<Item = Document>) -> Self {
+        let mut batch = Self::default();
+        for document in documents {
+            batch.take(document);
+        }
+        batch
+    }
+
     fn take(&mut self, mut document: Document) {
         let Some(kind) = self.kind(&document) else {
             return;

@@ -12,13 +12,15 @@ use flotta_bundle::code;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use crate::finding::{Finding, Place};
-use crate::tree::SourceFile;
+use crate::finding::{Finding, Scope};
+use crate::place::{ObjectRef, Place};
 use node::Node;
 
-/// Most YAML nodes in one file: a file of [`crate::tree::MAX_FILE_BYTES`] that is all short list items has fewer.
+/// Largest file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 4 << 20;
+/// Most YAML nodes in one file: a file of [`MAX_FILE_BYTES`] that is all short list items has fewer.
 const MAX_NODES: usize = 1_000_000;
-/// Most documents in one file. An `EdgeDevice` is 120 bytes or more, so a file of [`crate::tree::MAX_FILE_BYTES`] has fewer of
+/// Most documents in one file. An `EdgeDevice` is 120 bytes or more, so a file of [`MAX_FILE_BYTES`] has fewer of
 /// them, and a fleet of 100,000 devices fits in three files; empty documents are what this limit is for.
 const MAX_DOCUMENTS: usize = 50_000;
 /// Most parser events in one file: each node is one or two, each document two.
@@ -26,14 +28,25 @@ const MAX_EVENTS: usize = 2 * (MAX_NODES + MAX_DOCUMENTS);
 /// Deepest nesting. A `PodSpec` in a workload needs 14.
 const MAX_DEPTH: usize = 64;
 
-/// One YAML document of a file, as JSON, with the place of every key and value.
-#[derive(Debug, Clone, Default)]
+/// One document, as JSON, with its origin.
+#[derive(Debug, Clone)]
 pub struct Document {
     /// The content. Mapping entries whose value is null are left out: they count as not said, as in Kubernetes.
     pub value: Value,
-    file: Arc<str>,
-    /// JSON pointer (RFC 6901) of each value -> where it stands.
-    spots: BTreeMap<Box<str>, Stands>,
+    origin: Origin,
+}
+
+/// Where a document is from.
+#[derive(Debug, Clone)]
+enum Origin {
+    /// A YAML document of a file, with the place of every key and value.
+    File {
+        path: Arc<str>,
+        /// JSON pointer (RFC 6901) of each value -> where it stands.
+        spots: BTreeMap<Box<str>, Stands>,
+    },
+    /// An object of a cluster.
+    Object(Arc<ObjectRef>),
 }
 
 /// Where a value stands, and the key of a mapping entry.
@@ -63,7 +76,7 @@ impl Spot {
     }
 
     fn place(self, file: &str) -> Place {
-        Place {
+        Place::File {
             file: file.to_owned(),
             line: self.line as usize,
             column: self.column as usize,
@@ -79,26 +92,57 @@ impl Document {
         value.is_some_and(|value| !value.is_empty())
     }
 
+    /// An object of a cluster.
+    pub fn of_object(mut value: Value, object: ObjectRef) -> Self {
+        leave_out_nulls(&mut value);
+        let origin = Origin::Object(Arc::new(object));
+        Self { value, origin }
+    }
+
     /// Where the value at `pointer` stands; the nearest enclosing one when it is not there itself.
     pub fn place(&self, pointer: &str) -> Place {
-        let mut at = pointer;
-        loop {
-            if let Some(stands) = self.spots.get(at) {
-                return stands.value.place(&self.file);
-            }
-            let Some((parent, _)) = at.rsplit_once('/') else {
-                return Place::default();
-            };
-            at = parent;
-        }
+        self.spot(pointer, false)
     }
 
     /// Where the key at `pointer` stands; the nearest enclosing one when it is not there itself.
     pub fn key_place(&self, pointer: &str) -> Place {
-        self.spots
-            .get(pointer)
-            .and_then(|stands| stands.key)
-            .map_or_else(|| self.place(pointer), |key| key.place(&self.file))
+        self.spot(pointer, true)
+    }
+
+    fn spot(&self, pointer: &str, of_key: bool) -> Place {
+        let (path, spots) = match &self.origin {
+            Origin::File { path, spots } => (path, spots),
+            Origin::Object(object) => {
+                return Place::Field {
+                    object: Arc::clone(object),
+                    pointer: pointer.to_owned(),
+                };
+            }
+        };
+        if of_key && let Some(key) = spots.get(pointer).and_then(|stands| stands.key) {
+            return key.place(path);
+        }
+        let mut at = pointer;
+        loop {
+            if let Some(stands) = spots.get(at) {
+                return stands.value.place(path);
+            }
+            let Some((parent, _)) = at.rsplit_once('/') else {
+                return Place::Nowhere;
+            };
+            at = parent;
+        }
+    }
+}
+
+fn leave_out_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(leave_out_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_nulls),
+        _ => {}
     }
 }
 
@@ -109,21 +153,23 @@ pub fn step(key: &str) -> String {
 
 /// Reads every document of a file; empty ones are left out. What is not YAML is one finding: where a parser lost the
 /// thread, what follows is guesswork.
-pub fn decode(file: &SourceFile) -> Result<Vec<Document>, Box<Finding>> {
-    let whole = Place {
-        file: file.path.clone(),
-        ..Place::default()
+pub fn decode(path: &str, content: &[u8]) -> Result<Vec<Document>, Box<Finding>> {
+    let wrong = |code, place, message| {
+        let finding = Finding::error(code, place, message);
+        // which objects it holds is not known
+        Box::new(finding.reaching(Scope::Commit))
     };
-    let text = std::str::from_utf8(&file.content).map_err(|error| {
-        let before = &file.content[..error.valid_up_to()];
+    let text = std::str::from_utf8(content).map_err(|error| {
+        let before = &content[..error.valid_up_to()];
         let line = before.split(|b| *b == b'\n').count();
         let column = before.rsplit(|b| *b == b'\n').next().map_or(0, <[u8]>::len) + 1;
-        let place = Place {
+        let place = Place::File {
+            file: path.to_owned(),
             line,
             column,
-            ..whole.clone()
+            len: 0,
         };
-        Box::new(Finding::error(code::NOT_YAML, place, "not UTF-8 text"))
+        wrong(code::NOT_YAML, place, "not UTF-8 text".to_owned())
     })?;
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
@@ -136,28 +182,28 @@ pub fn decode(file: &SourceFile) -> Result<Vec<Document>, Box<Finding>> {
         .map_err(|error| {
             let place = error
                 .location()
-                .map_or(whole, |at| Spot::new(at, 0).place(&file.path));
+                .map_or_else(|| Place::file(path), |at| Spot::new(at, 0).place(path));
             if let Some(message) = too_much(error.without_snippet()) {
                 let help = "split the file, or make it smaller";
-                return Box::new(Finding::error(code::LIMIT, place, message).with_help(help));
+                let mut finding = wrong(code::LIMIT, place, message);
+                finding.help = Some(help.to_owned());
+                return finding;
             }
             let message = words(error.without_snippet());
             // The place stands apart from the message in every report of ours, and options are not a committer's.
             let ends = [" at line ", ", set DuplicateKeyPolicy", "\n"].map(|end| message.find(end));
             let end = ends.into_iter().flatten().min().unwrap_or(message.len());
-            let message = &message[..end];
-            Box::new(Finding::error(code::NOT_YAML, place, message))
+            wrong(code::NOT_YAML, place, message[..end].to_owned())
         })?;
-    let path: Arc<str> = file.path.as_str().into();
+    let path: Arc<str> = path.into();
     Ok(documents
         .into_iter()
         .map(|root| {
-            let mut document = Document {
-                file: Arc::clone(&path),
-                ..Document::default()
-            };
-            document.value = document.flatten(root, &mut String::new(), None);
-            document
+            let mut spots = BTreeMap::new();
+            let value = flatten(&mut spots, root, &mut String::new(), None);
+            let path = Arc::clone(&path);
+            let origin = Origin::File { path, spots };
+            Document { value, origin }
         })
         .filter(|document| !document.value.is_null())
         .collect())
@@ -192,43 +238,45 @@ fn words(error: &serde_saphyr::Error) -> String {
     }
 }
 
-impl Document {
-    /// Takes a node apart into JSON and places; `pointer` is the way to it.
-    fn flatten(&mut self, node: Spanned<Node>, pointer: &mut String, key: Option<Spot>) -> Value {
-        let at = node.referenced;
-        let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
-        let len = if scalar { at.span().len() } else { 0 };
-        let value = Spot::new(at, len);
-        self.spots
-            .insert(pointer.as_str().into(), Stands { value, key });
-        let length = pointer.len();
-        match node.value {
-            Node::Scalar(value) => value,
-            Node::Sequence(items) => {
-                let mut list = Vec::with_capacity(items.len());
-                for (index, item) in items.into_iter().enumerate() {
-                    pointer.push('/');
-                    pointer.push_str(&index.to_string());
-                    list.push(self.flatten(item, pointer, None));
-                    pointer.truncate(length);
-                }
-                Value::Array(list)
+/// Takes a node apart into JSON and places; `pointer` is the way to it.
+fn flatten(
+    spots: &mut BTreeMap<Box<str>, Stands>,
+    node: Spanned<Node>,
+    pointer: &mut String,
+    key: Option<Spot>,
+) -> Value {
+    let at = node.referenced;
+    let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
+    let len = if scalar { at.span().len() } else { 0 };
+    let value = Spot::new(at, len);
+    spots.insert(pointer.as_str().into(), Stands { value, key });
+    let length = pointer.len();
+    match node.value {
+        Node::Scalar(value) => value,
+        Node::Sequence(items) => {
+            let mut list = Vec::with_capacity(items.len());
+            for (index, item) in items.into_iter().enumerate() {
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
+                list.push(flatten(spots, item, pointer, None));
+                pointer.truncate(length);
             }
-            Node::Mapping(entries) => {
-                let mut map = serde_json::Map::new();
-                for (key, value) in entries {
-                    pointer.push('/');
-                    pointer.push_str(&step(&key.value));
-                    let at = key.referenced;
-                    let at = Spot::new(at, at.span().len());
-                    let value = self.flatten(value, pointer, Some(at));
-                    pointer.truncate(length);
-                    if !value.is_null() {
-                        map.insert(key.value, value);
-                    }
+            Value::Array(list)
+        }
+        Node::Mapping(entries) => {
+            let mut map = serde_json::Map::new();
+            for (key, value) in entries {
+                pointer.push('/');
+                pointer.push_str(&step(&key.value));
+                let at = key.referenced;
+                let at = Spot::new(at, at.span().len());
+                let value = flatten(spots, value, pointer, Some(at));
+                pointer.truncate(length);
+                if !value.is_null() {
+                    map.insert(key.value, value);
                 }
-                Value::Object(map)
             }
+            Value::Object(map)
         }
     }
 }

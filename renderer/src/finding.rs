@@ -1,67 +1,49 @@
 //! Findings: what is wrong with the input, where, and what to do.
 
 use flotta_bundle::{Code, DeviceName};
-use serde::Serialize;
+
+use crate::place::Place;
 
 /// Whether a finding stops something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// The commit, or the devices named, cannot have it.
+    /// It cannot be carried out, as far as its scope reaches.
     Error,
     /// It goes on; someone should look.
     Warning,
 }
 
-/// A place in a file of the tree.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Place {
-    /// Path within the tree.
-    pub file: String,
-    /// From 1; 0 when the whole file is meant.
-    pub line: usize,
-    /// From 1, in characters; 0 when the whole file is meant.
-    pub column: usize,
-    /// Characters to underline; 0 when unknown.
-    pub len: usize,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.file)?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        Ok(())
-    }
+/// How far a finding reaches. What an error does there is the policy of the source: a commit may be refused as a whole where a
+/// cluster goes on without the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All that is rendered together: what else the source holds is not known.
+    Commit,
+    /// The object that it stands in.
+    Object,
+    /// These devices, and nobody else: they keep what they have.
+    Devices(Vec<DeviceName>),
 }
 
 /// Something about the input that a person should know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Whether it stops something.
     pub severity: Severity,
     /// The stable code's id: `FLT0103`.
-    #[serde(serialize_with = "code_id")]
     pub code: Code,
     /// What is wrong, with the particulars.
     pub message: String,
     /// Where.
     pub place: Place,
     /// What to do here, when more is known than the code's general help.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// The devices it concerns; empty: the whole commit.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub devices: Vec<DeviceName>,
-}
-
-fn code_id<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(code.id)
+    /// How far it reaches.
+    pub scope: Scope,
 }
 
 impl Finding {
-    /// An error that concerns the whole commit.
+    /// An error in the object that the place is in.
     pub fn error(code: Code, place: Place, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -69,7 +51,7 @@ impl Finding {
             message: message.into(),
             place,
             help: None,
-            devices: Vec::new(),
+            scope: Scope::Object,
         }
     }
 
@@ -88,15 +70,18 @@ impl Finding {
         self
     }
 
-    /// The same, concerning one device alone.
+    /// The same, reaching as far as this.
     #[must_use]
-    pub fn on(mut self, device: &DeviceName) -> Self {
-        self.devices.push(device.clone());
+    pub fn reaching(mut self, scope: Scope) -> Self {
+        self.scope = scope;
         self
     }
 
-    /// Whether it refuses the whole commit.
-    pub fn refuses_commit(&self) -> bool {
-        self.severity == Severity::Error && self.devices.is_empty()
+    /// The devices that it reaches alone.
+    pub fn devices(&self) -> &[DeviceName] {
+        match &self.scope {
+            Scope::Devices(devices) => devices,
+            Scope::Commit | Scope::Object => &[],
+        }
     }
 }

@@ -15,8 +15,9 @@ use crate::bundle::Part;
 use crate::check::{Checked, Objects};
 use crate::compile::{Compiled, ConfigMaps, compile};
 use crate::decode::Document;
-use crate::finding::{Finding, Place, Severity};
+use crate::finding::{Finding, Scope, Severity};
 use crate::merge::{Merged, merge};
+use crate::place::Place;
 use crate::select::Labels;
 use crate::settings::settings;
 
@@ -222,11 +223,15 @@ impl<'a> Fleet<'a> {
     }
 
     fn concerning(&self, workload: &Workload<'a>, mut finding: Finding) -> Finding {
-        if finding.severity == Severity::Error && !workload.compiled.refused {
-            let devices = self.devices_of(workload);
-            finding.devices = devices.map(|device| device.name.clone()).collect();
+        if let Scope::Devices(devices) = &mut finding.scope {
+            if workload.compiled.is_refused() {
+                finding.scope = Scope::Object;
+                return finding;
+            }
+            let concerned = self.devices_of(workload);
+            devices.extend(concerned.map(|device| device.name.clone()));
             // Nobody has it yet: it must not stop those who have nothing to do with it.
-            if finding.devices.is_empty() {
+            if devices.is_empty() {
                 finding.severity = Severity::Warning;
             }
         }

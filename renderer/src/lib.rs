@@ -1,15 +1,15 @@
-//! From a tree of YAML to one manifest per device: a pure function of the commit.
+//! From the objects of a source to one manifest per device: a pure function of the commit.
 //!
 //! ```text
-//! tree -> read (decode -> check) -> select -> merge -> compile -> bundle
+//! YAML -> decode -> check -> input -> select -> merge -> compile -> bundle
+//!  objects of a cluster ->
 //! ```
 //!
 //! | module | does |
 //! |---|---|
-//! | [`tree`] | the files of a directory or a Git revision |
-//! | [`read`] | what each file says: decoded, checked, remembered |
-//! | [`decode`] | YAML to values that know where they stand |
+//! | [`decode`] | YAML, and objects of a cluster, to values that know where they stand |
 //! | [`check`] | schema, names, references of each object |
+//! | [`input`] | what a source holds, decoded and checked |
 //! | [`select`] | which sets and workloads a device has |
 //! | [`merge`] | sets under devices, field by field, with origins |
 //! | [`fleet`] | devices, sets and workloads, and what selects what: who wants to know, asks it |
@@ -17,7 +17,8 @@
 //! | [`compile`] | a workload to Quadlet files |
 //! | [`bundle`] | files, units and images to a manifest; leaves of the next release |
 //! | [`render`] | the way through all of them |
-//! | [`finding`] | what is wrong, where, and what to do |
+//! | [`finding`] | what is wrong, how far that reaches, and what to do |
+//! | [`place`] | where something stands: in a file, or in an object of a cluster |
 
 pub mod bundle;
 pub mod check;
@@ -25,15 +26,18 @@ pub mod compile;
 pub mod decode;
 pub mod finding;
 pub mod fleet;
+pub mod input;
 pub mod merge;
-pub mod read;
+pub mod place;
 pub mod render;
 pub mod select;
 pub mod settings;
-pub mod tree;
 
 pub use bundle::leaves;
-pub use finding::{Finding, Place, Severity};
+pub use check::Batch;
+pub use decode::Document;
+pub use finding::{Finding, Scope, Severity};
 pub use fleet::{Fleet, InventoryDevice};
-pub use render::{Counts, Guard, Options, Rendered, RenderedDevice, Renderer, render};
-pub use tree::{SourceFile, Tree};
+pub use input::Input;
+pub use place::{ObjectRef, Place};
+pub use render::{Counts, Guard, Options, Rendered, RenderedDevice, render};

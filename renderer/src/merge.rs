@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::decode::Document;
-use crate::finding::Place;
+use crate::place::Place;
 
 /// Lists that merge by a key instead of being replaced: pointer below `spec` and the key's name.
 const KEYED_LISTS: [(&str, &str); 1] = [("/mounts", "folder")];
@@ -119,15 +119,12 @@ mod tests {
 
     use super::*;
     use crate::decode::decode;
-    use crate::tree::SourceFile;
 
     fn document(file: &str, spec: &Value) -> Document {
         // JSON is YAML
-        let file = SourceFile {
-            path: file.to_owned(),
-            content: json!({ "spec": spec }).to_string().into_bytes(),
-        };
-        decode(&file).expect("YAML").remove(0)
+        let content = json!({ "spec": spec }).to_string();
+        let mut documents = decode(file, content.as_bytes()).expect("YAML");
+        documents.remove(0)
     }
 
     #[test]
@@ -149,7 +146,7 @@ mod tests {
             merged.value,
             json!({"heartbeat": {"periodSeconds": 10, "hardwareProfile": {"include": true}}, "values": {"tags": ["b"], "colour": "blue"}})
         );
-        let origin = |pointer: &str| merged.origins[pointer].file.as_str();
+        let origin = |pointer: &str| merged.origins[pointer].document();
         assert_eq!(origin("/heartbeat/periodSeconds"), "shop");
         assert_eq!(origin("/heartbeat/hardwareProfile/include"), "base");
         assert_eq!(origin("/values/tags"), "shop");
@@ -171,8 +168,8 @@ mod tests {
             merged.value["mounts"],
             json!([{"folder": "/a", "device": "/dev/sda"}, {"folder": "/b", "device": "/dev/sdb", "options": "ro"}, {"folder": "/c", "device": "/dev/sdc"}])
         );
-        assert_eq!(merged.origins["/mounts/1/options"].file, "device");
-        assert_eq!(merged.origins["/mounts/1/device"].file, "base");
+        assert_eq!(merged.origins["/mounts/1/options"].document(), "device");
+        assert_eq!(merged.origins["/mounts/1/device"].document(), "base");
     }
 
     #[test]

@@ -9,11 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Clash, assemble};
 use crate::check::gather;
-use crate::finding::{Finding, Place, Severity};
+use crate::finding::{Finding, Scope, Severity};
 use crate::fleet::{Contents, Fleet, InventoryDevice, Known, Workload};
-use crate::read::Reader;
+use crate::input::Input;
 use crate::select::Labels;
-use crate::tree::Tree;
 
 /// What a render is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub struct Options {
 /// How much was rendered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Files read.
+    /// Files read; of a cluster, objects.
     pub files: usize,
     /// Devices, held ones too.
     pub devices: usize,
@@ -99,64 +98,32 @@ pub struct Rendered {
     pub guard: Guard,
 }
 
-impl Rendered {
-    /// Whether an error concerns the whole commit: then nothing of it may be released.
-    pub fn refused(&self) -> bool {
-        self.findings.iter().any(Finding::refuses_commit)
-    }
-}
-
-/// Renders a tree. A pure function: the same files and inventory give the same bytes, whatever the machine, its clock, its
-/// locale or the order of its directories.
-pub fn render(tree: &Tree, inventory: &[InventoryDevice], options: &Options) -> Rendered {
-    Renderer::default().render(tree, inventory, options)
-}
-
-/// Renders one tree after the other, and reads only the files that the one before did not have.
-#[derive(Debug, Default)]
-pub struct Renderer(Reader);
-
-impl Renderer {
-    /// What [`render`] does: what is remembered is a function of what it is remembered by.
-    pub fn render(
-        &mut self,
-        tree: &Tree,
-        inventory: &[InventoryDevice],
-        options: &Options,
-    ) -> Rendered {
-        let mut out = Rendered::default();
-        for path in &tree.skipped {
-            let place = Place {
-                file: path.clone(),
-                ..Place::default()
-            };
-            out.findings.push(Finding::warning(
-                code::IGNORED_FILE,
-                place,
-                "symbolic links and names that are not UTF-8 are not read",
-            ));
+/// Renders what a source holds. A pure function: the same objects and inventory give the same bytes, whatever the machine, its
+/// clock, its locale or the order of its directories.
+pub fn render(input: &Input, inventory: &[InventoryDevice], options: &Options) -> Rendered {
+    let mut out = Rendered {
+        findings: input.findings.clone(),
+        ..Rendered::default()
+    };
+    let (objects, found) = gather(input.batches.iter().map(AsRef::as_ref));
+    out.findings.extend(found);
+    out.counts.files = input.batches.len();
+    out.counts.workloads = objects.workloads.len();
+    out.guard = Guard::of(objects.fleet.map(|fleet| &fleet.object.spec));
+    out.add(&Fleet::new(&objects, inventory));
+    if options.require_digests {
+        for finding in out
+            .findings
+            .iter_mut()
+            .filter(|finding| finding.code == code::NO_DIGEST)
+        {
+            finding.severity = Severity::Error;
+            finding.code = code::DIGEST_REQUIRED;
         }
-        let files = self.0.read(&tree.files);
-        let (objects, found) = gather(files.iter().map(AsRef::as_ref));
-        out.findings.extend(found);
-        out.counts.files = tree.files.len();
-        out.counts.workloads = objects.workloads.len();
-        out.guard = Guard::of(objects.fleet.map(|fleet| &fleet.object.spec));
-        out.add(&Fleet::new(&objects, inventory));
-        if options.require_digests {
-            for finding in out
-                .findings
-                .iter_mut()
-                .filter(|finding| finding.code == code::NO_DIGEST)
-            {
-                finding.severity = Severity::Error;
-                finding.code = code::DIGEST_REQUIRED;
-            }
-        }
-        let key = |f: &Finding| (f.place.clone(), f.severity, f.code.id, f.message.clone());
-        out.findings.sort_by_cached_key(key);
-        out
     }
+    let key = |f: &Finding| (f.place.clone(), f.severity, f.code.id, f.message.clone());
+    out.findings.sort_by_cached_key(key);
+    out
 }
 
 /// What devices share that have the same contents: put together once.
@@ -223,9 +190,8 @@ impl Rendered {
         let manifests = self.devices.values().map(|device| device.manifest);
         self.counts.manifests = manifests.collect::<BTreeSet<_>>().len();
         let clashes = clashes.into_iter().map(|(clash, devices)| {
-            let mut finding = Finding::error(clash.code(), clash.place.clone(), clash.message);
-            finding.devices = devices;
-            finding
+            let finding = Finding::error(clash.code(), clash.place.clone(), clash.message);
+            finding.reaching(Scope::Devices(devices))
         });
         self.findings.extend(clashes);
     }

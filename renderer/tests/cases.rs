@@ -4,24 +4,15 @@ use std::fmt::Write as _;
 
 use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::Manifest;
-use flotta_renderer::{Options, SourceFile, Tree, render};
+use flotta_renderer::{Batch, Finding, Input, Options, Scope, Severity, render};
 
 #[test]
 fn cases() {
     insta::glob!("cases/*.yaml", |path| {
-        let file = SourceFile {
-            path: path
-                .file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned(),
-            content: std::fs::read(path).expect("a readable case"),
-        };
-        let tree = Tree {
-            files: vec![file],
-            skipped: Vec::new(),
-        };
-        let rendered = render(&tree, &[], &Options::default());
+        let name = path.file_name().expect("a name").to_string_lossy();
+        let content = std::fs::read(path).expect("a readable case");
+        let input = Input::from_iter([Batch::of_file(&name, &content)]);
+        let rendered = render(&input, &[], &Options::default());
         let mut text = String::new();
         for finding in &rendered.findings {
             let _ = writeln!(
@@ -31,27 +22,32 @@ fn cases() {
                 finding.code.id,
                 finding.message,
                 finding.place,
-                finding.place.len
+                finding.place.span().2
             );
             if let Some(help) = &finding.help {
                 let _ = writeln!(text, "  = help: {help}");
             }
-            if !finding.devices.is_empty() {
+            if !finding.devices().is_empty() {
                 let _ = writeln!(
                     text,
                     "  = devices: {:?}",
                     finding
-                        .devices
+                        .devices()
                         .iter()
                         .map(ToString::to_string)
                         .collect::<Vec<_>>()
                 );
             }
         }
+        let reaches_further = |finding: &&Finding| !matches!(finding.scope, Scope::Devices(_));
+        let errors = rendered
+            .findings
+            .iter()
+            .filter(|f| f.severity == Severity::Error);
         let _ = writeln!(
             text,
             "refused {} held {:?}",
-            rendered.refused(),
+            errors.filter(reaches_further).count() > 0,
             rendered
                 .held
                 .iter()

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flotta_bundle::manifest::Manifest;
 use flotta_bundle::{DevicePath, Digest};
-use flotta_renderer::{Options, Rendered, Tree, render};
+use flotta_renderer::{Batch, Input, Options, Rendered, render};
 
 #[test]
 fn examples_render_as_reviewed() {
@@ -19,9 +19,10 @@ fn examples_render_as_reviewed() {
     names.sort();
     assert!(!names.is_empty());
     for path in names {
-        let tree = Tree::read_dir(&path).expect("a readable example");
+        let mut batches = BTreeMap::new();
+        read(&path, "", &mut batches);
         let rendered = render(
-            &tree,
+            &batches.into_values().collect::<Input>(),
             &[],
             &Options {
                 require_digests: true,
@@ -32,6 +33,20 @@ fn examples_render_as_reviewed() {
             .and_then(|name| name.to_str())
             .expect("a plain name");
         insta::assert_snapshot!(name, show(&rendered));
+    }
+}
+
+/// The YAML files of a folder and those below it.
+fn read(folder: &Path, prefix: &str, batches: &mut BTreeMap<String, Batch>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            read(&entry.path(), &format!("{path}/"), batches);
+        } else if entry.path().extension().is_some_and(|kind| kind == "yaml") {
+            let content = std::fs::read(entry.path()).expect("a file");
+            batches.insert(path.clone(), Batch::of_file(&path, &content));
+        }
     }
 }
 

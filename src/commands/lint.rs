@@ -46,7 +46,7 @@ impl Lint {
         let options = Options {
             require_digests: self.require_digests,
         };
-        let rendered = render(&checkout.tree, &[], &options);
+        let rendered = render(&checkout.input, &[], &options);
         let text = match self.output {
             Format::Human => findings::human(
                 &rendered.findings,

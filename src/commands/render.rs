@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use flotta_bundle::{FleetName, Problem};
 use flotta_reconciler::publish::offline;
-use flotta_reconciler::review;
+use flotta_reconciler::{review, source};
 use flotta_renderer::{Options, render};
 use jiff::Timestamp;
 
@@ -50,7 +50,7 @@ impl Render {
         let options = Options {
             require_digests: self.require_digests,
         };
-        let rendered = render(&checkout.tree, &[], &options);
+        let rendered = render(&checkout.input, &[], &options);
         if !rendered.findings.is_empty() {
             let text = findings::human(
                 &rendered.findings,
@@ -61,7 +61,7 @@ impl Render {
             );
             output::talk(text.trim_end());
         }
-        if rendered.refused() {
+        if source::refuses(&rendered) {
             return Ok(Answer::No);
         }
         let out = self.out.display();

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use flotta_renderer::{Counts, Finding, Severity, Tree};
+use flotta_reconciler::source::Tree;
+use flotta_renderer::{Counts, Finding, Severity};
 use serde_json::json;
 
 use super::table::one_line;
@@ -65,15 +66,9 @@ fn one(text: &mut String, finding: &Finding, tree: &Tree, prefix: &str, colours:
         text,
         format_args!("{word}: {}\n", one_line(&finding.message)),
     );
-    if !place.file.is_empty() {
-        write(
-            text,
-            format_args!("  --> {prefix}{}", one_line(&place.file)),
-        );
-        if place.line > 0 {
-            write(text, format_args!(":{}:{}", place.line, place.column));
-        }
-        text.push('\n');
+    let place = place.to_string();
+    if !place.is_empty() {
+        write(text, format_args!("  --> {prefix}{}\n", one_line(&place)));
     }
     let help = finding.help.as_deref().map(one_line);
     let shown =
@@ -91,27 +86,28 @@ fn one(text: &mut String, finding: &Finding, tree: &Tree, prefix: &str, colours:
         }
         _ => write(text, format_args!("   = help: {}\n", finding.code.help)),
     }
-    if !finding.devices.is_empty() {
+    if !finding.devices().is_empty() {
         write(text, format_args!("   = note: {}\n", devices(finding)));
     }
 }
 
 /// The line with the place marked and the help beside it. Whether there is one.
 fn snippet(text: &mut String, finding: &Finding, tree: &Tree, help: Option<&str>) -> bool {
-    let place = &finding.place;
+    let (number, column, length) = finding.place.span();
+    let path = finding.place.document();
     let line = tree
         .files
         .iter()
-        .find(|file| file.path == place.file)
+        .find(|file| file.path == path)
         .and_then(|file| std::str::from_utf8(&file.content).ok())
-        .and_then(|content| content.lines().nth(place.line.checked_sub(1)?));
+        .and_then(|content| content.lines().nth(number.checked_sub(1)?));
     let Some(line) = line else {
         return false;
     };
     let line: String = one_line(line).chars().take(LINE).collect();
-    let start = place.column.saturating_sub(1).min(line.chars().count());
-    let marks = place.len.clamp(1, (line.chars().count() - start).max(1));
-    let number = place.line.to_string();
+    let start = column.saturating_sub(1).min(line.chars().count());
+    let marks = length.clamp(1, (line.chars().count() - start).max(1));
+    let number = number.to_string();
     let margin = " ".repeat(number.len().max(2));
     let help = help.map(|help| format!(" {help}")).unwrap_or_default();
     write(
@@ -128,12 +124,12 @@ fn snippet(text: &mut String, finding: &Finding, tree: &Tree, help: Option<&str>
 /// Which devices an error holds back: they keep what they have.
 fn devices(finding: &Finding) -> String {
     let shown: Vec<String> = finding
-        .devices
+        .devices()
         .iter()
         .take(3)
         .map(ToString::to_string)
         .collect();
-    let more = finding.devices.len() - shown.len();
+    let more = finding.devices().len() - shown.len();
     let more = if more > 0 {
         format!(" and {more} more")
     } else {
@@ -151,6 +147,7 @@ pub(crate) fn json(findings: &[Finding]) -> String {
     let list: Vec<_> = findings
         .iter()
         .map(|finding| {
+            let (line, column, _) = finding.place.span();
             json!({
                 "severity": match finding.severity {
                     Severity::Error => "error",
@@ -158,11 +155,11 @@ pub(crate) fn json(findings: &[Finding]) -> String {
                 },
                 "code": finding.code.id,
                 "message": finding.message,
-                "file": finding.place.file,
-                "line": finding.place.line,
-                "column": finding.place.column,
+                "file": finding.place.document(),
+                "line": line,
+                "column": column,
                 "help": finding.help.as_deref().unwrap_or(finding.code.help),
-                "devices": finding.devices,
+                "devices": finding.devices(),
             })
         })
         .collect();

@@ -9,7 +9,8 @@ use flotta_reconciler::admin::resource::{
 };
 use flotta_reconciler::publish::Notice;
 use flotta_reconciler::serve::About;
-use flotta_renderer::{Options, SourceFile, Tree, render};
+use flotta_reconciler::source::{Reader, SourceFile, Tree};
+use flotta_renderer::{Options, render};
 use insta::assert_snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -411,7 +412,7 @@ spec:
         }],
         ..Tree::default()
     };
-    let rendered = render(&tree, &[], &Options::default());
+    let rendered = render(&Reader::default().read(&tree), &[], &Options::default());
     assert_snapshot!(findings::human(
         &rendered.findings,
         &tree,

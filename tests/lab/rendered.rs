@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use flotta_bundle::manifest::Manifest;
-use flotta_renderer::{Options, SourceFile, Tree, render};
+use flotta_reconciler::source::{self, Reader, SourceFile, Tree};
+use flotta_renderer::{Options, render};
 
 use crate::device::Device;
 
 /// Puts a tree's bundle on the disk of a device that is off, as the agent would.
 fn install(device: &Device, tree: &Tree, name: &str) -> Manifest {
-    let rendered = render(tree, &[], &Options::default());
-    assert!(!rendered.refused(), "{:?}", rendered.findings);
+    let rendered = render(&Reader::default().read(tree), &[], &Options::default());
+    assert!(!source::refuses(&rendered), "{:?}", rendered.findings);
     let found = &rendered.devices[&name.parse().expect("a device name")];
     let manifest = Manifest::parse(&rendered.blobs[&found.manifest]).expect("a manifest");
     for file in &manifest.files {

@@ -9,7 +9,8 @@ use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::release::Revision;
 use flotta_bundle::{DeviceName, Leaf};
 use flotta_reconciler::publish::Published;
-use flotta_renderer::{Options, Renderer, SourceFile, Tree, leaves};
+use flotta_reconciler::source::{Reader, SourceFile, Tree};
+use flotta_renderer::{Options, leaves};
 use jiff::Timestamp;
 
 use super::{Line, millis, percentile};
@@ -25,7 +26,7 @@ pub fn render() -> Result<Vec<Line>> {
     for devices in [1_000, 10_000, 100_000] {
         let (mut rendered, mut signed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..3 {
-            let mut fleet = Renderer::default();
+            let mut fleet = Reader::default();
             let before = tree(devices, round);
             let (first, took, sign) = release(&mut fleet, &before, &key, &BTreeMap::new(), 1)?;
             rendered.push(took);
@@ -53,14 +54,14 @@ pub fn render() -> Result<Vec<Line>> {
 type Leaves = BTreeMap<DeviceName, Leaf>;
 
 fn release(
-    fleet: &mut Renderer,
+    fleet: &mut Reader,
     tree: &Tree,
     key: &SigningKey,
     previous: &Leaves,
     sequence: u64,
 ) -> Result<(Leaves, Duration, Duration)> {
     let began = Instant::now();
-    let rendered = fleet.render(tree, &[], &Options::default());
+    let rendered = flotta_renderer::render(&fleet.read(tree), &[], &Options::default());
     ensure!(rendered.findings.is_empty(), "{:?}", rendered.findings);
     let leaves = leaves(&rendered, previous);
     let took = began.elapsed();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use flotta_bundle::DeviceName;
 use flotta_bundle::release::Revision;
-use flotta_renderer::{Finding, InventoryDevice, Tree};
+use flotta_renderer::{Finding, Input, InventoryDevice};
 use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::{Notify, watch};
@@ -38,7 +38,7 @@ pub const SOURCE: &str = "following the source";
 /// What the source held.
 #[derive(Debug, Clone)]
 struct Latest {
-    tree: Arc<Tree>,
+    input: Arc<Input>,
     revision: Revision,
     label: String,
     /// Whether the commit allows of itself what it takes away.
@@ -51,7 +51,7 @@ impl Latest {
     fn of(checkout: Checkout) -> Self {
         Self {
             label: checkout.label(),
-            tree: Arc::new(checkout.tree),
+            input: Arc::new(checkout.input),
             revision: checkout.revision,
             allows_removal: checkout.allows_removal,
             notes: Vec::new(),
@@ -226,7 +226,7 @@ impl Follower {
         let above = proof.filter(|proof| self.publisher.raise(proof.sequence + 1));
         let members = members(&joined, &will);
         let (started, now) = (Instant::now(), Timestamp::now());
-        let (label, tree) = (latest.label.clone(), Arc::clone(&latest.tree));
+        let (label, input) = (latest.label.clone(), Arc::clone(&latest.input));
         let revision = latest.revision.clone();
         let of_source = self
             .latest
@@ -234,7 +234,7 @@ impl Follower {
             .is_some_and(|of| of.revision == revision);
         let outcome = self
             .publisher
-            .publish(tree, revision.clone(), joined, &will, now)
+            .publish(input, revision.clone(), joined, &will, now)
             .await?;
         self.index.describe(Arc::clone(self.publisher.described()));
         if !of_source && matches!(outcome, Outcome::Refused(_) | Outcome::Held(_)) {

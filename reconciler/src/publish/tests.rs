@@ -1,5 +1,5 @@
 use flotta_bundle::envelope::Envelope;
-use flotta_renderer::SourceFile;
+use flotta_renderer::Batch;
 
 use super::*;
 use crate::keys::FirstStart;
@@ -16,14 +16,9 @@ metadata:
 spek: {}
 ";
 
-fn tree(content: &str) -> Arc<Tree> {
-    Arc::new(Tree {
-        files: vec![SourceFile {
-            path: "device.yaml".to_owned(),
-            content: content.as_bytes().to_vec(),
-        }],
-        ..Tree::default()
-    })
+fn input(content: &str) -> Arc<Input> {
+    let batch = Batch::of_file("device.yaml", content.as_bytes());
+    Arc::new(Input::from_iter([batch]))
 }
 
 fn revision(commit: &str) -> Revision {
@@ -78,9 +73,9 @@ impl House {
 }
 
 async fn publish(publisher: &mut Publisher, commit: &str, content: &str) -> Outcome {
-    let (tree, revision) = (tree(content), revision(commit));
+    let (input, revision) = (input(content), revision(commit));
     publisher
-        .publish(tree, revision, Vec::new(), &Will::default(), now())
+        .publish(input, revision, Vec::new(), &Will::default(), now())
         .await
         .unwrap()
 }
@@ -140,7 +135,7 @@ async fn who_joined_without_being_in_git_is_part_of_the_release() {
     let in_git = vec![joined("default/shop-1")];
     let outcome = publisher
         .publish(
-            tree(DEVICE),
+            input(DEVICE),
             revision("c1"),
             in_git,
             &Will::default(),
@@ -155,7 +150,7 @@ async fn who_joined_without_being_in_git_is_part_of_the_release() {
 
     let new = vec![joined("default/shop-2"), joined("default/shop-1")];
     let outcome = publisher
-        .publish(tree(DEVICE), revision("c1"), new, &Will::default(), now())
+        .publish(input(DEVICE), revision("c1"), new, &Will::default(), now())
         .await
         .unwrap();
     let Outcome::Published { release, .. } = outcome else {
@@ -174,7 +169,7 @@ async fn a_release_that_nothing_follows_is_signed_anew_in_time() {
         let later = now() + SignedDuration::from_hours(24 * days);
         let outcome = publisher
             .publish(
-                tree(DEVICE),
+                input(DEVICE),
                 revision("c1"),
                 Vec::new(),
                 &Will::default(),
@@ -275,7 +270,7 @@ async fn what_could_not_be_stored_is_not_taken_up() {
     let other = DEVICE.replace("shop-1", "shop-2");
     let mut again = async || {
         let (members, will) = (vec![joined("default/shop-1")], Will::default());
-        let publishing = publisher.publish(tree(&other), revision("c2"), members, &will, now());
+        let publishing = publisher.publish(input(&other), revision("c2"), members, &will, now());
         let published = publishing.await;
         let known = publisher.inventory.clone().unwrap();
         let described = publisher
@@ -295,10 +290,7 @@ async fn what_could_not_be_stored_is_not_taken_up() {
 
 #[test]
 fn a_notice_is_one_line_whatever_a_commit_or_git_says() {
-    let place = flotta_renderer::Place {
-        file: "a\nready  all is well\u{1b}[2K.yaml".to_owned(),
-        ..Default::default()
-    };
+    let place = flotta_renderer::Place::file("a\nready  all is well\u{1b}[2K.yaml");
     let refusal = Refusal {
         errors: vec![Finding::error(code::NOT_YAML, place, "x")],
     };
@@ -347,10 +339,10 @@ async fn a_release_by_a_clock_that_was_ahead_is_signed_anew_and_none_while_the_c
         let clock = house.fleet.clock();
         let mut publisher = house.publisher(0).await;
         let at = async |publisher: &mut Publisher, commit: &str, now| {
-            let (tree, revision) = (tree(DEVICE), revision(commit));
+            let (input, revision) = (input(DEVICE), revision(commit));
             let will = Will::default();
             publisher
-                .publish(tree, revision, Vec::new(), &will, now)
+                .publish(input, revision, Vec::new(), &will, now)
                 .await
         };
         let wrong = now() + offset;

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use flotta_bundle::Digest;
 use flotta_bundle::release::Revision;
-use flotta_renderer::Tree;
 
-use super::{Checkout, Selection, SourceError};
+use super::{Checkout, Reader, Selection, SourceError, Tree};
 
 /// Reads the directory, unless its content is what `seen` names.
 pub(super) fn read(
     directory: &Path,
     selection: &Selection,
     seen: Option<&str>,
+    reader: &mut Reader,
 ) -> Result<Option<Checkout>, SourceError> {
     let directory = match &selection.path {
         Some(path) => directory.join(path),
@@ -25,6 +25,7 @@ pub(super) fn read(
         return Ok(None);
     }
     Ok(Some(Checkout {
+        input: reader.read(&tree),
         tree,
         revision: Revision {
             source: "directory".to_owned(),

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use flotta_renderer::Tree;
 use git2::{ErrorCode, Repository};
 
 use super::remote::{FETCHED, Mirror, Tip};
-use super::{Checkout, Selection, SourceError, history};
+use super::{Checkout, Reader, Selection, SourceError, Tree, history};
 
 /// Whether the directory is itself a work tree or a bare repository. One above it is not looked for: a fleet's folder that
 /// happens to lie in someone's repository is read as the folder it is. One of another user, which Git refuses to open, is a
@@ -21,6 +20,7 @@ pub(super) fn read_local(
     selection: &Selection,
     seen: Option<&str>,
     before: Option<&str>,
+    reader: &mut Reader,
 ) -> Result<Option<Checkout>, SourceError> {
     let place = directory.display().to_string();
     let repository = Repository::open(directory).map_err(|error| match error.code() {
@@ -50,7 +50,7 @@ pub(super) fn read_local(
     };
     // a path on this machine says nothing to a device: the commit does
     let place = "directory".to_owned();
-    read(&repository, &tip, selection, place, before).map(Some)
+    read(&repository, &tip, selection, place, before, reader).map(Some)
 }
 
 /// The commit that was fetched into a mirror: the branch may have moved on since its tip was asked for.
@@ -59,6 +59,7 @@ pub(super) fn read_mirror(
     branch: Option<String>,
     selection: &Selection,
     before: Option<&str>,
+    reader: &mut Reader,
 ) -> Result<Checkout, SourceError> {
     let url = mirror.url().redacted();
     let repository = Repository::open_bare(mirror.directory()).map_err(SourceError::read(&url))?;
@@ -68,7 +69,8 @@ pub(super) fn read_mirror(
         .map_err(SourceError::read(&url))?
         .id()
         .to_string();
-    read(&repository, &Tip { commit, branch }, selection, url, before)
+    let tip = Tip { commit, branch };
+    read(&repository, &tip, selection, url, before, reader)
 }
 
 /// A commit that is among the repository's objects.
@@ -77,13 +79,15 @@ pub(super) fn recall(
     commit: &str,
     selection: &Selection,
     place: &str,
+    reader: &mut Reader,
 ) -> Result<Checkout, SourceError> {
     let repository = Repository::open(directory).map_err(SourceError::read(place))?;
     let tip = Tip {
         commit: commit.to_owned(),
         branch: selection.branch.clone(),
     };
-    read(&repository, &tip, selection, place.to_owned(), None)
+    let place = place.to_owned();
+    read(&repository, &tip, selection, place, None, reader)
 }
 
 fn read(
@@ -92,12 +96,14 @@ fn read(
     selection: &Selection,
     place: String,
     before: Option<&str>,
+    reader: &mut Reader,
 ) -> Result<Checkout, SourceError> {
     let (tree, mut revision) =
         Tree::at_revision(repository, &tip.commit, selection.path.as_deref())
             .map_err(|error| SourceError::Read(place.clone(), Box::new(error)))?;
     revision.source = place;
     Ok(Checkout {
+        input: reader.read(&tree),
         tree,
         revision,
         branch: tip.branch.clone(),

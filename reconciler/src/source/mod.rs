@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use flotta_bundle::code::{self, Code};
 use flotta_bundle::release::Revision;
-use flotta_renderer::Tree;
+use flotta_renderer::Input;
 
 mod directory;
 mod git;
 mod history;
 mod once;
+mod policy;
+mod read;
 mod remote;
+mod tree;
 mod url;
 
 #[cfg(test)]
@@ -21,9 +24,12 @@ mod tests;
 
 pub use history::{ALLOW_REMOVAL, Course};
 pub use once::open;
+pub use policy::refuses;
+pub use read::Reader;
+pub use tree::{SourceFile, Tree, TreeError};
 pub use url::Url;
 
-use remote::Mirror;
+use remote::{Mirror, Tip};
 
 /// How often a source is looked at when no hook wakes it.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
@@ -34,7 +40,9 @@ const RECALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a source gave: everything a release is rendered from, but the inventory.
 #[derive(Debug)]
 pub struct Checkout {
-    /// The files.
+    /// What is rendered.
+    pub input: Input,
+    /// The files that it was read from: people are shown lines of them.
     pub tree: Tree,
     /// Where they are from. Its `inventory` is still empty.
     pub revision: Revision,
@@ -117,6 +125,8 @@ pub struct Source {
     seen: Option<String>,
     /// The commit that the next one is compared with.
     before: Option<String>,
+    /// What it read last: files that did not change are not read again.
+    reader: Reader,
 }
 
 #[derive(Debug, Clone)]
@@ -160,6 +170,7 @@ impl Source {
             selection,
             seen: None,
             before: None,
+            reader: Reader::default(),
         })
     }
 
@@ -187,12 +198,18 @@ impl Source {
     async fn read_again(&self, commit: &str) -> Option<Checkout> {
         let (place, selection) = (self.place.clone(), self.selection.clone());
         let commit = commit.to_owned();
-        let read = tokio::task::spawn_blocking(move || match place {
-            Place::Local(path) => git::recall(&path, &commit, &selection, "directory"),
-            Place::Remote(mirror) => {
-                let url = mirror.url().redacted();
-                git::recall(mirror.directory(), &commit, &selection, &url)
-            }
+        let read = tokio::task::spawn_blocking(move || {
+            let (directory, name) = match &place {
+                Place::Local(path) => (path.as_path(), "directory".to_owned()),
+                Place::Remote(mirror) => (mirror.directory(), mirror.url().redacted()),
+            };
+            git::recall(
+                directory,
+                &commit,
+                &selection,
+                &name,
+                &mut Reader::default(),
+            )
         });
         read.await.ok()?.ok()
     }
@@ -218,34 +235,14 @@ impl Source {
             }
             Place::Local(_) => None,
         };
-        let (place, selection, seen) = (
-            self.place.clone(),
-            self.selection.clone(),
-            self.seen.clone(),
-        );
-        let before = self.before.clone();
-        let read = tokio::task::spawn_blocking(move || match place {
-            Place::Local(path) if !path.is_dir() => {
-                Err(SourceError::Gone(path.display().to_string()))
-            }
-            Place::Local(path) if git::is_repository(&path) => {
-                git::read_local(&path, &selection, seen.as_deref(), before.as_deref())
-            }
-            Place::Local(path) => match &selection.branch {
-                Some(branch) => Err(SourceError::Branch(
-                    path.display().to_string(),
-                    branch.clone(),
-                )),
-                None => directory::read(&path, &selection, seen.as_deref()),
-            },
-            Place::Remote(mirror) => {
-                let tip = at.expect("a remote was asked for its tip above");
-                git::read_mirror(&mirror, tip.branch, &selection, before.as_deref()).map(Some)
-            }
-        });
-        let checkout = read
+        // one that does not come to its end takes with it what it remembers, and the next begins anew
+        let (look, mut reader) = (self.look(at), std::mem::take(&mut self.reader));
+        let read = tokio::task::spawn_blocking(move || (look.read(&mut reader), reader));
+        let (checkout, reader) = read
             .await
-            .map_err(|error| SourceError::Read(self.describe(), Box::new(error)))??;
+            .map_err(|error| SourceError::Read(self.describe(), Box::new(error)))?;
+        self.reader = reader;
+        let checkout = checkout?;
         if let Some(checkout) = &checkout {
             self.seen = Some(checkout.revision.commit.clone());
             self.before.clone_from(&self.seen);
@@ -253,9 +250,55 @@ impl Source {
         Ok(checkout)
     }
 
+    fn look(&self, tip: Option<Tip>) -> Look {
+        Look {
+            place: self.place.clone(),
+            selection: self.selection.clone(),
+            seen: self.seen.clone(),
+            before: self.before.clone(),
+            tip,
+        }
+    }
+
     /// Forgets what was seen: the next [`Self::poll`] returns what is there.
     pub fn forget(&mut self) {
         self.seen = None;
+    }
+}
+
+/// One look at a source, which may take a while.
+struct Look {
+    place: Place,
+    selection: Selection,
+    seen: Option<String>,
+    before: Option<String>,
+    /// What a remote was asked for.
+    tip: Option<Tip>,
+}
+
+impl Look {
+    fn read(self, reader: &mut Reader) -> Result<Option<Checkout>, SourceError> {
+        let (selection, seen, before) = (&self.selection, self.seen, self.before.as_deref());
+        let seen = seen.as_deref();
+        match self.place {
+            Place::Local(path) if !path.is_dir() => {
+                Err(SourceError::Gone(path.display().to_string()))
+            }
+            Place::Local(path) if git::is_repository(&path) => {
+                git::read_local(&path, selection, seen, before, reader)
+            }
+            Place::Local(path) => match &selection.branch {
+                Some(branch) => Err(SourceError::Branch(
+                    path.display().to_string(),
+                    branch.clone(),
+                )),
+                None => directory::read(&path, selection, seen, reader),
+            },
+            Place::Remote(mirror) => {
+                let tip = self.tip.expect("a remote was asked for its tip");
+                git::read_mirror(&mirror, tip.branch, selection, before, reader).map(Some)
+            }
+        }
     }
 }
 

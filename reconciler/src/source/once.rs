@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use flotta_renderer::Tree;
 use git2::Repository;
 
-use super::{Checkout, Selection, Source, SourceError, Url, directory};
+use super::{Checkout, Reader, Selection, Source, SourceError, Tree, Url, directory};
 
 /// Reads `text` once. A directory is read as it is on disk, whether it is in a repository or not: what has not been
 /// committed yet is what one wants checked. With `rev` it is read at that revision of the repository it is in. A Git URL is
@@ -29,7 +28,7 @@ pub async fn open(text: &str, rev: Option<&str>) -> Result<Checkout, SourceError
     }
     match rev {
         Some(rev) => at(&path, rev),
-        None => directory::read(&path, &Selection::default(), None)
+        None => directory::read(&path, &Selection::default(), None, &mut Reader::default())
             .map(|checkout| checkout.expect("nothing was seen before")),
     }
 }
@@ -46,6 +45,7 @@ fn at(path: &Path, rev: &str) -> Result<Checkout, SourceError> {
     let (tree, revision) = Tree::at_revision(&repository, rev, inside.as_deref())
         .map_err(|error| SourceError::Read(place(), Box::new(error)))?;
     Ok(Checkout {
+        input: Reader::default().read(&tree),
         tree,
         revision,
         branch: None,

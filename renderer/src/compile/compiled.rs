@@ -6,7 +6,8 @@ use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::{FileKind, Image, Unit};
 
 use super::unit::Protocol;
-use crate::finding::{Finding, Place};
+use crate::finding::{Finding, Scope, Severity};
+use crate::place::Place;
 
 /// A compiled workload.
 #[derive(Debug, Clone, Default)]
@@ -19,11 +20,20 @@ pub struct Compiled {
     pub images: Vec<Image>,
     /// Ports of the device that it publishes.
     pub ports: Vec<Port>,
-    /// What is wrong with it. An error here concerns the devices that have the workload; [`Finding::devices`] is filled
-    /// in by the caller, unless [`Compiled::refused`] says that the object itself is at fault.
+    /// What is wrong with it. One whose scope is devices concerns those that have the workload: the caller fills them in.
     pub findings: Vec<Finding>,
-    /// The object itself cannot be carried out, on whatever device.
-    pub refused: bool,
+}
+
+impl Compiled {
+    /// Whether the object itself cannot be carried out, on whatever device.
+    pub fn is_refused(&self) -> bool {
+        let of_object = |finding: &Finding| finding.scope == Scope::Object;
+        let mut errors = self
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error);
+        errors.any(of_object)
+    }
 }
 
 /// A file's content and what it is.

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::compiled::{Compiled, Content};
 use crate::check::Checked;
-use crate::finding::{Finding, Place};
+use crate::finding::{Finding, Scope};
+use crate::place::Place;
 
 /// `ConfigMap`s by namespace and name.
 pub type ConfigMaps<'a> = BTreeMap<(&'a str, &'a str), &'a Checked<ConfigMap>>;
@@ -24,19 +25,18 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The object cannot be carried out: an error for the whole commit.
+    /// The object cannot be carried out, on whatever device.
     pub(super) fn refuse(&mut self, code: Code, pointer: &str, message: impl Into<String>) {
         let place = self.workload.document.place(pointer);
         self.out.findings.push(Finding::error(code, place, message));
-        self.out.refused = true;
     }
 
     /// What it refers to is not there: an error for the devices that have it.
     pub(super) fn miss(&mut self, pointer: &str, message: impl Into<String>) {
         let place = self.workload.document.place(pointer);
-        self.out
-            .findings
-            .push(Finding::error(code::MISSING_REFERENCE, place, message));
+        let finding = Finding::error(code::MISSING_REFERENCE, place, message);
+        let scope = Scope::Devices(Vec::new());
+        self.out.findings.push(finding.reaching(scope));
     }
 
     pub(super) fn warn(&mut self, code: Code, place: Place, message: impl Into<String>) {

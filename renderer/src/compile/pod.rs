@@ -60,7 +60,7 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
     }
     lifecycle::check(job, spec);
     names::check(job, spec);
-    if job.out.refused {
+    if job.out.is_refused() {
         return;
     }
     let volumes = Volumes::resolve(job, spec);

@@ -3,10 +3,7 @@ use std::fmt::Write as _;
 use super::*;
 
 fn read(text: &str) -> Result<Vec<Document>, Box<Finding>> {
-    decode(&SourceFile {
-        path: "fleet/a.yaml".to_owned(),
-        content: text.as_bytes().to_vec(),
-    })
+    decode("fleet/a.yaml", text.as_bytes())
 }
 
 #[test]
@@ -24,7 +21,7 @@ fn scalars_mean_what_kubernetes_makes_of_them() {
 fn every_key_and_value_has_its_place() {
     let documents = read("---\n# empty\n---\na:\n  b/c:\n    - x\n    - yy\n").expect("YAML");
     assert_eq!(documents.len(), 1);
-    let show = |place: Place| format!("{place}+{}", place.len);
+    let show = |place: Place| format!("{place}+{}", place.span().2);
     assert_eq!(show(documents[0].place("/a/b~1c/1")), "fleet/a.yaml:7:7+2");
     assert_eq!(
         show(documents[0].key_place("/a/b~1c")),
@@ -60,11 +57,7 @@ fn what_is_not_yaml_says_where() {
         assert_eq!(finding.code, code::NOT_YAML);
         let _ = writeln!(report, "{}: {}", finding.place, finding.message);
     }
-    let finding = decode(&SourceFile {
-        path: "b.yaml".to_owned(),
-        content: b"a: 1\nb: \xff\n".to_vec(),
-    })
-    .expect_err("not UTF-8");
+    let finding = decode("b.yaml", b"a: 1\nb: \xff\n").expect_err("not UTF-8");
     let _ = writeln!(report, "{}: {}", finding.place, finding.message);
     insta::assert_snapshot!(report);
 }

@@ -6,7 +6,8 @@ use flotta_bundle::code;
 
 use super::{Device, Fleet, Workload};
 use crate::decode::step;
-use crate::finding::{Finding, Place};
+use crate::finding::Finding;
+use crate::place::Place;
 use crate::select::{ByLabel, MEMBER_OF};
 
 impl Fleet<'_> {
@@ -123,10 +124,7 @@ fn missing_set(device: &Device<'_>, named: &str) -> Finding {
     let place = device
         .document
         .map(|document| document.place(&format!("/metadata/labels/{}", step(MEMBER_OF))));
-    let place = place.unwrap_or(Place {
-        file: "(inventory)".to_owned(),
-        ..Place::default()
-    });
+    let place = place.unwrap_or(Place::Inventory);
     let message = format!(
         "device `{}` is a member of set `{named}`, which does not exist",
         device.name

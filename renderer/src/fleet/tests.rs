@@ -1,6 +1,5 @@
 use super::*;
-use crate::check::{check, gather};
-use crate::tree::SourceFile;
+use crate::check::{Batch, gather};
 
 const FLEET: &str = "
 apiVersion: management.project-flotta.io/v1alpha1
@@ -37,10 +36,7 @@ spec:
 
 #[test]
 fn a_fleet_says_what_selects_what_and_where_values_come_from() {
-    let file = check(&SourceFile {
-        path: "fleet.yaml".to_owned(),
-        content: FLEET.as_bytes().to_vec(),
-    });
+    let file = Batch::of_file("fleet.yaml", FLEET.as_bytes());
     let (objects, findings) = gather([&file]);
     assert!(findings.is_empty(), "{findings:?}");
     let named = |name| DeviceName::new("default", name).expect("a name");

@@ -3,6 +3,7 @@ use flotta_bundle::manifest::Settings;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::check::Batch;
 
 /// Specs, of devices or sets, that set one of the settings to something new each. A setting that is added does not compile until
 /// it is here.
@@ -63,14 +64,15 @@ fn devices_share_a_manifest_when_all_that_is_in_it_is_the_same_and_only_then() {
 }
 
 fn render_text(text: &str) -> Rendered {
-    let tree = Tree {
-        files: vec![crate::SourceFile {
-            path: "a.yaml".to_owned(),
-            content: text.as_bytes().to_vec(),
-        }],
-        skipped: Vec::new(),
-    };
-    let rendered = render(&tree, &[], &Options::default());
-    assert!(!rendered.refused(), "{:?}", rendered.findings);
+    let input = Input::from_iter([Batch::of_file("a.yaml", text.as_bytes())]);
+    let rendered = render(&input, &[], &Options::default());
+    assert!(
+        rendered
+            .findings
+            .iter()
+            .all(|f| f.severity == Severity::Warning),
+        "{:?}",
+        rendered.findings
+    );
     rendered
 }

@@ -235,7 +235,7 @@ impl Follower {
             .filter(|finding| finding.severity == Severity::Error);
         for finding in errors.take(HELD_EVENTS) {
             let message = words(finding);
-            for device in finding.devices.iter().take(HELD_EVENTS) {
+            for device in finding.devices().iter().take(HELD_EVENTS) {
                 let device = Some(device.clone());
                 self.event(device, "HeldBack", message.clone(), true, now)
                     .await?;

@@ -5,15 +5,15 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flotta_bundle::Digest;
+use flotta_bundle::{Digest, code};
+use flotta_renderer::{Batch, Finding, Input, Place};
 
-use crate::check::{CheckedFile, check};
-use crate::tree::SourceFile;
+use super::tree::{SourceFile, Tree};
 
 /// Reads one tree after the other. Remembers the files of the last: what a file says depends on its path and content alone,
 /// and that is what it is remembered by.
 #[derive(Default)]
-pub struct Reader(HashMap<Digest, Arc<CheckedFile>>);
+pub struct Reader(HashMap<Digest, Arc<Batch>>);
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -22,8 +22,20 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
+    /// What a tree holds.
+    pub fn read(&mut self, tree: &Tree) -> Input {
+        let skipped = tree.skipped.iter().map(|path| {
+            let message = "symbolic links and names that are not UTF-8 are not read";
+            Finding::warning(code::IGNORED_FILE, Place::file(path), message)
+        });
+        Input {
+            findings: skipped.collect(),
+            batches: self.batches(&tree.files),
+        }
+    }
+
     /// What the files say, in their order.
-    pub fn read(&mut self, files: &[SourceFile]) -> Vec<Arc<CheckedFile>> {
+    fn batches(&mut self, files: &[SourceFile]) -> Vec<Arc<Batch>> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let (next, known) = (AtomicUsize::new(0), &self.0);
         // each core takes the next file: some hold a thousand devices, most one object
@@ -36,7 +48,8 @@ impl Reader {
                 };
                 let digest = identity(file);
                 let checked = known.get(&digest).map(Arc::clone);
-                let checked = checked.unwrap_or_else(|| Arc::new(check(file)));
+                let new = || Arc::new(Batch::of_file(&file.path, &file.content));
+                let checked = checked.unwrap_or_else(new);
                 read.push((at, digest, checked));
             }
         };

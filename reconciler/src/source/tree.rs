@@ -5,14 +5,13 @@ use std::io::Read as _;
 use std::path::Path;
 
 use flotta_bundle::release::Revision;
+use flotta_renderer::decode::MAX_FILE_BYTES;
 use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
 
 /// Most YAML files in a tree. A fleet of 100,000 devices with a file each still fits.
-pub const MAX_FILES: usize = 200_000;
-/// Largest file, in bytes.
-pub const MAX_FILE_BYTES: u64 = 4 << 20;
+const MAX_FILES: usize = 200_000;
 /// Most bytes in all files.
-pub const MAX_BYTES: u64 = 512 << 20;
+const MAX_BYTES: u64 = 512 << 20;
 
 /// The YAML files of a source, sorted by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

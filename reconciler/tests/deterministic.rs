@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flotta_bundle::{DeviceName, Digest, Leaf};
-use flotta_renderer::{Finding, Options, Renderer, Tree, leaves, render};
+use flotta_reconciler::source::{Reader, Tree, refuses};
+use flotta_renderer::{Finding, Options, leaves, render};
 use git2::{IndexAddOption, Repository, Signature, Time};
 
 /// Set for the child process: the file that it writes its answer to.
@@ -40,8 +41,8 @@ impl Everything {
         let options = Options {
             require_digests: true,
         };
-        let rendered = render(tree, &[], &options);
-        assert!(!rendered.refused(), "{:?}", rendered.findings);
+        let rendered = render(&Reader::default().read(tree), &[], &options);
+        assert!(!refuses(&rendered), "{:?}", rendered.findings);
         assert!(rendered.held.is_empty());
         assert_eq!(rendered.devices.len(), 40);
         let first = leaves(&rendered, &BTreeMap::new());
@@ -211,14 +212,14 @@ fn one_changed_byte_changes_the_digest_over_everything() {
 }
 
 #[test]
-fn what_was_rendered_before_changes_nothing() {
+fn what_was_read_before_changes_nothing() {
     let tree = Tree::read_dir(&retail()).expect("the example");
-    let mut renderer = Renderer::default();
+    let mut reader = Reader::default();
     let mut same = |tree: &Tree| {
         let options = Options::default();
         assert_eq!(
-            renderer.render(tree, &[], &options),
-            render(tree, &[], &options)
+            render(&reader.read(tree), &[], &options),
+            render(&Reader::default().read(tree), &[], &options)
         );
     };
     same(&tree);
