@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use flotta_bundle::Problem;
 use flotta_bundle::code::{self, Code};
 use jiff::{SignedDuration, Timestamp};
@@ -76,7 +77,14 @@ impl Running {
 
 /// The server's clock. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Arc<Mutex<State>>);
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    /// What every request asks for: made when the clock is looked at, read without a lock.
+    doubted: ArcSwapOption<Doubted>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -84,7 +92,22 @@ struct State {
     signed: Option<Timestamp>,
     right: Option<Running>,
     accepted: Option<Running>,
-    doubt: Option<(Doubt, InDoubt)>,
+}
+
+/// What holds while the clock is in doubt.
+#[derive(Debug)]
+struct Doubted {
+    doubt: Doubt,
+    why: InDoubt,
+    /// What else the time may be.
+    right: Option<Running>,
+    signed: Option<Timestamp>,
+}
+
+impl Doubted {
+    fn others(&self) -> impl Iterator<Item = Timestamp> {
+        self.right.map(Running::now).into_iter().chain(self.signed)
+    }
 }
 
 /// What a look at the clock has changed.
@@ -98,7 +121,7 @@ pub enum Change {
 
 impl Clock {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A person says that the clock is right. That holds until it leaps.
@@ -113,26 +136,31 @@ impl Clock {
 
     /// Why nothing is to be signed; an error while the clock is in doubt.
     pub fn check(&self) -> Result<(), InDoubt> {
-        match &self.state().doubt {
-            Some((_, doubt)) => Err(doubt.clone()),
+        match &*self.0.doubted.load() {
+            Some(doubted) => Err(doubted.why.clone()),
             None => Ok(()),
         }
     }
 
-    /// The times that it may be: `now` alone, unless that is in doubt.
-    pub fn candidates(&self, now: Timestamp) -> Vec<Timestamp> {
-        let state = self.state();
-        let mut all = vec![now];
-        if state.doubt.is_some() {
-            all.extend(state.right.map(Running::now));
-            all.extend(state.signed);
+    /// The first error of `verify` at the times that it may be, unless one of them passes: `now`, and others while that is in
+    /// doubt.
+    pub fn try_candidates<E>(
+        &self,
+        now: Timestamp,
+        mut verify: impl FnMut(Timestamp) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let first = verify(now);
+        let doubted = self.0.doubted.load();
+        match (&first, &*doubted) {
+            (Err(_), Some(doubted)) if doubted.others().any(|time| verify(time).is_ok()) => Ok(()),
+            _ => first,
         }
-        all
     }
 
-    /// Whether `then` is past, whichever of the candidates is right.
+    /// Whether `then` is past, whichever of the times that it may be is right.
     pub fn is_past(&self, then: Timestamp, now: Timestamp) -> bool {
-        self.candidates(now).into_iter().all(|now| now >= then)
+        self.try_candidates(now, |now| if now < then { Ok(()) } else { Err(()) })
+            .is_err()
     }
 
     /// Holds `now` against all that is known.
@@ -152,22 +180,22 @@ impl Clock {
             devices,
             members,
         };
+        let doubted = self.0.doubted.load();
         match judge(evidence) {
             None => {
                 state.right = Some(Running::at(now));
-                state.doubt.take().map(|_| Change::Right)
+                self.0.doubted.store(None);
+                doubted.as_ref().map(|_| Change::Right)
             }
-            Some(doubt)
-                if state
-                    .doubt
-                    .as_ref()
-                    .is_some_and(|(known, _)| *known == doubt) =>
-            {
-                None
-            }
+            Some(doubt) if doubted.as_ref().is_some_and(|known| known.doubt == doubt) => None,
             Some(doubt) => {
                 let why = InDoubt(doubt.words(evidence));
-                state.doubt = Some((doubt, why.clone()));
+                self.0.doubted.store(Some(Arc::new(Doubted {
+                    doubt,
+                    why: why.clone(),
+                    right: state.right,
+                    signed: state.signed,
+                })));
                 Some(Change::Doubted(why))
             }
         }

@@ -177,10 +177,10 @@ pub(super) fn load(
 impl Store {
     /// How far the clocks of devices are ahead of `now`: of those whose clocks the network sets, and that said so of late.
     pub fn told_times(&self, now: Timestamp) -> Vec<SignedDuration> {
-        let members = self.all_members().into_iter();
-        members
-            .filter_map(|(_, member)| member.ahead(now))
-            .collect()
+        let members = self.0.members.read();
+        let members = members.unwrap_or_else(PoisonError::into_inner);
+        let told = members.values().filter_map(|member| member.ahead(now));
+        told.collect()
     }
 
     /// How many devices have joined.
