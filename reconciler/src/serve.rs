@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::request::FleetFacts;
 use crate::admin::{self, Admin};
+use crate::backup;
 use crate::depot::{Depot, DepotError};
 use crate::edge::Edge;
 use crate::edge::limits::Limits;
@@ -181,6 +182,7 @@ impl Server {
         // the store's lock first: two servers never make, or change, the keys of one fleet together
         keys::make_data_directory(&config.data)?;
         let store = Store::open(&config.data)?;
+        backup::clear(&config.data);
         let (fleet, start) = open_fleet(&config.data, config.fleet, &config.names)?;
         let fleet = Arc::new(fleet);
         let depot = Depot::local(&config.data.join("depot"))?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use flotta_bundle::{Digest, Manifest};
 use jiff::Timestamp;
 
+use super::leftover::{Busy, PART, SCRATCH};
 use super::sealed::{FileKey, Sealing};
 use super::{BackupError, CONTENTS, Contents, Entry, Recipient, SCHEMA, archive, keys};
 use crate::depot::Depot;
@@ -54,9 +55,10 @@ pub async fn make(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // where the same things lie in the clear already, not on the stick that an encrypted backup goes to
+    let _busy = [data, folder].map(Busy::mark);
+    // where the same things are in the clear already, not on the stick that an encrypted backup goes to
     let scratch = tempfile::Builder::new()
-        .prefix(".backup-")
+        .prefix(SCRATCH)
         .tempdir_in(data)
         .map_err(BackupError::write(data))?;
 
@@ -95,7 +97,7 @@ pub async fn make(
         files: sources.iter().map(|source| source.entry.clone()).collect(),
     };
     let new = tempfile::Builder::new()
-        .prefix(".flotta-backup-")
+        .prefix(PART)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(folder)
         .map_err(BackupError::write(folder))?;

@@ -20,11 +20,13 @@ use serde::{Deserialize, Serialize};
 
 mod archive;
 mod keys;
+mod leftover;
 mod make;
 mod restore;
 mod sealed;
 
 pub use keys::export;
+pub(crate) use leftover::clear;
 pub use make::{Made, make};
 pub use restore::{Given, Restored, check_empty, restore};
 pub use sealed::{Identity, KeyError, Recipient};
