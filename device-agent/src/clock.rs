@@ -24,13 +24,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use source::{follow, is_synchronised};
+pub use flotta_bundle::clock::SKEW;
+pub use source::follow;
 
 /// When this program was built, in seconds since 1970, where the build says so (reproducible-builds.org).
 const BUILT: Option<&str> = option_env!("SOURCE_DATE_EPOCH");
-/// How far two clocks may differ before one of them is wrong: as far as the server's certificates reach into the past.
-pub const SKEW: SignedDuration = SignedDuration::from_hours(1);
-
 /// A clock that gains or loses more than this between two looks was set, or the machine slept.
 const LEAP: SignedDuration = SignedDuration::from_secs(5);
 

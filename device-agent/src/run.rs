@@ -49,7 +49,7 @@ pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
     let _hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
     settings::make_private(&settings.runtime).map_err(io(&settings.runtime))?;
     let clock = Clock::load(&settings.clock());
-    clock.set_synchronised(clock::is_synchronised(&settings.root).await);
+    clock.ask(&settings.root).await;
     let done = tokio::select! {
         done = work(settings, &clock) => done,
         () = clock::follow(clock.clone(), &settings.root) => Ok(()),

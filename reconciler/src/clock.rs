@@ -5,7 +5,6 @@
 //! against what was signed last, the time that passed since it was right last, and devices whose clocks the network sets.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,21 +12,19 @@ use arc_swap::ArcSwapOption;
 use flotta_bundle::Problem;
 use flotta_bundle::code::{self, Code};
 use jiff::{SignedDuration, Timestamp};
-use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::sync::Notify;
 
 use crate::store::{FleetEvent, Store, StoreError};
 
 mod judge;
+mod source;
 #[cfg(test)]
 mod tests;
 
-pub use judge::{Doubt, Evidence, SKEW, judge};
+pub use flotta_bundle::clock::SKEW;
+pub use judge::{Doubt, Evidence, judge};
+use source::is_synchronised;
 
-/// A file that systemd-timesyncd makes when it has set the clock.
-const MARK: &str = "/run/systemd/timesync/synchronized";
-/// How long `timedatectl` may take.
-const ANSWER: Duration = Duration::from_secs(10);
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// Looks after which the machine is asked again whether the network sets its clock, and after which it is written down that the
@@ -35,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const ASK_EVERY: u32 = 60;
 const KEEP_EVERY: u32 = 360;
 /// Where the store has when the clock was right.
-const KEPT: &str = "clock";
+pub(crate) const KEPT: &str = "clock";
 
 /// The clock is in doubt: nothing is signed by it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -84,6 +81,8 @@ struct Inner {
     state: Mutex<State>,
     /// What every request asks for: made when the clock is looked at, read without a lock.
     doubted: ArcSwapOption<Doubted>,
+    /// Wakes the one who says that a doubt is over.
+    accepted: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -124,9 +123,15 @@ impl Clock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A person says that the clock is right. That holds until it leaps.
-    pub fn accept(&self, now: Timestamp) {
-        self.state().accepted = Some(Running::at(now));
+    /// A person says that the clock is right. That ends the doubt, which is given back, and holds until the clock leaps or the
+    /// server stops. Without a doubt there is nothing to accept: a clock that goes wrong later is doubted all the same.
+    pub fn accept(&self, now: Timestamp) -> Option<InDoubt> {
+        let mut state = self.state();
+        let doubted = self.0.doubted.swap(None)?;
+        state.accepted = Some(Running::at(now));
+        state.right = Some(Running::at(now));
+        self.0.accepted.notify_one();
+        Some(doubted.why.clone())
     }
 
     /// What was signed last says that it was issued then.
@@ -201,11 +206,27 @@ impl Clock {
         }
     }
 
+    /// Whether a clock that was right until now has been set to another time: then it counts who did that.
+    fn has_leapt(&self, now: Timestamp) -> bool {
+        let right = self.state().right;
+        let is_far = |right: Running| now.duration_since(right.now()).abs() > SKEW;
+        right.is_some_and(is_far) && self.check().is_ok()
+    }
+
     /// Takes up what an earlier start has left in the store, and looks.
     pub async fn open(&self, store: &Store, now: Timestamp) -> Result<Option<Change>, StoreError> {
+        let synchronised = is_synchronised(Path::new("/"), now).await;
+        self.resume(store, now, synchronised).await
+    }
+
+    pub(crate) async fn resume(
+        &self,
+        store: &Store,
+        now: Timestamp,
+        synchronised: Option<bool>,
+    ) -> Result<Option<Change>, StoreError> {
         let kept = store.meta(KEPT).await?;
         let right = kept.and_then(|text| text.parse().ok());
-        let synchronised = is_synchronised().await;
         let mut state = self.state();
         state.right = right.map(Running::at);
         state.synchronised = synchronised;
@@ -222,13 +243,18 @@ impl Clock {
         let mut every = tokio::time::interval(LOOK);
         let mut looks = 0_u32;
         loop {
-            every.tick().await;
-            if looks.is_multiple_of(ASK_EVERY) {
-                let synchronised = is_synchronised().await;
+            let accepted = tokio::select! {
+                _ = every.tick() => None,
+                () = self.0.accepted.notified() => Some(Change::Right),
+            };
+            let mut now = Timestamp::now();
+            if looks.is_multiple_of(ASK_EVERY) || self.has_leapt(now) {
+                let synchronised = is_synchronised(Path::new("/"), now).await;
                 self.state().synchronised = synchronised;
+                now = Timestamp::now();
             }
-            let now = Timestamp::now();
-            let change = self.look(now, &store.told_times(now), store.count_members());
+            let found = self.look(now, &store.told_times(now), store.count_members());
+            let change = found.or(accepted);
             if let Some(change) = &change {
                 say(change);
                 note(store, change, now).await;
@@ -267,24 +293,5 @@ async fn note(store: &Store, change: &Change, now: Timestamp) {
     };
     if let Err(error) = store.add_event(event).await {
         tracing::error!(%error, "an event was not kept");
-    }
-}
-
-/// Whether the network sets the machine's clock; none when nothing says so.
-async fn is_synchronised() -> Option<bool> {
-    if Path::new(MARK).exists() {
-        return Some(true);
-    }
-    let asked = Command::new("timedatectl")
-        .args(["show", "--property=NTPSynchronized", "--value"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = timeout(ANSWER, asked).await.ok()?.ok()?;
-    match output.stdout.trim_ascii() {
-        b"yes" => Some(true),
-        b"no" => Some(false),
-        _ => None,
     }
 }

@@ -44,7 +44,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The fleet's name, at first start.
     pub fleet: Option<FleetName>,
-    /// Names for the server's certificate; the first stands in join files.
+    /// Names for the server's certificate; the first is in join files.
     pub names: Vec<String>,
     /// The admin socket; [`admin::DEFAULT_SOCKET`] where that can be made, otherwise `DATA/admin.sock`.
     pub admin: Option<PathBuf>,
@@ -56,8 +56,6 @@ pub struct Config {
     pub interval: Duration,
     /// Whether an image without a digest refuses a commit.
     pub require_digests: bool,
-    /// Whether a person says that the clock is right.
-    pub accept_clock: bool,
 }
 
 /// The listener for hooks.
@@ -195,9 +193,6 @@ impl Server {
         let floor = store.highest_sequence().await?.unwrap_or_default();
         let publisher = Publisher::open(Arc::clone(&fleet), depot.clone(), options, floor).await?;
         let now = Timestamp::now();
-        if config.accept_clock {
-            fleet.clock().accept(now);
-        }
         Box::pin(fleet.clock().open(&store, now)).await?;
         renew_certificates(&fleet, &config.names, now)?;
         let index = Arc::new(Index::new(fleet.trust_roots().to_vec()));

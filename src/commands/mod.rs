@@ -6,6 +6,7 @@
 
 mod backup;
 mod check;
+mod clock;
 mod completion;
 mod describe;
 mod get;
@@ -86,6 +87,9 @@ enum Command {
     /// Decide about held commits
     #[command(subcommand)]
     Release(release::Release),
+    /// The server's clock
+    #[command(subcommand)]
+    Clock(clock::Clock),
     /// List devices, workloads, requests, releases, events or tokens
     Get(get::Get),
     /// Everything about one device, workload or release
@@ -134,6 +138,7 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<Answer> {
         Command::Revoke(revoke) => revoke.run(client).await,
         Command::Decommission(decommission) => decommission.run(client).await,
         Command::Release(release) => release.run(client).await,
+        Command::Clock(clock) => clock.run(client).await,
         Command::Get(get) => get.run(client).await,
         Command::Describe(describe) => describe.run(client).await,
         Command::Wait(wait) => wait.run(client).await,

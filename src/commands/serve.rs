@@ -84,9 +84,6 @@ pub(crate) struct Serve {
     /// Let members of the server's group use the admin socket, too: who can use it decides over the fleet
     #[arg(long, env = "FLOTTA_GROUP_ACCESS")]
     group_access: bool,
-    /// Confirm that the clock is right when the server doubts it and signs nothing (FLT0611); holds until the clock jumps or the server stops
-    #[arg(long)]
-    accept_clock: bool,
 }
 
 impl Serve {
@@ -116,7 +113,6 @@ impl Serve {
                 }),
             interval: self.poll.unsigned_abs(),
             require_digests: self.require_digests,
-            accept_clock: self.accept_clock,
         };
         raise_open_files();
         let server = Server::open(config).await.map_err(coded)?;

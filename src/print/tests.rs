@@ -316,7 +316,7 @@ fn a_clock_in_doubt_is_said_before_anything_is_served() {
     assert_eq!(lines[said], format!("clock        FLT0611: {why}"));
     let last = lines.last().unwrap();
     assert!(
-        last.starts_with("to do") && last.contains("--accept-clock"),
+        last.starts_with("to do") && last.contains("flotta clock accept"),
         "{screen}"
     );
 }

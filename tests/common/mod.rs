@@ -143,7 +143,6 @@ impl House {
             hooks: None,
             interval: Duration::from_millis(50),
             require_digests: false,
-            accept_clock: false,
         }
     }
 

@@ -113,11 +113,10 @@ fn a_servers_clock_that_was_wrong_costs_no_device() {
     println!("the server's clock: {tried} of {tried} wrong ones signed nothing");
 
     // F1 and F2: somebody says that it is right, and so a certificate and a release come from the future
-    restart(
-        &mut site,
-        Some("+730d"),
-        &["--accept-clock", "--name", "second.example"],
-    );
+    restart(&mut site, Some("+730d"), &["--name", "second.example"]);
+    site.hears("FLT0611");
+    let accepted = site.run(&["clock", "accept"]);
+    assert!(accepted.status.success(), "{}", site.said());
     site.commit(
         "from the future",
         &[("web.yaml", &page("web", 8080, "from the future"))],

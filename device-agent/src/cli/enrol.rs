@@ -20,7 +20,7 @@ impl Enrol {
             .unwrap_or_else(|| settings.join.clone());
         let join = Join::read(&path, self.name.clone())?;
         let clock = Clock::load(&settings.clock());
-        clock.set_synchronised(clock::is_synchronised(&settings.root).await);
+        clock.ask(&settings.root).await;
         let client = join.client(&clock, &settings.proxies)?;
         let io = |error| EnrolError::Io(settings.state.clone(), error);
         let fleet = format!(

@@ -55,7 +55,7 @@ pub(super) async fn run(settings: &Settings, format: Format) -> Result<Answer, C
             .map(|a| a.since),
     });
     let clock = Clock::load(&settings.clock());
-    clock.set_synchronised(clock::is_synchronised(&settings.root).await);
+    clock.ask(&settings.root).await;
     let view = View {
         now: clock.now(),
         status: Status::read(&settings.status())?,

@@ -82,7 +82,10 @@ async fn a_mark_of_timesyncd_is_seen_when_the_clock_leaps() {
     let set = async {
         let mark = root.path().join("run/systemd/timesync");
         std::fs::create_dir_all(&mark).expect("made");
-        std::fs::write(mark.join("synchronized"), "").expect("written");
+        let file = std::fs::File::create(mark.join("synchronized")).expect("written");
+        // an hour ago by the clock as it is set now: until then, from the future
+        let time = Timestamp::now() + DAY - SignedDuration::from_hours(1);
+        file.set_modified(time.into()).expect("set");
         *offset.lock().expect("no panic") = DAY;
         clock.now();
         let mut changes = clock.changes();
@@ -95,5 +98,24 @@ async fn a_mark_of_timesyncd_is_seen_when_the_clock_leaps() {
     tokio::select! {
         () = follow(clock.clone(), root.path()) => unreachable!("it goes on"),
         () = set => {}
+    }
+}
+
+#[tokio::test]
+async fn an_old_mark_of_timesyncd_is_no_word_that_the_clock_is_set() {
+    let root = tempfile::tempdir().expect("a folder");
+    let folder = root.path().join("run/systemd/timesync");
+    std::fs::create_dir_all(&folder).expect("made");
+    let file = std::fs::File::create(folder.join("synchronized")).expect("written");
+    let right = time("2026-11-28T12:00:00Z");
+    file.set_modified(right.into()).expect("set");
+    // by a clock that has run away since, nobody set it
+    for (offset, is_marked) in [
+        (SignedDuration::from_mins(30), true),
+        (DAY, false),
+        (-DAY, false),
+    ] {
+        let marked = source::is_marked(root.path(), right + offset);
+        assert_eq!(marked, is_marked, "{offset:#}");
     }
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Admin;
 use super::answer::Refused;
-use super::request::{Allowance, Allowed, Decided, Decommission};
+use super::request::{Allowance, Allowed, ClockAccepted, Decided, Decommission};
 use super::resource::{Commit, InForce, ServerStatus};
 use super::socket::Peer;
 use crate::publish::inventory::Left;
@@ -86,6 +86,24 @@ async fn coming_back(admin: &Admin) -> Result<Option<Warning>, Refused> {
             "{what} to come back: flotta get requests -A; all of them: flotta approve --restored"
         ),
     }))
+}
+
+/// A person says that the server's clock is right: what was put off is signed.
+pub(super) async fn accept_clock(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Json<ClockAccepted> {
+    let now = Timestamp::now();
+    let doubt = admin.0.fleet.clock().accept(now);
+    if doubt.is_some() {
+        let message = format!("the server's clock is right, says {}: {now:.0}", peer.0);
+        note(&admin, None, "ClockAccepted", message).await;
+        admin.0.wake.notify_one();
+    }
+    Json(ClockAccepted {
+        now,
+        doubt: doubt.map(|doubt| doubt.problem()),
+    })
 }
 
 /// Lets through the commit that is held; or the one in force, for the devices that left Git with it.

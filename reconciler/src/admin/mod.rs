@@ -10,6 +10,7 @@
 //! | `POST /v1/tokens` | a join file |
 //! | `GET /v1/tokens` | the tokens, without their secrets |
 //! | `POST /v1/tokens/revoke` | the token that was taken back |
+//! | `POST /v1/clock/accept` | what of the server's clock was in doubt, and is not any more |
 //! | `POST /v1/releases/allow` | which held commit may take away what it does |
 //! | `POST /v1/decommission` | which device is to run nothing any more |
 //! | `POST /v1/{approve,deny,revoke}` | who it was |
@@ -112,6 +113,7 @@ impl Admin {
             .route("/v1/fleet", get(join::fleet))
             .route("/v1/check", get(check::check))
             .route("/v1/status", get(leave::status))
+            .route("/v1/clock/accept", post(leave::accept_clock))
             .route("/v1/releases/allow", post(leave::allow))
             .route("/v1/decommission", post(leave::decommission))
             .route(

@@ -98,6 +98,16 @@ pub struct Allowed {
     pub commit: String,
 }
 
+/// Answer to `POST /v1/clock/accept`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClockAccepted {
+    /// What the clock says.
+    pub now: Timestamp,
+    /// Why it was in doubt; none when it was not, and there was nothing to accept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Problem>,
+}
+
 /// `POST /v1/decommission`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

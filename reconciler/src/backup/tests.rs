@@ -8,6 +8,7 @@ use flotta_bundle::{DeviceName, Digest, code};
 use tempfile::TempDir;
 
 use super::*;
+use crate::clock::Clock;
 use crate::fixture::{House, Machine, bundle, name, release};
 use crate::keys::{FirstStart, Fleet};
 use crate::publish::Published;
@@ -453,4 +454,29 @@ async fn who_was_revoked_since_stays_so_known_or_not() {
     let thief = Machine::new("later");
     assert!(store.is_revoked(&thief.name, &thief.fingerprint()));
     assert!(store.is_revoked(&name("shop"), &scene.shop.fingerprint()));
+}
+
+/// The month in which a server was off ends its trust in a clock that nothing sets, and the age of a backup is no such month.
+#[tokio::test]
+async fn an_old_backup_says_nothing_about_the_clock_of_the_new_machine() {
+    let (scene, house) = Scene::new().await;
+    let now = Timestamp::now();
+    let day = jiff::SignedDuration::from_hours(24);
+    let kept = format!("{:.0}", now - day * 40);
+    house
+        .store
+        .set_meta(crate::clock::KEPT, kept)
+        .await
+        .unwrap();
+    let backup = scene.backup().await;
+    drop(house);
+    scene.restore(&backup, "new", &[]).unwrap();
+    let store = House::open(&scene.path("new")).store;
+    // before the release that the backup has the clock is wrong all the same
+    for (signed, is_doubted) in [(now - day * 40, false), (now + day, true)] {
+        let clock = Clock::default();
+        clock.signed(signed);
+        let change = clock.resume(&store, now, None).await.unwrap();
+        assert_eq!(change.is_some(), is_doubted, "{signed}");
+    }
 }

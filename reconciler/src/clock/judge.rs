@@ -1,9 +1,8 @@
 //! The judgement: a pure function of what is known.
 
+use flotta_bundle::clock::SKEW;
 use jiff::{SignedDuration, Timestamp};
 
-/// How far clocks may differ: as far as certificates reach into the past.
-pub const SKEW: SignedDuration = SignedDuration::from_hours(1);
 /// How long a server may have been off before a clock that nothing confirms is in doubt: a month, as long as a device may be
 /// off and still renew.
 const AWAY: SignedDuration = SignedDuration::from_hours(30 * 24);

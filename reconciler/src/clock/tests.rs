@@ -139,8 +139,11 @@ fn a_doubt_is_told_once_and_what_may_be_the_time_is_more_than_one() {
     assert!(matches!(clock.look(now(), &[], 0), Some(Change::Right)));
     assert!(clock.check().is_ok() && clock.is_past(now() + DAY, ahead));
     // a person's word holds until the clock leaps again
-    clock.accept(ahead);
-    assert!(clock.look(ahead, &[], 0).is_none() && clock.check().is_ok());
+    assert!(clock.accept(now()).is_none(), "there is nothing to accept");
+    assert!(clock.look(ahead, &[], 0).is_some());
+    assert!(clock.accept(ahead).is_some() && clock.check().is_ok());
+    let contradicted = [-DAY * 730; 5];
+    assert!(clock.look(ahead, &contradicted, 5).is_none() && clock.check().is_ok());
     assert!(clock.look(now(), &[], 0).is_some() && clock.check().is_err());
 }
 
@@ -149,11 +152,56 @@ async fn a_restart_knows_when_the_clock_was_right() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let clock = Clock::default();
-    assert!(clock.open(&store, now()).await.unwrap().is_none());
+    assert!(clock.resume(&store, now(), None).await.unwrap().is_none());
     clock.keep(&store, now()).await;
     for (offset, is_doubted) in [(DAY, false), (-DAY, true), (DAY * 100, true)] {
         let again = Clock::default();
-        let change = again.open(&store, now() + offset).await.unwrap();
+        let change = again.resume(&store, now() + offset, None).await.unwrap();
         assert_eq!(change.is_some(), is_doubted, "{offset:#}");
     }
+}
+
+#[test]
+fn an_old_mark_of_timesyncd_is_no_word_that_the_clock_is_set() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("run/systemd/timesync");
+    std::fs::create_dir_all(&folder).unwrap();
+    assert!(!source::is_marked(root.path(), now()));
+    let file = std::fs::File::create(folder.join("synchronized")).unwrap();
+    file.set_modified(now().into()).unwrap();
+    for (offset, is_marked) in [(HOUR / 2, true), (DAY, false), (-DAY, false)] {
+        let marked = source::is_marked(root.path(), now() + offset);
+        assert_eq!(marked, is_marked, "{offset:#}");
+    }
+}
+
+/// What a person has accepted is said and kept, so that it needs to be said once.
+#[tokio::test]
+async fn a_clock_that_was_accepted_is_right_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let long_ago = Timestamp::now() - DAY * 100;
+    Clock::default().keep(&store, long_ago).await;
+    let clock = Clock::default();
+    let now = Timestamp::now();
+    assert!(clock.resume(&store, now, None).await.unwrap().is_some());
+    let (said, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let follow = clock.follow(&store, |change| {
+        said.send(change.clone()).unwrap();
+    });
+    let accept = async {
+        assert!(clock.accept(now).is_some());
+        let change = changes.recv().await;
+        assert!(matches!(change, Some(Change::Right)), "{change:?}");
+        while store.meta(KEPT).await.unwrap() == Some(format!("{long_ago:.0}")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = follow => {}
+        () = accept => {}
+    }
+    let again = Clock::default();
+    let change = again.resume(&store, Timestamp::now(), None).await;
+    assert!(change.unwrap().is_none());
 }

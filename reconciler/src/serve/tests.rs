@@ -13,7 +13,6 @@ fn config(source: &Path, data: &Path) -> Config {
         hooks: None,
         interval: Duration::from_secs(3600),
         require_digests: false,
-        accept_clock: false,
     }
 }
 

@@ -87,6 +87,8 @@ pub(crate) fn restored(
         "UPDATE tokens SET expires_at = ?1 WHERE used_at IS NULL AND expires_at > ?1",
         [millis(now)],
     )?;
+    // when the clock of the machine that is gone was right says nothing about this one's; what was signed by then still does
+    transaction.execute("DELETE FROM meta WHERE key = ?1", [crate::clock::KEPT])?;
     transaction.execute(
         "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
         (super::RESTORED, millis(now).to_string()),

@@ -119,7 +119,7 @@ codes! {
     HELD = "FLT0607", "a commit that removes more than the fleet's limits allow", "see what it removes: flotta describe release COMMIT; let it through: flotta release allow COMMIT; or commit again what should stay";
     NOT_HELD = "FLT0608", "a commit that is not held", "see which one is held: flotta get releases";
     STILL_IN_GIT = "FLT0609", "a device that is still in Git", "remove its EdgeDevice from Git first";
-    SERVER_CLOCK = "FLT0611", "the server's clock is wrong, or what it signed before is", "set the clock (timedatectl); if it is right: flotta serve --accept-clock. Until then nothing is signed, and the release in force is still served";
+    SERVER_CLOCK = "FLT0611", "the server's clock is wrong, or what it signed before is", "set the clock (timedatectl); if it is right: flotta clock accept. Until then nothing is signed, and the release in force is still served";
     DEVICES_AWAY = "FLT0621", "most devices are offline", "look at the server's network: its address, port and name as devices see them; which devices: flotta get devices";
     SERVER_DISK = "FLT0622", "the disk under the server's data is nearly full", "make space on it: without any the server takes no report, and no device joins";
     SERVER_WORK = "FLT0623", "a recurring task of the server fails", "see the message, and the server's log from the time it names";

@@ -13,8 +13,10 @@
 //! | [`verify`] | the rules a device enforces on an offer |
 //! | [`wire`] | request and answer bodies of the edge API, the join file |
 //! | [`name`], [`path`], [`digest`] | checked names, device paths, content digests |
+//! | [`clock`] | when a machine's clock is believed |
 //! | [`code`] | every stable error code, with what to do |
 
+pub mod clock;
 pub mod code;
 pub mod crypto;
 pub mod digest;

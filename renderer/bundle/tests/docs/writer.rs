@@ -38,7 +38,7 @@ const PLACES: [(&str, &str, &str); 6] = [
 
 /// `docs/errors.md`.
 pub(crate) fn errors() -> String {
-    let mut text = "# Error codes\n\n<!-- Generated from `renderer/bundle/src/code.rs`: FLOTTA_UPDATE_DOCS=1 cargo test -p flotta-bundle --test docs -->\n\nEvery error and warning that a person sees has a code. A code never changes its meaning and is never used again: it is what\nto search for, what a test asserts, what a dashboard groups by. The message beside it has the particulars.\n".to_owned();
+    let mut text = "# Error codes\n\n<!-- Generated from `renderer/bundle/src/code.rs`: FLOTTA_UPDATE_DOCS=1 cargo test -p flotta-bundle --test docs -->\n\nEvery error and warning that a person sees has a code. A code never changes its meaning and is never used again: it is what\nto search for, what a test asserts, what a dashboard groups by. The message next to it has the particulars.\n".to_owned();
     let mut count = 0;
     for (prefix, title, about) in PLACES {
         let _ = write!(
