@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BAD, House, device, eventually, stderr, stdout};
+use common::{BAD, House, device, eventually, joined, stderr, stdout};
 use serde_json::Value;
 
 /// The grade and message of a fact. The exit code is that of the worst: on a build machine whose disk is nearly full, that one's.
@@ -65,4 +65,27 @@ async fn a_check_follows_what_happens_to_the_server() {
     let output = house.flotta(&["check"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("FLT0508"), "{}", stderr(&output));
+}
+
+/// Every device is counted once: in Git and not joined, joined and not heard of, there, or revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_counts_the_devices() {
+    let house = House::new();
+    let three: String = ["shop-1", "shop-2", "shop-3"]
+        .map(|name| device(name) + "---\n")
+        .concat();
+    house.commit("a.yaml", &three);
+    let server = house.start().await;
+    server.released(1).await;
+    assert_eq!(fact(&house, "devices").await.1, "3: 3 pending");
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let there = joined::Device::join(&house, "shop-1", folders[0].path()).await;
+    joined::Device::join(&house, "shop-2", folders[1].path()).await;
+    let session = there.client.connect().await.unwrap();
+    there.accepted(&session).await.unwrap();
+    assert_eq!(fact(&house, "devices").await.1, "3: 1 connected, 2 pending");
+    let output = house.flotta(&["revoke", "shop-1"]).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(fact(&house, "devices").await.1, "3: 2 pending, 1 revoked");
+    server.stop().await;
 }

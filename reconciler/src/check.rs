@@ -94,7 +94,7 @@ pub struct Situation {
     pub authority: Timestamp,
     /// The file system of the data directory.
     pub disk: Result<Disk, String>,
-    /// How many devices are in each state.
+    /// How many devices are `Connected`, `Offline`, `Pending` and `Revoked`.
     pub devices: BTreeMap<String, usize>,
 }
 

@@ -182,11 +182,16 @@ fn running(workloads: &[WorkloadReport]) -> usize {
 }
 
 fn is_connected(facts: &Facts<'_>) -> bool {
-    let patience = SignedDuration::from_secs(facts.heartbeat_seconds.into()) * MISSED + MARGIN;
-    // seen later than now: the clock was ahead then, and nobody knows when it was
     facts
         .seen
-        .is_some_and(|seen| facts.now.duration_since(seen).abs() <= patience)
+        .is_some_and(|seen| is_recent(seen, facts.now, facts.heartbeat_seconds))
+}
+
+/// Whether a device that spoke then is there now.
+pub(crate) fn is_recent(seen: Timestamp, now: Timestamp, heartbeat_seconds: u32) -> bool {
+    let patience = SignedDuration::from_secs(heartbeat_seconds.into()) * MISSED + MARGIN;
+    // seen later than now: the clock was ahead then, and nobody knows when it was
+    now.duration_since(seen).abs() <= patience
 }
 
 /// What the device's own words and the offer come to, whether it is there or not.

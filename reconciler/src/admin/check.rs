@@ -9,21 +9,17 @@ use jiff::Timestamp;
 
 use super::Admin;
 use super::leave::warnings;
-use super::list::Listed;
-use super::query::Query;
-use super::resource::Device;
 use crate::check::{Check, Disk, Situation};
 use crate::failures::chain;
 
 pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
     let now = Timestamp::now();
     let store = &admin.0.store;
-    let all = Device::all(&admin, &Query::default(), now).await;
-    let all = all.map_err(|error| chain(&error));
-    let mut devices = BTreeMap::new();
-    for device in all.iter().flatten() {
-        *devices.entry(device.status.state.clone()).or_default() += 1;
-    }
+    let counted = super::views::count(&admin, now).await;
+    let (devices, readable) = match counted {
+        Ok(devices) => (devices, Ok(())),
+        Err(error) => (BTreeMap::new(), Err(chain(&error))),
+    };
     let situation = Situation {
         now,
         failures: store.failures().all(),
@@ -37,7 +33,7 @@ pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
             .check()
             .err()
             .map(|doubt| doubt.problem()),
-        store: all.map(|_| ()),
+        store: readable,
         release: in_force(&admin),
         certificate: admin.0.fleet.server_not_after(),
         authority: admin.0.facts.device_ca_expires,

@@ -14,7 +14,7 @@ use super::resource::{Commit, InForce, ServerStatus};
 use super::socket::Peer;
 use crate::publish::inventory::Left;
 use crate::standing::Warning;
-use crate::store::{FleetEvent, RequestState};
+use crate::store::FleetEvent;
 
 /// How long it is shown that the server was behind its fleet: a day's work after a restore.
 const SHOWN: SignedDuration = SignedDuration::from_hours(24);
@@ -73,14 +73,14 @@ fn behind(admin: &Admin, in_force: Option<u64>, now: Timestamp) -> Option<Warnin
 
 /// That devices wait which have a certificate of this fleet.
 async fn coming_back(admin: &Admin) -> Result<Option<Warning>, Refused> {
-    let mut requests = admin.0.store.requests().await?;
-    requests.retain(|request| request.vouched && request.state == RequestState::Pending);
-    let since = requests.iter().map(|request| request.asked_at).min();
-    let what = match requests.len() {
-        1 => "a device that joined after the backup asks".to_owned(),
-        count => format!("{count} devices that joined after the backup ask"),
+    let Some((count, since)) = admin.0.store.coming_back().await? else {
+        return Ok(None);
     };
-    Ok(since.map(|since| Warning {
+    let what = match count {
+        1 => "a device that joined after the backup asks".to_owned(),
+        _ => format!("{count} devices that joined after the backup ask"),
+    };
+    Ok(Some(Warning {
         since,
         message: format!(
             "{what} to come back: flotta get requests -A; all of them: flotta approve --restored"

@@ -58,7 +58,7 @@ fn well() -> Situation {
             total: 100 << 30,
             free: 62 << 30,
         }),
-        devices: BTreeMap::from([("Ready".to_owned(), 39), ("Failed".to_owned(), 1)]),
+        devices: BTreeMap::from([("Connected".to_owned(), 39), ("Offline".to_owned(), 1)]),
     }
 }
 
@@ -97,7 +97,7 @@ fn a_server_that_is_well_says_so_in_every_fact() {
     disk: 62 % free (63488 MiB)
     work: nothing fails
     warnings: none
-    devices: 40: 1 failed, 39 ready
+    devices: 40: 39 connected, 1 offline
     ");
 }
 
@@ -180,7 +180,7 @@ const WRONG: &[(&str, Change)] = &[
         }];
     }),
     ("most devices are away", |of| {
-        of.devices = fleet([("Offline", 21), ("Ready", 19), ("Pending", 500)]);
+        of.devices = fleet([("Offline", 21), ("Connected", 19), ("Pending", 500)]);
     }),
 ];
 
@@ -209,7 +209,7 @@ const NO_TROUBLE: &[(&str, Change)] = &[
         of.devices = fleet([("Offline", 1)]);
     }),
     ("half of the devices are off", |of| {
-        of.devices = fleet([("Offline", 20), ("Ready", 20)]);
+        of.devices = fleet([("Offline", 20), ("Connected", 20)]);
     }),
     ("no device yet", |of| of.devices.clear()),
     ("a release that is due to be signed anew", |of| {

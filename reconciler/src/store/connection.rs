@@ -38,6 +38,7 @@ pub(super) const FLEET: Schema = Schema {
         include_str!("fleet_2.sql"),
         include_str!("fleet_3.sql"),
         include_str!("fleet_4.sql"),
+        include_str!("fleet_5.sql"),
     ],
 };
 
@@ -48,6 +49,7 @@ pub(super) const STATUS: Schema = Schema {
         include_str!("status_1.sql"),
         include_str!("status_2.sql"),
         include_str!("status_3.sql"),
+        include_str!("status_4.sql"),
     ],
 };
 

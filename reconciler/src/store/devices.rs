@@ -1,6 +1,6 @@
 //! Devices that have joined.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flotta_bundle::wire::{Hardware, Report};
@@ -138,6 +138,22 @@ pub(crate) fn put_certificate(
 }
 
 impl Store {
+    /// The devices that are revoked.
+    pub async fn revoked(&self) -> Result<BTreeSet<DeviceName>, StoreError> {
+        self.read(|connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT device FROM devices INDEXED BY devices_revoked WHERE revoked_at IS NOT NULL",
+            )?;
+            let mut rows = query.query([])?;
+            let mut revoked = BTreeSet::new();
+            while let Some(row) = rows.next()? {
+                revoked.insert(name(&row.get::<_, String>(0)?)?);
+            }
+            Ok(revoked)
+        })
+        .await
+    }
+
     /// Tells the edge that `device` has joined with `key`. After the commit that says so.
     pub(crate) fn has_joined(&self, device: &DeviceName, key: Digest) {
         self.change_revoked(|revoked| revoked.forgive(&key));

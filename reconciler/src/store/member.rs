@@ -183,6 +183,13 @@ impl Store {
         told.collect()
     }
 
+    /// Looks at everyone who has joined. Nobody joins or leaves meanwhile.
+    pub(crate) fn each_member(&self, mut look: impl FnMut(&DeviceName, &Member)) {
+        let members = self.0.members.read();
+        let members = members.unwrap_or_else(PoisonError::into_inner);
+        members.iter().for_each(|(name, member)| look(name, member));
+    }
+
     /// How many devices have joined.
     pub fn count_members(&self) -> usize {
         let members = self.0.members.read();

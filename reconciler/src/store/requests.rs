@@ -1,5 +1,7 @@
 //! Devices that ask to join and wait for a person.
 
+use std::collections::BTreeSet;
+
 use flotta_bundle::wire::Hardware;
 use flotta_bundle::{DeviceName, Digest};
 use jiff::{SignedDuration, Timestamp};
@@ -208,6 +210,33 @@ impl Store {
     /// The request of a key.
     pub async fn request(&self, key: Digest) -> Result<Option<JoinRequest>, StoreError> {
         self.read(move |connection| find(connection, &key)).await
+    }
+
+    /// How many devices of this fleet ask to come back, and since when the first of them does; none when nobody does.
+    pub async fn coming_back(&self) -> Result<Option<(u64, Timestamp)>, StoreError> {
+        self.read(|connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT count(*), min(asked_at) FROM requests WHERE state = 'pending' AND vouched",
+            )?;
+            let row = query.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(maybe_time(row.1)?.map(|since| (row.0, since)))
+        })
+        .await
+    }
+
+    /// The devices that ask to join, or to come back.
+    pub async fn waiting(&self) -> Result<BTreeSet<DeviceName>, StoreError> {
+        self.read(|connection| {
+            let mut query =
+                connection.prepare_cached("SELECT device FROM requests WHERE state = 'pending'")?;
+            let mut rows = query.query([])?;
+            let mut waiting = BTreeSet::new();
+            while let Some(row) = rows.next()? {
+                waiting.insert(name(&row.get::<_, String>(0)?)?);
+            }
+            Ok(waiting)
+        })
+        .await
     }
 
     /// Number of requests that wait.

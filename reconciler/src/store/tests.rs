@@ -123,8 +123,10 @@ async fn what_an_earlier_version_kept_is_taken_over() {
         .split("CREATE TABLE events")
         .next()
         .unwrap();
-    old.execute_batch("ALTER TABLE reports RENAME TO newer; PRAGMA user_version = 1")
-        .unwrap();
+    old.execute_batch(
+        "ALTER TABLE reports RENAME TO newer; DROP INDEX events_by_time; PRAGMA user_version = 1",
+    )
+    .unwrap();
     old.execute_batch(first).unwrap();
     let mut report = sent;
     report.events.clear();

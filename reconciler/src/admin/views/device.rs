@@ -17,7 +17,7 @@ use crate::admin::resource::{
 use crate::index::{Described, Known, Offered};
 use crate::publish::inventory::Left;
 use crate::status::{self, Facts};
-use crate::store::{DeviceRecord, RequestState, StoreError};
+use crate::store::{DeviceRecord, StoreError};
 
 impl Listed for Device {
     async fn all(admin: &Admin, query: &Query, now: Timestamp) -> Result<Vec<Self>, StoreError> {
@@ -56,7 +56,7 @@ impl Listed for Device {
             .filter(|(name, _)| !joined.contains(&name.to_string()))
             .collect();
         if !absent.is_empty() {
-            let waiting = waiting(admin).await?;
+            let waiting = admin.0.store.waiting().await?;
             devices.extend(absent.drain(..).map(|(name, described)| {
                 let waits = waiting.contains(name);
                 awaited(name, described, waits)
@@ -107,13 +107,6 @@ async fn records(admin: &Admin, query: &Query) -> Result<Vec<DeviceRecord>, Stor
     }
 }
 
-/// The devices that ask to join.
-async fn waiting(admin: &Admin) -> Result<BTreeSet<DeviceName>, StoreError> {
-    let requests = admin.0.store.requests().await?.into_iter();
-    let waits = requests.filter(|request| request.state == RequestState::Pending);
-    Ok(waits.map(|request| request.device).collect())
-}
-
 /// A device that Git has and that has not joined yet.
 fn awaited(name: &DeviceName, described: &Described, waits: bool) -> Device {
     let metadata = Metadata {
@@ -140,6 +133,54 @@ fn awaited(name: &DeviceName, described: &Described, waits: bool) -> Device {
         ..DeviceStatus::default()
     };
     Device::new(metadata, status)
+}
+
+/// How many devices are in each state, as far as that is known without a look at what each has reported: who is there, who is
+/// away, who was never heard of, and who was revoked.
+pub(in crate::admin) async fn count(
+    admin: &Admin,
+    now: Timestamp,
+) -> Result<BTreeMap<String, usize>, StoreError> {
+    let store = &admin.0.store;
+    let current = admin.0.index.current();
+    let offered = |name: &DeviceName| Some(current.as_ref()?.offered(name)?.manifest);
+    let described = admin.0.index.described();
+    let revoked = store.revoked().await?;
+    let is_described = |name: &DeviceName| described.contains_key(name);
+    let mut known_ones = revoked.iter().filter(|name| is_described(name)).count();
+    let mut seen = BTreeMap::<_, Vec<_>>::new();
+    store.each_member(|name, member| {
+        seen.entry(offered(name)).or_default().push(member.seen());
+        known_ones += usize::from(is_described(name));
+    });
+    let mut count = BTreeMap::new();
+    let mut add = |state: &str, many: usize| {
+        if many > 0 {
+            *count.entry(state.to_owned()).or_default() += many;
+        }
+    };
+    add("Revoked", revoked.len());
+    // in Git, and not joined
+    add("Pending", described.len().saturating_sub(known_ones));
+    for (manifest, seen) in seen {
+        let heartbeat = heartbeat(known(admin, manifest).await.as_deref());
+        for seen in seen {
+            let state = match seen {
+                None => "Pending",
+                Some(seen) if status::is_recent(seen, now, heartbeat) => "Connected",
+                Some(_) => "Offline",
+            };
+            add(state, 1);
+        }
+    }
+    Ok(count)
+}
+
+fn heartbeat(wanted: Option<&Known>) -> u32 {
+    wanted.map_or_else(
+        || manifest::Settings::default().heartbeat_seconds,
+        |known| known.heartbeat_seconds,
+    )
 }
 
 /// What is known of a manifest. One that cannot be read is said, and shown as if it were not there.
@@ -179,10 +220,7 @@ impl Seen<'_> {
             seen,
             now: self.now,
             offered: self.offered,
-            heartbeat_seconds: self.wanted.as_ref().map_or_else(
-                || manifest::Settings::default().heartbeat_seconds,
-                |known| known.heartbeat_seconds,
-            ),
+            heartbeat_seconds: heartbeat(self.wanted.as_deref()),
             schema: self.wanted.as_ref().map_or(1, |known| known.schema),
             revoked: device.revoked_at.is_some(),
             clones: clones.as_ref(),

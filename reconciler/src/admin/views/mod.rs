@@ -14,6 +14,8 @@ use jiff::Timestamp;
 
 use super::resource::Metadata;
 
+pub(super) use device::count;
+
 /// Releases whose commits are told with what devices run: one that is behind by more shows the number alone.
 pub(super) const COMMITS: u32 = 200;
 
