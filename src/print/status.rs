@@ -4,7 +4,7 @@ use flotta_reconciler::admin::resource::ServerStatus;
 use jiff::{SignedDuration, Timestamp};
 
 use super::table::one_line;
-use super::time::{age, ago, span};
+use super::time::{ago, lasting, span};
 
 /// How much later than asked for the source may be looked at: two runs of `git` that wait as long as they may.
 const SLACK: SignedDuration = SignedDuration::from_mins(15);
@@ -29,10 +29,8 @@ pub(crate) fn lines(status: &ServerStatus, now: Timestamp) -> Vec<String> {
         } else {
             "has not been publishable"
         };
-        let (since, message) = (age(now, failure.since), &failure.message);
-        lines.push(format!(
-            "source{label}  {what} for {since}: {message}; {stays}"
-        ));
+        let (since, message) = (lasting(now, failure.since), &failure.message);
+        lines.push(format!("source{label}  {what} {since}: {message}; {stays}"));
     } else if let Some(looked) = source.looked {
         let interval = i64::try_from(source.interval_seconds).unwrap_or(i64::MAX);
         let patience = SignedDuration::from_secs(interval)
@@ -65,8 +63,8 @@ pub(crate) fn lines(status: &ServerStatus, now: Timestamp) -> Vec<String> {
         ));
     }
     for warning in &status.warnings {
-        let since = age(now, warning.since);
-        lines.push(format!("server  {} (for {since})", warning.message));
+        let since = lasting(now, warning.since);
+        lines.push(format!("server  {} ({since})", warning.message));
     }
     lines.iter().map(|line| one_line(line)).collect()
 }

@@ -238,7 +238,8 @@ fn what_is_wrong_with_the_server() {
         "message": "git ls-remote: fatal: repository 'https://git.example/fleet.git/' not found"}))
         .unwrap();
     status.warnings = serde_json::from_value(json!([{"since": "2026-11-23T10:00:00Z",
-        "message": "the clock is ten days ahead of the devices"}]))
+        "message": "the clock is ten days ahead of the devices"},
+        {"since": "2026-11-23T14:00:00Z", "message": "noted before the clock was set back"}]))
     .unwrap();
     said.extend(super::status::lines(&status, now()));
     assert_snapshot!(said.join("\n"));
@@ -454,7 +455,7 @@ fn a_check_says_what_is_wrong_first_and_what_to_do() {
             "FLT0622",
             "make space on it",
         ),
-        fact("devices", "ok", "40: 39 ready, 1 failed", "", ""),
+        fact("devices", "ok", "40: 39 connected, 1 offline", "", ""),
     ];
     let screen = |grade: &str, facts: &[Value]| {
         let check = json!({"version": "0.1.0", "grade": grade, "facts": facts});

@@ -23,6 +23,15 @@ pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     format!("{age} ago")
 }
 
+/// How long something has been so: `for 3h`. What began at a time that is still to come was noted by another clock than this.
+pub(crate) fn lasting(now: Timestamp, since: Timestamp) -> String {
+    let ahead = since.duration_since(now);
+    if ahead > ALIKE {
+        return format!("since a time ahead of this clock, by {}", span(ahead));
+    }
+    format!("for {}", span(now.duration_since(since)))
+}
+
 /// A length of time in its largest unit, cut: `59m`.
 pub(crate) fn span(length: SignedDuration) -> String {
     let seconds = length.as_secs().max(0);
