@@ -1,10 +1,11 @@
 //! The agent at work. One thread, nothing that ticks: it sleeps until an offer, a unit, a due retry or a signal wakes it.
 //!
 //! What is durable is in the ledger before anything is touched, so work can be dropped at any point: by a newer manifest, by
-//! SIGTERM, by a power cut. They are all the same, and the same next `converge` mends them.
+//! SIGTERM, by a power cut. They are all the same, and the same next `converge` repairs them.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flotta_bundle::code::{self, Problem};
 use flotta_bundle::manifest;
@@ -36,6 +37,9 @@ use crate::status;
 mod agent;
 
 use agent::{AGAIN, Agent, RETRY, Stop};
+
+/// Shortest and longest wait until it is tried again to bring the identity back: a few files are read for it.
+const WHOLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
@@ -193,15 +197,11 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         known: news_of_offers,
         live: live_state.clone(),
     };
-    let linked = Identity::open(&settings.identity())
-        .map_err(EnrolError::from)
-        .and_then(|identity| Link::new(joined.clone(), identity, clock, &settings.proxies, ends));
-    let mut tasks = Tasks::default();
-    match linked {
-        Ok(link) => tasks.0.push(tokio::spawn(link.run())),
-        // what is in the ledger is kept up all the same
-        Err(error) => link.send_modify(|state| state.problem = Some(error.problem())),
-    }
+    let (folder, is_settled) = (settings.identity(), ledger.is_settled());
+    let (own, own_clock, proxies) = (joined.clone(), clock.clone(), settings.proxies.clone());
+    let make = move |identity| Link::new(own.clone(), identity, &own_clock, &proxies, ends.clone());
+    let linked = keep_link(folder, is_settled, make, link.clone());
+    let mut tasks = Tasks(vec![tokio::spawn(linked)]);
     let keep = status::keep(
         settings.status(),
         joined.clone(),
@@ -251,6 +251,35 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         Stop::ShutOut => EnrolError::ShutOut,
         Stop::NoEdge(error) => EnrolError::Io(settings.state.clone(), std::io::Error::other(error)),
     })
+}
+
+/// Keeps the link, as soon as the identity is whole: what could not be brought back at the start, because the disk was full, is
+/// tried again. What is in the ledger is kept up all the same.
+async fn keep_link(
+    folder: PathBuf,
+    is_settled: bool,
+    make: impl Fn(Identity) -> Result<Link, EnrolError>,
+    state: watch::Sender<LinkState>,
+) {
+    let mut backoff = Backoff::new(WHOLE.0, WHOLE.1);
+    loop {
+        let linked = Identity::open(&folder).map_err(EnrolError::from);
+        match linked.and_then(&make) {
+            Ok(link) => return Box::pin(link.run()).await,
+            Err(error) => {
+                let problem = Some(error.problem());
+                state.send_if_modified(|state| {
+                    let is_news = state.problem != problem;
+                    state.problem = problem;
+                    is_news
+                });
+            }
+        }
+        sleep(backoff.next_delay().max(WHOLE.0)).await;
+        if let Err(error) = identity::repair(&folder, is_settled) {
+            tracing::debug!(problem = %error.problem(), "not all of the identity is on disk yet");
+        }
+    }
 }
 
 /// What the release that was accepted says of the agent itself, as far as it is there.

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Answer, CliError, Enrol, print};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::enrol::{self, EnrolError, Join, reset, service};
 use crate::hardware;
 use crate::identity::{self, Identity, IdentityError, Joined};

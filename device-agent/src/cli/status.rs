@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::screen::{self, View};
 use super::{Answer, CliError, Format, print, print_json};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::enrol::{EnrolError, reset};
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;

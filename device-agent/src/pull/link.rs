@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(3600);
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Where the link's news go.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ends {
     /// Offers, not verified.
     pub offers: mpsc::Sender<Offer>,

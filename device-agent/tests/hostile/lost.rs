@@ -147,6 +147,31 @@ async fn every_file_of_the_state_may_be_lost() {
     println!("files of the state: {tally:?}");
 }
 
+/// What cannot be written at the start, as on a full disk, is written when it can be, and nobody restarts the agent for it. A
+/// folder in the file's place is what keeps it from being written here.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_brought_back_at_the_start_is_brought_back_later() {
+    for name in ["sealing.key", "ca.pem"] {
+        let mut stage = at_work().await;
+        let path = stage.settings.identity().join(name);
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir(&path).expect("made");
+        stage.plan(FIRST + 1);
+        stage.heal();
+        let down = |link: &flotta_agent::pull::LinkState| {
+            link.problem.is_some() && link.connected_since.is_none()
+        };
+        stage
+            .play(async {
+                stage.link(name, down).await;
+                fs::remove_dir(&path).expect("removed");
+                stage.well().await;
+            })
+            .await;
+        assert!(path.is_file(), "{name}");
+    }
+}
+
 /// Nothing brings a private key back: the device says so, and works on with what it has.
 async fn asks_to_join(stage: &Stage, what: &str) {
     let runs = stage.hand.runs();
