@@ -107,7 +107,7 @@ async fn a_flipped_bit_in_the_depot_never_reaches_a_device() {
         }
         std::fs::write(path, good).unwrap();
         // one bad blob spoils nothing
-        let bytes = blob(&session, digest).await.expect("the mended blob");
+        let bytes = blob(&session, digest).await.expect("the repaired blob");
         verify_blob(&bytes, digest).unwrap();
     }
     println!("blobs: {refused} of {BLOB_FLIPS} flips refused by the server, {given} by the device");
@@ -150,7 +150,7 @@ async fn a_flipped_bit_in_the_depot_never_reaches_a_device() {
         }
     }
     println!(
-        "releases: of {RELEASE_FLIPS} flips {ended} kept the server from starting, {kept} were offered and refused or not offered, {harmless} mended or in what nobody signs"
+        "releases: of {RELEASE_FLIPS} flips {ended} kept the server from starting, {kept} were offered and refused or not offered, {harmless} repaired or in what nobody signs"
     );
     assert!(ended + kept > 0);
 }

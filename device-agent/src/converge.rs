@@ -81,7 +81,7 @@ pub struct Outcome {
     pub problems: Vec<Problem>,
     /// Everything is as the manifest says.
     pub complete: bool,
-    /// Something failed that a later try may mend.
+    /// Something failed that a later try may fix.
     pub retry: bool,
 }
 

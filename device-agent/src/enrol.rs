@@ -229,7 +229,7 @@ impl Join {
         Ok(Some(session.enrol(&request).await?))
     }
 
-    /// Keeps what joining gave. In this order a crash at any point is mended by asking again with the same keys.
+    /// Keeps what joining gave. In this order after a crash at any point it is enough to ask again with the same keys.
     pub fn keep(
         &self,
         identity: &Identity,

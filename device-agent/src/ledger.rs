@@ -1,5 +1,5 @@
 //! What the device remembers: what it accepted, what of the machine is the fleet's, what happened. Every change is whole on
-//! disk (written beside, synced, renamed) before anything acts on it.
+//! disk (written next to their place, synced, renamed) before anything acts on it.
 //!
 //! What it must not forget, its memory of trust and sequence, is kept twice: in `ledger/`, and in `identity/`, which it
 //! belongs to. What else is lost or damaged begins anew, is said ([`Loss`]), and is found again: on the machine, or by the

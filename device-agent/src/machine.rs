@@ -58,7 +58,7 @@ impl State {
         self.to(Self::Idle, "done", &[Self::Applying])
     }
 
-    /// Something failed that a later try may mend.
+    /// Something failed that a later try may fix.
     pub fn wait(self) -> Result<Self, NoEdge> {
         let from = [Self::Fetching, Self::Applying, Self::Idle];
         self.to(Self::Waiting, "wait", &from)

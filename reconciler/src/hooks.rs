@@ -110,7 +110,7 @@ impl Secret {
     /// - GitLab: `X-Gitlab-Token`, the secret itself
     pub fn admits(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> bool {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        // the strongest that is there decides: a bad signature is not mended by a token beside it
+        // the strongest that is there decides: a token next to it does not make up for a bad signature
         if let Some(signatures) = header("webhook-signature") {
             return header("webhook-id")
                 .zip(header("webhook-timestamp"))

@@ -199,12 +199,12 @@ impl Index {
         }
     }
 
-    /// Replaces what is known of devices beside what they are offered.
+    /// Replaces what is known of devices apart from what they are offered.
     pub fn describe(&self, described: Arc<BTreeMap<DeviceName, Described>>) {
         self.described.store(described);
     }
 
-    /// What is known of devices beside what they are offered.
+    /// What is known of devices apart from what they are offered.
     pub fn described(&self) -> Arc<BTreeMap<DeviceName, Described>> {
         self.described.load_full()
     }

@@ -10,7 +10,7 @@
 //!   hmac                     32 secret bytes: what salts of sealed files are derived from
 //! ```
 //!
-//! First start fills a folder beside the final one and renames it: a crash leaves all of it or nothing, never a mixture.
+//! First start fills a folder next to the final one and renames it: a crash leaves all of it or nothing, never a mixture.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

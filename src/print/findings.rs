@@ -91,7 +91,7 @@ fn one(text: &mut String, finding: &Finding, tree: &Tree, prefix: &str, colours:
     }
 }
 
-/// The line with the place marked and the help beside it. Whether there is one.
+/// The line with the place marked and the help next to it. Whether there is one.
 fn snippet(text: &mut String, finding: &Finding, tree: &Tree, help: Option<&str>) -> bool {
     let (number, column, length) = finding.place.span();
     let path = finding.place.document();

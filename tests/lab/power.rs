@@ -167,7 +167,7 @@ impl Ground {
         let mut there: Vec<_> = there
             .map(|entry| entry.expect("an entry").file_name())
             .collect();
-        // a layer's folder is named by its identifier; beside them lie Podman's own
+        // a layer's folder is named by its identifier; next to them are Podman's own
         there.retain(|name| name.len() == 64);
         let wanted = layers + containers + orphans.len();
         assert_eq!(there.len(), wanted, "unknown to Podman: {there:?}");

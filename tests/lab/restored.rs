@@ -15,7 +15,7 @@ fn copy(from: &str, to: &str, site: &Site) {
     assert!(copied.expect("cp starts").success());
 }
 
-/// What the device has seen, in a file beside the repository.
+/// What the device has seen, in a file next to the repository.
 fn history(site: &Site, device: &Device) -> String {
     let seen = device.exec(&["flotta-agent", "history", "-o", "json"]);
     let file = site.path(&format!("{}.json", device.name));

@@ -50,7 +50,7 @@ fn a_bad_commit_says_where_and_the_last_good_release_stays() {
     site.event(&["FLT0202", "nowhere.yaml:7:"]);
 
     // Mended, the held device follows.
-    site.commit("mended", &[("lost.yaml", "")]);
+    site.commit("fixed", &[("lost.yaml", "")]);
     hurt.shows(8080, "second");
 }
 

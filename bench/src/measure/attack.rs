@@ -17,7 +17,7 @@ use crate::follow::{join, join_files};
 use crate::process;
 use crate::site::{Fleet, Site, scratch};
 
-/// Devices that are hostile, beside one that is not.
+/// Devices that are hostile, next to one that is not.
 const HOSTILE: usize = 50;
 /// Connections of each: as many as it may have.
 const CONNECTIONS: usize = 16;

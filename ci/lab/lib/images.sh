@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
 # The test images: OCI layouts made by hand from one assembly file, bit for bit the same each time, so that their digests
-# can stand in the examples. digests (beside the source) is what they must be.
+# can be in the examples. The file digests, next to the source, says what they must be.
 
 IMAGES=$LAB_ROOT/images
 

@@ -442,7 +442,7 @@ impl<H: Hands> Agent<H> {
         Ok(())
     }
 
-    /// A unit changed: says so, and mends what does not run.
+    /// A unit changed: says so, and repairs what does not run.
     async fn look(&mut self) -> Result<(), NoEdge> {
         let Some(manifest) = self.manifest() else {
             return Ok(());

@@ -179,7 +179,7 @@ pub(super) async fn revoke(
     }))
 }
 
-/// What a device is let in with becomes an input of every release from then on: checked here, where a person can mend it.
+/// What a device is let in with becomes an input of every release from then on: checked here, where a person can fix it.
 fn check_terms(set: Option<&str>, labels: &BTreeMap<String, String>) -> Result<(), Refused> {
     if let Some(set) = set {
         check_subdomain(set).map_err(|error| Refused::bad_request(error.to_string()))?;

@@ -44,7 +44,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// The query as it stands in a URL, with its `?`. Names, namespaces and labels have no character that needs escaping but
+    /// The query as it is in a URL, with its `?`. Names, namespaces and labels have no character that needs escaping but
     /// those of a selector.
     pub fn encode(&self) -> String {
         let device = self.device.as_ref().map(ToString::to_string);

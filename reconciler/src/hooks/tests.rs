@@ -77,7 +77,7 @@ fn only_who_has_the_secret_is_admitted() {
             gitlab(text.as_bytes(), time, BODY),
             false,
         ),
-        ("bad signature beside a good token", mixed, false),
+        ("bad signature with a good token", mixed, false),
     ] {
         assert_eq!(secret().admits(&headers, BODY, now()), admitted, "{case}");
     }

@@ -1,4 +1,4 @@
-//! Secret files: 0600 in folders of 0700, each written beside its place, synced and renamed.
+//! Secret files: 0600 in folders of 0700, each written next to its place, synced and renamed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};

@@ -8,7 +8,7 @@ use super::remote::{FETCHED, Mirror, Tip};
 use super::{Checkout, Reader, Selection, SourceError, Tree, history};
 
 /// Whether the directory is itself a work tree or a bare repository. One above it is not looked for: a fleet's folder that
-/// happens to lie in someone's repository is read as the folder it is. One of another user, which Git refuses to open, is a
+/// happens to be in someone's repository is read as the folder it is. One of another user, which Git refuses to open, is a
 /// repository all the same: its working tree is not what was committed.
 pub(super) fn is_repository(directory: &Path) -> bool {
     Repository::open(directory).map_or_else(|error| error.code() == ErrorCode::Owner, |_| true)

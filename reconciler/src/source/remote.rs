@@ -103,7 +103,7 @@ impl Mirror {
         self.git("fetch", &alone).await.map(drop)
     }
 
-    /// Makes the repository. The URL stands in its configuration, not in an argument that other users of the machine can
+    /// Makes the repository. The URL is in its configuration, not in an argument that other users of the machine can
     /// read in the list of processes.
     fn prepare(&self) -> Result<(), SourceError> {
         // nobody else works in it: the data directory is locked

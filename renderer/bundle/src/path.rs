@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Longest path, in bytes. Linux allows 4096 in a call; temporary names beside the target need room.
+/// Longest path, in bytes. Linux allows 4096 in a call; temporary names next to the target need room.
 pub const MAX_PATH: usize = 1024;
 /// Longest component, in bytes: 255 on every file system a device runs, less the suffix of a temporary name.
 pub const MAX_COMPONENT: usize = 200;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use reader::Source;
 
-/// The command that mends what these tests find.
+/// The command that fixes what these tests find.
 const MEND: &str = "FLOTTA_UPDATE_DOCS=1 cargo test -p flotta-bundle --test docs";
 /// Types that a device keeps for itself: no part of the contract.
 const OWN: [&str; 2] = ["Memory", "Highest"];
@@ -115,8 +115,8 @@ fn a_changed_document_is_seen() {
     ] {
         assert!(is.contains(from), "{from}");
         let bent = is.replacen(from, to, 1);
-        let mended = writer::fill(&bent, &sources()).expect("markers that can be filled");
-        assert_ne!(bent, mended, "{to}");
+        let fixed = writer::fill(&bent, &sources()).expect("markers that can be filled");
+        assert_ne!(bent, fixed, "{to}");
     }
 }
 

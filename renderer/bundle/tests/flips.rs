@@ -1,9 +1,9 @@
 //! Every bit of what a device gets, flipped in turn: nothing is accepted but what was signed.
 //!
 //! Two parts of an offer are signed by nobody, and a flip there is harmless:
-//! - `keyid`, the hint beside a signature. DSSE says that it is never trusted; which keys count is the trust root's to say.
+//! - `keyid`, the hint next to a signature. DSSE says that it is never trusted; which keys count is the trust root's to say.
 //! - the *name* of the list `roots` while the list is empty. A server that sends no roots sends nothing to be signed, and an
-//!   unknown name beside the known ones is what a later server may say more.
+//!   unknown name among the known ones is what a later server may say more.
 //!
 //! Harmless means: accepted is, to the last byte, what the offer without the flip would have been.
 

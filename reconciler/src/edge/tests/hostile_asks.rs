@@ -94,7 +94,7 @@ async fn others_manifests_and_files_are_refused() {
 }
 
 impl Device {
-    /// As it stands in texts.
+    /// As texts have it.
     fn name(&self) -> String {
         format!("{}/", self.machine.name)
     }

@@ -26,7 +26,7 @@ const AT_A_TIME: usize = 128;
 /// Those who hold many files open do so one after the other.
 static FILES: Mutex<()> = Mutex::const_new(());
 
-/// [`MANY`], or as many as this process may have open beside `others`.
+/// [`MANY`], or as many as this process may have open on top of `others`.
 async fn many(others: usize) -> (usize, MutexGuard<'static, ()>) {
     let alone = FILES.lock().await;
     // as the server does
@@ -37,7 +37,7 @@ async fn many(others: usize) -> (usize, MutexGuard<'static, ()>) {
     };
     let files = setrlimit(Resource::Nofile, most).map_or(limit.current, |()| limit.maximum);
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap());
-    // half as many again for tests that run beside this one
+    // half as many again for tests that run at the same time
     let room = files.saturating_sub(others + others / 2);
     let many = MANY.min(room);
     assert!(

@@ -108,7 +108,7 @@ fn connections_leave_files_for_all_else() {
     assert!(of_service.connections > 500_000 && of_service.handshakes > 10_000);
 }
 
-/// An agent that gives up what it asks beside a refusal that it waits for may do so for as long as it is connected.
+/// An agent that gives up what it asks while it waits for a refusal may do so for as long as it is connected.
 #[tokio::test]
 async fn refusals_that_are_waited_for_make_up_for_those_that_are_not() {
     let world = World::new().await;

@@ -105,7 +105,7 @@ async fn who_joins_while_a_commit_is_refused_is_in_the_next_release() {
         "{said}"
     );
     assert!(following.in_release("shop-1") && following.in_release("shop-2"));
-    // and the mended commit is taken up as ever
+    // and the fixed commit is taken up as ever
     write(following.source.path(), &DEVICE.replace("shop-1", "shop-3"));
     following.wake.notify_one();
     assert!(matches!(

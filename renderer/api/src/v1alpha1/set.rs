@@ -31,7 +31,7 @@ use super::{Conditions, Heartbeat, LogCollection, Metrics, Mount, OsInformation,
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeDeviceSetSpec {
-    /// Which devices belong to it, beside those that name it. Beyond Project Flotta.
+    /// Which devices belong to it, apart from those that name it. Beyond Project Flotta.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
     /// Where two sets of a device differ, the higher one wins; 0 when absent, then by name. Beyond Project Flotta.
