@@ -27,7 +27,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
-use crate::edge::blobs::{Blob, Blobs};
+use crate::blobs::{Blob, Blobs};
 
 #[cfg(test)]
 mod tests;

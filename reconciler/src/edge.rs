@@ -13,7 +13,7 @@
 //! certificate expires, or the identity is revoked, its connections close. Everything is bounded ([`limits`]).
 
 mod answer;
-pub mod blobs;
+mod blobs;
 mod connection;
 mod desired;
 mod gate;
@@ -24,7 +24,6 @@ mod proof;
 mod report;
 mod routes;
 mod tls;
-pub(crate) mod told;
 mod verifier;
 
 use std::sync::Arc;
@@ -33,14 +32,15 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::blobs::Blobs;
 use crate::enrol::Enroller;
 use crate::index::Index;
 use crate::keys::Fleet;
+use crate::rate::{Lines, Rate};
 use crate::store::Store;
-use blobs::Blobs;
-use limits::{Limits, Lines, Rate};
+use crate::told::Told;
+use limits::Limits;
 use places::Places;
-use told::Told;
 
 #[cfg(test)]
 mod tests;

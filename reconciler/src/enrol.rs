@@ -16,15 +16,15 @@ use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::edge::limits::Rate;
-use crate::edge::told::Told;
 use crate::keys::{Csr, Fleet, KeysError};
+use crate::rate::Rate;
 use crate::store::tokens::TokenRecord;
 use crate::store::{
     Device, FleetEvent, JoinRequest, Member, NewToken, RequestState, Store, devices, is_restored,
     requests, revoked, tokens,
 };
 use crate::text::plain;
+use crate::told::Told;
 
 mod error;
 mod proof;

@@ -11,7 +11,7 @@ use flotta_bundle::wire::Offer;
 use flotta_bundle::{DeviceName, Digest, Leaf, Manifest};
 use tokio::sync::watch;
 
-use crate::edge::blobs::{Blobs, read_whole};
+use crate::blobs::{Blobs, read_whole};
 use crate::publish::inventory::Left;
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod backup;
+pub mod blobs;
 pub mod check;
 pub mod clock;
 pub mod depot;
@@ -27,6 +28,7 @@ pub mod hooks;
 pub mod index;
 pub mod keys;
 pub mod publish;
+mod rate;
 pub mod review;
 pub mod serve;
 pub mod source;
@@ -34,6 +36,7 @@ pub mod standing;
 pub mod status;
 pub mod store;
 mod text;
+mod told;
 
 #[cfg(test)]
 mod fixture;

@@ -17,9 +17,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Edge;
 use super::answer::Refused;
-use super::limits::{self, Lines, Rate};
+use super::limits;
 use crate::enrol::Certified;
 use crate::keys::DeviceKey;
+use crate::rate::{Lines, Rate};
 use crate::store::Member;
 
 /// Who made a connection.

@@ -2,7 +2,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::edge::blobs::Blob;
+use crate::blobs::Blob;
 use crate::fixture::{House, bundle, bundle_with, name};
 
 fn digest(content: &str) -> Digest {

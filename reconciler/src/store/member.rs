@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::value::{digest, millis, name};
 use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
-use crate::edge::limits::Allowance;
+use crate::rate::Allowance;
 
 /// How long what a device said of its clock counts.
 const FRESH: Duration = Duration::from_secs(15 * 60);

@@ -7,7 +7,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::refused;
 use super::world::World;
-use crate::edge::blobs::{Blob, sent};
+use crate::blobs::Blob;
+use crate::edge::blobs::sent;
 use crate::edge::limits::Limits;
 use crate::fixture::{Machine, bundle};
 
@@ -73,7 +74,7 @@ async fn a_device_reads_its_own_bundles_and_no_others() {
 
 #[tokio::test]
 async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
-    let each = crate::edge::limits::DOWNLOADS_EACH;
+    let each = crate::rate::DOWNLOADS_EACH;
     let limits = Limits {
         downloads: each + 1,
         ..Limits::default()

@@ -15,8 +15,9 @@ use super::raw::{
     Dialler, END_HEADERS, END_STREAM, H1, H2, PREFACE, Raw, begins, piece, used, uses,
 };
 use super::world::{Client, World};
-use crate::edge::limits::{BODIES_EACH, CONNECTIONS_EACH, DOWNLOADS_EACH, Limits, WINDOWS};
+use crate::edge::limits::{Limits, WINDOWS};
 use crate::fixture::{DEADLINE, Machine, bundle, eventually};
+use crate::rate::{BODIES_EACH, CONNECTIONS_EACH, DOWNLOADS_EACH};
 
 /// How many connections are tried.
 const MANY: usize = 10_000;

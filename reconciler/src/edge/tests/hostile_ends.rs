@@ -7,8 +7,8 @@ use super::raw::{
     Dialler, END_HEADERS, END_STREAM, H1, H2, PREFACE, Raw, begins, piece, used, uses,
 };
 use super::world::{Identity, World, certified, key};
-use crate::edge::limits::CONNECTIONS_EACH;
 use crate::fixture::{Machine, bundle, eventually};
+use crate::rate::CONNECTIONS_EACH;
 
 struct Scene {
     world: World,

@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 
 use super::raw::{Dialler, END_HEADERS, END_STREAM, H2, PREFACE, begins, cancels};
 use super::world::{Client, World};
-use crate::edge::limits::{Limits, REQUESTS_EACH, STREAMS};
+use crate::edge::limits::{Limits, STREAMS};
 use crate::fixture::{Machine, name};
+use crate::rate::REQUESTS_EACH;
 
 async fn worlds(penalty: Duration) -> (World, Client) {
     let world = World::with(Limits {

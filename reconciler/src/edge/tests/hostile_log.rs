@@ -11,8 +11,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::raw::{Dialler, H2};
 use super::world::{Client, World};
-use crate::edge::limits::{CONNECTIONS_EACH, Limits};
+use crate::edge::limits::Limits;
 use crate::fixture::{Machine, name, report};
+use crate::rate::CONNECTIONS_EACH;
 
 /// What would be on standard error: the server and its devices are on this test's one thread.
 #[derive(Clone, Default)]
