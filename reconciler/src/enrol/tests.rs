@@ -1,7 +1,9 @@
+use flotta_bundle::wire::Token;
 use rusqlite::Connection;
 
 use super::*;
 use crate::fixture::{House, Machine, name};
+use crate::store::{NewToken, requests, revoked};
 
 const FROM: &str = "192.0.2.1";
 

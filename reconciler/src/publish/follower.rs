@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flotta_bundle::DeviceName;
 use flotta_bundle::release::Revision;
 use flotta_renderer::{Finding, Input, InventoryDevice};
 use jiff::Timestamp;
@@ -21,9 +20,10 @@ use crate::source::{ALLOW_REMOVAL, Checkout, Course, Source};
 use crate::standing::Standing;
 use crate::store::{Proof, Store, StoreError};
 
+mod aside;
 mod record;
 
-use record::Aside;
+use aside::{SetAside, members};
 pub(crate) use record::STANDING;
 
 /// How long to wait for more when a device joins: a pallet of machines switched on together makes one release.
@@ -89,24 +89,6 @@ pub struct Follower {
     /// Whether it was said that the release in force is the source's.
     greeted: bool,
 }
-
-/// A commit that was refused or held. It is not rendered again, unless it is held, and someone allows it or who it would take
-/// something from is not who it was.
-#[derive(Debug)]
-struct SetAside {
-    revision: Revision,
-    /// Whom it was held for; none when it was refused.
-    held: Option<Members>,
-}
-
-impl SetAside {
-    fn of(revision: Revision, held: Option<Members>) -> Self {
-        Self { revision, held }
-    }
-}
-
-/// The devices that have joined, and those that were decommissioned.
-type Members = (BTreeSet<DeviceName>, BTreeSet<DeviceName>);
 
 /// What a round publishes.
 #[derive(Debug)]
@@ -257,32 +239,11 @@ impl Follower {
                 }
             }
             Outcome::Refused(refusal) => {
-                let aside = Aside::refused(&latest, &refusal, latest.notes.clone());
-                self.set_aside(&latest, aside, now).await?;
-                say(&Notice::Refused {
-                    label,
-                    refusal: refusal.to_string(),
-                    in_force: self.sequence(),
-                });
-                self.aside = Some(SetAside::of(revision, None));
+                self.refuse(&latest, &refusal, now, say).await?;
                 return Ok(true);
             }
             Outcome::Held(holding) => {
-                let mut details = holding.details;
-                details.notes.clone_from(&latest.notes);
-                let devices = holding.counts.devices as u64;
-                let aside = Aside::held(&latest, &holding.reason, devices, details);
-                let is_news = self.set_aside(&latest, aside, now).await?;
-                let was = self.aside.as_ref().map(|aside| &aside.revision);
-                if is_news || was != Some(&revision) {
-                    say(&Notice::Held {
-                        label,
-                        counts: holding.counts,
-                        reason: holding.reason,
-                        commit: revision.short().to_owned(),
-                    });
-                }
-                self.aside = Some(SetAside::of(revision, Some(members)));
+                self.hold(&latest, *holding, members, now, say).await?;
                 return Ok(true);
             }
             Outcome::Published {
@@ -458,11 +419,6 @@ impl Follower {
             tracing::error!(%error, "how the source stands is not kept");
         }
     }
-}
-
-fn members(joined: &[InventoryDevice], will: &Will) -> Members {
-    let joined = joined.iter().map(|joined| joined.device.clone());
-    (joined.collect(), will.decommissioned.clone())
 }
 
 fn offer(published: &Published) -> Current {

@@ -1,7 +1,11 @@
+use flotta_bundle::code;
+use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::envelope::Envelope;
-use flotta_renderer::Batch;
+use flotta_bundle::release;
+use flotta_renderer::{Batch, Finding};
 
 use super::*;
+use crate::depot::Stored;
 use crate::keys::FirstStart;
 
 const DEVICE: &str = "apiVersion: management.project-flotta.io/v1alpha1

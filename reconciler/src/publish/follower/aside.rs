@@ -1,0 +1,85 @@
+//! Commits that are set aside: refused for their errors, or held for what they take away.
+
+use std::collections::BTreeSet;
+
+use flotta_bundle::DeviceName;
+use flotta_bundle::release::Revision;
+use flotta_renderer::InventoryDevice;
+use jiff::Timestamp;
+
+use super::record::Aside;
+use super::{Follower, Latest, RoundError};
+use crate::publish::inventory::Will;
+use crate::publish::{Holding, Notice, Refusal};
+
+/// A commit that was refused or held. It is not rendered again, unless it is held, and someone allows it or who it would take
+/// something from is not who it was.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    pub(super) revision: Revision,
+    /// Whom it was held for; none when it was refused.
+    pub(super) held: Option<Members>,
+}
+
+/// The devices that have joined, and those that were decommissioned.
+pub(super) type Members = (BTreeSet<DeviceName>, BTreeSet<DeviceName>);
+
+pub(super) fn members(joined: &[InventoryDevice], will: &Will) -> Members {
+    let joined = joined.iter().map(|joined| joined.device.clone());
+    (joined.collect(), will.decommissioned.clone())
+}
+
+impl Follower {
+    /// A commit has errors.
+    pub(super) async fn refuse(
+        &mut self,
+        latest: &Latest,
+        refusal: &Refusal,
+        now: Timestamp,
+        say: &(impl Fn(&Notice) + Send + Sync),
+    ) -> Result<(), RoundError> {
+        let aside = Aside::refused(latest, refusal, latest.notes.clone());
+        self.set_aside(latest, aside, now).await?;
+        say(&Notice::Refused {
+            label: latest.label.clone(),
+            refusal: refusal.to_string(),
+            in_force: self.sequence(),
+        });
+        self.aside = Some(SetAside {
+            revision: latest.revision.clone(),
+            held: None,
+        });
+        Ok(())
+    }
+
+    /// A commit takes too much away from these.
+    pub(super) async fn hold(
+        &mut self,
+        latest: &Latest,
+        holding: Holding,
+        from: Members,
+        now: Timestamp,
+        say: &(impl Fn(&Notice) + Send + Sync),
+    ) -> Result<(), RoundError> {
+        let mut details = holding.details;
+        details.notes.clone_from(&latest.notes);
+        let devices = holding.counts.devices as u64;
+        let aside = Aside::held(latest, &holding.reason, devices, details);
+        let is_news = self.set_aside(latest, aside, now).await?;
+        let revision = &latest.revision;
+        let was = self.aside.as_ref().map(|aside| &aside.revision);
+        if is_news || was != Some(revision) {
+            say(&Notice::Held {
+                label: latest.label.clone(),
+                counts: holding.counts,
+                reason: holding.reason,
+                commit: revision.short().to_owned(),
+            });
+        }
+        self.aside = Some(SetAside {
+            revision: revision.clone(),
+            held: Some(from),
+        });
+        Ok(())
+    }
+}
