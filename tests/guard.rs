@@ -6,7 +6,7 @@ mod common;
 use common::joined;
 use common::{House, Running, device, eventually, stderr, stdout};
 use flotta_bundle::{DeviceName, Digest};
-use flotta_reconciler::admin::resource::{Device, EventObject, ReleaseObject};
+use flotta_reconciler::admin::resource::{Device, ReleaseObject};
 
 const NAMES: [&str; 6] = ["shop-1", "shop-2", "shop-3", "shop-4", "shop-5", "shop-6"];
 
@@ -86,23 +86,6 @@ impl Fleet {
     }
 }
 
-async fn states(server: &Running) -> Vec<String> {
-    let releases: Vec<ReleaseObject> = server.list().await;
-    let state = |release: ReleaseObject| release.status.state;
-    releases.into_iter().map(state).collect()
-}
-
-async fn event(server: &Running, reason: &str) -> String {
-    eventually(reason, || async {
-        let events: Vec<EventObject> = server.list().await;
-        let mut found = events
-            .into_iter()
-            .filter(|event| event.status.reason == reason);
-        found.next_back().map(|event| event.status.message)
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_allows_it() {
     let (fleet, server) = Box::pin(Fleet::start()).await;
@@ -115,7 +98,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
         "would remove till from 6 of 6 devices and 1 more workload (limit 30 %), and leave no device in Git"
     );
     assert_eq!(fleet.offered("shop-1").await, (1, before));
-    assert_eq!(states(&server).await, ["Held", "InForce"]);
+    assert_eq!(server.states().await, ["Held", "InForce"]);
     let list = fleet.house.flotta(&["get", "releases"]).await;
     assert!(stdout(&list).contains("Held"), "{}", stdout(&list));
     assert!(
@@ -136,13 +119,13 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
     // the same after a restart, and no news; who joins meanwhile gets what is in force
     let server = fleet.restart(server, || {}).await;
     server.held(&commit).await;
-    assert_eq!(states(&server).await, ["Held", "InForce"]);
+    assert_eq!(server.states().await, ["Held", "InForce"]);
     let folder = tempfile::tempdir().unwrap();
     let new = joined::Device::join(&fleet.house, "shop-7", folder.path()).await;
     server.released(2).await;
     let session = new.client.connect().await.unwrap();
     assert_eq!(new.accepted(&session).await.unwrap().manifest, before);
-    assert_eq!(states(&server).await, ["InForce", "Held", "Superseded"]);
+    assert_eq!(server.states().await, ["InForce", "Held", "Superseded"]);
 
     assert_eq!(
         fleet.flotta(&["release", "allow", short]).await,
@@ -152,7 +135,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
     let (sequence, after) = fleet.offered("shop-1").await;
     assert_eq!(sequence, 3);
     assert_ne!(after, before);
-    assert!(event(&server, "Released").await.contains("was allowed by"));
+    assert!(server.event("Released").await.contains("was allowed by"));
     let again = fleet.house.flotta(&["release", "allow", short]).await;
     assert_eq!(again.status.code(), Some(2), "{}", stderr(&again));
     assert!(stderr(&again).contains("FLT0608"), "{}", stderr(&again));
@@ -187,7 +170,7 @@ async fn a_commit_lets_itself_through_by_its_trailer_and_a_newer_one_takes_the_p
             .map(drop)
     })
     .await;
-    assert!(!states(&server).await.contains(&"Held".to_owned()));
+    assert!(!server.states().await.contains(&"Held".to_owned()));
     let meant = "no tills\n\nThey are in the cloud now.\n\nFlotta-Allow-Removal: true\n";
     let meant = fleet.house.commit_all(meant, &[("till.yaml", "")]);
     eventually("the commit is in force", || async {
@@ -230,7 +213,8 @@ async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
         message().await
     );
     assert!(
-        event(&server, "LeftGit")
+        server
+            .event("LeftGit")
             .await
             .contains("flotta decommission default/shop-6")
     );
@@ -288,7 +272,7 @@ async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_
     );
     assert!(!described.contains("default/shop-6"), "{described}");
     assert!(
-        event(&server, "LetGo").await.contains("release 3"),
+        server.event("LetGo").await.contains("release 3"),
         "an event says so"
     );
     // nor does a trailer, in its first round or a later one
@@ -321,11 +305,7 @@ async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
     server.released(2).await;
     house.force(&first);
     server.released(3).await;
-    assert!(
-        event(&server, "HistoryRewritten")
-            .await
-            .contains("set back")
-    );
+    assert!(server.event("HistoryRewritten").await.contains("set back"));
     let releases: Vec<ReleaseObject> = server.list().await;
     assert!(
         releases[0].status.message.contains("set back"),
@@ -341,7 +321,8 @@ async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
     let server = house.start().await;
     server.released(4).await;
     assert!(
-        event(&server, "HistoryRewritten")
+        server
+            .event("HistoryRewritten")
             .await
             .contains("does not go on from")
     );
@@ -356,7 +337,7 @@ async fn a_server_whose_source_is_away_serves_what_it_has_and_says_so() {
     let leaves = || std::fs::rename(fleet.house.repository(), &away).unwrap();
     let server = fleet.restart(server, leaves).await;
     assert_eq!(fleet.offered("shop-1").await, (1, before));
-    let failed = event(&server, "SourceUnavailable").await;
+    let failed = server.event("SourceUnavailable").await;
     assert!(failed.contains("there is no directory"), "{failed}");
     let status = eventually("the status line", || async {
         let output = fleet.house.flotta(&["get", "devices"]).await;
@@ -368,7 +349,7 @@ async fn a_server_whose_source_is_away_serves_what_it_has_and_says_so() {
     let json = fleet.house.flotta(&["get", "devices", "-o", "json"]).await;
     assert_eq!(stderr(&json), "");
     std::fs::rename(&away, fleet.house.repository()).unwrap();
-    event(&server, "SourceAvailable").await;
+    server.event("SourceAvailable").await;
     let output = fleet.house.flotta(&["get", "devices"]).await;
     assert_eq!(stderr(&output), "");
     server.stop().await;
@@ -405,7 +386,7 @@ async fn a_refused_commit_shows_all_its_errors() {
         "FLT0101 d.yaml:1:",
     ] {
         assert!(said.contains(place), "{said}");
-        let message = event(&server, "Refused").await;
+        let message = server.event("Refused").await;
         assert!(message.contains(place), "{message}");
     }
     let output = house.flotta(&["get", "releases", "-o", "json"]).await;

@@ -27,11 +27,7 @@ async fn a_commit_becomes_a_release_and_a_bad_one_does_not() {
         )
     );
     let releases: Vec<ReleaseObject> = server.list().await;
-    let states: Vec<_> = releases
-        .iter()
-        .map(|release| release.status.state.as_str())
-        .collect();
-    assert_eq!(states, ["Refused", "InForce", "Superseded"]);
+    assert_eq!(server.states().await, ["Refused", "InForce", "Superseded"]);
     assert_eq!(releases[2].status.commit.id, first);
 
     house.commit("bad.yaml", &device("shop-3"));

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use flotta_reconciler::admin::Access;
 use flotta_reconciler::admin::client::Client;
-use flotta_reconciler::admin::resource::{List, Resource};
+use flotta_reconciler::admin::resource::{EventObject, List, ReleaseObject, Resource};
 use flotta_reconciler::publish::Notice;
 use flotta_reconciler::serve::{About, Config, Hooks, Server};
 use flotta_reconciler::source::Selection;
@@ -286,6 +286,25 @@ impl Running {
             .await
             .unwrap();
         list.items
+    }
+
+    /// The states of all releases, the newest first.
+    pub async fn states(&self) -> Vec<String> {
+        let releases: Vec<ReleaseObject> = self.list().await;
+        let state = |release: ReleaseObject| release.status.state;
+        releases.into_iter().map(state).collect()
+    }
+
+    /// Waits for an event of this reason; the message of the newest.
+    pub async fn event(&self, reason: &str) -> String {
+        eventually(reason, || async {
+            let events: Vec<EventObject> = self.list().await;
+            let mut found = events
+                .into_iter()
+                .filter(|event| event.status.reason == reason);
+            found.next_back().map(|event| event.status.message)
+        })
+        .await
     }
 
     pub async fn stop(self) {
