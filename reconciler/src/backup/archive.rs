@@ -110,8 +110,12 @@ fn read_from(
         }
         let mut reading = Digesting::new(&mut entry);
         take(place, &mut reading).map_err(broken)?;
-        if reading.digest() != wanted.digest {
+        let digest = reading.digest();
+        if digest != wanted.digest {
             return Err(damaged(format!("{} has other content", wanted.path)));
+        }
+        if wanted.path == "keys/fleet" && !is_name(&contents, digest) {
+            return Err(damaged(format!("its keys are not of {}", contents.fleet)));
         }
     }
     if entries.next().is_some() {
@@ -120,6 +124,14 @@ fn read_from(
     // to its end: only there is it known that nothing was cut off
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     Ok(contents)
+}
+
+/// Whether the keys' name of the fleet, by its digest, is the one that people are told.
+fn is_name(contents: &Contents, digest: Digest) -> bool {
+    let name = contents.fleet.as_str();
+    [format!("{name}\n"), name.to_owned()]
+        .iter()
+        .any(|text| Digest::of(text.as_bytes()) == digest)
 }
 
 fn nothing(_place: &Path, content: &mut dyn Read) -> io::Result<()> {
