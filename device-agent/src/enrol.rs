@@ -158,6 +158,18 @@ impl Join {
         })
     }
 
+    /// Keeps the file, with the name that was given, for the agent: it goes on asking by it.
+    pub fn save(&self, path: &Path) -> Result<(), EnrolError> {
+        let file = JoinFile {
+            device: Some(self.device.clone()),
+            ..self.file.clone()
+        };
+        serde_json::to_vec(&file)
+            .map_err(std::io::Error::other)
+            .and_then(|json| durable::write(path, &json, 0o600))
+            .map_err(|error| EnrolError::Io(path.to_owned(), error))
+    }
+
     /// A client that knows the server by this file.
     pub fn client(&self, clock: &Clock, proxies: &Proxies) -> Result<Client, EnrolError> {
         let JoinFile { server, ca, .. } = &self.file;
@@ -351,17 +363,4 @@ pub fn forget(settings: &Settings) -> Result<(), EnrolError> {
         durable::remove(&path).map_err(|error| EnrolError::Io(path, error))?;
     }
     Ok(())
-}
-
-/// Keeps a join file whose request waits, so that the service goes on asking.
-pub fn keep_pending(settings: &Settings, join: &Join) -> Result<(), EnrolError> {
-    let path = settings.pending();
-    let file = JoinFile {
-        device: Some(join.device.clone()),
-        ..join.file.clone()
-    };
-    serde_json::to_vec(&file)
-        .map_err(std::io::Error::other)
-        .and_then(|json| durable::write(&path, &json, 0o600))
-        .map_err(|error| EnrolError::Io(path, error))
 }

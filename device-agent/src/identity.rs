@@ -305,6 +305,12 @@ impl Identity {
         Certificate::parse(&pem)
     }
 
+    /// Whether all is there that a device that has joined has.
+    pub fn is_complete(&self) -> bool {
+        let has = |name: &str| self.folder.join(name).is_file();
+        self.certificate().is_ok() && has(CA) && has(JOINED)
+    }
+
     /// Where the server answered last, if that is known.
     pub fn last_server(&self) -> Option<String> {
         let text = read(&self.folder.join(SERVER)).ok()??;

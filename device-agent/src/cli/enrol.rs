@@ -71,7 +71,7 @@ impl Enrol {
             .ask(&identity, &hardware, &client, Some(deadline), waits)
             .await?;
         let Some((device, certificate)) = answer else {
-            enrol::keep_pending(settings, &join)?;
+            join.save(&settings.pending())?;
             drop(hold);
             self.start("goes on asking").await?;
             return Ok(Answer::Yes);

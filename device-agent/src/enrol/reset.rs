@@ -18,7 +18,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use flotta_bundle::DeviceName;
-use flotta_bundle::wire::JoinFile;
 use tokio::time::sleep;
 
 use super::{EnrolError, Join, remember};
@@ -60,21 +59,8 @@ pub fn prepare(settings: &Settings, join: &Join, keep_keys: bool) -> Result<Iden
         Identity::copy_keys(&settings.identity(), &next)?;
     }
     let (identity, _) = Identity::open_or_make(&next)?;
-    keep_waiting(settings, join)?;
+    join.save(&next.join(JOIN))?;
     Ok(identity)
-}
-
-/// Keeps the join file that the agent goes on asking by.
-fn keep_waiting(settings: &Settings, join: &Join) -> Result<(), EnrolError> {
-    let path = settings.next().join(JOIN);
-    let file = JoinFile {
-        device: Some(join.device.clone()),
-        ..join.file.clone()
-    };
-    serde_json::to_vec(&file)
-        .map_err(io::Error::other)
-        .and_then(|json| durable::write(&path, &json, 0o600))
-        .map_err(failed(&path))
 }
 
 /// Forgets what was prepared: the identity in force stays.
@@ -91,7 +77,7 @@ pub fn complete(
     pem: &str,
 ) -> Result<(Joined, Certificate), EnrolError> {
     // what to trust is in the join file
-    keep_waiting(settings, join)?;
+    join.save(&settings.next().join(JOIN))?;
     let certificate = identity.keep_certificate(pem, &join.file.fleet, &device)?;
     let joined = Joined {
         fleet: join.file.fleet.clone(),
@@ -111,11 +97,8 @@ pub fn waiting(settings: &Settings) -> Option<(Join, Identity)> {
 }
 
 fn is_complete(next: &Path) -> bool {
-    let has = |name: &str| next.join(name).is_file();
     Join::read(&next.join(JOIN), None).is_ok()
-        && has("joined.json")
-        && has("ca.pem")
-        && Identity::open(next).is_ok_and(|identity| identity.certificate().is_ok())
+        && Identity::open(next).is_ok_and(|identity| identity.is_complete())
 }
 
 /// Has a complete new identity take over, and clears away what is of no use. For the owner of the state directory, before

@@ -2,6 +2,7 @@ mod any;
 
 use super::*;
 use crate::backend::BackendError;
+use crate::backend::Files as _;
 use crate::backend::fake::bundle::{Bundle, Workload, file, path};
 use crate::backend::fake::{Definition, World};
 use crate::backend::files::Disk;

@@ -6,27 +6,26 @@ use std::time::Duration;
 use flotta_bundle::code::{self, Code, Problem};
 use flotta_bundle::manifest::Settings;
 use flotta_bundle::verify::{self, Accepted, Memory};
-use flotta_bundle::wire::{Applied, Offer, Phase, WorkloadReport, WorkloadState};
-use flotta_bundle::{DeviceName, Digest, Manifest};
-use jiff::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
+use flotta_bundle::wire::{Applied, Offer, WorkloadReport, WorkloadState};
+use flotta_bundle::{DeviceName, Manifest};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backend::{Files, Podman, Systemd};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, SKEW};
-use crate::converge::{self, Machine, Outcome};
-use crate::durable;
-use crate::fetch::{self, FetchError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::machine::{NoEdge, State};
 use crate::pull::link::Known;
 use crate::pull::{Session, chain};
 use crate::report::Live;
 
+mod hands;
+mod mounts;
 #[cfg(test)]
 mod tests;
+mod work;
+
+use hands::{Hands, News};
 
 /// Shortest and longest bound of the wait before failed work is tried again.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(600));
@@ -34,94 +33,13 @@ pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration
 pub(super) const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 /// After this long without trouble the next trouble is a new one.
 const CALM: Duration = Duration::from_secs(900);
-/// Offers that may come while work goes on and do not end it: refused ones, or newer releases of the same manifest.
-const MAX_LATER: usize = 4;
 /// Longest wait until what somebody changed by hand is put back, however often that was: within the minute that people are
 /// promised, and long enough that the server hears of it first.
 const SOON: Duration = Duration::from_secs(5);
 /// How often a folder that is mounted read-only is tried: it tells nobody when that ends.
 const PROBE: Duration = Duration::from_secs(5);
-/// Seconds in which the program ends once at most to have fresh mounts: if that does not help, it only costs connections.
-const SHUT_OUT_AGAIN: i64 = 600;
 /// Longest sleep: a suspended machine wakes with another time, and the clock's floor is saved.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
-
-/// What the loop needs of a machine.
-pub(super) trait Hands {
-    /// Makes the machine as the manifest says. May be dropped at any point.
-    async fn converge(
-        &mut self,
-        manifest: &Manifest,
-        release: u64,
-        ledger: &mut Ledger,
-        now: &dyn Fn() -> Timestamp,
-        progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
-    ) -> Outcome;
-
-    /// How the workloads are; changes nothing.
-    async fn look(&mut self, manifest: &Manifest, ledger: &Ledger) -> Vec<WorkloadReport>;
-
-    /// Looks whether somebody changed files of the fleet's, and notes it; changes nothing.
-    async fn look_at_files(
-        &mut self,
-        manifest: &Manifest,
-        ledger: &mut Ledger,
-        now: &dyn Fn() -> Timestamp,
-    ) -> Result<(), LedgerError>;
-
-    /// Whether the agent's own view of the mounts keeps it from writing; none when nothing does.
-    async fn is_shut_out(&mut self, manifest: &Manifest) -> Option<bool>;
-
-    /// Waits until something may have changed.
-    async fn changed(&mut self) -> News;
-}
-
-/// What may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
-    /// Units.
-    Units,
-    /// Files of the fleet's.
-    Files,
-}
-
-impl<S: Systemd, P: Podman, F: Files> Hands for Machine<S, P, F> {
-    async fn converge(
-        &mut self,
-        manifest: &Manifest,
-        release: u64,
-        ledger: &mut Ledger,
-        now: &dyn Fn() -> Timestamp,
-        progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
-    ) -> Outcome {
-        converge::converge(manifest, release, ledger, self, now, progress).await
-    }
-
-    async fn look(&mut self, manifest: &Manifest, ledger: &Ledger) -> Vec<WorkloadReport> {
-        converge::look(manifest, ledger, self).await
-    }
-
-    async fn look_at_files(
-        &mut self,
-        manifest: &Manifest,
-        ledger: &mut Ledger,
-        now: &dyn Fn() -> Timestamp,
-    ) -> Result<(), LedgerError> {
-        converge::look_at_files(manifest, ledger, self, now)
-    }
-
-    async fn is_shut_out(&mut self, manifest: &Manifest) -> Option<bool> {
-        converge::is_shut_out(manifest, self).await
-    }
-
-    async fn changed(&mut self) -> News {
-        let Self { systemd, files, .. } = self;
-        tokio::select! {
-            () = systemd.changed() => News::Units,
-            () = files.changed() => News::Files,
-        }
-    }
-}
 
 /// Never.
 #[derive(Debug)]
@@ -170,16 +88,6 @@ pub(super) struct Agent<H> {
     pub(super) clock_file: Option<PathBuf>,
     /// When this program last ended because of its mounts, for the one after it.
     pub(super) ended_file: Option<PathBuf>,
-}
-
-/// How work ended.
-enum Ended {
-    /// It went through.
-    Whole(Outcome, Vec<Digest>),
-    /// Blobs are missing.
-    Unfetched(FetchError),
-    /// An offer of another manifest came in between.
-    Overtaken,
 }
 
 impl<H: Hands> Agent<H> {
@@ -260,31 +168,6 @@ impl<H: Hands> Agent<H> {
         problems.into_iter().any(|problem| problem.code == code.id)
     }
 
-    /// Goes on as soon as it can write again.
-    async fn probe(&mut self) -> Result<(), Stop> {
-        let Some(manifest) = self.manifest() else {
-            return Ok(());
-        };
-        match self.hands.is_shut_out(&manifest).await {
-            None if self.state == State::Waiting => self.state = self.state.begin()?,
-            Some(true) if self.may_end() => return Err(Stop::ShutOut),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Whether ending now may help: not when it was tried a short time ago.
-    fn may_end(&self) -> bool {
-        let Some(path) = &self.ended_file else {
-            return false;
-        };
-        let now = clock_gettime(ClockId::Boottime).tv_sec;
-        let last = durable::read(path, 32).ok().flatten();
-        let last = last.and_then(|text| String::from_utf8(text).ok()?.parse::<i64>().ok());
-        let due = last.is_none_or(|last| now - last >= SHUT_OUT_AGAIN);
-        due && durable::write(path, now.to_string().as_bytes(), 0o600).is_ok()
-    }
-
     /// Looks at files that somebody may have changed. What they changed is told first, and put back then.
     async fn look_at_files(&mut self) -> Result<(), NoEdge> {
         let Some(manifest) = self.manifest() else {
@@ -325,121 +208,6 @@ impl<H: Hands> Agent<H> {
         let digest = self.ledger.accepted()?.manifest;
         let bytes = self.ledger.blobs().read(&digest).ok()?;
         verify::verify_manifest(&bytes, digest).ok()
-    }
-
-    /// Fetches and applies what the ledger says, unless a newer manifest comes in between.
-    async fn work(&mut self) -> Result<(), NoEdge> {
-        self.retry_at = None;
-        if let Some((offer, _)) = self.held.take() {
-            self.take(offer);
-            self.publish();
-        }
-        let wanted = self.ledger.accepted();
-        let wanted = wanted.map(|accepted| (accepted.release, accepted.manifest));
-        let (Some(wanted), Some(memory)) = (wanted, self.ledger.memory().cloned()) else {
-            self.state = self.state.fetched()?.done()?;
-            return Ok(());
-        };
-        let (release, digest) = wanted;
-        let mut later = Vec::new();
-        let ended = {
-            let Self {
-                ledger,
-                hands,
-                sessions,
-                state,
-                live,
-                clock,
-                settings,
-                offers,
-                device,
-                ..
-            } = self;
-            live.send_modify(|live| live.phase = state.phase());
-            let work = async {
-                let applied = ledger.applied().map(|applied| applied.manifest);
-                let fetched = fetch::fetch(ledger.blobs(), sessions, digest, applied).await;
-                let manifest = match fetched {
-                    Ok(manifest) => manifest,
-                    Err(error) => return Ok(Ended::Unfetched(error)),
-                };
-                *state = state.fetched()?;
-                settings.clone_from(&manifest.settings);
-                let mut progress = |phase, workloads: &[WorkloadReport]| {
-                    live.send_modify(|live| {
-                        live.phase = phase;
-                        live.workloads = workloads.to_vec();
-                    });
-                };
-                let now = || clock.now();
-                let outcome = hands
-                    .converge(&manifest, release, ledger, &now, &mut progress)
-                    .await;
-                let needed = fetch::needed(digest, &manifest).into_iter().collect();
-                Ok(Ended::Whole(outcome, needed))
-            };
-            tokio::pin!(work);
-            loop {
-                tokio::select! {
-                    ended = &mut work => break ended?,
-                    Some(offer) = offers.recv(), if later.len() < MAX_LATER => {
-                        let verified = verify::verify_offer(&offer, device, &memory);
-                        // accepted, or noted as refused, when the ledger is free again
-                        later.push(offer);
-                        if verified.is_ok_and(|accepted| accepted.manifest != digest) {
-                            break Ended::Overtaken;
-                        }
-                    }
-                }
-            }
-        };
-        let overtaken = matches!(ended, Ended::Overtaken);
-        self.end(ended)?;
-        let mut more = overtaken;
-        for offer in later {
-            more |= self.take(offer);
-        }
-        if more {
-            self.state = self.state.begin()?;
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, ended: Ended) -> Result<(), NoEdge> {
-        match ended {
-            Ended::Overtaken => {}
-            Ended::Unfetched(error) => {
-                let problem = error.problem();
-                self.problems = vec![problem.clone()];
-                match &error {
-                    FetchError::Ledger(_) => {
-                        let now = self.clock.now();
-                        let noted = self.ledger.note(now, "Failed", problem.to_string(), true);
-                        self.durably(noted);
-                    }
-                    _ if error.is_refusal() => self.note("Refused", &problem),
-                    _ => self.durably(Ok(())),
-                }
-                self.wait()?;
-            }
-            Ended::Whole(outcome, needed) => {
-                self.workloads = outcome.workloads;
-                self.problems = outcome.problems;
-                let mut done = Ok(());
-                if outcome.complete {
-                    let needed = needed.into_iter().collect();
-                    done = self.ledger.keep_servers(&self.settings.servers);
-                    done = done.and_then(|()| self.ledger.blobs().collect(&needed));
-                }
-                self.durably(done);
-                if outcome.retry || self.held.is_some() {
-                    self.wait()?;
-                } else {
-                    self.state = self.state.done()?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// A unit changed: says so, and repairs what does not run.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use flotta_bundle::Digest;
 use flotta_bundle::Leaf;
 use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::envelope::Envelope;
@@ -11,10 +12,12 @@ use flotta_bundle::manifest::{self, Settings};
 use flotta_bundle::release::{self, Release, Revision};
 use flotta_bundle::root::{self, Role, TrustRoot};
 use flotta_bundle::tree::Tree;
-use jiff::SignedDuration;
+use flotta_bundle::wire::Phase;
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
+use crate::converge::Outcome;
 
 /// What one `converge` comes to.
 enum Will {
