@@ -131,4 +131,28 @@ fn a_read_only_etc_is_named_and_written_to_once_it_can_be() {
     shut.exec(&["umount", "--lazy", "/etc"]);
     shut.shows(8080, "page 1");
     site.in_sync("shut");
+
+    // What it was started with stays in its view of the machine, even when the machine itself may write again. It helped to end
+    // a short time ago, and does again.
+    for (number, undo) in [
+        ("2", &["mount", "-o", "remount,bind,rw", "/etc"][..]),
+        ("3", &["umount", "--lazy", "/etc"]),
+    ] {
+        if number == "3" {
+            shut.exec(&["umount", "--lazy", "/etc"]);
+        }
+        shut.exec(&["mount", "--bind", "-o", "ro", "/etc", "/etc"]);
+        shut.exec(&["systemctl", "restart", "flotta-agent"]);
+        let before = shut.containers();
+        let content = format!("page {number}");
+        site.commit(number, &[("web.yaml", &page("web", 8080, &content))]);
+        site.problem("shut", "web", "FLT0516");
+        assert_eq!(shut.containers(), before, "what runs goes on");
+        shut.exec(undo);
+        shut.shows(8080, &content);
+        site.in_sync("shut");
+        let show = ["systemctl", "show", "--value", "-p", "NRestarts"];
+        let restarts = shut.exec(&[&show[..], &["flotta-agent"]].concat());
+        assert_eq!(restarts, "1", "it ended once for a fresh view");
+    }
 }

@@ -103,7 +103,7 @@ codes! {
     IMAGE_SPACE = "FLT0513", "an image does not fit on the device's disk", "make space where Podman keeps images, or use a smaller image; the agent goes on trying";
     DRIFTED = "FLT0514", "a file of the fleet's was changed on the device", "nothing: the agent puts it back and restarts what uses it; to change it for good, change it in Git";
     UNIT_MASKED = "FLT0515", "a unit was masked on the device", "the agent leaves it so; to have it run again: systemctl unmask UNIT";
-    READ_ONLY = "FLT0516", "a folder that the agent writes to is mounted read-only", "see what mounted it: findmnt -T FOLDER; the agent goes on by itself once it can be written; one that was started meanwhile: systemctl restart flotta-agent";
+    READ_ONLY = "FLT0516", "a folder that the agent writes to is mounted read-only", "see what mounted it: findmnt -T FOLDER; the agent goes on by itself once it can be written";
     STORAGE = "FLT0517", "Podman cannot use its storage on the device", "see the message; the agent repairs what it can by itself. If it cannot, free space where Podman keeps images, or reboot";
     STATE_LOST = "FLT0518", "a file of the agent's state was lost or damaged", "the message says what became of it; check the disk under the agent's state directory";
     TRUST_LOST = "FLT0519", "the device no longer knows whom to trust", "make a join file on the server (flotta token create NAME > NAME.join) and join again with the same keys: flotta-agent enrol NAME.join; what runs keeps running";

@@ -34,4 +34,13 @@ impl<H: Hands> Agent<H> {
         let due = last.is_none_or(|last| now - last >= SHUT_OUT_AGAIN);
         due && durable::write(path, now.to_string().as_bytes(), 0o600).is_ok()
     }
+
+    /// Everything was written: if the program ended for that, it helped, and may help again.
+    pub(super) fn can_write(&self) {
+        if let Some(path) = &self.ended_file
+            && let Err(error) = durable::remove(path)
+        {
+            tracing::warn!(%error, path = %path.display(), "not removed");
+        }
+    }
 }

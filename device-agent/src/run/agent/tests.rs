@@ -1,6 +1,8 @@
 //! The loop with a real ledger and hands that do as told. Nothing here waits in real time.
 
-use std::cell::RefCell;
+mod mounts;
+
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -31,6 +33,8 @@ enum Will {
 struct FakeHands {
     orders: Rc<RefCell<VecDeque<Will>>>,
     asked: Rc<RefCell<Vec<(u64, u32)>>>,
+    /// Whether nothing can be written, and by the agent alone.
+    shut_out: Rc<Cell<Option<bool>>>,
 }
 
 impl Hands for FakeHands {
@@ -48,6 +52,20 @@ impl Hands for FakeHands {
         let will = self.orders.borrow_mut().pop_front().unwrap_or(Will::Work);
         if matches!(will, Will::Hang) {
             std::future::pending::<()>().await;
+        }
+        if self.shut_out.get().is_some() {
+            return Outcome {
+                workloads: vec![WorkloadReport {
+                    name: "web".to_owned(),
+                    state: WorkloadState::Running,
+                    problem: Some(Problem::new(code::READ_ONLY, "Read-only file system")),
+                    since: None,
+                    restarts: 0,
+                }],
+                problems: Vec::new(),
+                complete: false,
+                retry: true,
+            };
         }
         let failed = matches!(will, Will::Fail);
         let problem = Problem::new(code::IMAGE_PULL, "web: no such image");
@@ -73,7 +91,7 @@ impl Hands for FakeHands {
     }
 
     async fn is_shut_out(&mut self, _: &Manifest) -> Option<bool> {
-        None
+        self.shut_out.get()
     }
 
     async fn changed(&mut self) -> News {

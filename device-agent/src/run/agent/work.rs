@@ -1,6 +1,7 @@
 //! One round of work: what the release needs is fetched and applied, unless a newer one comes in between.
 
 use flotta_bundle::Digest;
+use flotta_bundle::code;
 use flotta_bundle::verify;
 use flotta_bundle::wire::WorkloadReport;
 
@@ -121,6 +122,9 @@ impl<H: Hands> Agent<H> {
             Ended::Whole(outcome, needed) => {
                 self.workloads = outcome.workloads;
                 self.problems = outcome.problems;
+                if !self.has(code::READ_ONLY) {
+                    self.can_write();
+                }
                 let mut done = Ok(());
                 if outcome.complete {
                     let needed = needed.into_iter().collect();
