@@ -12,6 +12,7 @@ use http::Uri;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
+use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -56,7 +57,16 @@ pub struct Client {
     proxy: Option<Proxy>,
     roots: Arc<RootCertStore>,
     clock: Clock,
-    tls: Arc<ClientConfig>,
+    tls: Tls,
+}
+
+/// TLS while the clock is believed, and while it is in doubt. Each has sessions of its own: resuming one verifies no
+/// certificate, and one that was taken in doubt says nothing once the time is known.
+#[derive(Clone)]
+struct Tls {
+    verifier: Arc<Verifier>,
+    believed: Arc<ClientConfig>,
+    in_doubt: Arc<ClientConfig>,
 }
 
 impl fmt::Debug for Client {
@@ -97,7 +107,7 @@ impl Client {
             authority: authority.into(),
             roots,
             clock: clock.clone(),
-            tls: Arc::new(tls),
+            tls,
         })
     }
 
@@ -109,7 +119,7 @@ impl Client {
     ) -> Result<Self, PullError> {
         let tls = tls(&self.roots, &self.clock, Some((chain, key)))?;
         Ok(Self {
-            tls: Arc::new(tls),
+            tls,
             ..self.clone()
         })
     }
@@ -148,14 +158,26 @@ impl Client {
             };
             self.within("TCP", dial).await?
         };
+        let tls = if self.clock.is_believed() {
+            &self.tls.believed
+        } else {
+            &self.tls.in_doubt
+        };
         let secured = self
             .within("TLS", async {
                 let name = ServerName::try_from(self.host.clone())?;
-                Ok(TlsConnector::from(self.tls.clone())
+                Ok(TlsConnector::from(Arc::clone(tls))
                     .connect(name, stream)
                     .await?)
             })
             .await?;
+        let peer = secured.get_ref().1.peer_certificates().unwrap_or_default();
+        let peer = Arc::new(
+            peer.iter()
+                .cloned()
+                .map(CertificateDer::into_owned)
+                .collect(),
+        );
         if secured.get_ref().1.alpn_protocol() != Some(b"h2") {
             let why = "it does not speak HTTP/2".to_owned();
             return Err(PullError::NotFlotta(self.authority.to_string(), why));
@@ -177,8 +199,19 @@ impl Client {
         Ok(Session {
             sender,
             authority: self.authority.clone(),
+            peer,
             ended,
         })
+    }
+
+    /// Verifies the server's certificate of an open connection at the time that it is now.
+    pub(crate) fn verify_again(&self, session: &Session) -> Result<(), PullError> {
+        let verify = || -> Result<(), BoxError> {
+            let name = ServerName::try_from(self.host.as_str())?;
+            Ok(self.tls.verifier.verify(&session.peer, &name)?)
+        };
+        // as it is said where it is refused at once
+        verify().map_err(|error| PullError::Connect(self.authority.to_string(), error))
     }
 
     /// One step of connecting, in bounded time.
@@ -199,23 +232,30 @@ fn tls(
     roots: &Arc<RootCertStore>,
     clock: &Clock,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
-) -> Result<ClientConfig, PullError> {
+) -> Result<Tls, PullError> {
     let bad = |error: rustls::Error| PullError::Settings(format!("TLS: {error}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(roots, &provider, clock).map_err(|error| {
         PullError::Settings(format!("the server's authority cannot be used: {error}"))
     })?;
+    let verifier = Arc::new(verifier);
     let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(bad)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(verifier.clone());
     let mut config = match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(bad)?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    let mut in_doubt = config.clone();
+    in_doubt.resumption = Resumption::default();
+    Ok(Tls {
+        verifier,
+        believed: Arc::new(config),
+        in_doubt: Arc::new(in_doubt),
+    })
 }
 
 /// As people and HTTP write it.

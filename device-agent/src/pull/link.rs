@@ -202,12 +202,18 @@ impl Link {
         };
         self.client = Some(client.clone());
         let session = client.connect().await?;
+        let mut clock = self.clock.changes();
+        let mut believed = self.clock.is_believed();
         let mut settings = self.ends.live.clone();
         let mut rhythm = Rhythm::new(self.ends.live.borrow().release);
         let mut known_changes = self.ends.known.clone();
         let mut said = false;
         loop {
             let known = *known_changes.borrow_and_update();
+            clock.mark_unchanged();
+            if !std::mem::replace(&mut believed, self.clock.is_believed()) && believed {
+                client.verify_again(&session)?;
+            }
             if known.ask_again.is_some() && known.ask_again != self.asked_again {
                 // A server that had a wrong answer may have the right one under the same tag.
                 self.tag = None;
@@ -244,6 +250,7 @@ impl Link {
                 }
                 Ok(()) = known_changes.changed() => continue,
                 true = moves::are_others(&mut settings, &preferred) => continue,
+                Ok(()) = clock.changed() => continue,
                 found = look, if !better.is_empty() && said => {
                     self.found(found)?;
                     continue;

@@ -15,6 +15,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
+use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -50,6 +51,8 @@ pub struct Desired {
 pub struct Session {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) authority: Arc<str>,
+    /// The certificates that the server showed.
+    pub(super) peer: Arc<Vec<CertificateDer<'static>>>,
     /// Why the connection ended; without its sender it has.
     pub(super) ended: watch::Receiver<Option<String>>,
 }

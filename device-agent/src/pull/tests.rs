@@ -382,3 +382,19 @@ async fn a_client_that_connects_again_resumes() {
         assert_eq!(server.resumed.load(Ordering::Acquire), before);
     }
 }
+
+#[tokio::test]
+async fn a_session_that_began_in_doubt_is_not_resumed_once_the_time_is_known() {
+    let server = TestServer::start(|_| plain(304, &[], "")).await;
+    let clock = clock();
+    let client = Client::anonymous(&server.url, &server.ca, &clock, &Proxies::default());
+    let client = client.expect("a client");
+    for (synchronised, resumed) in [(false, 0), (false, 1), (true, 1), (true, 2)] {
+        clock.set_synchronised(Some(synchronised));
+        let session = client.connect().await.expect("a connection");
+        // the ticket is there when an answer is
+        let answer = session.desired(0, Some("tag"), true).await;
+        assert_eq!(answer.expect("an answer"), None);
+        assert_eq!(server.resumed.load(Ordering::Acquire), resumed);
+    }
+}

@@ -75,6 +75,20 @@ impl Verifier {
         })
     }
 
+    /// Verifies the chain that a server has shown, its own certificate first, at the time that it is now.
+    pub(super) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> Result<(), Error> {
+        let (end_entity, intermediates) =
+            chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+        // its signature was verified with the handshake, and the time is the clock's own
+        let now = clock::unix(self.clock.now());
+        self.verify_server_cert(end_entity, intermediates, name, &[], now)?;
+        Ok(())
+    }
+
     /// What is to be said of a certificate whose times alone do not fit; none when it is to be refused. One that begins later
     /// is the authority's all the same: nobody else could have made it, and its server's clock was ahead. One that ended is
     /// refused where the clock is believed: whoever has its key may not be the server any more.

@@ -10,9 +10,10 @@ use flotta_agent::identity::Identity;
 use flotta_bundle::code;
 use flotta_bundle::wire::{Hardware, JoinFile};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 use tokio::time::Instant;
 
-use crate::fleet::{OURS, device};
+use crate::fleet::{Bundle, OURS, device, manifest};
 use crate::server::World;
 use crate::stage::{FIRST, Stage, says};
 
@@ -223,6 +224,118 @@ async fn a_device_that_was_poisoned_already_is_healed() {
         }
     }
     println!("poisoned devices: {tried} of {tried} healed");
+}
+
+/// What was let through while nobody knew the time is judged by the time once that is known, on the connection that is open.
+#[tokio::test(start_paused = true)]
+async fn a_certificate_taken_in_doubt_is_verified_again_when_the_clock_is_set() {
+    for (made, is_refused) in [(-DAY * 730, true), (DAY * 730, false), (-DAY, false)] {
+        let what = format!("a certificate made {made:#} from now");
+        let (machine, mut sequence) = (Machine::default(), FIRST);
+        let mut stage = Stage::new().await;
+        machine.set(made - DAY * 3652);
+        stage.clock = machine.clock(Timestamp::UNIX_EPOCH, Some(false));
+        stage.server_is_off(SignedDuration::ZERO, made);
+        if made == -DAY {
+            // nothing says that it is already later than the certificate begins
+            stage.fleet.now = Timestamp::now() - DAY * 730;
+        }
+        stage.plan(FIRST);
+        stage.heal();
+        stage.follows(&what, &OR_EXPIRED).await;
+        let before = stage.state();
+        stage.change(|world| world.reports.clear());
+        let script = async {
+            let doubts = |world: &World| {
+                let mut problems = world.reports.iter().flat_map(|report| &report.problems);
+                problems.any(|problem| problem.code == code::CLOCK_UNSURE.id)
+            };
+            stage.until(&what, doubts).await;
+            let connections = stage.server.world.borrow().connections;
+            machine.set(SignedDuration::ZERO);
+            stage.clock.set_synchronised(Some(true));
+            if is_refused {
+                let link = stage
+                    .link(&what, |link| link.connected_since.is_none())
+                    .await;
+                let problem = link.problem.expect("a problem");
+                assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{what}: {problem}");
+                assert!(problem.message.contains("ended at"), "{what}: {problem}");
+                let tried = |world: &World| world.connections > connections + 3;
+                stage.until(&what, tried).await;
+            } else {
+                let is_judged = |world: &World| {
+                    world.reports.last().is_some_and(|report| {
+                        let has = |code: &str| report.problems.iter().any(|one| one.code == code);
+                        !has(code::CLOCK_UNSURE.id)
+                            && has(code::TIME_AHEAD.id) == made.is_positive()
+                    })
+                };
+                stage.until(&what, is_judged).await;
+                let now = stage.server.world.borrow().connections;
+                assert_eq!(now, connections, "{what}: it needs no other connection");
+            }
+        };
+        stage.play(script).await;
+        assert!(stage.state() == before, "{what}: something was touched");
+        // the server has made it anew
+        stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+        stage.next(&mut sequence);
+        stage.follows(&what, &[]).await;
+    }
+}
+
+/// Where the device joined nobody answers any more, the server has moved to where the release says, and the device was off for
+/// so long that its certificate has ended. Its clock, which stood still, says that it has not.
+#[tokio::test(start_paused = true)]
+async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has_moved_to() {
+    const DEAD: &str = "https://localhost:9";
+    let (long_ago, off) = (-DAY * 200, -DAY * 150);
+    for (offset, before) in [(off, false), (off, true), (SignedDuration::ZERO, false)] {
+        let what = format!("the device off by {offset:#}, a dead address before: {before}");
+        let (machine, mut sequence) = (Machine::default(), FIRST);
+        let mut stage = Stage::new().await;
+        let alive = stage.server.url.clone();
+        stage.server_is_off(off, off);
+        let identity = Identity::open(&stage.settings.identity()).expect("keys");
+        let name = device(OURS).identity(&stage.fleet.trust.fleet);
+        let csr = identity.csr(&device(OURS)).expect("a request");
+        let (fleet, made) = (&stage.fleet.trust.fleet, Timestamp::now() + long_ago);
+        let pem = stage.server.authority.device_at(&csr, &name, made);
+        let kept = identity.keep_certificate(&pem, fleet, &device(OURS));
+        kept.expect("kept");
+        let mut bundle = Bundle::default();
+        let mut manifest = manifest(&mut bundle, FIRST);
+        manifest["schema"] = json!(2);
+        manifest["settings"]["servers"] = if before {
+            json!(["https://localhost:19", alive])
+        } else {
+            json!([alive])
+        };
+        stage.truth = stage.signed(FIRST, bundle, &manifest.to_string());
+        stage.heal();
+        machine.set(off);
+        stage.clock = machine.clock(Timestamp::UNIX_EPOCH, Some(false));
+        stage.follows(&what, &OF_TIME).await;
+
+        for file in [
+            "identity/joined.json",
+            "identity/server",
+            "ledger/joined.json",
+        ] {
+            let path = stage.settings.state.join(file);
+            let known = std::fs::read_to_string(&path).expect("it is there");
+            assert!(known.contains(&alive), "{file}: {known}");
+            std::fs::write(&path, known.replace(&alive, DEAD)).expect("written");
+        }
+        stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+        machine.set(offset);
+        stage.restart(&machine, Some(false));
+        stage.next(&mut sequence);
+        stage.follows(&what, &OF_TIME).await;
+        let ends = identity.certificate().expect("one").not_after;
+        assert!(ends > Timestamp::now(), "{what}: {ends}");
+    }
 }
 
 /// The same at join, with what `enrol --reset` leaves in place.
