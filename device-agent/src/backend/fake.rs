@@ -190,15 +190,14 @@ impl Systemd for World {
 
 impl Podman for World {
     async fn has_image(&self, reference: &str) -> Result<bool, BackendError> {
-        let state = self.state();
-        if let Some(why) = &state.remembered {
-            return Err(refused(format!("configure storage: {why}")));
-        }
+        let mut state = self.state();
+        state.storage()?;
         Ok(state.images.contains(reference))
     }
 
     async fn pull(&self, reference: &str) -> Result<(), BackendError> {
         self.act(|state| {
+            state.storage()?;
             if !state.registry.contains(reference) {
                 return Err(refused(format!("{reference}: manifest unknown")));
             }

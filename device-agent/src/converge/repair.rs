@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use flotta_bundle::code;
 use flotta_bundle::manifest::Manifest;
 use flotta_bundle::wire::WorkloadReport;
 use jiff::Timestamp;
@@ -28,8 +29,10 @@ pub(super) fn podman<S: Systemd, P: Podman, F: Files>(
     machine: &mut Machine<S, P, F>,
     now: &dyn Fn() -> Timestamp,
 ) -> bool {
-    // a machine on which all is well has no such note, or one that harms nobody
-    if states::failed(reports).next().is_none() {
+    // a machine on which all is well has no such note, or one that harms nobody; what has not run yet is held by it, not down
+    let mut held = machine.failures.values();
+    let is_held = held.any(|problem| problem.code == code::STORAGE.id);
+    if !is_held && states::failed(reports).next().is_none() {
         return false;
     }
     let Some(why) = machine.podman.remembers() else {

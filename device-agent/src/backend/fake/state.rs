@@ -107,6 +107,8 @@ pub struct Faults {
     pub masked: BTreeSet<String>,
     /// What cannot be written the machine itself could write: the agent's mounts are from before.
     pub stale_mounts: bool,
+    /// Why Podman's storage does not work; it remembers that it did not.
+    pub no_storage: Option<&'static str>,
     /// Images that do not fit on the disk.
     pub large: BTreeSet<String>,
     pub no_reload: bool,
@@ -210,6 +212,10 @@ impl State {
         if self.is_up(name) {
             return Ok(());
         }
+        if self.faults.masked.contains(name) {
+            let why = "org.freedesktop.systemd1.UnitMasked: Unit";
+            return Err(refused(format!("{why} {name} is masked.")));
+        }
         let known = self.loaded.get(name).cloned();
         let definition = known.ok_or_else(|| no_unit(name, "found"))?;
         let before = self.starts;
@@ -270,8 +276,22 @@ impl State {
         Ok(())
     }
 
+    /// What Podman says of its storage when it does not use it. It tries a storage that it has no note of.
+    pub(super) fn storage(&mut self) -> Result<(), BackendError> {
+        if self.remembered.is_none() {
+            self.remembered = self.faults.no_storage.map(str::to_owned);
+        }
+        match &self.remembered {
+            Some(why) => Err(refused(format!("configure storage: {why}"))),
+            None => Ok(()),
+        }
+    }
+
     /// `podman run` pulls what is missing by itself.
     fn pull(&mut self, text: &str) {
+        if self.storage().is_err() {
+            return;
+        }
         for image in values(text, "Image") {
             let fits = self.registry.contains(image) && !self.faults.large.contains(image);
             if fits && self.images.insert(image.to_owned()) {
@@ -281,7 +301,10 @@ impl State {
     }
 
     /// How a container ends at once, if it does, and its last words.
-    fn fate(&self, name: &str, text: &str) -> Option<(i32, String)> {
+    fn fate(&mut self, name: &str, text: &str) -> Option<(i32, String)> {
+        if let Err(error) = self.storage() {
+            return Some((125, format!("Error: {error}")));
+        }
         let missing = values(text, "Image").find(|image| !self.images.contains(*image));
         if let Some(image) = missing {
             return Some((125, format!("Error: {image}: manifest unknown")));

@@ -1,3 +1,7 @@
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
 use flotta_bundle::FleetName;
 use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::envelope::Envelope;
@@ -98,7 +102,8 @@ impl Fleet {
 }
 
 struct Bench {
-    _folder: TempDir,
+    /// Its disk, which goes with it.
+    _folder: Option<TempDir>,
     settings: Settings,
     fleet: Fleet,
 }
@@ -109,8 +114,14 @@ impl Bench {
     /// A device that has joined as [`OLD`], and has accepted release 3.
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_owned();
+        Self::within(&path, Some(folder))
+    }
+
+    /// The same at this path.
+    fn within(path: &Path, folder: Option<TempDir>) -> Self {
         let settings = Settings {
-            state: folder.path().join("state"),
+            state: path.join("state"),
             ..Settings::default()
         };
         settings.make_state().expect("a folder");
@@ -257,6 +268,74 @@ fn a_copy_that_cannot_be_made_does_not_keep_the_agent_from_starting() {
         let (ledger, joined, _) = bench.start();
         assert_eq!(joined, before, "{name}");
         assert_eq!(ledger.accepted().map(|accepted| accepted.release), Some(3));
+    }
+}
+
+/// A small file system; it is gone when this is dropped.
+struct Small(TempDir);
+
+impl Small {
+    /// None where none can be mounted.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+        let done = mount.arg(folder.path()).output();
+        done.is_ok_and(|done| done.status.success())
+            .then_some(Self(folder))
+    }
+
+    /// Fills it to the last byte. Removing this file frees it.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.path().join("filler");
+        let mut filler = File::create(&path).expect("a file");
+        let full = loop {
+            if let Err(error) = filler.write_all(&[0; 512]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull, "{full}");
+        path
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let mut umount = Command::new("umount");
+        let _ = umount.arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_the_agent_starts_with_what_there_is_and_copies_what_is_lost_later() {
+    for lost in [
+        "ledger/joined.json",
+        "ledger/ca.pem",
+        "identity/joined.json",
+        "identity/ca.pem",
+    ] {
+        let Some(disk) = Small::mount() else {
+            eprintln!("SKIPPED: no file system can be mounted here");
+            return;
+        };
+        let bench = Bench::within(disk.0.path(), None);
+        let (_, before, keys) = bench.start();
+        let path = bench.settings.state.join(lost);
+        let content = fs::read(&path).expect("it is there");
+        fs::remove_file(&path).expect("removed");
+        let filler = disk.fill();
+        let (ledger, joined, now) = bench.start();
+        assert!(!path.exists(), "{lost}: the disk was not full");
+        assert_eq!(joined, before, "{lost}");
+        assert_eq!(now.fingerprint(), keys.fingerprint());
+        assert_eq!(ledger.accepted().map(|accepted| accepted.release), Some(3));
+        fs::remove_file(filler).expect("removed");
+        let (ledger, joined, _) = bench.start();
+        assert_eq!(joined, before);
+        assert_eq!(fs::read(&path).expect("copied"), content, "{lost}");
+        let said = format!("{lost} is gone");
+        let mut events = ledger.unacknowledged().iter();
+        assert!(events.any(|event| event.message.contains(&said)), "{lost}");
     }
 }
 
