@@ -72,9 +72,9 @@ pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
 
 async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
     let _watchdog = Tasks(vec![tokio::spawn(watchdog())]);
-    let mut denied = None;
+    let (mut denied, mut again) = (None, reset::switching());
     loop {
-        let served = work_as_joined(settings, clock, denied.take());
+        let served = work_as_joined(settings, clock, denied.take(), &mut again);
         match Box::pin(served).await? {
             Decision::Approved => tracing::info!("the new identity takes over"),
             Decision::Denied(error) => {
@@ -91,9 +91,13 @@ async fn work_as_joined(
     settings: &Settings,
     clock: &Clock,
     denied: Option<Problem>,
+    again: &mut Backoff,
 ) -> Result<Decision, EnrolError> {
-    if let Err(error) = reset::switch(settings) {
-        tracing::error!(problem = %error.problem(), "the new identity does not take over");
+    match reset::switch(settings) {
+        Ok(()) => again.reset(),
+        Err(error) => {
+            tracing::error!(problem = %error.problem(), "the new identity does not take over");
+        }
     }
     let (mut ledger, joined) = prepare(settings, clock)?;
     if let Some(problem) = denied {
@@ -116,7 +120,7 @@ async fn work_as_joined(
     let served = serve(settings, clock, ledger, joined, machine?);
     tokio::select! {
         Err(error) = served => Err(error),
-        decision = reset::ask(settings, clock) => Ok(decision),
+        decision = reset::ask(settings, clock, again) => Ok(decision),
     }
 }
 

@@ -21,7 +21,7 @@ use flotta_bundle::DeviceName;
 use tokio::time::sleep;
 
 use super::{EnrolError, Join, remember};
-use crate::backoff::about;
+use crate::backoff::{Backoff, about};
 use crate::clock::Clock;
 use crate::durable;
 use crate::hardware;
@@ -168,14 +168,20 @@ pub enum Decision {
     Denied(EnrolError),
 }
 
-/// Goes on asking with the new keys for as long as it takes.
-pub async fn ask(settings: &Settings, clock: &Clock) -> Decision {
+/// How long to wait before a new identity that could not take over is tried again: the agent starts anew for that, and its
+/// connection with it.
+pub fn switching() -> Backoff {
+    Backoff::new(Duration::from_secs(60), Duration::from_secs(3600))
+}
+
+/// Goes on asking with the new keys for as long as it takes. `again` says when one that could not take over tries again.
+pub async fn ask(settings: &Settings, clock: &Clock, again: &mut Backoff) -> Decision {
     let hardware = hardware::read(&settings.root);
     loop {
         let Some((join, identity)) = waiting(settings) else {
             if is_complete(&settings.next()) {
-                // it could not take over at the last start: that is tried again
-                sleep(about(Duration::from_secs(60))).await;
+                // it could not take over at the last start
+                sleep(again.next_delay()).await;
                 return Decision::Approved;
             }
             // nothing waits, or somebody has thrown it away

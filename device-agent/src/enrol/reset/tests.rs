@@ -381,9 +381,23 @@ async fn an_identity_that_waits_to_take_over_is_not_thrown_away_and_its_switch_i
     let refused = prepare(&bench.settings, &join, false).expect_err("one is there");
     assert!(refused.problem().help.contains("restart"), "{refused}");
     let clock = Clock::new(Timestamp::UNIX_EPOCH);
-    let decision = ask(&bench.settings, &clock);
-    let decision = tokio::time::timeout(Duration::from_secs(600), decision).await;
-    assert!(matches!(decision, Ok(Decision::Approved)));
+    let mut again = switching();
+    let mut waits = Vec::new();
+    for _ in 0..60 {
+        let begun = tokio::time::Instant::now();
+        let decision = ask(&bench.settings, &clock, &mut again).await;
+        assert!(matches!(decision, Decision::Approved));
+        waits.push(begun.elapsed());
+    }
+    // what does not go away in a minute is not tried every minute
+    let minute = Duration::from_secs(61);
+    assert!(waits[0] <= minute, "{waits:?}");
+    assert!(waits.iter().any(|wait| *wait > minute * 5), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= minute * 60), "{waits:?}");
+    assert!(
+        waits[20..].iter().any(|wait| *wait < minute * 30),
+        "{waits:?}"
+    );
     let (_, joined, now) = bench.start();
     assert_eq!(joined.device, join.device);
     assert_eq!(now.fingerprint(), identity.fingerprint());
