@@ -7,16 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotta_bundle::Problem;
 use http::Uri;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use jiff::Timestamp;
 use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use serde::Serialize;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,6 +26,7 @@ pub mod link;
 mod proxy;
 mod servers;
 mod session;
+mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verifier;
@@ -40,6 +38,7 @@ pub use proxy::Proxies;
 use proxy::Proxy;
 pub(crate) use session::MIN_BYTES;
 pub use session::{Desired, Download, MAX_MANIFEST, Session};
+pub use state::{LinkState, Outage};
 use verifier::Verifier;
 
 /// How long name, connection, TLS and HTTP/2 may each take to be there.
@@ -285,33 +284,4 @@ fn parse_server(server: &str) -> Result<(String, u16), PullError> {
         return Err(bad("its host is neither a name nor an address"));
     }
     Ok((host, authority.port_u16().unwrap_or(443)))
-}
-
-/// How the connection is, for the people in front of the device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct LinkState {
-    /// Since when there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connected_since: Option<Timestamp>,
-    /// When the server said something last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_answer: Option<Timestamp>,
-    /// Why there is none, or what the server refuses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<Problem>,
-    /// Tries since there was one.
-    #[serde(default)]
-    pub attempts: u32,
-    /// What the server knows of the device and the device cannot know, as it said last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub told: Vec<Problem>,
-    /// When the device's certificate ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate_until: Option<Timestamp>,
-    /// The address that is in use, or is tried.
-    #[serde(default)]
-    pub server: String,
-    /// Why one that is preferred to it is not in use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub passed_over: Option<Problem>,
 }

@@ -181,7 +181,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
     let (refusals, refused) = mpsc::channel(1);
     let state = State::Unjoined.joined().unwrap_or(State::Idle);
     let (sessions, session) = watch::channel(None);
-    let (link, link_state) = watch::channel(LinkState::default());
+    let (link, link_state) = watch::channel(LinkState::after(status::outage(&settings.outage())));
     let in_force = settings_in_force(&ledger);
     let (live, live_state) = watch::channel(Live {
         settings: in_force.clone(),
@@ -204,10 +204,11 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
     let (folder, is_settled) = (settings.identity(), ledger.is_settled());
     let (own, own_clock, proxies) = (joined.clone(), clock.clone(), settings.proxies.clone());
     let make = move |identity| Link::new(own.clone(), identity, &own_clock, &proxies, ends.clone());
-    let linked = keep_link(folder, is_settled, make, link.clone());
+    let linked = keep_link(folder, is_settled, make, link.clone(), clock.clone());
     let mut tasks = Tasks(vec![tokio::spawn(linked)]);
     let keep = status::keep(
         settings.status(),
+        settings.outage(),
         joined.clone(),
         live_state.clone(),
         link_state,
@@ -264,6 +265,7 @@ async fn keep_link(
     is_settled: bool,
     make: impl Fn(Identity) -> Result<Link, EnrolError>,
     state: watch::Sender<LinkState>,
+    clock: Clock,
 ) {
     let mut backoff = Backoff::new(WHOLE.0, WHOLE.1);
     loop {
@@ -271,10 +273,10 @@ async fn keep_link(
         match linked.and_then(&make) {
             Ok(link) => return Box::pin(link.run()).await,
             Err(error) => {
-                let problem = Some(error.problem());
+                let (problem, now) = (error.problem(), clock.now());
                 state.send_if_modified(|state| {
-                    let is_news = state.problem != problem;
-                    state.problem = problem;
+                    let is_news = state.problem.as_ref() != Some(&problem);
+                    state.fails(problem, now);
                     is_news
                 });
             }

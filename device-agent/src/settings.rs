@@ -71,6 +71,11 @@ impl Settings {
         self.state.join("clock")
     }
 
+    /// Since when the server has not served this device; there is none while it does.
+    pub fn outage(&self) -> PathBuf {
+        self.state.join("outage.json")
+    }
+
     /// What `flotta-agent status` reads.
     pub fn status(&self) -> PathBuf {
         self.runtime.join("status.json")

@@ -10,11 +10,13 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::durable;
 use crate::identity::Joined;
-use crate::pull::LinkState;
+use crate::pull::{LinkState, Outage};
 use crate::report::Live;
 
 /// Longest state file: a report and a little more.
 const MAX_BYTES: usize = 2 << 20;
+/// Longest note of an outage: a problem and a time.
+const MAX_OUTAGE: usize = 64 << 10;
 
 /// How the agent is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,16 +47,41 @@ impl Status {
     }
 }
 
+/// What the agent before this one left of an outage. It is for people: one that cannot be read is one that is not there.
+pub fn outage(path: &Path) -> Option<Outage> {
+    let bytes = durable::read(path, MAX_OUTAGE).ok()??;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn keep_outage(path: &Path, outage: Option<&Outage>) -> std::io::Result<()> {
+    let Some(outage) = outage else {
+        return durable::remove(path);
+    };
+    let json = serde_json::to_vec(outage).map_err(std::io::Error::other)?;
+    durable::write(path, &json, 0o600)
+}
+
 /// Writes the state file with every change, until the agent ends.
 pub async fn keep(
     path: PathBuf,
+    outage: PathBuf,
     joined: Joined,
     mut live: watch::Receiver<Live>,
     mut link: watch::Receiver<LinkState>,
     clock: Clock,
 ) {
+    let mut kept = link.borrow().failing_since;
     loop {
         let link_state = link.borrow_and_update().clone();
+        // when it begins and when it ends: not with every try
+        if link_state.failing_since != kept {
+            match keep_outage(&outage, link_state.outage().as_ref()) {
+                Ok(()) => kept = link_state.failing_since,
+                Err(error) => {
+                    tracing::warn!(%error, path = %outage.display(), "outage not noted");
+                }
+            }
+        }
         let status = Status {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             time: clock.now(),

@@ -88,7 +88,7 @@ pub(super) fn status(view: &View) -> String {
         let more = status.live.problems.iter();
         let more = more.filter(|problem| problem.to_string() != what);
         lines.extend(more.map(|problem| format!("  also       {problem}")));
-        let told = status.link.told.iter();
+        let told = status.link.problem.iter().chain(&status.link.told);
         let told = told.filter(|problem| problem.to_string() != what);
         lines.extend(told.map(|problem| format!("  also       {problem}")));
     }
@@ -124,6 +124,10 @@ fn server(view: &View) -> String {
         .last_answer
         .map(|then| format!(", last answer {}", ago(view.now, then)))
         .unwrap_or_default();
+    let why = status.link.problem.as_ref();
+    let why = why.map_or_else(String::new, |problem| format!(" ({})", problem.code));
+    let failing = status.link.failing_since;
+    let failing = failing.map(|then| format!(" since {}", clock_time(view.now, then)));
     match (status.link.connected_since, status.link.attempts) {
         (Some(since), _) => {
             let since = clock_time(view.now, since);
@@ -132,6 +136,8 @@ fn server(view: &View) -> String {
             } else {
                 format!(" to {}", status.server)
             };
+            let refuses =
+                failing.map_or_else(String::new, |since| format!("; it refuses{since}{why}"));
             let instead = status
                 .link
                 .passed_over
@@ -139,15 +145,17 @@ fn server(view: &View) -> String {
                 .map_or(String::new(), |problem| {
                     format!("; a better address does not answer: {problem}")
                 });
-            format!("connected{at} since {since}{last}{instead}")
+            format!("connected{at} since {since}{last}{refuses}{instead}")
         }
-        (None, 0) => format!("connecting to {}{last}", status.server),
+        (None, 0) => {
+            let failing =
+                failing.map_or_else(String::new, |since| format!(", without it{since}{why}"));
+            format!("connecting to {}{failing}{last}", status.server)
+        }
         (None, attempts) => {
-            let why = status.link.problem.as_ref();
-            let why = why.map(|problem| format!(" ({})", problem.code));
-            let why = why.unwrap_or_default();
+            let failing = failing.unwrap_or_default();
             format!(
-                "not connected to {}, {attempts} tries{why}{last}",
+                "not connected to {}{failing}, {attempts} tries{why}{last}",
                 status.server
             )
         }

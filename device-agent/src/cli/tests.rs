@@ -131,10 +131,45 @@ fn a_device_without_its_server() {
         status.link.connected_since = None;
         status.link.attempts = 7;
         status.link.last_answer = Some(at("09:44:00"));
+        status.link.failing_since = Some(at("09:46:00"));
         let why = "no connection to edge.example.com:7443: Connection refused";
         status.link.problem = Some(Problem::new(code::UNREACHABLE, why));
     });
     assert_snapshot!(screen::status(&view));
+}
+
+#[test]
+fn since_when_and_why_the_server_does_not_serve_the_device_is_shown() {
+    let server = |change: fn(&mut LinkState)| {
+        let view = changed(|status| {
+            status.link.failing_since = Some("2026-11-20T08:00:00Z".parse().expect("a time"));
+            status.link.problem = Some(Problem::new(code::REVOKED, "revoked"));
+            let other = Problem::new(code::IMAGE_PULL, "web: gone");
+            status.live.problems = vec![other];
+            change(&mut status.link);
+        });
+        let screen = screen::status(&view);
+        assert!(screen.contains("FLT0403: revoked"), "{screen}");
+        let line = screen.lines().find(|line| line.starts_with("  server "));
+        line.expect("a line").to_owned()
+    };
+    for (change, said) in [
+        (
+            (|_| {}) as fn(&mut LinkState),
+            "last answer 4s ago; it refuses since 2026-11-20 08:00 (FLT0403)",
+        ),
+        (
+            |link| link.connected_since = None,
+            "connecting to https://edge.example.com:7443, without it since 2026-11-20 08:00 (FLT0403)",
+        ),
+        (
+            |link| (link.connected_since, link.attempts) = (None, 3),
+            "not connected to https://edge.example.com:7443 since 2026-11-20 08:00, 3 tries (FLT0403)",
+        ),
+    ] {
+        let line = server(change);
+        assert!(line.contains(said), "{line}");
+    }
 }
 
 #[test]

@@ -178,10 +178,11 @@ impl Link {
             let delay = backoff.next_delay_within(heartbeat);
             let delay = delay.max(retry_after.unwrap_or_default());
             tracing::info!(%problem, ?delay, attempts = backoff.attempts(), "no connection");
+            let now = self.clock.now();
             self.ends.state.send_modify(|state| {
                 state.connected_since = None;
                 state.attempts = backoff.attempts();
-                state.problem = Some(problem);
+                state.fails(problem, now);
             });
             sleep(delay).await;
         }
@@ -201,19 +202,19 @@ impl Link {
                 .identified(self.certificate.chain.clone(), self.identity.private_key())?,
         };
         self.client = Some(client.clone());
-        let session = client.connect().await?;
         let mut clock = self.clock.changes();
         let mut believed = self.clock.is_believed();
+        let session = client.connect().await?;
         let mut settings = self.ends.live.clone();
         let mut rhythm = Rhythm::new(self.ends.live.borrow().release);
         let mut known_changes = self.ends.known.clone();
         let mut said = false;
         loop {
-            let known = *known_changes.borrow_and_update();
             clock.mark_unchanged();
             if !std::mem::replace(&mut believed, self.clock.is_believed()) && believed {
                 client.verify_again(&session)?;
             }
+            let known = *known_changes.borrow_and_update();
             if known.ask_again.is_some() && known.ask_again != self.asked_again {
                 // A server that had a wrong answer may have the right one under the same tag.
                 self.tag = None;
@@ -249,8 +250,8 @@ impl Link {
                     continue;
                 }
                 Ok(()) = known_changes.changed() => continue,
-                true = moves::are_others(&mut settings, &preferred) => continue,
                 Ok(()) = clock.changed() => continue,
+                true = moves::are_others(&mut settings, &preferred) => continue,
                 found = look, if !better.is_empty() && said => {
                     self.found(found)?;
                     continue;
@@ -355,7 +356,10 @@ impl Link {
         self.ends.state.send_modify(|state| {
             state.connected_since.get_or_insert(now);
             state.last_answer = Some(now);
-            state.problem = problem;
+            match problem {
+                Some(problem) => state.fails(problem, now),
+                None => state.works(),
+            }
             state.attempts = 0;
         });
     }

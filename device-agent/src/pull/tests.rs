@@ -4,19 +4,21 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use flotta_bundle::Digest;
 use flotta_bundle::code;
 use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::wire::{Failure, MAX_OFFER_BYTES, Offer};
+use flotta_bundle::{Digest, Problem};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::HandshakeKind;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivatePkcs8KeyDer;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 

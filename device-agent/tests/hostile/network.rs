@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flotta_agent::pull::LinkState;
 use flotta_bundle::code;
 use tokio::time::Instant;
 
@@ -212,4 +213,37 @@ async fn waits_grow_are_spread_and_are_counted() {
         late.iter().any(|wait| *wait > Duration::from_secs(40)),
         "{late:?}"
     );
+}
+
+/// Since when there is no server, and why, outlives the agent, and is forgotten when the server is back.
+#[tokio::test(start_paused = true)]
+async fn since_when_the_server_is_gone_outlives_the_agent() {
+    let stage = Stage::new().await;
+    stage.heal();
+    stage.play_first().await;
+    let noted = stage.settings.outage();
+    assert!(!noted.exists());
+    stage.front(Front::Cut(0));
+    // of an agent that has just started
+    let link = async |attempts, served: bool| {
+        let _ = std::fs::remove_file(stage.settings.status());
+        let like = |link: &LinkState| {
+            link.attempts >= attempts && (!served || link.connected_since.is_some())
+        };
+        stage.play(stage.link("it says so", like)).await
+    };
+    let since = link(3, false).await.failing_since.expect("a time");
+    assert!(noted.exists());
+    for attempts in [0, 3] {
+        let link = link(attempts, false).await;
+        assert_eq!(link.failing_since, Some(since));
+        let problem = link.problem.expect("a problem");
+        assert_eq!(problem.code, code::UNREACHABLE.id, "{problem}");
+    }
+    stage.heal();
+    assert_eq!(link(0, true).await.failing_since, None);
+    assert!(!noted.exists());
+    // what cannot be read keeps nothing up
+    std::fs::write(&noted, "{").expect("written");
+    stage.play(stage.well()).await;
 }
