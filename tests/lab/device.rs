@@ -123,7 +123,7 @@ impl Device {
         text(&output.stdout)
     }
 
-    /// Puts one of the programs that were built with this test where the agent lies.
+    /// Puts one of the programs that were built next to this test where the agent is.
     pub(crate) fn install_agent(&self, program: &str) {
         let built = Path::new(env!("CARGO_BIN_EXE_flotta")).with_file_name(program);
         assert!(

@@ -1,4 +1,4 @@
-//! A server that lies to a real device. Between the device and the real server stands one that has the server's certificate
+//! A server that lies to a real device. Between the device and the real server is one that has the server's certificate
 //! and the fleet's keys: it passes everything on, and puts another answer in the place of any that it likes.
 
 use std::collections::{BTreeMap, BTreeSet};

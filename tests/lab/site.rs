@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::device::{Device, text, wait};
 use crate::packages::Packages;
 
-/// The lab's images, by the digests that stand in the examples.
+/// The lab's images, by the digests that are in the examples.
 pub(crate) const HELLO: &str = "registry.example/hello@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
 pub(crate) const EXITS: &str = "registry.example/exits@sha256:9c3547e04b2cfee17b23690223b2265402a4811e8ab558a88356b534066deafe";
 /// The lab's bridge: this machine, as devices see it. Labs that run at the same time each have a network of their own.

@@ -49,7 +49,7 @@ fn a_bad_commit_says_where_and_the_last_good_release_stays() {
     // A selector that matches nothing is a warning, and stops nobody.
     site.event(&["FLT0202", "nowhere.yaml:7:"]);
 
-    // Mended, the held device follows.
+    // Fixed, the held device follows.
     site.commit("fixed", &[("lost.yaml", "")]);
     hurt.shows(8080, "second");
 }

@@ -27,7 +27,7 @@ use super::{
 pub const QUADLET: &str = "/etc/containers/systemd/";
 
 const READ_ONLY: &str = "Read-only file system (os error 30)";
-const NO_FOLDER: &str = "a link or file stands where a folder should";
+const NO_FOLDER: &str = "there is a link or a file where a folder should be";
 
 /// What the agent's death carries: a test that sees another payload has found a bug.
 #[derive(Debug)]

@@ -114,7 +114,9 @@ impl Disk {
 fn failed(path: &DevicePath) -> impl Fn(Errno) -> BackendError {
     move |error| {
         let why = match error {
-            Errno::LOOP | Errno::NOTDIR => "a link or file stands where a folder should".to_owned(),
+            Errno::LOOP | Errno::NOTDIR => {
+                "there is a link or a file where a folder should be".to_owned()
+            }
             error => std::io::Error::from(error).to_string(),
         };
         BackendError(format!("{path}: {why}"))

@@ -123,8 +123,8 @@ impl Bus {
     }
 }
 
-/// Counts changes of our units, or all of a kind. Always listening: a stream that nobody reads fills up, and then the connection stands still
-/// with all its answers.
+/// Counts changes of our units, or all of a kind. Always listening: a stream that nobody reads fills up, and then the
+/// connection stops with all its answers.
 async fn listen(
     mut stream: MessageStream,
     ours: Option<Arc<Mutex<BTreeSet<String>>>>,

@@ -37,7 +37,7 @@ impl View {
             ));
         };
         let of = |problem: &Problem| (problem.to_string(), problem.help.clone());
-        // What runs of a workload may go on while its new release cannot be carried out.
+        // What runs of a workload may go on while its new release cannot be applied.
         let failed = |w: &&WorkloadReport| w.state == WorkloadState::Failed || w.problem.is_some();
         // Why there is no connection goes before what only a connection brings (a newer release), and before all else when it
         // is more than a network that is away: that is usual, and the rest is not.

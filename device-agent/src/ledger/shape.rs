@@ -1,6 +1,6 @@
 //! What the ledger's files hold. Each says its version. Whoever reads one ignores what it does not know and keeps it when it
 //! writes the file again: a machine whose system is rolled back runs an older agent on a newer ledger. What the agent
-//! remembers of trust and sequence ([`Memory`]) is strict: it never changes its shape, and what is new stands next to it.
+//! remembers of trust and sequence ([`Memory`]) is strict: it never changes its shape, and what is new is kept next to it.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +108,7 @@ impl OwnedUnit {
         }
     }
 
-    /// What stands for inputs that are not known: no unit has it, for it is the digest of no list of files.
+    /// In place of inputs that are not known: no unit has it, for it is the digest of no list of files.
     fn unknown_inputs() -> Digest {
         Digest::of(b"unknown")
     }

@@ -12,7 +12,7 @@ use flotta_bundle::{DeviceName, Digest, Leaf};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-/// Where the device under test stands in the tree.
+/// Where the device under test is in the tree.
 pub const OURS: usize = 2;
 
 pub fn key() -> SigningKey {

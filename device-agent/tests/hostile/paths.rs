@@ -18,7 +18,7 @@ struct Trap {
     name: &'static str,
     /// Lays it: the device's root, and what is outside.
     lay: fn(&Path, &Path),
-    /// The release is held back, with a code; otherwise it is carried out beside the trap.
+    /// The release is held back, with a code; otherwise it is applied next to the trap.
     held: bool,
 }
 

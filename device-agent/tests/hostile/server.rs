@@ -32,7 +32,7 @@ pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 /// What to answer in place of the truth; none for the truth.
 pub type Lie = Arc<dyn Fn(&Request<Bytes>) -> Option<Answer> + Send + Sync>;
 
-/// What stands at the server's address.
+/// What is at the server's address.
 #[derive(Clone)]
 pub enum Front {
     /// The server.

@@ -171,7 +171,7 @@ impl Stage {
         self.change(|world| world.lie = Some(lie));
     }
 
-    /// Something else stands at the server's address, and what was open is closed.
+    /// Something else is at the server's address, and what was open is closed.
     pub fn front(&self, front: Front) {
         self.change(|world| {
             world.front = front;

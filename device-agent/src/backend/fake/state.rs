@@ -408,7 +408,7 @@ impl State {
         failures
     }
 
-    /// What else stands where this path has a folder, or has one where this path is a file.
+    /// What else there is where this path has a folder, or has one where this path is a file.
     pub(super) fn blocks(&self, path: &str) -> Option<&String> {
         let above = |folder: &str, path: &str| {
             path.strip_prefix(folder)

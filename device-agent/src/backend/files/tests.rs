@@ -168,7 +168,7 @@ fn no_folder_of_a_path_may_be_a_link() {
         for error in errors {
             let error = error.expect_err("refused").to_string();
             assert!(
-                error.ends_with("a link or file stands where a folder should"),
+                error.ends_with("there is a link or a file where a folder should be"),
                 "{error}"
             );
         }

@@ -102,7 +102,7 @@ fn always_pulls_at_each_new_manifest_that_starts_the_workload() {
     assert_eq!(pulls(&bench), 1);
     bench.world.state().stop("web.service");
     bench.converge(&Bundle::of(&[web()]));
-    assert_eq!(pulls(&bench), 0, "mending is no new manifest");
+    assert_eq!(pulls(&bench), 0, "a repair is no new manifest");
     bench.converge(&Bundle::of(&[
         web(),
         Workload::new("radio").image("hello:2", Pull::Missing),
@@ -423,9 +423,9 @@ fn a_file_that_quadlet_cannot_read_is_named() {
         said,
         "FLT0509: Quadlet made no unit web.service: systemd says not-found"
     );
-    let mended = Bundle::of(&[Workload::new("web")]);
-    assert!(bench.converge(&mended).complete);
-    bench.assert_reached(&mended);
+    let fixed = Bundle::of(&[Workload::new("web")]);
+    assert!(bench.converge(&fixed).complete);
+    bench.assert_reached(&fixed);
 }
 
 #[test]
