@@ -3,6 +3,7 @@
 //! Every test has devices of its own and cleans up after itself; what went wrong stays readable in the panic's message.
 
 mod clocks;
+mod conformance;
 mod device;
 mod drift;
 mod figures;

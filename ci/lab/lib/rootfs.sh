@@ -4,7 +4,7 @@
 
 ROOTFS=device
 SERVER_PACKAGES=systemd,systemd-sysv,dbus,git,iproute2,procps
-DEVICE_PACKAGES=systemd,systemd-sysv,dbus,podman,runc,netavark,aardvark-dns,iptables,nftables,iproute2,ca-certificates,curl,ostree,procps,catatonit,passt
+DEVICE_PACKAGES=systemd,systemd-sysv,dbus,podman,runc,netavark,aardvark-dns,iptables,nftables,iproute2,ca-certificates,curl,ostree,procps,catatonit,passt,busybox-static
 HOST_COMMANDS=(mmdebstrap systemd-nspawn skopeo docker-registry jq curl ip as objcopy git pgrep faketime)
 HOST_PACKAGES=(mmdebstrap systemd-container skopeo docker-registry jq curl iproute2 binutils git ca-certificates procps faketime)
 

@@ -1,0 +1,380 @@
+//! What a `PodSpec` means: each of a corpus is run by `podman kube play` and by our units, on one device, and what runs then
+//! is compared. What differs is named in the case's file with its reason, or the test fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use flotta_bundle::manifest::Wanted;
+use flotta_renderer::{Options, SourceFile, Tree, render};
+use serde_json::Value;
+
+use crate::device::{Device, wait};
+
+/// How many pods run at once.
+const BATCH: usize = 24;
+
+/// A `PodSpec` of the corpus: `tests/podspecs/NAME.yaml`.
+struct Case {
+    name: String,
+    /// `# refused: TEXT`: the renderer refuses it, and says so.
+    refused: Option<String>,
+    /// `# play: TEXT`: `podman kube play` cannot run it.
+    unplayed: bool,
+    /// `# differs FACT: REASON`.
+    differs: BTreeSet<String>,
+    /// `metadata:` and `spec:`, as Kubernetes has them, and what follows after `---`.
+    body: String,
+    others: String,
+}
+
+impl Case {
+    fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).expect("a case");
+        let header = |word: &str| -> Vec<&str> {
+            let lines = text.lines().take_while(|line| line.starts_with("# "));
+            lines.filter_map(|line| line[2..].strip_prefix(word)).collect()
+        };
+        let fact = |line: &str| line.split_once(':').expect("FACT: REASON").0.trim().to_owned();
+        let differs = header("differs ").into_iter().map(fact).collect();
+        let refused = header("refused: ").first().map(|text| (*text).to_owned());
+        let unplayed = !header("play: ").is_empty();
+        let (body, others) = text.split_once("---\n").unwrap_or((&text, ""));
+        Self {
+            name: path.file_stem().expect("a name").to_string_lossy().into_owned(),
+            refused,
+            unplayed,
+            differs,
+            body: body.to_owned(),
+            others: others.to_owned(),
+        }
+    }
+
+    fn all() -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/podspecs");
+        let files = std::fs::read_dir(folder).expect("the corpus");
+        let mut all: Vec<_> = files.map(|file| Self::read(&file.expect("a file").path())).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The metadata with the name, and the rest.
+    fn named(&self) -> (String, &str) {
+        let start = self.body.find("spec:\n").expect("a spec");
+        let (metadata, spec) = self.body.split_at(start);
+        let own = metadata.split_once("metadata:\n").map_or("", |(_, own)| own);
+        (format!("metadata:\n  name: {}\n{own}", self.name), spec)
+    }
+
+    fn pod(&self) -> String {
+        let (metadata, spec) = self.named();
+        format!("apiVersion: v1\nkind: Pod\n{metadata}{spec}---\n{}", self.others)
+    }
+
+    fn workload(&self) -> String {
+        let (metadata, spec) = self.named();
+        let mut inner = String::new();
+        for line in spec.lines() {
+            let _ = writeln!(inner, "    {line}");
+        }
+        format!(
+            "apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeDevice\nmetadata: {{name: conformance}}\n---\n\
+             apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeWorkload\n{metadata}spec:\n  type: pod\n  \
+             device: conformance\n  pod:\n{inner}---\n{}",
+            self.others
+        )
+    }
+
+    /// Renders it: files and units, or what the renderer says against it.
+    fn render(&self) -> Result<Rendered, String> {
+        let file = SourceFile { path: format!("{}.yaml", self.name), content: self.workload().into_bytes() };
+        let tree = Tree { files: vec![file], skipped: Vec::new() };
+        let rendered = render(&tree, &[], &Options::default());
+        let errors: Vec<_> = rendered.findings.iter().filter(|finding| finding.severity == flotta_renderer::Severity::Error).map(|finding| format!("{} {}: {}", finding.code.id, finding.place, finding.message)).collect();
+        if !errors.is_empty() {
+            return Err(errors.join("\n"));
+        }
+        let found = &rendered.devices[&"conformance".parse().expect("a device name")];
+        let manifest = flotta_bundle::manifest::Manifest::parse(&rendered.blobs[&found.manifest]).expect("a manifest");
+        let blob = |digest| rendered.blobs[digest].clone();
+        Ok(Rendered {
+            files: manifest.files.iter().map(|file| (file.path.to_string(), file.mode.bits(), blob(&file.digest))).collect(),
+            units: manifest.units.iter().filter(|unit| unit.wanted == Wanted::Active).map(|unit| unit.name.clone()).collect(),
+        })
+    }
+}
+
+struct Rendered {
+    files: Vec<(String, u32, Vec<u8>)>,
+    units: Vec<String>,
+}
+
+/// What is true of one container that runs.
+type Facts = BTreeMap<&'static str, String>;
+
+/// Prints, for each container that runs: its name, and what the kernel knows of its first process.
+const LOOK: &str = r#"
+for id in $(podman ps --all --quiet); do
+  set -- $(podman inspect --format '{{.Name}} {{.State.Pid}} {{.State.Status}}' "$id")
+  echo "== $1 $3"
+  pid=$2
+  [ "$pid" -gt 0 ] || continue
+  echo "-- args"; tr '\0\n' '\n\036' </proc/$pid/cmdline
+  echo "-- env"; tr '\0\n' '\n\036' </proc/$pid/environ | sort
+  echo "-- folder"; readlink /proc/$pid/cwd
+  echo "-- user"; grep -E '^(Uid|Gid|Groups):' /proc/$pid/status
+  echo "-- rights"; grep -E '^(CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/$pid/status
+  echo "-- namespaces"; for n in pid ipc net uts; do [ "$(readlink /proc/$pid/ns/$n)" = "$(readlink /proc/1/ns/$n)" ] && echo "$n: host" || echo "$n: own"; done
+  echo "-- hostname"; nsenter -t $pid -u hostname
+  echo "-- hosts"; grep -E '^(10\.0\.0\.9|fd00::9)' /proc/$pid/root/etc/hosts | tr '\t' ' '
+  echo "-- resolver"; grep -E '^(search|options|nameserver 10\.0\.0\.53)' /proc/$pid/root/etc/resolv.conf | grep -v '^search dns.podman$' # of the network of kube play
+  echo "-- sysctl"; nsenter -t $pid -n cat /proc/sys/net/ipv4/ip_unprivileged_port_start
+  echo "-- mounts"; cat /proc/$pid/mountinfo
+  for d in /data /one /two /a /b /etc/app.conf '/data with space'; do
+    [ -e "/proc/$pid/root$d" ] || continue
+    echo "-- in $d"; find -L "/proc/$pid/root$d" -maxdepth 3 -printf '%P %y %m %U:%G %s\n' | sed 's/ d \([0-7]*\) \([0-9:]*\) .*/ d \1 \2/' | sort
+  done
+done
+"#;
+
+/// Looks at what runs: facts by container.
+fn look(device: &Device) -> BTreeMap<String, Facts> {
+    let inspected = device.run(&["sh", "-c", "podman inspect $(podman ps --all --quiet)"]).stdout;
+    let inspected: Value = serde_json::from_slice(&inspected).unwrap_or_default();
+    let containers: Vec<&Value> = inspected.as_array().into_iter().flatten().collect();
+    let by_id: BTreeMap<&str, &Value> = containers.iter().filter_map(|c| Some((c["Id"].as_str()?, *c))).collect();
+    let mut all: BTreeMap<String, Facts> = BTreeMap::new();
+    for container in &containers {
+        let network = container["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
+        let outer = network.strip_prefix("container:").and_then(|id| by_id.get(id)).copied().unwrap_or(container);
+        let name = container["Name"].as_str().expect("a name").to_owned();
+        all.insert(name, told(container, outer));
+    }
+    let seen = device.exec(&["sh", "-c", LOOK]);
+    for part in seen.split("== ").skip(1) {
+        let (head, rest) = part.split_once('\n').unwrap_or((part, ""));
+        let (name, state) = head.split_once(' ').expect("NAME STATE");
+        let Some(facts) = all.get_mut(name) else { continue };
+        facts.insert("state", state.to_owned());
+        let mut contents = String::new();
+        for section in rest.split("-- ").skip(1) {
+            let (title, text) = section.split_once('\n').unwrap_or((section, ""));
+            let text = text.trim_end().to_owned();
+            match title {
+                "args" | "env" | "folder" | "user" | "rights" | "namespaces" | "hostname" | "hosts" | "resolver" | "sysctl" => {
+                    let fact = FACTS.iter().find(|fact| **fact == title).expect("a fact");
+                    facts.insert(fact, text);
+                }
+                "mounts" => {
+                    facts.insert("mounts", mounts(&text));
+                }
+                inside => {
+                    let _ = writeln!(contents, "{inside}\n{text}");
+                }
+            }
+        }
+        facts.insert("contents", contents);
+    }
+    all
+}
+
+const FACTS: [&str; 10] = ["args", "env", "folder", "user", "rights", "namespaces", "hostname", "hosts", "resolver", "sysctl"];
+
+/// What Podman tells of a container; the ports are those of its pod.
+fn told(container: &Value, outer: &Value) -> Facts {
+    let (config, host) = (&container["Config"], &container["HostConfig"]);
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    let period = number(&host["CpuPeriod"]).max(1);
+    let cpus = match number(&host["NanoCpus"]) {
+        0 => number(&host["CpuQuota"]) * 1000 / period,
+        nano => nano / 1_000_000,
+    };
+    let health = &config["Healthcheck"];
+    let user_annotations: BTreeMap<&String, &Value> = config["Annotations"].as_object().into_iter().flatten()
+        .filter(|(key, _)| !key.starts_with("io.") && !key.starts_with("org.opencontainers.")).collect();
+    Facts::from([
+        ("image", config["Image"].as_str().unwrap_or_default().to_owned()),
+        ("ports", outer["HostConfig"]["PortBindings"].to_string()),
+        ("memory", format!("{} at most, {} kept", host["Memory"], host["MemoryReservation"])),
+        ("cpu", format!("{cpus} m at most, {} shares", host["CpuShares"])),
+        ("health", if health.is_null() { String::new() } else { format!("{health} {}", config["HealthcheckOnFailureAction"]) }),
+        ("startup", config["StartupHealthCheck"].to_string()),
+        ("stop", format!("{} after {} s", config["StopSignal"], config["StopTimeout"])),
+        ("terminal", format!("{} {}", config["Tty"], config["OpenStdin"])),
+        ("root", format!("read-only {} privileged {}", host["ReadonlyRootfs"], host["Privileged"])),
+        ("labels of security", host["SecurityOpt"].to_string()),
+        ("devices", host["Devices"].to_string()),
+        ("annotations", format!("{user_annotations:?}")),
+    ])
+}
+
+/// The mounts that are not every container's: place, file system, options, and whether mounts come through.
+fn mounts(mountinfo: &str) -> String {
+    const USUAL: [&str; 8] = ["/proc", "/sys", "/dev/", "/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/run/.containerenv", "/run/secrets"];
+    let mut out: Vec<String> = Vec::new();
+    for line in mountinfo.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let end = fields.iter().position(|field| *field == "-").expect("a separator");
+        let place = fields[4];
+        if place == "/" || place == "/dev" || USUAL.iter().any(|usual| place.starts_with(usual)) && !place.starts_with("/dev/zero2") {
+            continue;
+        }
+        let read = fields[5].split(',').next().unwrap_or_default();
+        let others: Vec<&str> = fields[5].split(',').filter(|word| word.starts_with("no")).filter(|word| *word != "noatime").collect();
+        let through: Vec<&str> = fields[6..end].iter().map(|word| word.split(':').next().unwrap_or_default()).collect();
+        let tmpfs = fields[end + 1] == "tmpfs";
+        // `kube play` gives every container empty folders there, as if its root were read-only.
+        if tmpfs && ["/run", "/tmp", "/var/tmp"].contains(&place) {
+            continue;
+        }
+        let size = fields[end + 3].split(',').find(|word| tmpfs && word.starts_with("size=")).unwrap_or_default();
+        out.push(format!("{place} {} {read} {others:?} {through:?} {size}", if tmpfs { "tmpfs" } else { "disk" }));
+    }
+    out.sort();
+    out.join("\n")
+}
+
+/// Makes the image that all cases run: busybox, which stays until it is ended.
+const IMAGE: &str = r#"
+set -e
+mkdir -p /root/tools/bin /root/tools/tmp /srv/host/sub '/srv/host with space'
+echo one >/srv/host/file; echo two >/srv/host/sub/file
+cp /usr/bin/busybox /root/tools/bin/
+for applet in sh sleep true cat echo test; do ln -sf busybox /root/tools/bin/$applet; done
+mkdir -p /root/tools/etc; printf 'root:x:0:0::/:/bin/sh\n' >/root/tools/etc/passwd; printf 'root:x:0:\n' >/root/tools/etc/group
+# The lab has no cgroup controllers: the runtime is not given the limits that Podman was.
+mv /usr/bin/runc /usr/bin/runc.real
+cat >/usr/bin/runc <<'END'
+#!/bin/sh
+next=; bundle=
+for word; do [ "$next" = yes ] && bundle=$word; next=; case $word in --bundle|-b) next=yes;; esac; done
+[ -z "$bundle" ] || sed -i -E 's/"(memory|cpu)":\{[^}]*\}/"\1":{}/g' "$bundle/config.json"
+exec /usr/bin/runc.real "$@"
+END
+chmod 755 /usr/bin/runc
+tar -C /root/tools -c . | podman import --quiet --change 'CMD ["/bin/sleep","9999"]' --change 'ENV FROM_IMAGE=yes' - localhost/tools:1
+podman volume create claim-d >/dev/null
+mkdir -p "$(podman volume inspect --format '{{.Mountpoint}}' claim-d)/worlds"
+"#;
+
+const CLEAN: &str = "podman pod rm --all --force --time 0 >/dev/null; podman rm --all --force --time 0 >/dev/null; true";
+
+/// Runs a batch with `podman kube play`; what runs, and what it said of those that it could not run.
+fn play(device: &Device, cases: &[&Case]) -> (BTreeMap<String, Facts>, BTreeMap<String, String>) {
+    let mut failed = BTreeMap::new();
+    for case in cases {
+        let path = format!("/root/kube/{}.yaml", case.name);
+        device.write(&path, &case.pod());
+        let output = device.run(&["podman", "kube", "play", "--quiet", &path]);
+        if !output.status.success() {
+            failed.insert(case.name.clone(), crate::device::text(&output.stderr));
+        }
+    }
+    let seen = look(device);
+    device.run(&["sh", "-c", CLEAN]);
+    (seen, failed)
+}
+
+/// Runs a command on all units; its output.
+fn on_all(device: &Device, command: &[&str], units: &[&str]) -> String {
+    crate::device::text(&device.run(&[command, units].concat()).stdout)
+}
+
+/// Runs a batch as our units; what runs.
+fn units(device: &Device, rendered: &[(&Case, Rendered)]) -> BTreeMap<String, Facts> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = "/etc/containers/systemd";
+    device.run(&["find", folder, "-type", "f", "-delete"]);
+    for (_, one) in rendered {
+        for (path, mode, content) in &one.files {
+            let on_disk = device.path(path);
+            std::fs::create_dir_all(on_disk.parent().expect("a folder")).expect("folders");
+            std::fs::write(&on_disk, content).expect("a file");
+            std::fs::set_permissions(&on_disk, std::fs::Permissions::from_mode(*mode)).expect("a mode");
+        }
+    }
+    device.exec(&["systemctl", "daemon-reload"]);
+    let units: Vec<&str> = rendered.iter().flat_map(|(_, one)| one.units.iter().map(String::as_str)).collect();
+    on_all(device, &["systemctl", "start", "--no-block"], &units);
+    wait("all units are up or failed", || {
+        let states = on_all(device, &["systemctl", "show", "--property=Job", "--value"], &units);
+        let busy = states.lines().filter(|line| !line.is_empty()).count();
+        if busy == 0 { Ok(()) } else { Err(format!("{busy} are not")) }
+    });
+    let seen = look(device);
+    on_all(device, &["systemctl", "kill", "--signal=KILL"], &units);
+    device.run(&["sh", "-c", "rm -rf /etc/containers/systemd/*; systemctl daemon-reload"]);
+    device.run(&["sh", "-c", CLEAN]);
+    device.run(&["systemctl", "reset-failed"]);
+    seen
+}
+
+#[test]
+fn a_podspec_means_what_kube_play_means() {
+    let cases = Case::all();
+    let device = Device::create("conformance");
+    device.boot();
+    // Podman's resolver for the network of `kube play` does not start without one.
+    device.write("/etc/resolv.conf", "nameserver 192.0.2.53\n");
+    device.exec(&["sh", "-c", IMAGE]);
+    let mut wrong = String::new();
+    let (mut agree, mut decided, mut refused) = (0, 0, 0);
+    for batch in cases.chunks(BATCH) {
+        let mut rendered = Vec::new();
+        for case in batch {
+            match (case.render(), &case.refused) {
+                (Ok(one), None) => rendered.push((case, one)),
+                (Err(said), Some(text)) if said.contains(text.as_str()) => refused += 1,
+                (Ok(_), Some(_)) => { let _ = writeln!(wrong, "## {}: is not refused", case.name); }
+                (Err(said), _) => { let _ = writeln!(wrong, "## {}: is refused: {said}", case.name); }
+            }
+        }
+        let played: Vec<&Case> = rendered.iter().map(|(case, _)| *case).collect();
+        let (theirs, failed) = play(&device, &played);
+        let ours = units(&device, &rendered);
+        for (case, _) in &rendered {
+            if let Some(said) = failed.get(&case.name) {
+                if !case.unplayed { let _ = writeln!(wrong, "## {}: kube play: {said}", case.name); } else { decided += 1; }
+                continue;
+            }
+            let found = compare(case, &theirs, &ours);
+            let expected: BTreeSet<String> = case.differs.clone();
+            let got: BTreeSet<String> = found.keys().cloned().collect();
+            if got != expected {
+                let _ = writeln!(wrong, "## {}: differs in {got:?}, expected {expected:?}", case.name);
+                for (fact, text) in found.iter().filter(|(fact, _)| !expected.contains(*fact)) {
+                    let _ = writeln!(wrong, "{fact}:\n{text}");
+                }
+            } else if got.is_empty() { agree += 1; } else { decided += 1; }
+        }
+    }
+    println!("{} cases: {agree} agree, {decided} differ by decision, {refused} are refused", cases.len());
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The facts in which the containers of a case differ.
+fn compare(case: &Case, theirs: &BTreeMap<String, Facts>, ours: &BTreeMap<String, Facts>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let prefix = format!("{}-", case.name);
+    let known = ["main", "one", "two", "first", "pod", "infra"].map(|name| format!("{prefix}{name}"));
+    let mut compared = 0;
+    for name in known {
+        let Some(their) = theirs.get(&name) else { continue };
+        compared += 1;
+        let Some(our) = ours.get(&name).or_else(|| ours.get(&case.name)) else {
+            found.insert("container".to_owned(), format!("{name} is not there; there are {:?}", ours.keys().filter(|key| key.starts_with(&case.name)).collect::<Vec<_>>()));
+            continue;
+        };
+        let keys: BTreeSet<_> = their.keys().chain(our.keys()).collect();
+        for key in keys {
+            let (a, b) = (their.get(key).map_or("", String::as_str), our.get(key).map_or("", String::as_str));
+            if a != b {
+                found.insert((*key).to_owned(), format!("  {name}\n  kube play: {a}\n  ours:      {b}"));
+            }
+        }
+    }
+    if compared == 0 {
+        found.insert("container".to_owned(), "kube play made none".to_owned());
+    }
+    found
+}
