@@ -33,15 +33,27 @@ impl Case {
         let text = std::fs::read_to_string(path).expect("a case");
         let header = |word: &str| -> Vec<&str> {
             let lines = text.lines().take_while(|line| line.starts_with("# "));
-            lines.filter_map(|line| line[2..].strip_prefix(word)).collect()
+            lines
+                .filter_map(|line| line[2..].strip_prefix(word))
+                .collect()
         };
-        let fact = |line: &str| line.split_once(':').expect("FACT: REASON").0.trim().to_owned();
+        let fact = |line: &str| {
+            line.split_once(':')
+                .expect("FACT: REASON")
+                .0
+                .trim()
+                .to_owned()
+        };
         let differs = header("differs ").into_iter().map(fact).collect();
         let refused = header("refused: ").first().map(|text| (*text).to_owned());
         let unplayed = !header("play: ").is_empty();
         let (body, others) = text.split_once("---\n").unwrap_or((&text, ""));
         Self {
-            name: path.file_stem().expect("a name").to_string_lossy().into_owned(),
+            name: path
+                .file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned(),
             refused,
             unplayed,
             differs,
@@ -53,7 +65,9 @@ impl Case {
     fn all() -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/podspecs");
         let files = std::fs::read_dir(folder).expect("the corpus");
-        let mut all: Vec<_> = files.map(|file| Self::read(&file.expect("a file").path())).collect();
+        let mut all: Vec<_> = files
+            .map(|file| Self::read(&file.expect("a file").path()))
+            .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -62,13 +76,18 @@ impl Case {
     fn named(&self) -> (String, &str) {
         let start = self.body.find("spec:\n").expect("a spec");
         let (metadata, spec) = self.body.split_at(start);
-        let own = metadata.split_once("metadata:\n").map_or("", |(_, own)| own);
+        let own = metadata
+            .split_once("metadata:\n")
+            .map_or("", |(_, own)| own);
         (format!("metadata:\n  name: {}\n{own}", self.name), spec)
     }
 
     fn pod(&self) -> String {
         let (metadata, spec) = self.named();
-        format!("apiVersion: v1\nkind: Pod\n{metadata}{spec}---\n{}", self.others)
+        format!(
+            "apiVersion: v1\nkind: Pod\n{metadata}{spec}---\n{}",
+            self.others
+        )
     }
 
     fn workload(&self) -> String {
@@ -87,19 +106,40 @@ impl Case {
 
     /// Renders it: files and units, or what the renderer says against it.
     fn render(&self) -> Result<Rendered, String> {
-        let file = SourceFile { path: format!("{}.yaml", self.name), content: self.workload().into_bytes() };
-        let tree = Tree { files: vec![file], skipped: Vec::new() };
+        let file = SourceFile {
+            path: format!("{}.yaml", self.name),
+            content: self.workload().into_bytes(),
+        };
+        let tree = Tree {
+            files: vec![file],
+            skipped: Vec::new(),
+        };
         let rendered = render(&tree, &[], &Options::default());
-        let errors: Vec<_> = rendered.findings.iter().filter(|finding| finding.severity == flotta_renderer::Severity::Error).map(|finding| format!("{} {}: {}", finding.code.id, finding.place, finding.message)).collect();
+        let errors: Vec<_> = rendered
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == flotta_renderer::Severity::Error)
+            .map(|finding| format!("{} {}: {}", finding.code.id, finding.place, finding.message))
+            .collect();
         if !errors.is_empty() {
             return Err(errors.join("\n"));
         }
         let found = &rendered.devices[&"conformance".parse().expect("a device name")];
-        let manifest = flotta_bundle::manifest::Manifest::parse(&rendered.blobs[&found.manifest]).expect("a manifest");
+        let manifest = flotta_bundle::manifest::Manifest::parse(&rendered.blobs[&found.manifest])
+            .expect("a manifest");
         let blob = |digest| rendered.blobs[digest].clone();
         Ok(Rendered {
-            files: manifest.files.iter().map(|file| (file.path.to_string(), file.mode.bits(), blob(&file.digest))).collect(),
-            units: manifest.units.iter().filter(|unit| unit.wanted == Wanted::Active).map(|unit| unit.name.clone()).collect(),
+            files: manifest
+                .files
+                .iter()
+                .map(|file| (file.path.to_string(), file.mode.bits(), blob(&file.digest)))
+                .collect(),
+            units: manifest
+                .units
+                .iter()
+                .filter(|unit| unit.wanted == Wanted::Active)
+                .map(|unit| unit.name.clone())
+                .collect(),
         })
     }
 }
@@ -139,14 +179,25 @@ done
 
 /// Looks at what runs: facts by container.
 fn look(device: &Device) -> BTreeMap<String, Facts> {
-    let inspected = device.run(&["sh", "-c", "podman inspect $(podman ps --all --quiet)"]).stdout;
+    let inspected = device
+        .run(&["sh", "-c", "podman inspect $(podman ps --all --quiet)"])
+        .stdout;
     let inspected: Value = serde_json::from_slice(&inspected).unwrap_or_default();
     let containers: Vec<&Value> = inspected.as_array().into_iter().flatten().collect();
-    let by_id: BTreeMap<&str, &Value> = containers.iter().filter_map(|c| Some((c["Id"].as_str()?, *c))).collect();
+    let by_id: BTreeMap<&str, &Value> = containers
+        .iter()
+        .filter_map(|c| Some((c["Id"].as_str()?, *c)))
+        .collect();
     let mut all: BTreeMap<String, Facts> = BTreeMap::new();
     for container in &containers {
-        let network = container["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
-        let outer = network.strip_prefix("container:").and_then(|id| by_id.get(id)).copied().unwrap_or(container);
+        let network = container["HostConfig"]["NetworkMode"]
+            .as_str()
+            .unwrap_or_default();
+        let outer = network
+            .strip_prefix("container:")
+            .and_then(|id| by_id.get(id))
+            .copied()
+            .unwrap_or(container);
         let name = container["Name"].as_str().expect("a name").to_owned();
         all.insert(name, told(container, outer));
     }
@@ -154,14 +205,17 @@ fn look(device: &Device) -> BTreeMap<String, Facts> {
     for part in seen.split("== ").skip(1) {
         let (head, rest) = part.split_once('\n').unwrap_or((part, ""));
         let (name, state) = head.split_once(' ').expect("NAME STATE");
-        let Some(facts) = all.get_mut(name) else { continue };
+        let Some(facts) = all.get_mut(name) else {
+            continue;
+        };
         facts.insert("state", state.to_owned());
         let mut contents = String::new();
         for section in rest.split("-- ").skip(1) {
             let (title, text) = section.split_once('\n').unwrap_or((section, ""));
             let text = text.trim_end().to_owned();
             match title {
-                "args" | "env" | "folder" | "user" | "rights" | "namespaces" | "hostname" | "hosts" | "resolver" | "sysctl" => {
+                "args" | "env" | "folder" | "user" | "rights" | "namespaces" | "hostname"
+                | "hosts" | "resolver" | "sysctl" => {
                     let fact = FACTS.iter().find(|fact| **fact == title).expect("a fact");
                     facts.insert(fact, text);
                 }
@@ -178,7 +232,18 @@ fn look(device: &Device) -> BTreeMap<String, Facts> {
     all
 }
 
-const FACTS: [&str; 10] = ["args", "env", "folder", "user", "rights", "namespaces", "hostname", "hosts", "resolver", "sysctl"];
+const FACTS: [&str; 10] = [
+    "args",
+    "env",
+    "folder",
+    "user",
+    "rights",
+    "namespaces",
+    "hostname",
+    "hosts",
+    "resolver",
+    "sysctl",
+];
 
 /// What Podman tells of a container; the ports are those of its pod.
 fn told(container: &Value, outer: &Value) -> Facts {
@@ -190,18 +255,53 @@ fn told(container: &Value, outer: &Value) -> Facts {
         nano => nano / 1_000_000,
     };
     let health = &config["Healthcheck"];
-    let user_annotations: BTreeMap<&String, &Value> = config["Annotations"].as_object().into_iter().flatten()
-        .filter(|(key, _)| !key.starts_with("io.") && !key.starts_with("org.opencontainers.")).collect();
+    let user_annotations: BTreeMap<&String, &Value> = config["Annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !key.starts_with("io.") && !key.starts_with("org.opencontainers."))
+        .collect();
     Facts::from([
-        ("image", config["Image"].as_str().unwrap_or_default().to_owned()),
+        (
+            "image",
+            config["Image"].as_str().unwrap_or_default().to_owned(),
+        ),
         ("ports", outer["HostConfig"]["PortBindings"].to_string()),
-        ("memory", format!("{} at most, {} kept", host["Memory"], host["MemoryReservation"])),
-        ("cpu", format!("{cpus} m at most, {} shares", host["CpuShares"])),
-        ("health", if health.is_null() { String::new() } else { format!("{health} {}", config["HealthcheckOnFailureAction"]) }),
+        (
+            "memory",
+            format!(
+                "{} at most, {} kept",
+                host["Memory"], host["MemoryReservation"]
+            ),
+        ),
+        (
+            "cpu",
+            format!("{cpus} m at most, {} shares", host["CpuShares"]),
+        ),
+        (
+            "health",
+            if health.is_null() {
+                String::new()
+            } else {
+                format!("{health} {}", config["HealthcheckOnFailureAction"])
+            },
+        ),
         ("startup", config["StartupHealthCheck"].to_string()),
-        ("stop", format!("{} after {} s", config["StopSignal"], config["StopTimeout"])),
-        ("terminal", format!("{} {}", config["Tty"], config["OpenStdin"])),
-        ("root", format!("read-only {} privileged {}", host["ReadonlyRootfs"], host["Privileged"])),
+        (
+            "stop",
+            format!("{} after {} s", config["StopSignal"], config["StopTimeout"]),
+        ),
+        (
+            "terminal",
+            format!("{} {}", config["Tty"], config["OpenStdin"]),
+        ),
+        (
+            "root",
+            format!(
+                "read-only {} privileged {}",
+                host["ReadonlyRootfs"], host["Privileged"]
+            ),
+        ),
         ("labels of security", host["SecurityOpt"].to_string()),
         ("devices", host["Devices"].to_string()),
         ("annotations", format!("{user_annotations:?}")),
@@ -210,25 +310,54 @@ fn told(container: &Value, outer: &Value) -> Facts {
 
 /// The mounts that are not every container's: place, file system, options, and whether mounts come through.
 fn mounts(mountinfo: &str) -> String {
-    const USUAL: [&str; 8] = ["/proc", "/sys", "/dev/", "/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/run/.containerenv", "/run/secrets"];
+    const USUAL: [&str; 8] = [
+        "/proc",
+        "/sys",
+        "/dev/",
+        "/etc/resolv.conf",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/run/.containerenv",
+        "/run/secrets",
+    ];
     let mut out: Vec<String> = Vec::new();
     for line in mountinfo.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
-        let end = fields.iter().position(|field| *field == "-").expect("a separator");
+        let end = fields
+            .iter()
+            .position(|field| *field == "-")
+            .expect("a separator");
         let place = fields[4];
-        if place == "/" || place == "/dev" || USUAL.iter().any(|usual| place.starts_with(usual)) && !place.starts_with("/dev/zero2") {
+        if place == "/"
+            || place == "/dev"
+            || USUAL.iter().any(|usual| place.starts_with(usual))
+                && !place.starts_with("/dev/zero2")
+        {
             continue;
         }
         let read = fields[5].split(',').next().unwrap_or_default();
-        let others: Vec<&str> = fields[5].split(',').filter(|word| word.starts_with("no")).filter(|word| *word != "noatime").collect();
-        let through: Vec<&str> = fields[6..end].iter().map(|word| word.split(':').next().unwrap_or_default()).collect();
+        let others: Vec<&str> = fields[5]
+            .split(',')
+            .filter(|word| word.starts_with("no"))
+            .filter(|word| *word != "noatime")
+            .collect();
+        let through: Vec<&str> = fields[6..end]
+            .iter()
+            .map(|word| word.split(':').next().unwrap_or_default())
+            .collect();
         let tmpfs = fields[end + 1] == "tmpfs";
         // `kube play` gives every container empty folders there, as if its root were read-only.
         if tmpfs && ["/run", "/tmp", "/var/tmp"].contains(&place) {
             continue;
         }
-        let size = fields[end + 3].split(',').find(|word| tmpfs && word.starts_with("size=")).unwrap_or_default();
-        out.push(format!("{place} {} {read} {others:?} {through:?} {size}", if tmpfs { "tmpfs" } else { "disk" }));
+        let size = fields[end + 3]
+            .split(',')
+            .find(|word| tmpfs && word.starts_with("size="))
+            .unwrap_or_default();
+        out.push(format!(
+            "{place} {} {read} {others:?} {through:?} {size}",
+            if tmpfs { "tmpfs" } else { "disk" }
+        ));
     }
     out.sort();
     out.join("\n")
@@ -290,20 +419,36 @@ fn units(device: &Device, rendered: &[(&Case, Rendered)]) -> BTreeMap<String, Fa
             let on_disk = device.path(path);
             std::fs::create_dir_all(on_disk.parent().expect("a folder")).expect("folders");
             std::fs::write(&on_disk, content).expect("a file");
-            std::fs::set_permissions(&on_disk, std::fs::Permissions::from_mode(*mode)).expect("a mode");
+            std::fs::set_permissions(&on_disk, std::fs::Permissions::from_mode(*mode))
+                .expect("a mode");
         }
     }
     device.exec(&["systemctl", "daemon-reload"]);
-    let units: Vec<&str> = rendered.iter().flat_map(|(_, one)| one.units.iter().map(String::as_str)).collect();
+    let units: Vec<&str> = rendered
+        .iter()
+        .flat_map(|(_, one)| one.units.iter().map(String::as_str))
+        .collect();
     on_all(device, &["systemctl", "start", "--no-block"], &units);
     wait("all units are up or failed", || {
-        let states = on_all(device, &["systemctl", "show", "--property=Job", "--value"], &units);
+        let states = on_all(
+            device,
+            &["systemctl", "show", "--property=Job", "--value"],
+            &units,
+        );
         let busy = states.lines().filter(|line| !line.is_empty()).count();
-        if busy == 0 { Ok(()) } else { Err(format!("{busy} are not")) }
+        if busy == 0 {
+            Ok(())
+        } else {
+            Err(format!("{busy} are not"))
+        }
     });
     let seen = look(device);
     on_all(device, &["systemctl", "kill", "--signal=KILL"], &units);
-    device.run(&["sh", "-c", "rm -rf /etc/containers/systemd/*; systemctl daemon-reload"]);
+    device.run(&[
+        "sh",
+        "-c",
+        "rm -rf /etc/containers/systemd/*; systemctl daemon-reload",
+    ]);
     device.run(&["sh", "-c", CLEAN]);
     device.run(&["systemctl", "reset-failed"]);
     seen
@@ -325,8 +470,12 @@ fn a_podspec_means_what_kube_play_means() {
             match (case.render(), &case.refused) {
                 (Ok(one), None) => rendered.push((case, one)),
                 (Err(said), Some(text)) if said.contains(text.as_str()) => refused += 1,
-                (Ok(_), Some(_)) => { let _ = writeln!(wrong, "## {}: is not refused", case.name); }
-                (Err(said), _) => { let _ = writeln!(wrong, "## {}: is refused: {said}", case.name); }
+                (Ok(_), Some(_)) => {
+                    let _ = writeln!(wrong, "## {}: is not refused", case.name);
+                }
+                (Err(said), _) => {
+                    let _ = writeln!(wrong, "## {}: is refused: {said}", case.name);
+                }
             }
         }
         let played: Vec<&Case> = rendered.iter().map(|(case, _)| *case).collect();
@@ -334,42 +483,78 @@ fn a_podspec_means_what_kube_play_means() {
         let ours = units(&device, &rendered);
         for (case, _) in &rendered {
             if let Some(said) = failed.get(&case.name) {
-                if !case.unplayed { let _ = writeln!(wrong, "## {}: kube play: {said}", case.name); } else { decided += 1; }
+                if !case.unplayed {
+                    let _ = writeln!(wrong, "## {}: kube play: {said}", case.name);
+                } else {
+                    decided += 1;
+                }
                 continue;
             }
             let found = compare(case, &theirs, &ours);
             let expected: BTreeSet<String> = case.differs.clone();
             let got: BTreeSet<String> = found.keys().cloned().collect();
             if got != expected {
-                let _ = writeln!(wrong, "## {}: differs in {got:?}, expected {expected:?}", case.name);
+                let _ = writeln!(
+                    wrong,
+                    "## {}: differs in {got:?}, expected {expected:?}",
+                    case.name
+                );
                 for (fact, text) in found.iter().filter(|(fact, _)| !expected.contains(*fact)) {
                     let _ = writeln!(wrong, "{fact}:\n{text}");
                 }
-            } else if got.is_empty() { agree += 1; } else { decided += 1; }
+            } else if got.is_empty() {
+                agree += 1;
+            } else {
+                decided += 1;
+            }
         }
     }
-    println!("{} cases: {agree} agree, {decided} differ by decision, {refused} are refused", cases.len());
+    println!(
+        "{} cases: {agree} agree, {decided} differ by decision, {refused} are refused",
+        cases.len()
+    );
     assert!(wrong.is_empty(), "{wrong}");
 }
 
 /// The facts in which the containers of a case differ.
-fn compare(case: &Case, theirs: &BTreeMap<String, Facts>, ours: &BTreeMap<String, Facts>) -> BTreeMap<String, String> {
+fn compare(
+    case: &Case,
+    theirs: &BTreeMap<String, Facts>,
+    ours: &BTreeMap<String, Facts>,
+) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let prefix = format!("{}-", case.name);
-    let known = ["main", "one", "two", "first", "pod", "infra"].map(|name| format!("{prefix}{name}"));
+    let known =
+        ["main", "one", "two", "first", "pod", "infra"].map(|name| format!("{prefix}{name}"));
     let mut compared = 0;
     for name in known {
-        let Some(their) = theirs.get(&name) else { continue };
+        let Some(their) = theirs.get(&name) else {
+            continue;
+        };
         compared += 1;
         let Some(our) = ours.get(&name).or_else(|| ours.get(&case.name)) else {
-            found.insert("container".to_owned(), format!("{name} is not there; there are {:?}", ours.keys().filter(|key| key.starts_with(&case.name)).collect::<Vec<_>>()));
+            found.insert(
+                "container".to_owned(),
+                format!(
+                    "{name} is not there; there are {:?}",
+                    ours.keys()
+                        .filter(|key| key.starts_with(&case.name))
+                        .collect::<Vec<_>>()
+                ),
+            );
             continue;
         };
         let keys: BTreeSet<_> = their.keys().chain(our.keys()).collect();
         for key in keys {
-            let (a, b) = (their.get(key).map_or("", String::as_str), our.get(key).map_or("", String::as_str));
+            let (a, b) = (
+                their.get(key).map_or("", String::as_str),
+                our.get(key).map_or("", String::as_str),
+            );
             if a != b {
-                found.insert((*key).to_owned(), format!("  {name}\n  kube play: {a}\n  ours:      {b}"));
+                found.insert(
+                    (*key).to_owned(),
+                    format!("  {name}\n  kube play: {a}\n  ours:      {b}"),
+                );
             }
         }
     }
