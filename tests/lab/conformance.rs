@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use flotta_bundle::manifest::Wanted;
-use flotta_renderer::{Options, SourceFile, Tree, render};
+use flotta_renderer::{Batch, Input, Options, render};
 use serde_json::Value;
 
 use crate::device::{Device, wait};
@@ -106,15 +106,9 @@ impl Case {
 
     /// Renders it: files and units, or what the renderer says against it.
     fn render(&self) -> Result<Rendered, String> {
-        let file = SourceFile {
-            path: format!("{}.yaml", self.name),
-            content: self.workload().into_bytes(),
-        };
-        let tree = Tree {
-            files: vec![file],
-            skipped: Vec::new(),
-        };
-        let rendered = render(&tree, &[], &Options::default());
+        let name = format!("{}.yaml", self.name);
+        let input = Input::from_iter([Batch::of_file(&name, self.workload().as_bytes())]);
+        let rendered = render(&input, &[], &Options::default());
         let errors: Vec<_> = rendered
             .findings
             .iter()
@@ -163,8 +157,8 @@ for id in $(podman ps --all --quiet); do
   echo "-- env"; tr '\0\n' '\n\036' </proc/$pid/environ | sort
   echo "-- folder"; readlink /proc/$pid/cwd
   echo "-- user"; grep -E '^(Uid|Gid|Groups):' /proc/$pid/status
-  echo "-- rights"; grep -E '^(CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/$pid/status
-  echo "-- namespaces"; for n in pid ipc net uts; do [ "$(readlink /proc/$pid/ns/$n)" = "$(readlink /proc/1/ns/$n)" ] && echo "$n: host" || echo "$n: own"; done
+  echo "-- rights"; grep -E '^(CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp_filters):' /proc/$pid/status
+  echo "-- namespaces"; for n in pid ipc net uts user; do [ "$(readlink /proc/$pid/ns/$n)" = "$(readlink /proc/1/ns/$n)" ] && echo "$n: host" || echo "$n: own"; done
   echo "-- hostname"; nsenter -t $pid -u hostname
   echo "-- hosts"; grep -E '^(10\.0\.0\.9|fd00::9)' /proc/$pid/root/etc/hosts | tr '\t' ' '
   echo "-- resolver"; grep -E '^(search|options|nameserver 10\.0\.0\.53)' /proc/$pid/root/etc/resolv.conf | grep -v '^search dns.podman$' # of the network of kube play
@@ -382,6 +376,7 @@ exec /usr/bin/runc.real "$@"
 END
 chmod 755 /usr/bin/runc
 tar -C /root/tools -c . | podman import --quiet --change 'CMD ["/bin/sleep","9999"]' --change 'ENV FROM_IMAGE=yes' - localhost/tools:1
+printf 'containers:1000000:1000000\n' | tee -a /etc/subuid >>/etc/subgid
 podman volume create claim-d >/dev/null
 mkdir -p "$(podman volume inspect --format '{{.Mountpoint}}' claim-d)/worlds"
 "#;
@@ -394,7 +389,11 @@ fn play(device: &Device, cases: &[&Case]) -> (BTreeMap<String, Facts>, BTreeMap<
     for case in cases {
         let path = format!("/root/kube/{}.yaml", case.name);
         device.write(&path, &case.pod());
-        let output = device.run(&["podman", "kube", "play", "--quiet", &path]);
+        // As a service, as our units are: systemd's own system call filter comes on top of Podman's there.
+        let mut command = vec!["systemd-run", "--quiet", "--wait", "--pipe"];
+        command.extend(["--property=KillMode=process", "podman", "kube", "play"]);
+        command.extend(["--quiet", path.as_str()]);
+        let output = device.run(&command);
         if !output.status.success() {
             failed.insert(case.name.clone(), crate::device::text(&output.stderr));
         }
