@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A `PodSpec` becomes Quadlet `.container` files, with a `.pod` when it has more than one container, and must mean what
-//! `podman kube play` means by it. Users' own Quadlet files run as given. Nothing here depends on the device, so a workload
-//! is compiled once for all of them.
+//! `podman kube play` means by it. Users' own Quadlet files run as given. A workload is compiled once for all its devices, unless
+//! it asks for the name of the device it runs on.
 //!
 //! To carry out one more field of a `PodSpec`: its entry in the list of its feature in `pod/`, a field of the feature's part in
 //! `unit.rs`, and its line in `quadlet.rs`, which does not compile without.
@@ -36,8 +36,12 @@ const QUADLET_FOLDER: &str = "/etc/containers/systemd";
 /// Where the files that workloads mount lie.
 const DATA_FOLDER: &str = "/etc/flotta/workloads";
 
-/// Compiles a workload.
-pub fn compile(workload: &Checked<EdgeWorkload>, config_maps: &ConfigMaps<'_>) -> Compiled {
+/// Compiles a workload: for all its devices, or, when [`Compiled::per_device`] says that this does not do, for the one named.
+pub fn compile(
+    workload: &Checked<EdgeWorkload>,
+    config_maps: &ConfigMaps<'_>,
+    device: Option<&str>,
+) -> Compiled {
     let mut job = Job {
         name: workload.object.metadata.name.as_deref().unwrap_or_default(),
         namespace: workload
@@ -48,6 +52,7 @@ pub fn compile(workload: &Checked<EdgeWorkload>, config_maps: &ConfigMaps<'_>) -
             .unwrap_or_default(),
         workload,
         config_maps,
+        device,
         out: Compiled::default(),
     };
     if let Some(pod) = &workload.object.spec.pod {

@@ -88,8 +88,10 @@ pub struct Workload<'a> {
     pub place: Place,
     /// Itself.
     pub checked: &'a Checked<EdgeWorkload>,
-    /// What it compiles to.
+    /// What it compiles to, whatever the device.
     pub compiled: Compiled,
+    /// What it compiles to on each of its devices, by their places: of workloads that hold the device's name.
+    on: BTreeMap<usize, Compiled>,
     /// Places of its devices, in order.
     devices: Vec<usize>,
 }
@@ -99,6 +101,8 @@ pub struct Workload<'a> {
 pub struct Contents<'f> {
     /// Places of the workloads.
     workloads: &'f [usize],
+    /// Place of the device, where one of them holds its name.
+    device: Option<usize>,
     /// The agent's settings.
     pub settings: Settings,
 }
@@ -117,7 +121,8 @@ fn name(metadata: &ObjectMeta) -> (&str, &str) {
 }
 
 impl<'a> Fleet<'a> {
-    /// The fleet of these objects, and of the devices that joined without one. Every workload is compiled once.
+    /// The fleet of these objects, and of the devices that joined without one. Every workload is compiled once, and for each of
+    /// its devices only when it holds the device's name.
     pub fn new(objects: &Objects<'a>, inventory: &'a [InventoryDevice]) -> Self {
         let sets = objects.sets.iter().map(|checked| {
             let (namespace, name) = name(&checked.object.metadata);
@@ -127,14 +132,34 @@ impl<'a> Fleet<'a> {
                 checked,
             }
         });
+        let maps = objects.config_maps.iter();
+        let config_maps: ConfigMaps<'_> = maps
+            .map(|map| (self::name(&map.object.metadata), *map))
+            .collect();
         let mut fleet = Self {
             devices: devices(objects, inventory),
             sets: sets.collect(),
-            workloads: workloads(objects),
+            workloads: workloads(objects, &config_maps),
             findings: Vec::new(),
         };
         fleet.place();
+        fleet.compile_alone(&config_maps);
         fleet
+    }
+
+    /// Compiles the workloads that hold the device's name, for each of their devices.
+    fn compile_alone(&mut self, config_maps: &ConfigMaps<'_>) {
+        let devices = &self.devices;
+        for workload in &mut self.workloads {
+            if workload.compiled.per_device && !workload.is_broken() {
+                let places = workload.devices.iter();
+                let compiled = places.map(|at| {
+                    let name = devices[*at].name.name();
+                    (*at, compile(workload.checked, config_maps, Some(name)))
+                });
+                workload.on = compiled.collect();
+            }
+        }
     }
 
     /// All devices, by name.
@@ -194,8 +219,12 @@ impl<'a> Fleet<'a> {
             Some(document) if document.says("spec") => merged(),
             _ => known.0.entry(&device.sets).or_insert_with(merged).clone(),
         };
+        let mut workloads = self.workloads_of(device);
+        let alone = workloads.any(|workload| workload.compiled.per_device);
+        let place = || self.find(device.name.namespace(), device.name.name());
         Contents {
             workloads: &device.workloads,
+            device: alone.then(place).flatten(),
             settings,
         }
     }
@@ -204,10 +233,11 @@ impl<'a> Fleet<'a> {
     pub fn parts(&self, contents: &Contents<'_>) -> Vec<Part<'_>> {
         let parts = contents.workloads.iter().map(|at| {
             let workload = &self.workloads[*at];
+            let own = contents.device.and_then(|device| workload.on.get(&device));
             Part {
                 name: workload.name,
                 place: &workload.place,
-                compiled: &workload.compiled,
+                compiled: own.unwrap_or(&workload.compiled),
             }
         });
         parts.collect()
@@ -276,9 +306,7 @@ fn devices<'a>(objects: &Objects<'a>, inventory: &'a [InventoryDevice]) -> Vec<D
     devices.into_values().collect()
 }
 
-fn workloads<'a>(objects: &Objects<'a>) -> Vec<Workload<'a>> {
-    let maps = objects.config_maps.iter();
-    let config_maps: ConfigMaps<'_> = maps.map(|map| (name(&map.object.metadata), *map)).collect();
+fn workloads<'a>(objects: &Objects<'a>, config_maps: &ConfigMaps<'_>) -> Vec<Workload<'a>> {
     let compiled = objects.workloads.iter().map(|checked| {
         let (namespace, name) = name(&checked.object.metadata);
         Workload {
@@ -286,7 +314,8 @@ fn workloads<'a>(objects: &Objects<'a>) -> Vec<Workload<'a>> {
             namespace,
             place: checked.document.place("/metadata/name"),
             checked,
-            compiled: compile(checked, &config_maps),
+            compiled: compile(checked, config_maps, None),
+            on: BTreeMap::new(),
             devices: Vec::new(),
         }
     });

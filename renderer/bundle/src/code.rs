@@ -47,6 +47,8 @@ codes! {
     MISSING_SET = "FLT0203", "a device that names a set that does not exist", "commit the set, or fix the label `flotta/member-of`";
     NO_DIGEST = "FLT0207", "an image without a digest may differ between devices", "write the reference as NAME@sha256:…";
     IGNORED_FILE = "FLT0208", "a file or object that takes no part in the fleet", "nothing, if that is what you want";
+    NO_MEANING = "FLT0209", "a field that has no effect on a device", "nothing, if the device is not to do what it says; the message says why";
+    SHORT_IMAGE = "FLT0210", "an image without a registry", "write the reference with its registry";
 
     ENVELOPE = "FLT0301", "a signed document that cannot be read", "the server or something between altered it: look at the server";
     SIGNATURE = "FLT0302", "too few valid signatures by the keys in force", "sign with the fleet's release keys; if keys were rotated, publish the new trust root";

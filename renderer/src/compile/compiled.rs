@@ -22,6 +22,8 @@ pub struct Compiled {
     pub ports: Vec<Port>,
     /// What is wrong with it. One whose scope is devices concerns those that have the workload: the caller fills them in.
     pub findings: Vec<Finding>,
+    /// Whether it holds the device's name: then it is compiled for each device.
+    pub per_device: bool,
 }
 
 impl Compiled {

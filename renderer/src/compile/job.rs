@@ -8,6 +8,7 @@ use flotta_bundle::{Code, DevicePath, code};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::compiled::{Compiled, Content};
+use super::writer::not_a_word;
 use crate::check::Checked;
 use crate::finding::{Finding, Scope};
 use crate::place::Place;
@@ -21,6 +22,8 @@ pub(super) struct Job<'a> {
     pub(super) namespace: &'a str,
     pub(super) workload: &'a Checked<EdgeWorkload>,
     pub(super) config_maps: &'a ConfigMaps<'a>,
+    /// The device, where it is compiled for one alone.
+    pub(super) device: Option<&'a str>,
     pub(super) out: Compiled,
 }
 
@@ -43,6 +46,18 @@ impl Job<'_> {
         self.out
             .findings
             .push(Finding::warning(code, place, message));
+    }
+
+    /// Says that what is asked for means nothing on a device: nothing else runs for it.
+    pub(super) fn note(&mut self, pointer: &str, message: impl Into<String>) {
+        let place = self.workload.document.key_place(pointer);
+        self.warn(code::NO_MEANING, place, message);
+    }
+
+    /// The device's name. Who asks for it is compiled for each device.
+    pub(super) fn node_name(&mut self) -> String {
+        self.out.per_device = true;
+        self.device.unwrap_or_default().to_owned()
     }
 
     /// Puts a file; returns its path, or nothing (with a finding) when the name cannot be a path.
@@ -138,6 +153,17 @@ impl Job<'_> {
             .unwrap_or_default()
             .into_iter()
             .collect()
+    }
+
+    /// Whether text can be a word of a command line.
+    pub(super) fn word(&mut self, text: &str, pointer: &str) -> bool {
+        let not = not_a_word(text);
+        if let Some(why) = not {
+            let start: String = text.chars().take(40).collect();
+            let message = format!("{start:?} cannot be given to a program: {why}");
+            self.refuse(code::SCHEMA, pointer, message);
+        }
+        not.is_none()
     }
 
     /// Whether text is a host name, address or the like: no white space, quotes or control characters.

@@ -2,16 +2,20 @@
 //! put together.
 
 mod asked;
+mod cluster;
 mod env;
 mod field;
+mod fieldref;
 mod image;
 mod labels;
 mod lifecycle;
 mod limits;
 mod names;
+mod namespaces;
 mod network;
 mod ports;
 mod process;
+mod quantity;
 mod security;
 mod volume;
 
@@ -37,6 +41,8 @@ const FEATURES: &[&[Field]] = &[
     env::FIELDS,
     ports::FIELDS,
     network::FIELDS,
+    namespaces::FIELDS,
+    cluster::FIELDS,
     volume::FIELDS,
     security::FIELDS,
     limits::FIELDS,
@@ -59,15 +65,23 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
         return;
     }
     lifecycle::check(job, spec);
-    names::check(job, spec);
-    if job.out.is_refused() {
+    namespaces::check(job, spec);
+    cluster::check(job, spec);
+    // without names there are no units; all else is looked at, so that all is told at once
+    if !names::check(job, spec) {
         return;
     }
     let volumes = Volumes::resolve(job, spec);
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let ports = ports::ports(job, containers);
-    let network = network::network(job, spec, ports);
-    if let ([only], []) = (containers.as_slice(), init) {
+    let ports = ports::ports(job, spec);
+    let mut network = network::network(job, spec, ports);
+    // where processes are shared a container is not the first, whose end ends all others: that is the pod's own
+    let shares_processes = namespaces::shares_processes(spec);
+    if let ([only], [], false) = (containers.as_slice(), init, shares_processes) {
+        // Podman names a container alone after its id, a pod after itself.
+        if !network.host && network.hostname.is_none() {
+            network.hostname = Some(network::host_name(job.name));
+        }
         let asked = Asked {
             spec,
             container: only,
@@ -82,6 +96,8 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
         name: job.name.to_owned(),
         description: description(job),
         network,
+        shares_processes,
+        own_users: namespaces::own_users(spec),
     };
     emit::pod(job, &unit);
     // Init containers run one after the other, and all of them before the first of the rest.
@@ -136,6 +152,7 @@ fn container(
         image,
         after,
         network,
+        namespaces: namespaces::namespaces(asked.spec),
         process: process::process(job, asked, &environment),
         environment,
         mounts: volumes.mount(job, asked),

@@ -4,8 +4,8 @@
 //! in the Podman that devices have: those go to `PodmanArgs=`.
 
 use super::unit::{
-    ContainerUnit, Joined, Labels, Limits, Mount, Mounts, Network, PodUnit, Process, PublishedPort,
-    Restart, Security, Service,
+    ContainerUnit, Joined, Labels, Limits, Mount, Mounts, Namespaces, Network, PodUnit, Process,
+    PublishedPort, Restart, Security, Service,
 };
 use super::writer::Writer;
 
@@ -17,6 +17,7 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
         image,
         after,
         network: joined,
+        namespaces: shares,
         environment,
         process: runs,
         mounts: sees,
@@ -38,6 +39,7 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
         Joined::Alone(own) => network(&mut file, own, &[]),
         Joined::Pod(pod) => file.value("Pod", &format!("{pod}.pod")),
     }
+    namespaces(&mut file, *shares, joined);
     pairs(&mut file, "Environment", environment);
     process(&mut file, runs);
     mounts(&mut file, sees);
@@ -59,6 +61,8 @@ pub(super) fn pod(unit: &PodUnit) -> Vec<u8> {
         name,
         description,
         network: own,
+        shares_processes,
+        own_users,
     } = unit;
     let mut file = Writer::default();
     head(&mut file, description);
@@ -66,6 +70,12 @@ pub(super) fn pod(unit: &PodUnit) -> Vec<u8> {
     file.value("PodName", name);
     // The pod lives as long as its unit: while an init container is done and the next has not begun it is empty.
     network(&mut file, own, &["--exit-policy=continue"]);
+    if *shares_processes {
+        file.fixed("PodmanArgs", "--share=+pid");
+    }
+    if *own_users {
+        file.fixed("PodmanArgs", "--userns=auto");
+    }
     retries(&mut file, Restart::OnFailure);
     install(&mut file);
     file.finish()
@@ -97,14 +107,17 @@ fn network(file: &mut Writer, network: &Network, arguments: &[&str]) {
         host,
         dns,
         dns_search,
+        dns_options,
         hostname,
         hosts,
+        sysctls,
     } = network;
     for published in ports {
         file.value("PublishPort", &port(published));
     }
     if *host {
-        file.value("Network", "host");
+        file.fixed("Network", "host");
+        file.fixed("PodmanArgs", "--uts=host");
     }
     for server in dns {
         file.value("DNS", server);
@@ -112,15 +125,43 @@ fn network(file: &mut Writer, network: &Network, arguments: &[&str]) {
     for domain in dns_search {
         file.value("DNSSearch", domain);
     }
+    for option in dns_options {
+        argument(file, "--dns-option", option);
+    }
     for argument in arguments {
         file.words("PodmanArgs", [*argument]);
     }
     if let Some(name) = hostname {
-        file.words("PodmanArgs", [format!("--hostname={name}").as_str()]);
+        argument(file, "--hostname", name);
     }
     for (name, address) in hosts {
-        let argument = format!("--add-host={name}:{address}");
-        file.words("PodmanArgs", [argument.as_str()]);
+        argument(file, "--add-host", &format!("{name}:{address}"));
+    }
+    for (name, value) in sysctls {
+        argument(file, "--sysctl", &format!("{name}={value}"));
+    }
+}
+
+/// An argument of Podman's that no key stands for in all versions that devices have.
+fn argument(file: &mut Writer, name: &str, value: &str) {
+    file.words("PodmanArgs", [format!("{name}={value}").as_str()]);
+}
+
+fn namespaces(file: &mut Writer, shares: Namespaces, joined: &Joined) {
+    let Namespaces {
+        host_processes,
+        host_ipc,
+        own_users,
+    } = shares;
+    let own_users = own_users && matches!(joined, Joined::Alone(_));
+    for (is, argument) in [
+        (host_processes, "--pid=host"),
+        (host_ipc, "--ipc=host"),
+        (own_users, "--userns=auto"),
+    ] {
+        if is {
+            file.fixed("PodmanArgs", argument);
+        }
     }
 }
 
@@ -149,6 +190,8 @@ fn process(file: &mut Writer, process: &Process) {
         entrypoint,
         arguments,
         working_dir,
+        terminal,
+        input,
     } = process;
     if !entrypoint.is_empty() {
         // Podman reads a JSON array as the whole entry point; JSON's own escapes keep it on one line.
@@ -160,6 +203,11 @@ fn process(file: &mut Writer, process: &Process) {
     }
     if let Some(folder) = working_dir {
         file.value("WorkingDir", folder);
+    }
+    for (is, argument) in [(terminal, "--tty"), (input, "--interactive")] {
+        if *is {
+            file.fixed("PodmanArgs", argument);
+        }
     }
 }
 
@@ -200,16 +248,21 @@ fn security(file: &mut Writer, security: &Security) {
     let Security {
         user,
         group,
+        groups,
         privileged,
         read_only,
         no_new_privileges,
         add_capabilities,
         drop_capabilities,
+        options,
     } = security;
     for (key, id) in [("User", user), ("Group", group)] {
         if let Some(id) = id {
             file.fixed(key, &id.to_string());
         }
+    }
+    for group in groups {
+        file.fixed("PodmanArgs", &format!("--group-add={group}"));
     }
     for (is, key, value) in [
         (privileged, "PodmanArgs", "--privileged"),
@@ -226,16 +279,30 @@ fn security(file: &mut Writer, security: &Security) {
     for name in drop_capabilities {
         file.value("DropCapability", name);
     }
+    for option in options {
+        argument(file, "--security-opt", option);
+    }
 }
 
 fn limits(file: &mut Writer, limits: &Limits) {
-    let Limits { cpu, memory } = limits;
+    let Limits {
+        cpu,
+        memory,
+        reserved,
+        devices,
+    } = limits;
     if let Some(cpu) = cpu {
         let (whole, part) = (cpu / 1000, cpu % 1000);
         file.fixed("PodmanArgs", &format!("--cpus={whole}.{part:03}"));
     }
     if let Some(bytes) = memory {
         file.fixed("PodmanArgs", &format!("--memory={bytes}"));
+    }
+    if let Some(bytes) = reserved {
+        file.fixed("PodmanArgs", &format!("--memory-reservation={bytes}"));
+    }
+    for device in devices {
+        argument(file, "--device", device);
     }
 }
 

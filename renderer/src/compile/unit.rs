@@ -20,6 +20,8 @@ pub(super) struct ContainerUnit {
     pub(super) after: Option<String>,
     /// Where it has its network from.
     pub(super) network: Joined,
+    /// What else it shares with the device.
+    pub(super) namespaces: Namespaces,
     /// Names and values, in order.
     pub(super) environment: Vec<(String, String)>,
     /// What runs in it.
@@ -45,6 +47,21 @@ pub(super) struct PodUnit {
     pub(super) description: String,
     /// The network of its containers.
     pub(super) network: Network,
+    /// Whether they see each other's processes.
+    pub(super) shares_processes: bool,
+    /// Whether its users are others than the device's.
+    pub(super) own_users: bool,
+}
+
+/// What a container shares with the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Namespaces {
+    /// Whether it sees the device's processes.
+    pub(super) host_processes: bool,
+    /// Whether it talks to them: semaphores, shared memory, message queues.
+    pub(super) host_ipc: bool,
+    /// Whether its users are others than the device's. Those of a container in a pod are the pod's.
+    pub(super) own_users: bool,
 }
 
 /// Where a container has its network from.
@@ -61,16 +78,20 @@ pub(super) enum Joined {
 pub(super) struct Network {
     /// Ports of the device that lead to it.
     pub(super) ports: Vec<PublishedPort>,
-    /// Whether it is the device's own.
+    /// Whether it is the device's own, the host name too.
     pub(super) host: bool,
     /// Name servers.
     pub(super) dns: Vec<String>,
     /// Search domains.
     pub(super) dns_search: Vec<String>,
+    /// Options of the resolver.
+    pub(super) dns_options: Vec<String>,
     /// Host name.
     pub(super) hostname: Option<String>,
     /// Host names and their addresses, for `/etc/hosts`.
     pub(super) hosts: Vec<(String, String)>,
+    /// Parameters of the kernel and their values.
+    pub(super) sysctls: Vec<(String, String)>,
 }
 
 /// A port of the device that leads to one of a container.
@@ -116,6 +137,10 @@ pub(super) struct Process {
     pub(super) arguments: Vec<String>,
     /// Instead of the image's working directory.
     pub(super) working_dir: Option<String>,
+    /// Whether it has a terminal.
+    pub(super) terminal: bool,
+    /// Whether its standard input stays open.
+    pub(super) input: bool,
 }
 
 /// What a container sees of the device.
@@ -161,9 +186,11 @@ pub(super) enum Mount {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Security {
     /// User id; the image's when absent.
-    pub(super) user: Option<i64>,
-    /// Group id; the image's when absent.
-    pub(super) group: Option<i64>,
+    pub(super) user: Option<u32>,
+    /// Group id; the user's when absent.
+    pub(super) group: Option<u32>,
+    /// Groups that it is in beyond that one.
+    pub(super) groups: Vec<u32>,
     /// Whether it may do all that root of the device may.
     pub(super) privileged: bool,
     /// Whether its own file system cannot be written to.
@@ -174,6 +201,8 @@ pub(super) struct Security {
     pub(super) add_capabilities: Vec<String>,
     /// Capabilities that it does not have.
     pub(super) drop_capabilities: Vec<String>,
+    /// What follows `--security-opt=`: profiles and labels.
+    pub(super) options: Vec<String>,
 }
 
 /// How much a container may use.
@@ -183,6 +212,10 @@ pub(super) struct Limits {
     pub(super) cpu: Option<u64>,
     /// In bytes.
     pub(super) memory: Option<u64>,
+    /// What it keeps of that when memory is short, in bytes.
+    pub(super) reserved: Option<u64>,
+    /// Devices of the host: paths, or names of the Container Device Interface.
+    pub(super) devices: Vec<String>,
 }
 
 /// How a container is found. Names and values, in order.

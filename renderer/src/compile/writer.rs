@@ -42,13 +42,50 @@ fn line_value(text: &str) -> String {
 }
 
 /// Whether text can be the whole value of a line: no control characters, no backslash (at the end it would join the next
-/// line), no white space at the ends (it would be lost).
+/// line), no white space or quotes at the ends (they would be lost).
 pub(super) fn fits_a_line(text: &str) -> bool {
-    !text.is_empty() && text.trim() == text && !text.chars().any(|c| c.is_control() || c == '\\')
+    let lost = |c: char| c.is_whitespace() || c == '"';
+    let kept = !text.starts_with(lost) && !text.ends_with(lost);
+    !text.is_empty()
+        && kept
+        && not_a_word(text).is_none()
+        && !text.chars().any(|c| c.is_control() || c == '\\')
+}
+
+/// The longest word that the kernel takes as an argument (`MAX_ARG_STRLEN`, its NUL included).
+const MAX_WORD: usize = 128 * 1024;
+
+/// Why text cannot be a word of a command line. Any other can, byte for byte.
+pub(super) fn not_a_word(text: &str) -> Option<&'static str> {
+    // systemd ignores lines that have such a character, and Quadlet writes U+0080 so that it is read as a single byte.
+    let lost = |c: char| {
+        let number = u32::from(c);
+        c == '\u{80}' || number & 0xfffe == 0xfffe || (0xfdd0..=0xfdef).contains(&number)
+    };
+    if text.contains('\0') {
+        Some("no argument of a program can hold a NUL character")
+    } else if text.chars().any(lost) {
+        Some(
+            "it has a character that systemd cannot hold: U+0080, or one that Unicode reserves as none",
+        )
+    } else if text.len() >= MAX_WORD {
+        Some("it is longer than an argument of a program can be (128 KiB)")
+    } else {
+        None
+    }
 }
 
 /// Text as one quoted word, as systemd.syntax(7) has it: C escapes inside double quotes.
+///
+/// Quadlet reads words, and writes them again, without quotes where it sees no need for them: an empty one ends its list,
+/// and `;` comes out as systemd's separator of command lines. A specifier that is nothing (`%i`, the instance of a unit that
+/// has none) keeps both alive.
 fn exec_word(text: &str) -> String {
+    match text {
+        "" => return "\"%i\"".to_owned(),
+        ";" => return "\";%i\"".to_owned(),
+        _ => {}
+    }
     let mut word = String::with_capacity(text.len() + 2);
     word.push('"');
     for c in text.chars() {
@@ -69,3 +106,6 @@ fn exec_word(text: &str) -> String {
     word.push('"');
     word
 }
+
+#[cfg(test)]
+mod tests;

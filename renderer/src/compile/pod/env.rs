@@ -1,10 +1,11 @@
 //! A container's environment: values, `ConfigMap` keys, the pod's own fields.
 
 use flotta_bundle::code;
-use k8s_openapi::api::core::v1::EnvVar;
+use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvFromSource, EnvVar, EnvVarSource};
 
 use super::asked::Asked;
 use super::field::Field;
+use super::fieldref;
 use crate::compile::job::Job;
 
 pub(super) const FIELDS: &[Field] = &[
@@ -15,112 +16,147 @@ pub(super) const FIELDS: &[Field] = &[
 /// The variables in Kubernetes' order: `envFrom` first, then `env`; the later of one name wins.
 pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, String)> {
     let container = asked.container;
-    let mut variables: Vec<(String, String)> = Vec::new();
-    let mut set = |key: String, value: String| {
-        variables.retain(|(name, _)| *name != key);
-        variables.push((key, value));
-    };
+    let mut variables = Vec::new();
     for (index, from) in container.env_from.iter().flatten().enumerate() {
-        let pointer = asked.at(&format!("envFrom/{index}"));
-        if from.secret_ref.is_some() {
-            job.refuse(
-                code::UNSUPPORTED_FIELD,
-                &format!("{pointer}/secretRef"),
-                "secrets come in a later version",
-            );
-        }
-        let Some(reference) = &from.config_map_ref else {
-            continue;
-        };
-        let prefix = from.prefix.clone().unwrap_or_default();
-        let optional = reference.optional == Some(true);
-        let pointer = format!("{pointer}/configMapRef/name");
-        for (key, value) in job.config_map(&reference.name, optional, &pointer) {
-            let name = format!("{prefix}{key}");
-            // As Kubernetes does: keys that are no variable names are left out.
-            if is_variable(&name) {
-                set(name, value);
-            }
-        }
+        add_all(
+            job,
+            from,
+            &asked.at(&format!("envFrom/{index}")),
+            &mut variables,
+        );
     }
     for (index, variable) in container.env.iter().flatten().enumerate() {
         let pointer = asked.at(&format!("env/{index}"));
-        if !is_variable(&variable.name) {
-            job.refuse(
-                code::SCHEMA,
-                &format!("{pointer}/name"),
-                format!("{:?} is not a variable name", variable.name),
-            );
-            continue;
-        }
-        if let Some(value) = value(job, variable, &pointer) {
-            set(variable.name.clone(), value);
-        }
-    }
-    for index in 0..variables.len() {
-        let (before, rest) = variables.split_at_mut(index);
-        rest[0].1 = expand(&rest[0].1, before);
+        add(job, asked, variable, &pointer, &mut variables);
     }
     variables
 }
 
-fn value(job: &mut Job<'_>, variable: &EnvVar, pointer: &str) -> Option<String> {
-    let Some(from) = &variable.value_from else {
-        return Some(variable.value.clone().unwrap_or_default());
-    };
-    let pointer = format!("{pointer}/valueFrom");
-    if let Some(reference) = &from.config_map_key_ref {
-        let optional = reference.optional == Some(true);
-        let pointer = format!("{pointer}/configMapKeyRef");
-        let name = &reference.name;
-        if optional && !job.has_config_map(name) {
-            return None;
-        }
-        let found = job
-            .config_map(name, optional, &format!("{pointer}/name"))
-            .into_iter()
-            .find(|(key, _)| *key == reference.key);
-        if found.is_none() && !optional && job.has_config_map(name) {
-            job.miss(
-                &format!("{pointer}/key"),
-                format!("ConfigMap `{name}` has no key `{}`", reference.key),
-            );
-        }
-        return found.map(|(_, value)| value);
+/// The entries of a `ConfigMap`, verbatim.
+fn add_all(
+    job: &mut Job<'_>,
+    from: &EnvFromSource,
+    pointer: &str,
+    variables: &mut Vec<(String, String)>,
+) {
+    if from.secret_ref.is_some() {
+        let pointer = format!("{pointer}/secretRef");
+        let message = "secrets come in a later version";
+        job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
     }
-    if let Some(field) = &from.field_ref {
-        return match field.field_path.as_str() {
-            "metadata.name" => Some(job.name.to_owned()),
-            "metadata.namespace" => Some(job.namespace.to_owned()),
-            other => {
-                let message = format!(
-                    "`{other}` is not known before the device runs it; metadata.name and metadata.namespace are"
-                );
-                job.refuse(
-                    code::UNSUPPORTED_FIELD,
-                    &format!("{pointer}/fieldRef/fieldPath"),
-                    message,
-                );
-                None
-            }
-        };
+    let prefix = from.prefix.as_deref().unwrap_or_default();
+    if !prefix.is_empty() && !name_is_good(job, prefix, &format!("{pointer}/prefix")) {
+        return;
     }
-    let what = if from.secret_key_ref.is_some() {
-        "secrets come in a later version"
-    } else {
-        "this source of a value is not supported on devices"
+    let Some(reference) = &from.config_map_ref else {
+        return;
     };
-    job.refuse(code::UNSUPPORTED_FIELD, &pointer, what);
-    None
+    let optional = reference.optional == Some(true);
+    let pointer = format!("{pointer}/configMapRef/name");
+    for (key, value) in job.config_map(&reference.name, optional, &pointer) {
+        set(job, variables, format!("{prefix}{key}"), value, &pointer);
+    }
 }
 
-/// What a shell and systemd both accept.
-fn is_variable(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+fn add(
+    job: &mut Job<'_>,
+    asked: Asked<'_>,
+    variable: &EnvVar,
+    pointer: &str,
+    variables: &mut Vec<(String, String)>,
+) {
+    let name = &variable.name;
+    if !name_is_good(job, name, &format!("{pointer}/name")) {
+        return;
+    }
+    let given = variable.value.as_deref().unwrap_or_default();
+    let value = match &variable.value_from {
+        Some(_) if !given.is_empty() => {
+            let message = "give `value` or `valueFrom`, not both";
+            job.refuse(code::SCHEMA, &format!("{pointer}/valueFrom"), message);
+            None
+        }
+        Some(from) => value(job, asked, from, &format!("{pointer}/valueFrom")),
+        None => Some(expand(given, variables)),
+    };
+    if let Some(value) = value {
+        set(job, variables, name.clone(), value, pointer);
+    }
+}
+
+fn set(
+    job: &mut Job<'_>,
+    variables: &mut Vec<(String, String)>,
+    name: String,
+    value: String,
+    pointer: &str,
+) {
+    if job.word(&format!("{name}={value}"), pointer) {
+        variables.retain(|(other, _)| *other != name);
+        variables.push((name, value));
+    }
+}
+
+/// A value from elsewhere; nothing when it is optional and not there, or with a finding.
+fn value(
+    job: &mut Job<'_>,
+    asked: Asked<'_>,
+    from: &EnvVarSource,
+    pointer: &str,
+) -> Option<String> {
+    let known = if let Some(reference) = &from.config_map_key_ref {
+        return key(job, reference, &format!("{pointer}/configMapKeyRef"));
+    } else if let Some(field) = &from.field_ref {
+        fieldref::field(job, asked, &field.field_path)
+            .map_err(|refused| refused.at(&format!("{pointer}/fieldRef/fieldPath")))
+    } else if let Some(resource) = &from.resource_field_ref {
+        fieldref::resource(asked, resource)
+            .map_err(|refused| refused.at(&format!("{pointer}/resourceFieldRef")))
+    } else {
+        let message = if from.secret_key_ref.is_some() {
+            "secrets come in a later version"
+        } else {
+            "this source of a value is not supported on devices"
+        };
+        job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
+        return None;
+    };
+    known
+        .map_err(|(code, pointer, message)| job.refuse(code, &pointer, message))
+        .ok()
+}
+
+/// The value of a `ConfigMap`'s key, verbatim.
+fn key(job: &mut Job<'_>, reference: &ConfigMapKeySelector, pointer: &str) -> Option<String> {
+    let ConfigMapKeySelector {
+        name,
+        key,
+        optional,
+    } = reference;
+    let optional = *optional == Some(true);
+    if optional && !job.has_config_map(name) {
+        return None;
+    }
+    let all = job.config_map(name, optional, &format!("{pointer}/name"));
+    let found = all.into_iter().find(|(other, _)| other == key);
+    if found.is_none() && !optional && job.has_config_map(name) {
+        let message = format!("ConfigMap `{name}` has no key `{key}`");
+        job.miss(&format!("{pointer}/key"), message);
+    }
+    found.map(|(_, value)| value)
+}
+
+/// What Kubernetes takes for the name of a variable: printable ASCII but `=`. Podman cuts spaces before it.
+fn name_is_good(job: &mut Job<'_>, name: &str, pointer: &str) -> bool {
+    let good = |c: char| (' '..='~').contains(&c) && c != '=';
+    let good = !name.is_empty() && !name.starts_with(' ') && name.chars().all(good);
+    if !good {
+        let message = format!(
+            "{name:?} is not the name of a variable: use printable ASCII characters without `=`"
+        );
+        job.refuse(code::SCHEMA, pointer, message);
+    }
+    good
 }
 
 /// Kubernetes' `$(NAME)`: replaced when the variable is known, left as it is when not; `$$(NAME)` is `$(NAME)` itself.

@@ -1,4 +1,4 @@
-//! Which fields of a `PodSpec` are carried out, and which are refused. What is in no list is said not to be: never silence.
+//! Which fields of a `PodSpec` are carried out, which mean nothing on a device, and which are refused: what is in no list too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,6 +27,8 @@ pub enum Becomes {
     /// It cannot mean on a device what it says, whatever its value: why. An error, because something else would run than was
     /// asked for.
     Refused(&'static str),
+    /// It has no meaning on a device, and nothing else runs without it: why. A warning.
+    NoEffect(&'static str),
 }
 
 impl Field {
@@ -43,10 +45,19 @@ impl Field {
     }
 }
 
+impl Field {
+    /// A field that has no meaning on a device, and why.
+    pub(super) const fn no_effect(path: &'static str, why: &'static str) -> Self {
+        let becomes = Becomes::NoEffect(why);
+        Self { path, becomes }
+    }
+}
+
 /// The lists of all features as one.
 #[derive(Debug)]
 pub(super) struct Rules {
     refused: HashMap<&'static str, &'static str>,
+    without_effect: HashMap<&'static str, &'static str>,
     /// Fields that are carried out, and those with such a field below them.
     known: HashSet<&'static str>,
     /// Mappings of which only the known fields are carried out.
@@ -57,6 +68,7 @@ impl Rules {
     pub(super) fn of(fields: impl Iterator<Item = &'static Field>) -> Self {
         let mut rules = Self {
             refused: HashMap::new(),
+            without_effect: HashMap::new(),
             known: HashSet::new(),
             strict: HashSet::new(),
         };
@@ -64,6 +76,9 @@ impl Rules {
             match field.becomes {
                 Becomes::Refused(why) => {
                     rules.refused.insert(field.path, why);
+                }
+                Becomes::NoEffect(why) => {
+                    rules.without_effect.insert(field.path, why);
                 }
                 Becomes::Carried(_) => rules.add(field.path),
             }
@@ -115,6 +130,8 @@ impl Rules {
         if let Some(why) = self.refused.get(path.as_str()) {
             let message = format!("`{key}` is not supported on devices: {why}");
             job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
+        } else if let Some(why) = self.without_effect.get(path.as_str()) {
+            job.note(pointer, format!("`{key}` has no effect on devices: {why}"));
         } else if self.strict.contains(within) && !self.known.contains(path.as_str()) {
             let place = job.workload.document.key_place(pointer);
             let message = format!("`{key}` is accepted but not acted on yet");

@@ -10,6 +10,10 @@ use crate::compile::job::Job;
 pub(super) const FIELDS: &[Field] = &[
     Field::carried("containers[].image", "`Image=` and the manifest's images"),
     Field::carried("containers[].imagePullPolicy", "the manifest's images"),
+    Field::no_effect(
+        "imagePullSecrets",
+        "a device pulls with the credentials that it has: `/etc/containers/auth.json`",
+    ),
 ];
 
 /// The image, with Kubernetes' default for when to pull: a `latest` tag always, any other only when it is missing.
@@ -22,6 +26,7 @@ pub(super) fn image(job: &mut Job<'_>, asked: Asked<'_>) -> Option<String> {
         job.refuse(code::SCHEMA, &pointer, message);
         return None;
     }
+    let image = whole(job, image, &pointer);
     let last = image.rsplit('/').next();
     let tag = last
         .and_then(|last| last.split_once(':'))
@@ -40,4 +45,19 @@ pub(super) fn image(job: &mut Job<'_>, asked: Asked<'_>) -> Option<String> {
     };
     job.need_image(&image, pull, &pointer);
     Some(image)
+}
+
+/// A reference with its registry, which is Docker Hub for one that names none, as in Kubernetes. Podman would ask the device.
+fn whole(job: &mut Job<'_>, image: String, pointer: &str) -> String {
+    let registry = image.split_once('/').map(|(registry, _)| registry);
+    let whole = match registry {
+        Some(name) if name == "localhost" || name.contains(['.', ':']) => return image,
+        Some(_) => format!("docker.io/{image}"),
+        None => format!("docker.io/library/{image}"),
+    };
+    let place = job.workload.document.place(pointer);
+    let message =
+        format!("image `{image}` names no registry: it is taken for `{whole}`, as in Kubernetes");
+    job.warn(code::SHORT_IMAGE, place, message);
+    whole
 }

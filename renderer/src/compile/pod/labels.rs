@@ -1,23 +1,35 @@
 //! How a container is found.
 
+use std::collections::BTreeMap;
+
 use crate::compile::job::Job;
 use crate::compile::unit::Labels;
+use crate::decode::step;
 
 /// A label by which the workload's containers are found, and those that the user passes on (`podman/`, as Project Flotta has it).
-pub(super) fn labels(job: &Job<'_>) -> Labels {
+pub(super) fn labels(job: &mut Job<'_>) -> Labels {
     let metadata = &job.workload.object.metadata;
-    let passed = |all: &Option<std::collections::BTreeMap<String, String>>| -> Vec<_> {
-        let all = all.iter().flatten();
-        all.filter_map(|(name, value)| {
-            let name = name.strip_prefix("podman/")?;
-            Some((name.to_owned(), value.clone()))
-        })
-        .collect()
-    };
     let mut labels = vec![("flotta.workload".to_owned(), job.name.to_owned())];
-    labels.extend(passed(&metadata.labels));
+    labels.extend(passed(job, metadata.labels.as_ref(), "labels"));
     Labels {
         labels,
-        annotations: passed(&metadata.annotations),
+        annotations: passed(job, metadata.annotations.as_ref(), "annotations"),
     }
+}
+
+fn passed(
+    job: &mut Job<'_>,
+    all: Option<&BTreeMap<String, String>>,
+    field: &str,
+) -> Vec<(String, String)> {
+    let mut passed = Vec::new();
+    for (key, value) in all.into_iter().flatten() {
+        let pointer = format!("/metadata/{field}/{}", step(key));
+        if let Some(name) = key.strip_prefix("podman/")
+            && job.word(&format!("{name}={value}"), &pointer)
+        {
+            passed.push((name.to_owned(), value.clone()));
+        }
+    }
+    passed
 }

@@ -1,17 +1,35 @@
 //! How much a container may use.
 
+use std::collections::BTreeMap;
+
 use flotta_bundle::code;
+use k8s_openapi::apimachinery::pkg::api::resource;
 
 use super::asked::Asked;
 use super::field::Field;
+use super::quantity::Quantity;
 use crate::compile::job::Job;
 use crate::compile::unit::Limits;
+use crate::decode::step;
 
 pub(super) const FIELDS: &[Field] = &[
     Field::carried(
         "containers[].resources.limits",
-        "`PodmanArgs=--cpus` and `--memory`",
+        "`PodmanArgs=--cpus`, `--memory` and `--device`",
     ),
+    Field::carried(
+        "containers[].resources.requests",
+        "`PodmanArgs=--memory-reservation`",
+    ),
+    Field::refused(
+        "containers[].resources.claims",
+        "a device has no drivers that could give them",
+    ),
+    Field::no_effect(
+        "containers[].resizePolicy",
+        "a container whose limits change is started anew",
+    ),
+    Field::refused("resources", "set the limits of each container"),
     Field::refused(
         "resourceClaims",
         "a device has no scheduler that could give them",
@@ -19,64 +37,72 @@ pub(super) const FIELDS: &[Field] = &[
     Field::refused("overhead", "a device has no runtime classes"),
 ];
 
+type Given = BTreeMap<String, resource::Quantity>;
+
 pub(super) fn limits(job: &mut Job<'_>, asked: Asked<'_>) -> Limits {
-    let mut limits = Limits::default();
-    let resources = asked.container.resources.as_ref();
-    let given = resources.and_then(|resources| resources.limits.as_ref());
-    for (name, quantity) in given.into_iter().flatten() {
-        let pointer = asked.at(&format!("resources/limits/{name}"));
-        let amount = thousandths(&quantity.0);
+    let resources = asked.container.resources.clone().unwrap_or_default();
+    let limits = amounts(job, resources.limits, &asked.at("resources/limits"));
+    let requests = amounts(job, resources.requests, &asked.at("resources/requests"));
+    let mut out = Limits::default();
+    for (name, amount) in &limits {
+        let pointer = asked.at(&format!("resources/limits/{}", step(name)));
         match name.as_str() {
-            "cpu" => limits.cpu = amount,
-            "memory" => limits.memory = amount.map(|amount| amount.div_ceil(1000)),
-            _ => {
-                let place = job.workload.document.key_place(&pointer);
-                let message = format!("limit `{name}` is not acted on: only memory and cpu are");
-                job.warn(code::NOT_ACTED_ON, place, message);
-                continue;
-            }
+            // none is no limit, as in Kubernetes
+            "cpu" => out.cpu = Some(amount.thousandths()).filter(|amount| *amount > 0),
+            "memory" => out.memory = Some(amount.units()).filter(|amount| *amount > 0),
+            _ => out.devices.extend(device(job, name, &pointer)),
         }
-        if amount.is_none() {
-            let message = format!("`{}` is not a quantity", quantity.0);
+    }
+    for (name, amount) in &requests {
+        let pointer = asked.at(&format!("resources/requests/{}", step(name)));
+        if limits.get(name).is_some_and(|limit| limit < amount) {
+            let message = format!("more {name} is asked for than its limit allows");
             job.refuse(code::SCHEMA, &pointer, message);
         }
+        match name.as_str() {
+            "memory" => out.reserved = Some(amount.units()).filter(|amount| *amount > 0),
+            "cpu" | "ephemeral-storage" => {
+                let why = "a device has no scheduler that would keep it free";
+                job.note(
+                    &pointer,
+                    format!("request of `{name}` has no effect: {why}"),
+                );
+            }
+            _ if limits.contains_key(name) => {} // its limit says it
+            _ => out.devices.extend(device(job, name, &pointer)),
+        }
     }
-    limits
+    out
 }
 
-/// A Kubernetes quantity in thousandths: `500m`, `1.5`, `64Mi`, `2G`.
-fn thousandths(quantity: &str) -> Option<u64> {
-    const SUFFIXES: [(&str, u64); 14] = [
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("Ti", 1 << 40),
-        ("Pi", 1 << 50),
-        ("Ei", 1 << 60),
-        ("k", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-        ("T", 1_000_000_000_000),
-        ("P", 1_000_000_000_000_000),
-        ("E", 1_000_000_000_000_000_000),
-        ("m", 0),
-        ("", 1),
-    ];
-    let (suffix, factor) = SUFFIXES
-        .iter()
-        .find(|(suffix, _)| quantity.ends_with(suffix))?;
-    let (whole, part) = quantity
-        .strip_suffix(suffix)?
-        .split_once('.')
-        .unwrap_or((quantity.strip_suffix(suffix)?, ""));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() && part.is_empty() || !digits(whole) || !digits(part) || part.len() > 3 {
-        return None;
+fn amounts(job: &mut Job<'_>, given: Option<Given>, pointer: &str) -> BTreeMap<String, Quantity> {
+    let mut amounts = BTreeMap::new();
+    for (name, resource::Quantity(text)) in given.into_iter().flatten() {
+        if let Some(amount) = Quantity::parse(&text) {
+            amounts.insert(name, amount);
+        } else {
+            let message = format!("`{text}` is not a quantity");
+            job.refuse(code::SCHEMA, &format!("{pointer}/{}", step(&name)), message);
+        }
     }
-    let number: u64 = format!("0{whole}{part:0<3}").parse().ok()?;
-    if *factor == 0 {
-        number.checked_div(1000)
-    } else {
-        number.checked_mul(*factor)
+    amounts
+}
+
+/// A device of the host, as `podman kube play` has it: `podman.io/device=/dev/video0`, or a name of the Container Device
+/// Interface.
+fn device(job: &mut Job<'_>, name: &str, pointer: &str) -> Option<String> {
+    if name.contains('=') && name.contains('/') {
+        let path = name.strip_prefix("podman.io/device=").unwrap_or(name);
+        return job.plain_word(path, pointer).then(|| path.to_owned());
     }
+    let why = match name {
+        "ephemeral-storage" => "Podman cannot limit what a container writes".to_owned(),
+        _ if name.starts_with("hugepages-") => "Podman does not give out huge pages".to_owned(),
+        _ => "a device has no plugins that give it out; mount its node by a hostPath volume, or ask for \
+              `podman.io/device=PATH`"
+            .to_owned(),
+    };
+    let message = format!("`{name}` is not supported on devices: {why}");
+    job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
+    None
 }

@@ -8,13 +8,15 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::asked::SPEC;
 use super::field::Field;
+use super::namespaces::shares_processes;
 use crate::compile::job::Job;
 
 pub(super) const FIELDS: &[Field] = &[Field::carried("containers[].name", "names of units")];
 
 /// Whether names are what Kubernetes takes for one (they become names of units, folders and volumes), and each is there once.
 /// Its schema says none of that.
-pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
+pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) -> bool {
+    let before = job.out.findings.len();
     let containers = |list: &[Container], field| -> Vec<_> {
         let names = list.iter().map(|container| container.name.clone());
         names
@@ -23,6 +25,8 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
             .collect()
     };
     let init = spec.init_containers.as_deref().unwrap_or_default();
+    // of a pod `shop` Quadlet makes `shop-pod.service` and Podman the container `shop-infra`
+    let pod = init.len() + spec.containers.len() > 1 || shares_processes(spec);
     let mut all = containers(init, "initContainers");
     all.extend(containers(&spec.containers, "containers"));
     let volumes = spec.volumes.iter().flatten().enumerate();
@@ -33,6 +37,11 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
             let pointer = format!("{SPEC}/{field}/{at}/name");
             if let Err(error) = check_label(name) {
                 job.refuse(code::BAD_NAME, &pointer, error.to_string());
+            } else if pod && *field != "volumes" && ["pod", "infra"].contains(&name.as_str()) {
+                let message = format!(
+                    "`{name}` is what Podman calls a part of the pod itself: choose another name"
+                );
+                job.refuse(code::BAD_NAME, &pointer, message);
             } else if !seen.insert(name) {
                 job.refuse(
                     code::DUPLICATE,
@@ -42,4 +51,5 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
             }
         }
     }
+    job.out.findings.len() == before
 }

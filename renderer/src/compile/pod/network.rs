@@ -1,5 +1,7 @@
 //! The network that a pod, or a container alone, is in: names and name servers.
 
+use flotta_bundle::code;
+use flotta_bundle::name::{NameError, check_label, check_subdomain};
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::asked::SPEC;
@@ -10,22 +12,95 @@ use crate::compile::unit::{Network, PublishedPort};
 pub(super) const FIELDS: &[Field] = &[
     Field::carried("hostNetwork", "`Network=host`"),
     Field::carried("hostname", "`PodmanArgs=--hostname`"),
+    Field::carried("hostnameOverride", "`PodmanArgs=--hostname`"),
+    Field::carried("setHostnameAsFQDN", "an error when it is true"),
+    Field::no_effect("subdomain", "a device has no domain of a cluster"),
     Field::carried("hostAliases", "`PodmanArgs=--add-host`"),
     Field::carried("dnsConfig.nameservers", "`DNS=`"),
     Field::carried("dnsConfig.searches", "`DNSSearch=`"),
+    Field::carried("dnsConfig.options", "`PodmanArgs=--dns-option`"),
+    Field::carried(
+        "dnsPolicy",
+        "the device's name servers, unless dnsConfig names others",
+    ),
+    Field::carried("securityContext.sysctls", "`PodmanArgs=--sysctl`"),
+];
+
+/// What the kernel keeps for each namespace apart from `net.` and `fs.mqueue.`; all of it is of the ipc namespace.
+const OF_IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm_rmid_forced",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
 ];
 
 pub(super) fn network(job: &mut Job<'_>, spec: &PodSpec, ports: Vec<PublishedPort>) -> Network {
     let dns = spec.dns_config.clone().unwrap_or_default();
-    let hostname = spec.hostname.clone();
+    let host = spec.host_network == Some(true);
+    let hostname = hostname(job, spec);
     Network {
         ports,
-        host: spec.host_network == Some(true),
-        dns: words(job, dns.nameservers, "dnsConfig/nameservers"),
+        host,
+        dns: addresses(job, spec),
         dns_search: words(job, dns.searches, "dnsConfig/searches"),
-        hostname: hostname.filter(|name| job.plain_word(name, &format!("{SPEC}/hostname"))),
+        dns_options: dns_options(job, spec),
+        hostname,
         hosts: hosts(job, spec),
+        sysctls: sysctls(job, spec),
     }
+}
+
+/// The host name of a pod that asks for none.
+pub(super) fn host_name(pod: &str) -> String {
+    // as Kubernetes cuts names that are too long for a host
+    pod.chars()
+        .take(63)
+        .collect::<String>()
+        .trim_end_matches(['-', '.'])
+        .to_owned()
+}
+
+fn hostname(job: &mut Job<'_>, spec: &PodSpec) -> Option<String> {
+    let mut good = |name: &Option<String>,
+                    field: &str,
+                    check: fn(&str) -> Result<(), NameError>| {
+        let name = name.clone().filter(|name| !name.is_empty())?;
+        let pointer = format!("{SPEC}/{field}");
+        match check(&name) {
+            Ok(()) if spec.host_network == Some(true) => {
+                let message = format!(
+                    "`{field}` has no effect with hostNetwork: the name is the device's, as in Kubernetes"
+                );
+                job.note(&pointer, message);
+                None
+            }
+            Ok(()) => Some(name),
+            Err(error) => {
+                job.refuse(code::BAD_NAME, &pointer, error.to_string());
+                None
+            }
+        }
+    };
+    let name = good(&spec.hostname, "hostname", check_label);
+    let override_ = good(&spec.hostname_override, "hostnameOverride", check_host);
+    if spec.set_hostname_as_fqdn == Some(true) {
+        let message = "`setHostnameAsFQDN: true` is not supported on devices: there is no domain of a cluster; give the name by hostnameOverride";
+        let pointer = format!("{SPEC}/setHostnameAsFQDN");
+        job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
+    }
+    override_.or(name)
+}
+
+/// A host name that the kernel takes: at most 64 characters.
+fn check_host(name: &str) -> Result<(), NameError> {
+    if name.len() > 64 {
+        return check_label(name);
+    }
+    check_subdomain(name)
 }
 
 /// Those that are plain words.
@@ -35,12 +110,112 @@ fn words(job: &mut Job<'_>, words: Option<Vec<String>>, field: &str) -> Vec<Stri
     plain.map(|(_, word)| word).collect()
 }
 
+/// Name servers; with the policy `None` at least one.
+fn addresses(job: &mut Job<'_>, spec: &PodSpec) -> Vec<String> {
+    let dns = spec.dns_config.clone().unwrap_or_default();
+    let all = dns.nameservers.unwrap_or_default();
+    match spec.dns_policy.as_deref() {
+        None | Some("Default" | "ClusterFirst" | "ClusterFirstWithHostNet") => {}
+        Some("None") if !all.is_empty() => {}
+        Some("None") => {
+            let message = "policy `None` needs name servers in dnsConfig";
+            job.refuse(code::SCHEMA, &format!("{SPEC}/dnsPolicy"), message);
+        }
+        Some(other) => {
+            let message =
+                format!("`{other}`: use Default, ClusterFirst, ClusterFirstWithHostNet or None");
+            job.refuse(code::SCHEMA, &format!("{SPEC}/dnsPolicy"), message);
+        }
+    }
+    let all = all.into_iter().enumerate();
+    let good = all.filter(|(n, server)| {
+        is_address(job, server, &format!("{SPEC}/dnsConfig/nameservers/{n}"))
+    });
+    good.map(|(_, server)| server).collect()
+}
+
+fn is_address(job: &mut Job<'_>, text: &str, pointer: &str) -> bool {
+    let good = text.parse::<std::net::IpAddr>().is_ok();
+    if !good {
+        let message = format!("`{text}` is not an IP address");
+        job.refuse(code::SCHEMA, pointer, message);
+    }
+    good
+}
+
+fn dns_options(job: &mut Job<'_>, spec: &PodSpec) -> Vec<String> {
+    let options = spec
+        .dns_config
+        .iter()
+        .flat_map(|dns| dns.options.iter().flatten());
+    let mut out = Vec::new();
+    for (n, option) in options.enumerate() {
+        let name = option.name.clone().unwrap_or_default();
+        let value = option.value.as_ref();
+        let text = value.map_or(name.clone(), |value| format!("{name}:{value}"));
+        if job.plain_word(&text, &format!("{SPEC}/dnsConfig/options/{n}")) {
+            out.push(text);
+        }
+    }
+    out
+}
+
+/// Kernel parameters of the pod, with dots.
+fn sysctls(job: &mut Job<'_>, spec: &PodSpec) -> Vec<(String, String)> {
+    let context = spec.security_context.iter();
+    let all = context.flat_map(|context| context.sysctls.iter().flatten());
+    let mut out = Vec::new();
+    for (n, sysctl) in all.enumerate() {
+        let pointer = format!("{SPEC}/securityContext/sysctls/{n}");
+        let name = with_dots(&sysctl.name);
+        let of_network = name.starts_with("net.");
+        let of_ipc = name.starts_with("fs.mqueue.") || OF_IPC.contains(&name.as_str());
+        let shared = match (of_network, of_ipc) {
+            (true, _) => spec.host_network.filter(|on| *on).map(|_| "hostNetwork"),
+            (_, true) => spec.host_ipc.filter(|on| *on).map(|_| "hostIPC"),
+            _ => {
+                let message =
+                    format!("`{name}` is of the whole device, not of a pod: set it on the device");
+                job.refuse(code::UNSUPPORTED_FIELD, &format!("{pointer}/name"), message);
+                continue;
+            }
+        };
+        if let Some(field) = shared {
+            let message = format!("`{name}` cannot be set with {field}: it would be the device's");
+            job.refuse(code::SCHEMA, &format!("{pointer}/name"), message);
+        } else if job.plain_word(&name, &format!("{pointer}/name"))
+            && job.word(&sysctl.value, &format!("{pointer}/value"))
+        {
+            out.push((name, sysctl.value.clone()));
+        }
+    }
+    out
+}
+
+/// Kubernetes takes `net/ipv4/conf/eth0.1/x` for `net.ipv4.conf.eth0/1.x`.
+fn with_dots(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| &name[at..=at]) {
+        Some("/") => {
+            let swap = |c| match c {
+                '/' => '.',
+                '.' => '/',
+                c => c,
+            };
+            name.chars().map(swap).collect()
+        }
+        _ => name.to_owned(),
+    }
+}
+
 fn hosts(job: &mut Job<'_>, spec: &PodSpec) -> Vec<(String, String)> {
     let mut hosts = Vec::new();
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let pointer = format!("{SPEC}/hostAliases/{index}");
-        for host in alias.hostnames.iter().flatten() {
-            if job.plain_word(host, &pointer) && job.plain_word(&alias.ip, &pointer) {
+        if !is_address(job, &alias.ip, &format!("{pointer}/ip")) {
+            continue;
+        }
+        for (n, host) in alias.hostnames.iter().flatten().enumerate() {
+            if job.plain_word(host, &format!("{pointer}/hostnames/{n}")) {
                 hosts.push((host.clone(), alias.ip.clone()));
             }
         }

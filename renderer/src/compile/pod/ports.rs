@@ -1,7 +1,7 @@
 //! Ports of the device that lead to a container.
 
 use flotta_bundle::code;
-use k8s_openapi::api::core::v1::{Container, ContainerPort};
+use k8s_openapi::api::core::v1::{ContainerPort, PodSpec};
 
 use super::asked::SPEC;
 use super::field::Field;
@@ -17,24 +17,45 @@ pub(super) const FIELDS: &[Field] = &[
     Field::carried("containers[].ports[].protocol", "`PublishPort=`"),
 ];
 
-/// The ports of all containers. One without `hostPort` is reachable inside the pod alone, as in Kubernetes.
-pub(super) fn ports(job: &mut Job<'_>, containers: &[Container]) -> Vec<PublishedPort> {
+/// The ports of all containers. One without `hostPort` is reachable inside the pod alone, as in Kubernetes; in the device's own
+/// network each is the device's, and needs nothing that leads to it.
+pub(super) fn ports(job: &mut Job<'_>, spec: &PodSpec) -> Vec<PublishedPort> {
     let mut published = Vec::new();
-    for (index, container) in containers.iter().enumerate() {
+    let of_host = spec.host_network == Some(true);
+    for (index, container) in spec.containers.iter().enumerate() {
         for (at, port) in container.ports.iter().flatten().enumerate() {
             let pointer = format!("{SPEC}/containers/{index}/ports/{at}");
-            published.extend(publish(job, port, &pointer));
+            published.extend(publish(job, port, of_host, &pointer));
         }
     }
-    published
+    if of_host { Vec::new() } else { published }
 }
 
-fn publish(job: &mut Job<'_>, port: &ContainerPort, pointer: &str) -> Option<PublishedPort> {
-    let host = port.host_port.filter(|host| *host != 0)?;
-    let number = |number: i32| u16::try_from(number).ok().filter(|number| *number > 0);
-    let (Some(host), Some(container)) = (number(host), number(port.container_port)) else {
-        job.refuse(code::SCHEMA, pointer, "a port is a number from 1 to 65535");
-        return None;
+fn publish(
+    job: &mut Job<'_>,
+    port: &ContainerPort,
+    of_host: bool,
+    pointer: &str,
+) -> Option<PublishedPort> {
+    let mut number = |number: i32, field: &str| {
+        let good = u16::try_from(number).ok().filter(|number| *number > 0);
+        if good.is_none() {
+            let message = format!("{number} is not a port: use a number from 1 to 65535");
+            job.refuse(code::SCHEMA, &format!("{pointer}/{field}"), message);
+        }
+        good
+    };
+    let container = number(port.container_port, "containerPort")?;
+    let host = port.host_port.filter(|host| *host != 0);
+    let host = host.map_or(Some(None), |host| number(host, "hostPort").map(Some))?;
+    let host = match host {
+        None if of_host => container,
+        Some(host) if of_host && host != container => {
+            let message = "`hostPort` must be the containerPort where the network is the device's";
+            job.refuse(code::SCHEMA, &format!("{pointer}/hostPort"), message);
+            return None;
+        }
+        host => host?,
     };
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
     let protocol = match protocol.to_ascii_lowercase().as_str() {
@@ -53,7 +74,8 @@ fn publish(job: &mut Job<'_>, port: &ContainerPort, pointer: &str) -> Option<Pub
         job.refuse(code::SCHEMA, &format!("{pointer}/hostIP"), message);
         return None;
     }
-    let place = job.workload.document.place(&format!("{pointer}/hostPort"));
+    let field = port.host_port.map_or("containerPort", |_| "hostPort");
+    let place = job.workload.document.place(&format!("{pointer}/{field}"));
     job.out.ports.push(Port {
         address: address.clone(),
         number: host,

@@ -13,6 +13,9 @@ pub(super) const FIELDS: &[Field] = &[
     Field::carried("containers[].command", "`PodmanArgs=--entrypoint`"),
     Field::carried("containers[].args", "`Exec=`"),
     Field::carried("containers[].workingDir", "`WorkingDir=`"),
+    Field::carried("containers[].tty", "`PodmanArgs=--tty`"),
+    Field::carried("containers[].stdin", "`PodmanArgs=--interactive`"),
+    Field::carried("containers[].stdinOnce", "an error when it is true"),
 ];
 
 /// Kubernetes' `command` replaces the image's entry point and its default arguments, `args` the arguments alone.
@@ -21,16 +24,26 @@ pub(super) fn process(
     asked: Asked<'_>,
     variables: &[(String, String)],
 ) -> Process {
-    let words = |words: &Option<Vec<String>>| -> Vec<_> {
-        let words = words.iter().flatten();
-        words.map(|word| expand(word, variables)).collect()
+    let mut words = |words: &Option<Vec<String>>, field: &str| -> Vec<_> {
+        let words = words.iter().flatten().map(|word| expand(word, variables));
+        words
+            .enumerate()
+            .filter(|(n, word)| job.word(word, &asked.at(&format!("{field}/{n}"))))
+            .map(|(_, word)| word)
+            .collect()
     };
     let container = asked.container;
     let mut process = Process {
-        entrypoint: words(&container.command),
-        arguments: words(&container.args),
+        entrypoint: words(&container.command, "command"),
+        arguments: words(&container.args, "args"),
         working_dir: None,
+        terminal: container.tty == Some(true),
+        input: container.stdin == Some(true),
     };
+    if container.stdin_once == Some(true) {
+        let message = "`stdinOnce: true` is not supported on devices: Podman keeps the input open";
+        job.refuse(code::UNSUPPORTED_FIELD, &asked.at("stdinOnce"), message);
+    }
     if let Some(folder) = &container.working_dir {
         if fits_a_line(folder) && folder.starts_with('/') {
             process.working_dir = Some(folder.clone());

@@ -1,0 +1,123 @@
+//! What a pod can be told of itself: its fields, and the limits and requests of its containers.
+
+use flotta_bundle::{Code, code};
+use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+
+use super::asked::Asked;
+use super::quantity::Quantity;
+use crate::compile::job::Job;
+
+/// Why something cannot be told.
+pub(super) struct Untold(Code, String);
+
+impl Untold {
+    pub(super) fn at(self, pointer: &str) -> (Code, String, String) {
+        (self.0, pointer.to_owned(), self.1)
+    }
+
+    fn unknown(message: impl Into<String>) -> Self {
+        Self(code::UNSUPPORTED_FIELD, message.into())
+    }
+}
+
+/// A field of the pod, by its path.
+pub(super) fn field(job: &mut Job<'_>, asked: Asked<'_>, path: &str) -> Result<String, Untold> {
+    let metadata = &job.workload.object.metadata;
+    let key = |of: &str| {
+        let key = path.strip_prefix(of)?.strip_prefix("['")?;
+        key.strip_suffix("']")
+    };
+    // as in Kubernetes: what is not there is empty
+    if let Some(key) = key("metadata.labels") {
+        let found = metadata.labels.as_ref().and_then(|all| all.get(key));
+        return Ok(found.cloned().unwrap_or_default());
+    }
+    if let Some(key) = key("metadata.annotations") {
+        let found = metadata.annotations.as_ref().and_then(|all| all.get(key));
+        return Ok(found.cloned().unwrap_or_default());
+    }
+    let why = match path {
+        "metadata.name" => return Ok(job.name.to_owned()),
+        "metadata.namespace" => return Ok(job.namespace.to_owned()),
+        "spec.nodeName" => return Ok(job.node_name()),
+        "spec.serviceAccountName" => {
+            let name = asked.spec.service_account_name.clone();
+            return Ok(name.unwrap_or_else(|| "default".to_owned()));
+        }
+        "metadata.uid" => "a device gives pods no uid",
+        "status.hostIP" | "status.hostIPs" => "a device's addresses change while it runs",
+        "status.podIP" | "status.podIPs" => "the address is given at each start",
+        _ => {
+            let message = format!(
+                "`{path}` is no field of a pod that a variable can have: use metadata.name, metadata.namespace, \
+                 metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName or spec.serviceAccountName"
+            );
+            return Err(Untold(code::SCHEMA, message));
+        }
+    };
+    let message = format!("`{path}` is not known before the device runs the pod: {why}");
+    Err(Untold::unknown(message))
+}
+
+/// A limit or request of a container, in units of the divisor, rounded up.
+pub(super) fn resource(
+    asked: Asked<'_>,
+    selector: &ResourceFieldSelector,
+) -> Result<String, Untold> {
+    let container = of(asked, selector.container_name.as_deref()).ok_or_else(|| {
+        let name = selector.container_name.as_deref().unwrap_or_default();
+        Untold(
+            code::MISSING_REFERENCE,
+            format!("the pod has no container `{name}`"),
+        )
+    })?;
+    let name = selector.resource.as_str();
+    let schema = |message| Untold(code::SCHEMA, message);
+    let parse = |text: &str| {
+        Quantity::parse(text).ok_or_else(|| schema(format!("`{text}` is not a quantity")))
+    };
+    let resources = container.resources.clone().unwrap_or_default();
+    let limits = resources.limits.unwrap_or_default();
+    let requests = resources.requests.unwrap_or_default();
+    let found = match name.split_once('.') {
+        Some(("limits", what @ ("cpu" | "memory"))) => {
+            let found = limits.get(what).ok_or_else(|| {
+                let message = format!(
+                    "the container has no limit of {what}, and what the device has is not known before it runs: set the limit"
+                );
+                Untold::unknown(message)
+            })?;
+            parse(&found.0)?
+        }
+        // what is not asked for is the limit, or nothing
+        Some(("requests", what @ ("cpu" | "memory"))) => {
+            let found = requests.get(what).or_else(|| limits.get(what));
+            found.map_or(Ok(Quantity::ZERO), |found| parse(&found.0))?
+        }
+        _ => {
+            let message =
+                format!("`{name}`: use limits.cpu, limits.memory, requests.cpu or requests.memory");
+            return Err(Untold::unknown(message));
+        }
+    };
+    let divisor = match selector.divisor.as_ref().map(|divisor| divisor.0.as_str()) {
+        None | Some("" | "0") => Quantity::ONE,
+        Some(text) => parse(text)?,
+    };
+    let count = found.count(divisor);
+    let count = count.ok_or_else(|| schema("the divisor must be more than nothing".to_owned()))?;
+    Ok(count.to_string())
+}
+
+/// A container of the pod by name; itself without one.
+fn of<'a>(asked: Asked<'a>, name: Option<&str>) -> Option<&'a Container> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Some(asked.container);
+    };
+    let mut all = asked
+        .spec
+        .containers
+        .iter()
+        .chain(asked.spec.init_containers.iter().flatten());
+    all.find(|container| container.name == name)
+}
