@@ -1,13 +1,14 @@
 //! Each object by itself: kind, schema, names. What objects mean together is the business of later rooms.
 
+mod kind;
 mod rules;
 mod schema;
+mod unusable;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use flotta_api::v1alpha1::{EdgeDevice, EdgeDeviceSet, EdgeFleet, EdgeWorkload};
-use flotta_api::{GROUP, VERSION};
 use flotta_bundle::name::{DEFAULT_NAMESPACE, NameError, check_label, check_subdomain};
 use flotta_bundle::{DeviceName, code};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -15,8 +16,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::decode::{Document, decode};
-use crate::finding::Finding;
+use crate::finding::{Finding, Scope};
 use crate::place::Place;
+use kind::{Foreign, Is};
+
+pub use unusable::Unusable;
+
+/// How the file begins that Git has in place of one that it keeps elsewhere. What that holds nobody knows who has the commit
+/// alone, so that it cannot be passed over as YAML of someone else's.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// An object that passed every check of its own, with where it stands.
 #[derive(Debug, Clone)]
@@ -33,18 +41,22 @@ pub struct Checked<K> {
 pub struct Batch {
     named: Vec<Named>,
     findings: Vec<Finding>,
+    /// The text of a file that names something of ours and cannot be read.
+    unread: Option<Box<str>>,
 }
 
-/// An object whose schema and name are good.
+/// An object that says its name.
 #[derive(Debug)]
 struct Named {
     kind: String,
     namespace: String,
     name: String,
     place: Place,
-    /// None when its rules are broken, or nothing is done with its kind.
+    /// None when it is broken, or nothing is done with its kind.
     object: Option<Object>,
     findings: Vec<Finding>,
+    /// That it is encrypted. Whether that is an error depends on who needs it.
+    encrypted: Option<Finding>,
 }
 
 #[derive(Debug)]
@@ -69,6 +81,10 @@ pub struct Objects<'a> {
     pub fleet: Option<&'a Checked<EdgeFleet>>,
     /// `ConfigMap`s.
     pub config_maps: Vec<&'a Checked<ConfigMap>>,
+    /// What is there and cannot be used.
+    pub unusable: Unusable<'a>,
+    /// Whether there is no object of ours at all, good or broken.
+    pub empty: bool,
 }
 
 /// Checks the names of all objects against each other; sorts them by kind.
@@ -77,6 +93,9 @@ pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>,
     let mut seen = HashMap::new();
     for batch in batches {
         findings.extend_from_slice(&batch.findings);
+        if let Some(text) = &batch.unread {
+            objects.unusable.add_file(text);
+        }
         for named in &batch.named {
             let Named {
                 kind,
@@ -105,10 +124,14 @@ pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>,
                     Some(first) => findings.push(second_fleet(first, place)),
                 },
                 Some(Object::ConfigMap(map)) => objects.config_maps.push(map),
-                None => {}
+                None => {
+                    let why = named.encrypted.as_ref();
+                    objects.unusable.add(kind, namespace, name, why);
+                }
             }
         }
     }
+    objects.empty = seen.is_empty() && !findings.iter().any(Finding::is_error);
     (objects, findings)
 }
 
@@ -122,52 +145,95 @@ fn second_fleet(first: &Checked<EdgeFleet>, place: &Place) -> Finding {
 impl Batch {
     /// Reads a YAML file. The path is for people: nothing is read from it.
     pub fn of_file(path: &str, content: &[u8]) -> Self {
+        if content.starts_with(LFS_POINTER) {
+            let message = "a pointer to Git LFS: the file itself is not in the repository";
+            let finding = Finding::error(code::UNREADABLE, Place::file(path), message)
+                .with_help("commit the file itself, or keep it outside the fleet's folder")
+                .reaching(Scope::Commit);
+            return Self {
+                findings: vec![finding],
+                ..Self::default()
+            };
+        }
         match decode(path, content) {
             Ok(documents) => Self::of(documents),
-            Err(finding) => Self {
-                named: Vec::new(),
-                findings: vec![*finding],
-            },
+            Err(finding) => Self::unread(*finding, content),
+        }
+    }
+
+    /// A file that cannot be read: an error where it names something of ours, for then nobody knows what is missing.
+    fn unread(finding: Finding, content: &[u8]) -> Self {
+        // in UTF-16, which some editors write, every other byte is a zero
+        let text: Vec<u8> = content.iter().copied().filter(|byte| *byte != 0).collect();
+        let text = String::from_utf8_lossy(&text);
+        if kind::is_named_in(&text) {
+            return Self {
+                findings: vec![finding],
+                unread: Some(text.into()),
+                ..Self::default()
+            };
+        }
+        let message = format!(
+            "it takes no part in the fleet, and is not YAML that can be read: {}",
+            finding.message
+        );
+        let ignored = Finding::warning(code::IGNORED_FILE, finding.place, message);
+        Self {
+            findings: vec![ignored],
+            ..Self::default()
         }
     }
 
     /// Checks documents, whatever their origin.
     pub fn of(documents: impl IntoIterator<Item = Document>) -> Self {
-        let mut batch = Self::default();
+        let (mut batch, mut foreign) = (Self::default(), Vec::new());
         for document in documents {
-            batch.take(document);
+            batch.take(document, &mut foreign);
         }
+        batch.findings.extend(kind::ignored(foreign));
         batch
     }
 
-    fn take(&mut self, mut document: Document) {
-        let Some(kind) = self.kind(&document) else {
-            return;
+    fn take(&mut self, mut document: Document, foreign: &mut Vec<Foreign>) {
+        let kind = match kind::read(&document) {
+            Is::Ours(kind) => kind,
+            Is::List(of) => {
+                for item in document.items(of.as_deref()) {
+                    self.take(item, foreign);
+                }
+                return;
+            }
+            Is::Foreign(other) => return foreign.push(other),
+            Is::Wrong(finding) => return self.findings.push(*finding),
         };
         prepare(&kind, &mut document.value);
-        let before = self.findings.len();
-        self.findings.extend(schema::check(&kind, &document));
-        if self.findings.len() > before {
-            return;
-        }
         let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
         let name = text("/metadata/name").unwrap_or_default().to_owned();
         let namespace = text("/metadata/namespace").unwrap_or_default().to_owned();
         let place = document.place("/metadata/name");
-        if let Err(error) = check_name(&kind, &namespace, &name) {
-            let finding = Finding::error(code::BAD_NAME, place, error.to_string());
-            self.findings.push(finding);
+        let encrypted = kind::encrypted(&kind, &name, &document);
+        let mut findings = Vec::new();
+        if encrypted.is_none() {
+            findings = schema::check(&kind, &document);
+        }
+        if let (true, Err(error)) = (findings.is_empty(), check_name(&kind, &namespace, &name)) {
+            findings.push(Finding::error(
+                code::BAD_NAME,
+                place.clone(),
+                error.to_string(),
+            ));
+        }
+        let object = if encrypted.is_none() && findings.is_empty() {
+            findings = rules::unused(&kind, &document);
+            known(&kind, document, &mut findings)
+        } else {
+            None
+        };
+        if name.is_empty() {
+            // nothing can refer to it
+            self.findings.extend(findings.into_iter().chain(encrypted));
             return;
         }
-        let mut findings = rules::unused(&kind, &document);
-        let object = match kind.as_str() {
-            "EdgeDevice" => keep(document, &mut findings).map(Object::Device),
-            "EdgeDeviceSet" => keep(document, &mut findings).map(Object::Set),
-            "EdgeWorkload" => keep(document, &mut findings).map(Object::Workload),
-            "EdgeFleet" => keep(document, &mut findings).map(Object::Fleet),
-            "ConfigMap" => keep(document, &mut findings).map(Object::ConfigMap),
-            _ => None,
-        };
         self.named.push(Named {
             kind,
             namespace,
@@ -175,45 +241,20 @@ impl Batch {
             place,
             object,
             findings,
+            encrypted,
         });
     }
+}
 
-    /// The kind, when the object is one that this renderer knows.
-    fn kind(&mut self, document: &Document) -> Option<String> {
-        let text = |key: &str| document.value.get(key).and_then(Value::as_str);
-        let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-            let missing = if text("kind").is_some() {
-                "apiVersion"
-            } else {
-                "kind"
-            };
-            let message = format!("not an object of Kubernetes' shape: `{missing}` is missing");
-            let finding = Finding::error(code::UNSUPPORTED_KIND, document.place(""), message);
-            self.findings.push(finding);
-            return None;
-        };
-        let ours = format!("{GROUP}/{VERSION}");
-        if version == ours && schema::knows(kind) || version == "v1" && kind == "ConfigMap" {
-            return Some(kind.to_owned());
-        }
-        let place = document.place("/apiVersion");
-        let alike = schema::kinds().find(|known| {
-            known.eq_ignore_ascii_case(kind) || strsim::jaro_winkler(known, kind) > 0.95
-        });
-        self.findings.push(if let Some(known) = alike {
-            let expected = if known == "ConfigMap" { "v1" } else { &ours };
-            let message = format!("`{version}` `{kind}` is not a kind of Flotta's");
-            Finding::error(code::UNSUPPORTED_KIND, place, message).with_help(format!(
-                "did you mean `apiVersion: {expected}`, `kind: {known}`?"
-            ))
-        } else if version.starts_with(GROUP) {
-            let message = format!("`{version}` has no kind `{kind}` that this version knows");
-            Finding::error(code::UNSUPPORTED_KIND, place, message)
-        } else {
-            let message = format!("`{kind}` of `{version}` takes no part in the fleet");
-            Finding::warning(code::IGNORED_FILE, place, message)
-        });
-        None
+/// The object, typed, when something is done with its kind and its rules are kept.
+fn known(kind: &str, document: Document, findings: &mut Vec<Finding>) -> Option<Object> {
+    match kind {
+        "EdgeDevice" => keep(document, findings).map(Object::Device),
+        "EdgeDeviceSet" => keep(document, findings).map(Object::Set),
+        "EdgeWorkload" => keep(document, findings).map(Object::Workload),
+        "EdgeFleet" => keep(document, findings).map(Object::Fleet),
+        "ConfigMap" => keep(document, findings).map(Object::ConfigMap),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Scalars mean what Kubernetes' own loader makes of them (`yes` is true, `0644` is octal); a key that is defined twice is an
 //! error, and so is what an attacker would send: alias bombs, endless nesting.
 
+mod list;
 mod node;
 
 use std::collections::BTreeMap;
@@ -99,6 +100,14 @@ impl Document {
         Self { value, origin }
     }
 
+    /// The name of its file.
+    pub fn file_name(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::File { path, .. } => path.rsplit('/').next(),
+            Origin::Object(_) => None,
+        }
+    }
+
     /// Where the value at `pointer` stands; the nearest enclosing one when it is not there itself.
     pub fn place(&self, pointer: &str) -> Place {
         self.spot(pointer, false)
@@ -159,6 +168,10 @@ pub fn decode(path: &str, content: &[u8]) -> Result<Vec<Document>, Box<Finding>>
         // which objects it holds is not known
         Box::new(finding.reaching(Scope::Commit))
     };
+    if content.len() as u64 > MAX_FILE_BYTES {
+        let message = format!("a file larger than {} MiB", MAX_FILE_BYTES >> 20);
+        return Err(wrong(code::LIMIT, Place::file(path), message));
+    }
     let text = std::str::from_utf8(content).map_err(|error| {
         let before = &content[..error.valid_up_to()];
         let line = before.split(|b| *b == b'\n').count();

@@ -77,6 +77,18 @@ impl Finding {
         self
     }
 
+    /// The same, but it stops nothing.
+    #[must_use]
+    pub fn as_warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
+    /// Whether it is an error.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
     /// The devices that it reaches alone.
     pub fn devices(&self) -> &[DeviceName] {
         match &self.scope {

@@ -3,7 +3,7 @@
 
 mod place;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flotta_api::v1alpha1::{EdgeDeviceSet, EdgeWorkload};
 use flotta_bundle::DeviceName;
@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Part;
-use crate::check::{Checked, Objects};
+use crate::check::{Checked, Objects, Unusable};
 use crate::compile::{Compiled, ConfigMaps, compile};
 use crate::decode::Document;
 use crate::finding::{Finding, Scope, Severity};
@@ -45,6 +45,8 @@ pub struct Fleet<'a> {
     sets: Vec<Set<'a>>,
     /// Sorted by namespace and name.
     workloads: Vec<Workload<'a>>,
+    /// What is there and cannot be used.
+    unusable: Unusable<'a>,
     /// What selects nothing, and what is not there.
     findings: Vec<Finding>,
 }
@@ -132,14 +134,12 @@ impl<'a> Fleet<'a> {
                 checked,
             }
         });
-        let maps = objects.config_maps.iter();
-        let config_maps: ConfigMaps<'_> = maps
-            .map(|map| (self::name(&map.object.metadata), *map))
-            .collect();
+        let config_maps = ConfigMaps::new(objects);
         let mut fleet = Self {
             devices: devices(objects, inventory),
             sets: sets.collect(),
             workloads: workloads(objects, &config_maps),
+            unusable: objects.unusable.clone(),
             findings: Vec::new(),
         };
         fleet.place();
@@ -249,7 +249,31 @@ impl<'a> Fleet<'a> {
             let findings = workload.compiled.findings.iter().cloned();
             findings.map(|finding| self.concerning(workload, finding))
         });
-        self.findings.iter().cloned().chain(of_workloads)
+        let own = self.findings.iter().cloned();
+        own.chain(self.encrypted()).chain(of_workloads)
+    }
+
+    /// What is encrypted: an error for the devices that need it.
+    fn encrypted(&self) -> impl Iterator<Item = Finding> {
+        self.unusable
+            .encrypted()
+            .iter()
+            .map(|(namespace, name, finding)| {
+                let needs = |workload: &&Workload<'_>| {
+                    workload.namespace == *namespace && workload.compiled.lacks.contains(*name)
+                };
+                let workloads = self.workloads.iter().filter(needs);
+                let devices: BTreeSet<_> = workloads
+                    .flat_map(|workload| self.devices_of(workload))
+                    .map(|device| device.name.clone())
+                    .collect();
+                let mut finding = (*finding).clone();
+                if !devices.is_empty() {
+                    finding.severity = Severity::Error;
+                    finding.scope = Scope::Devices(devices.into_iter().collect());
+                }
+                finding
+            })
     }
 
     fn concerning(&self, workload: &Workload<'a>, mut finding: Finding) -> Finding {
@@ -273,7 +297,7 @@ impl Workload<'_> {
     /// Whether its devices must keep what they have.
     pub fn is_broken(&self) -> bool {
         let mut findings = self.compiled.findings.iter();
-        findings.any(|finding| finding.severity == Severity::Error)
+        !self.compiled.lacks.is_empty() || findings.any(Finding::is_error)
     }
 }
 

@@ -38,6 +38,7 @@ pub use check::Batch;
 pub use decode::Document;
 pub use finding::{Finding, Scope, Severity};
 pub use fleet::{Fleet, InventoryDevice};
+pub use flotta_api::GROUP;
 pub use input::Input;
 pub use place::{ObjectRef, Place};
 pub use render::{Counts, Guard, Options, Rendered, RenderedDevice, render};

@@ -12,6 +12,7 @@ use crate::check::gather;
 use crate::finding::{Finding, Scope, Severity};
 use crate::fleet::{Contents, Fleet, InventoryDevice, Known, Workload};
 use crate::input::Input;
+use crate::place::Place;
 use crate::select::Labels;
 
 /// What a render is asked for.
@@ -107,6 +108,11 @@ pub fn render(input: &Input, inventory: &[InventoryDevice], options: &Options) -
     };
     let (objects, found) = gather(input.batches.iter().map(AsRef::as_ref));
     out.findings.extend(found);
+    if objects.empty {
+        let message = "the source holds no object of Flotta's";
+        let finding = Finding::warning(code::EMPTY, Place::Nowhere, message);
+        out.findings.push(finding);
+    }
     out.counts.files = input.batches.len();
     out.counts.workloads = objects.workloads.len();
     out.guard = Guard::of(objects.fleet.map(|fleet| &fleet.object.spec));

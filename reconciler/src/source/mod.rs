@@ -9,6 +9,7 @@ use flotta_bundle::code::{self, Code};
 use flotta_bundle::release::Revision;
 use flotta_renderer::Input;
 
+mod chart;
 mod directory;
 mod git;
 mod history;
@@ -26,7 +27,7 @@ pub use history::{ALLOW_REMOVAL, Course};
 pub use once::open;
 pub use policy::refuses;
 pub use read::Reader;
-pub use tree::{SourceFile, Tree, TreeError};
+pub use tree::{Skipped, SourceFile, Tree, TreeError};
 pub use url::Url;
 
 use remote::{Mirror, Tip};

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use flotta_bundle::{Digest, code};
 use flotta_renderer::{Batch, Finding, Input, Place};
 
-use super::tree::{SourceFile, Tree};
+use super::chart::Charts;
+use super::tree::{Skipped, SourceFile, Tree};
 
 /// Reads one tree after the other. Remembers the files of the last: what a file says depends on its path and content alone,
 /// and that is what it is remembered by.
@@ -24,18 +25,18 @@ impl std::fmt::Debug for Reader {
 impl Reader {
     /// What a tree holds.
     pub fn read(&mut self, tree: &Tree) -> Input {
-        let skipped = tree.skipped.iter().map(|path| {
-            let message = "symbolic links and names that are not UTF-8 are not read";
-            Finding::warning(code::IGNORED_FILE, Place::file(path), message)
-        });
+        let charts = Charts::of(&tree.files);
+        let files = tree.files.iter();
+        let files: Vec<_> = files.filter(|file| !charts.has(&file.path)).collect();
+        let skipped = tree.skipped.iter().map(|(path, why)| skipped(path, *why));
         Input {
-            findings: skipped.collect(),
-            batches: self.batches(&tree.files),
+            findings: skipped.chain(charts.findings()).collect(),
+            batches: self.batches(&files),
         }
     }
 
     /// What the files say, in their order.
-    fn batches(&mut self, files: &[SourceFile]) -> Vec<Arc<Batch>> {
+    fn batches(&mut self, files: &[&SourceFile]) -> Vec<Arc<Batch>> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let (next, known) = (AtomicUsize::new(0), &self.0);
         // each core takes the next file: some hold a thousand devices, most one object
@@ -69,6 +70,20 @@ impl Reader {
             .map(|(_, digest, file)| (*digest, Arc::clone(file)))
             .collect();
         read.into_iter().map(|(.., file)| file).collect()
+    }
+}
+
+fn skipped(path: &str, why: Skipped) -> Finding {
+    let message = match why {
+        Skipped::NotFollowed => "symbolic links and names that are not UTF-8 are not read",
+        Skipped::Submodule => "a Git submodule is not read: its files are not in this repository",
+    };
+    let finding = Finding::warning(code::IGNORED_FILE, Place::file(path), message);
+    match why {
+        Skipped::NotFollowed => finding,
+        Skipped::Submodule => {
+            finding.with_help("commit the files themselves if they are to be part of the fleet")
+        }
     }
 }
 

@@ -400,3 +400,90 @@ async fn what_came_before_is_fetched_again_and_what_is_not_here_has_no_course() 
     assert!(source.recall(&"0".repeat(40)).await.is_none());
     assert!(source.recall("--upload-pack=x").await.is_none());
 }
+
+/// What a folder holds that is no fleet's, and what is said of it.
+fn found(directory: &Path) -> Vec<String> {
+    let tree = Tree::read_dir(directory).unwrap();
+    said(&Reader::default().read(&tree))
+}
+
+fn said(input: &Input) -> Vec<String> {
+    use flotta_renderer::{Options, Severity, render};
+    let rendered = render(input, &[], &Options::default());
+    let line = |finding: &flotta_renderer::Finding| {
+        let word = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        format!("{word} {}: {}", finding.place, finding.message)
+    };
+    rendered.findings.iter().map(line).collect()
+}
+
+#[test]
+fn what_else_a_repository_holds_is_named_and_never_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let device = "apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeDevice\nmetadata: {name: box-1}\n";
+    let large = "a: b\n".repeat((4 << 20) / 5 + 1);
+    for (path, content) in [
+        ("fleet/box-1.yaml", device),
+        ("fleet/kustomization.yaml", "resources: [box-1.yaml]\n"),
+        (
+            "app/Chart.yaml",
+            "apiVersion: v2\nname: app\nversion: 1.0.0\n",
+        ),
+        ("app/values.yaml", "image: {tag: 1}\n"),
+        ("app/values-shop.yaml", "image: {tag: 2}\n"),
+        (
+            "app/templates/a.yaml",
+            "{{ if .Values.a }}\nkind: EdgeDevice\n{{ end }}\n",
+        ),
+        (
+            "app/charts/sub/Chart.yaml",
+            "apiVersion: v2\nname: sub\nversion: 1.0.0\n",
+        ),
+        ("compose.yml", "services: {web: {image: nginx}}\n"),
+        ("play.yaml", "- hosts: all\n  vars: {a: {{ b }}}\n"),
+        ("large.yaml", &large),
+        ("sub/.git", "gitdir: ../.git/modules/sub\n"),
+        ("sub/x.yaml", "kind: EdgeDevice\n"),
+    ] {
+        let path = directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    insta::assert_snapshot!(found(directory.path()).join("\n"));
+
+    // what it holds is known to nobody who has the commit alone
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    std::fs::write(directory.path().join("large.yaml"), pointer).unwrap();
+    let found = found(directory.path());
+    let of_pointer =
+        "error large.yaml: a pointer to Git LFS: the file itself is not in the repository";
+    assert!(found.iter().any(|line| line == of_pointer), "{found:?}");
+}
+
+#[test]
+fn a_source_without_objects_is_not_clean() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = ["warning : the source holds no object of Flotta's"];
+    assert_eq!(found(directory.path()), empty);
+}
+
+#[test]
+fn a_submodule_of_a_commit_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let commit = commit(directory.path(), "a.yaml", "kind: x");
+    let repository = Repository::open(directory.path()).unwrap();
+    let head = repository.head().unwrap().peel_to_commit().unwrap();
+    let mut tree = repository.treebuilder(Some(&head.tree().unwrap())).unwrap();
+    tree.insert("sub", git2::Oid::from_str(&commit).unwrap(), 0o160_000)
+        .unwrap();
+    let tree = repository.find_tree(tree.write().unwrap()).unwrap();
+    let who = Signature::now("test", "test@example.com").unwrap();
+    repository
+        .commit(Some("HEAD"), &who, &who, "sub", &tree, &[&head])
+        .unwrap();
+    let (tree, _) = Tree::at_revision(&repository, "HEAD", None).unwrap();
+    assert_eq!(tree.skipped, [("sub".to_owned(), Skipped::Submodule)]);
+}

@@ -18,8 +18,17 @@ const MAX_BYTES: u64 = 512 << 20;
 pub struct Tree {
     /// `.yaml` and `.yml` files; names that begin with a dot are left out, folders too.
     pub files: Vec<SourceFile>,
-    /// Symbolic links and files whose name is not UTF-8: they are not followed and not read.
-    pub skipped: Vec<String>,
+    /// What is not read, by path.
+    pub skipped: Vec<(String, Skipped)>,
+}
+
+/// Why something of a tree is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Skipped {
+    /// A symbolic link, or a name that is not UTF-8.
+    NotFollowed,
+    /// A Git repository of its own: what is in it is not part of the commit.
+    Submodule,
 }
 
 /// One file.
@@ -66,8 +75,8 @@ impl Tree {
             let entry = entry.map_err(unreadable)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else {
-                self.skipped
-                    .push(format!("{prefix}{}", name.to_string_lossy()));
+                let path = format!("{prefix}{}", name.to_string_lossy());
+                self.skipped.push((path, Skipped::NotFollowed));
                 continue;
             };
             let path = format!("{prefix}{name}");
@@ -76,7 +85,10 @@ impl Tree {
                 continue;
             }
             if kind.is_symlink() {
-                self.skipped.push(path);
+                self.skipped.push((path, Skipped::NotFollowed));
+            } else if kind.is_dir() && entry.path().join(".git").is_file() {
+                // checked out here, but read from Git its files are not there
+                self.skipped.push((path, Skipped::Submodule));
             } else if kind.is_dir() {
                 self.descend(&entry.path(), &format!("{path}/"), bytes)?;
             } else if kind.is_file() && is_yaml(name) {
@@ -148,10 +160,9 @@ impl Tree {
     ) -> Result<TreeWalkResult, TreeError> {
         const LINK: i32 = 0o120_000;
         let Ok(name) = entry.name() else {
-            self.skipped.push(format!(
-                "{prefix}{}",
-                String::from_utf8_lossy(entry.name_bytes())
-            ));
+            let name = String::from_utf8_lossy(entry.name_bytes());
+            let path = format!("{prefix}{name}");
+            self.skipped.push((path, Skipped::NotFollowed));
             return Ok(TreeWalkResult::Skip);
         };
         let path = format!("{prefix}{name}");
@@ -159,7 +170,9 @@ impl Tree {
             return Ok(TreeWalkResult::Skip);
         }
         if entry.filemode() == LINK {
-            self.skipped.push(path);
+            self.skipped.push((path, Skipped::NotFollowed));
+        } else if entry.kind() == Some(ObjectType::Commit) {
+            self.skipped.push((path, Skipped::Submodule));
         } else if entry.kind() == Some(ObjectType::Blob) && is_yaml(name) {
             let blob = repository
                 .find_blob(entry.id())
@@ -169,13 +182,15 @@ impl Tree {
         Ok(TreeWalkResult::Ok)
     }
 
-    fn add(&mut self, path: String, content: Vec<u8>, bytes: &mut u64) -> Result<(), TreeError> {
+    fn add(
+        &mut self,
+        path: String,
+        mut content: Vec<u8>,
+        bytes: &mut u64,
+    ) -> Result<(), TreeError> {
+        // enough of a file that is too large for whoever decodes it to say so
+        content.truncate(usize::try_from(MAX_FILE_BYTES).map_or(usize::MAX, |max| max + 1));
         let length = content.len() as u64;
-        if length > MAX_FILE_BYTES {
-            return Err(TreeError::Limit(format!(
-                "{path} is larger than {MAX_FILE_BYTES} bytes"
-            )));
-        }
         *bytes += length;
         if *bytes > MAX_BYTES || self.files.len() >= MAX_FILES {
             return Err(TreeError::Limit(format!(

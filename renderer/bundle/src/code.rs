@@ -41,6 +41,7 @@ codes! {
     UNREADABLE = "FLT0112", "a file or revision that cannot be read", "check path, revision and access";
     DIGEST_REQUIRED = "FLT0113", "an image without a digest where digests are required", "write the reference as NAME@sha256:…";
     PLACEMENT = "FLT0114", "a workload that does not say where it runs, or says it twice", "give `device` or `deviceSelector`, not both";
+    ENCRYPTED = "FLT0116", "an object that is encrypted and cannot be read", "commit it in the clear, or keep it outside the fleet's folder; nothing is decrypted before it reaches a device";
 
     NOT_ACTED_ON = "FLT0201", "a field that is accepted but not acted on yet", "it has no effect in this version; remove it if you rely on it";
     MATCHES_NOTHING = "FLT0202", "a selector or name that matches no device", "check the labels, or wait for the device to join";
@@ -49,6 +50,7 @@ codes! {
     IGNORED_FILE = "FLT0208", "a file or object that takes no part in the fleet", "nothing, if that is what you want";
     NO_MEANING = "FLT0209", "a field that has no effect on a device", "nothing, if the device is not to do what it says; the message says why";
     SHORT_IMAGE = "FLT0210", "an image without a registry", "write the reference with its registry";
+    EMPTY = "FLT0211", "a source without any object of Flotta's", "check the folder and the revision; objects are read from files that end in .yaml or .yml";
 
     ENVELOPE = "FLT0301", "a signed document that cannot be read", "the server or something between altered it: look at the server";
     SIGNATURE = "FLT0302", "too few valid signatures by the keys in force", "sign with the fleet's release keys; if keys were rotated, publish the new trust root";

@@ -122,10 +122,8 @@ pub(super) fn check(kind: &str, document: &Document) -> Vec<Finding> {
 
 fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) -> Vec<Finding> {
     let at = error.instance_path().as_str();
-    let what = match at.rsplit_once('/') {
-        Some((_, last)) => format!("`{last}`"),
-        None => "the object".to_owned(),
-    };
+    let what = name_of(at);
+    let mut help = None;
     let message = match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             let known = fields_at(schema, at);
@@ -154,6 +152,13 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
             let words = error.masked_with("").to_string();
             let wanted = words.rsplit("is not of type").next().unwrap_or_default();
             let wanted = wanted.trim_start_matches('s').trim().replace('"', "");
+            let value = error.instance();
+            if wanted.contains("string") && (value.is_boolean() || value.is_number()) {
+                let made = type_of(value);
+                help = Some(format!(
+                    "put it in quotes: without them YAML makes {made} of it"
+                ));
+            }
             format!(
                 "{what} must be of type {wanted}, not {}",
                 type_of(error.instance())
@@ -161,7 +166,23 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
         }
         _ => format!("{what}: {}", error.masked_with("the value")),
     };
-    vec![Finding::error(code::SCHEMA, document.place(at), message)]
+    let mut finding = Finding::error(code::SCHEMA, document.place(at), message);
+    finding.help = help;
+    vec![finding]
+}
+
+/// What stands at a JSON pointer, as its author wrote it: a key, or a place of the list below one.
+fn name_of(at: &str) -> String {
+    let mut steps = at.rsplit('/');
+    let step = steps.next().unwrap_or_default();
+    let key = |key: &str| key.replace("~1", "/").replace("~0", "~");
+    match steps.next() {
+        None => "the object".to_owned(),
+        Some(list) if step.bytes().all(|b| b.is_ascii_digit()) && !list.is_empty() => {
+            format!("`{}[{step}]`", key(list))
+        }
+        Some(_) => format!("`{}`", key(step)),
+    }
 }
 
 fn unknown_field(field: &str, at: &str, document: &Document, known: &[&str]) -> Finding {

@@ -1,6 +1,6 @@
 //! What a workload is compiled to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::{FileKind, Image, Unit};
@@ -24,6 +24,8 @@ pub struct Compiled {
     pub findings: Vec<Finding>,
     /// Whether it holds the device's name: then it is compiled for each device.
     pub per_device: bool,
+    /// `ConfigMap`s that it needs and that cannot be used. What is wrong is said of them.
+    pub lacks: BTreeSet<String>,
 }
 
 impl Compiled {

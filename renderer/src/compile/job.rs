@@ -9,12 +9,37 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::compiled::{Compiled, Content};
 use super::writer::not_a_word;
-use crate::check::Checked;
+use crate::check::{Checked, Objects, Unusable};
 use crate::finding::{Finding, Scope};
 use crate::place::Place;
 
 /// `ConfigMap`s by namespace and name.
-pub type ConfigMaps<'a> = BTreeMap<(&'a str, &'a str), &'a Checked<ConfigMap>>;
+#[derive(Debug)]
+pub struct ConfigMaps<'a> {
+    all: BTreeMap<(&'a str, &'a str), &'a Checked<ConfigMap>>,
+    unusable: &'a Unusable<'a>,
+}
+
+impl<'a> ConfigMaps<'a> {
+    /// Those of a source, and what is there and cannot be used.
+    pub fn new(objects: &'a Objects<'_>) -> Self {
+        let key = |map: &'a Checked<ConfigMap>| {
+            let metadata = &map.object.metadata;
+            let namespace = metadata.namespace.as_deref().unwrap_or_default();
+            (namespace, metadata.name.as_deref().unwrap_or_default())
+        };
+        let maps = objects.config_maps.iter();
+        Self {
+            all: maps.map(|map| (key(map), *map)).collect(),
+            unusable: &objects.unusable,
+        }
+    }
+
+    /// One of them.
+    pub fn get(&self, key: &(&str, &str)) -> Option<&'a Checked<ConfigMap>> {
+        self.all.get(key).copied()
+    }
+}
 
 /// One workload on its way through this module.
 pub(super) struct Job<'a> {
@@ -124,7 +149,7 @@ impl Job<'_> {
 
     /// Whether the workload's namespace has this `ConfigMap`.
     pub(super) fn has_config_map(&self, name: &str) -> bool {
-        self.config_maps.contains_key(&(self.namespace, name))
+        self.config_maps.get(&(self.namespace, name)).is_some()
     }
 
     /// The text entries of a `ConfigMap`, or nothing, with a finding unless it is optional.
@@ -135,7 +160,10 @@ impl Job<'_> {
         pointer: &str,
     ) -> Vec<(String, String)> {
         let Some(found) = self.config_maps.get(&(self.namespace, name)) else {
-            if !optional {
+            let unusable = self.config_maps.unusable;
+            if unusable.has("ConfigMap", self.namespace, name) {
+                self.out.lacks.insert(name.to_owned());
+            } else if !optional {
                 self.miss(
                     pointer,
                     format!(

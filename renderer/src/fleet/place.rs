@@ -49,7 +49,9 @@ impl Fleet<'_> {
                     format!("device `{namespace}/{wanted}` is neither in Git nor has it joined");
                 (place, message)
             };
-            (found.into_iter().collect(), found.is_none().then(nowhere))
+            let gone =
+                found.is_none() && !self.unusable.has("EdgeDevice", workload.namespace, wanted);
+            (found.into_iter().collect(), gone.then(nowhere))
         } else if let Some(selector) = &spec.device_selector {
             let found = by_label.select(workload.namespace, selector);
             let nowhere = || {
@@ -58,8 +60,8 @@ impl Fleet<'_> {
                 let message = format!("`deviceSelector` of workload `{name}` matches no device");
                 (place, message)
             };
-            let nowhere = found.is_empty().then(nowhere);
-            (found, nowhere)
+            let none = found.is_empty() && !self.unusable.has_devices(workload.namespace);
+            (found, none.then(nowhere))
         } else {
             (Vec::new(), None)
         };
@@ -89,6 +91,7 @@ impl Fleet<'_> {
                         sets.push(*at);
                         named_by_none.remove(at);
                     }
+                    None if self.is_unusable_set(device, named) => {}
                     None => findings.push(missing_set(device, named)),
                 }
             }
@@ -99,13 +102,20 @@ impl Fleet<'_> {
         }
         for at in named_by_none {
             let set = &self.sets[at];
-            if set.checked.object.spec.selector.is_some() && selected[at].is_empty() {
+            let selects = set.checked.object.spec.selector.is_some();
+            let known = !self.unusable.has_devices(set.namespace);
+            if selects && selected[at].is_empty() && known {
                 let message = format!("the selector of set `{}` matches no device", set.name);
                 let place = set.checked.document.key_place("/spec/selector");
                 findings.push(Finding::warning(code::MATCHES_NOTHING, place, message));
             }
         }
         sets
+    }
+
+    fn is_unusable_set(&self, device: &Device<'_>, named: &str) -> bool {
+        let namespace = device.name.namespace();
+        self.unusable.has("EdgeDeviceSet", namespace, named)
     }
 }
 

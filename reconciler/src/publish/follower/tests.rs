@@ -13,7 +13,7 @@ kind: EdgeDevice
 metadata:
   name: shop-1
 ";
-const BAD: &str = "kind: [";
+const BAD: &str = "kind: EdgeDevice: [";
 
 /// A follower of a folder, which looks when it is woken and no sooner.
 struct Following {

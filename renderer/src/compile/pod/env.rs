@@ -134,9 +134,6 @@ fn key(job: &mut Job<'_>, reference: &ConfigMapKeySelector, pointer: &str) -> Op
         optional,
     } = reference;
     let optional = *optional == Some(true);
-    if optional && !job.has_config_map(name) {
-        return None;
-    }
     let all = job.config_map(name, optional, &format!("{pointer}/name"));
     let found = all.into_iter().find(|(other, _)| other == key);
     if found.is_none() && !optional && job.has_config_map(name) {
