@@ -79,9 +79,7 @@ impl Render {
                     .map_err(|error| Coded(Problem::new(error.code(), error.to_string())))?;
             output::answer(&format!("{out}: release {sequence} of {fleet}, {what}\n"))?;
         } else {
-            review::write(&self.out, &rendered)
-                .await
-                .context("not written")?;
+            review::write(&self.out, &rendered).context("not written")?;
             output::answer(&format!("{out}: {what}, not signed: for review\n"))?;
         }
         Ok(Answer::Yes)
