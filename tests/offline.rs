@@ -80,6 +80,12 @@ async fn lint_says_where_and_answers_by_its_exit_code() {
     assert_eq!(findings[0]["code"], "FLT0103");
     assert_eq!(findings[0]["line"], 5);
 
+    for format in ["sarif", "github"] {
+        let output = flotta(directory.path(), &["lint", "fleet", "-o", format]).await;
+        assert_eq!(output.status.code(), Some(1), "{format}");
+        assert!(stdout(&output).contains("FLT0103"), "{format}");
+    }
+
     let output = flotta(directory.path(), &["lint", "none"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(
@@ -89,6 +95,34 @@ async fn lint_says_where_and_answers_by_its_exit_code() {
     );
     let output = flotta(directory.path(), &["lint", "--explain", "flt0103"]).await;
     assert!(stdout(&output).starts_with("FLT0103  unknown field\n"));
+}
+
+/// Two workloads that want one port: a mistake that refuses no commit, and holds back the device that has both.
+#[tokio::test]
+async fn lint_and_render_end_alike() {
+    let directory = tempfile::tempdir().unwrap();
+    let fleet = directory.path().join("fleet");
+    std::fs::create_dir(&fleet).unwrap();
+    let workload = |name: &str| {
+        format!(
+            "---\napiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeWorkload\nmetadata: {{name: {name}}}\nspec:\n  type: pod\n  device: shop-1\n  pod:\n    spec:\n      containers:\n      - {{name: a, image: registry.example/a:1, ports: [{{containerPort: 80, hostPort: 80}}]}}\n"
+        )
+    };
+    let (one, two) = (workload("one"), workload("two"));
+    let fine = device("shop-1") + &one;
+    let clash = format!("{fine}{two}");
+    for (content, code) in [(fine.as_str(), 0), (&clash, 1), (BAD, 1)] {
+        std::fs::write(fleet.join("a.yaml"), content).unwrap();
+        for arguments in [&["lint", "fleet"][..], &["render", "fleet", "--out", "out"]] {
+            let output = flotta(directory.path(), arguments).await;
+            let said = stdout(&output) + &stderr(&output);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        }
+    }
+    for arguments in [&["lint", "none"][..], &["render", "none", "--out", "out"]] {
+        let output = flotta(directory.path(), arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use clap::{Args, ValueEnum};
 use flotta_bundle::{Problem, code};
 use flotta_reconciler::source;
-use flotta_renderer::{Options, Severity, render};
+use flotta_renderer::{Finding, Options, render};
 
 use crate::error::{Answer, Coded};
-use crate::print::findings;
+use crate::print::{findings, github, sarif};
 use crate::{output, print};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -16,9 +16,18 @@ enum Format {
     Human,
     /// A JSON array
     Json,
+    /// SARIF 2.1.0, for code hosts and editors
+    Sarif,
+    /// Workflow commands of GitHub Actions
+    Github,
 }
 
+/// How `lint` and `render` end.
+pub(super) const EXIT_CODES: &str = "Exit codes: 0 no errors, 1 errors, which refuse the commit or hold devices back, 2 it could not run.\n\
+    Warnings change nothing.";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct Lint {
     /// Directory, read as it is on disk, or Git URL
     #[arg(default_value = ".")]
@@ -47,23 +56,30 @@ impl Lint {
             require_digests: self.require_digests,
         };
         let rendered = render(&checkout.input, &[], &options);
+        let (findings, prefix) = (&rendered.findings, prefix(&self.source));
         let text = match self.output {
             Format::Human => findings::human(
-                &rendered.findings,
+                findings,
                 &checkout.tree,
                 &rendered.counts,
-                &prefix(&self.source),
+                &prefix,
                 print::colours(&std::io::stdout()),
             ),
-            Format::Json => findings::json(&rendered.findings),
+            Format::Json => findings::json(findings),
+            Format::Sarif => sarif::sarif(findings, &prefix),
+            Format::Github => github::github(findings, &rendered.counts, &prefix),
         };
         output::answer(&text)?;
-        let error = |finding: &flotta_renderer::Finding| finding.severity == Severity::Error;
-        Ok(if rendered.findings.iter().any(error) {
-            Answer::No
-        } else {
-            Answer::Yes
-        })
+        Ok(answer(findings))
+    }
+}
+
+/// Whether someone must do something: [`EXIT_CODES`].
+pub(super) fn answer(findings: &[Finding]) -> Answer {
+    if findings.iter().any(Finding::is_error) {
+        Answer::No
+    } else {
+        Answer::Yes
     }
 }
 

@@ -15,6 +15,7 @@ use crate::print::findings;
 use crate::{output, print};
 
 #[derive(Debug, Args)]
+#[command(after_help = super::lint::EXIT_CODES)]
 pub(crate) struct Render {
     /// Directory, read as it is on disk, or Git URL
     #[arg(default_value = ".")]
@@ -65,11 +66,15 @@ impl Render {
             return Ok(Answer::No);
         }
         let out = self.out.display();
-        let what = format!(
+        let mut what = format!(
             "{}, {}",
             print::count(rendered.counts.devices, "device"),
             print::count(rendered.counts.manifests, "manifest")
         );
+        if !rendered.held.is_empty() {
+            let held = print::count(rendered.held.len(), "device");
+            what = format!("{what}, {held} held back");
+        }
         if let Some((key, fleet)) = self.key.zip(self.fleet) {
             let key = offline::read_key(&key)?;
             let now = Timestamp::now();
@@ -82,6 +87,6 @@ impl Render {
             review::write(&self.out, &rendered).context("not written")?;
             output::answer(&format!("{out}: {what}, not signed: for review\n"))?;
         }
-        Ok(Answer::Yes)
+        Ok(super::lint::answer(&rendered.findings))
     }
 }

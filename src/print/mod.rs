@@ -3,8 +3,10 @@
 pub(crate) mod check;
 pub(crate) mod describe;
 pub(crate) mod findings;
+pub(crate) mod github;
 
 pub(crate) mod resources;
+pub(crate) mod sarif;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod table;

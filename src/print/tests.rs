@@ -1,5 +1,7 @@
 //! The screens that people meet most, from fixed answers at a fixed time.
 
+mod formats;
+
 use std::path::PathBuf;
 
 use flotta_bundle::{Problem, code};
