@@ -35,6 +35,8 @@ pub use unit::Protocol;
 const QUADLET_FOLDER: &str = "/etc/containers/systemd";
 /// Where the files that workloads mount lie.
 const DATA_FOLDER: &str = "/etc/flotta/workloads";
+/// Where memory that containers share is mounted.
+const MEMORY_FOLDER: &str = "/run/flotta-workloads";
 
 /// Compiles a workload: for all its devices, or, when [`Compiled::per_device`] says that this does not do, for the one named.
 pub fn compile(

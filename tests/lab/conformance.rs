@@ -21,6 +21,8 @@ struct Case {
     refused: Option<String>,
     /// `# play: TEXT`: `podman kube play` cannot run it.
     unplayed: bool,
+    /// `# neither: TEXT`: our units cannot either, and that is meant.
+    unrun: bool,
     /// `# differs FACT: REASON`.
     differs: BTreeSet<String>,
     /// `metadata:` and `spec:`, as Kubernetes has them, and what follows after `---`.
@@ -46,7 +48,8 @@ impl Case {
         };
         let differs = header("differs ").into_iter().map(fact).collect();
         let refused = header("refused: ").first().map(|text| (*text).to_owned());
-        let unplayed = !header("play: ").is_empty();
+        let unrun = !header("neither: ").is_empty();
+        let unplayed = unrun || !header("play: ").is_empty();
         let (body, others) = text.split_once("---\n").unwrap_or((&text, ""));
         Self {
             name: path
@@ -56,6 +59,7 @@ impl Case {
                 .into_owned(),
             refused,
             unplayed,
+            unrun,
             differs,
             body: body.to_owned(),
             others: others.to_owned(),
@@ -82,10 +86,16 @@ impl Case {
         (format!("metadata:\n  name: {}\n{own}", self.name), spec)
     }
 
+    /// With the grace period that a cluster fills in: `kube play` has another when none is given.
     fn pod(&self) -> String {
         let (metadata, spec) = self.named();
+        let grace = if spec.contains("terminationGracePeriodSeconds:") {
+            ""
+        } else {
+            "  terminationGracePeriodSeconds: 30\n"
+        };
         format!(
-            "apiVersion: v1\nkind: Pod\n{metadata}{spec}---\n{}",
+            "apiVersion: v1\nkind: Pod\n{metadata}{spec}{grace}---\n{}",
             self.others
         )
     }
@@ -484,6 +494,9 @@ fn a_podspec_means_what_kube_play_means() {
             if let Some(said) = failed.get(&case.name) {
                 if !case.unplayed {
                     let _ = writeln!(wrong, "## {}: kube play: {said}", case.name);
+                } else if runs(case, &ours) == case.unrun {
+                    let not = if case.unrun { "" } else { " not" };
+                    let _ = writeln!(wrong, "## {}: ours does{not} run", case.name);
                 } else {
                     decided += 1;
                 }
@@ -513,6 +526,13 @@ fn a_podspec_means_what_kube_play_means() {
         cases.len()
     );
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Whether a container of a case runs.
+fn runs(case: &Case, ours: &BTreeMap<String, Facts>) -> bool {
+    let names = [case.name.clone(), format!("{}-main", case.name)];
+    let states = names.iter().filter_map(|name| ours.get(name)?.get("state"));
+    states.into_iter().any(|state| state == "running")
 }
 
 /// The facts in which the containers of a case differ.

@@ -14,6 +14,7 @@ mod names;
 mod namespaces;
 mod network;
 mod ports;
+mod probes;
 mod process;
 mod quantity;
 mod security;
@@ -47,6 +48,7 @@ const FEATURES: &[&[Field]] = &[
     security::FIELDS,
     limits::FIELDS,
     lifecycle::FIELDS,
+    probes::FIELDS,
 ];
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::of(fields()));
@@ -98,6 +100,7 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
         network,
         shares_processes,
         own_users: namespaces::own_users(spec),
+        memory: volumes.memory(),
     };
     emit::pod(job, &unit);
     // Init containers run one after the other, and all of them before the first of the rest.
@@ -120,7 +123,7 @@ fn members(
             spec,
             container: item,
             pointer: &format!("{SPEC}/{field}/{index}"),
-            init,
+            init: init && !lifecycle::is_sidecar(item),
         };
         let name = format!("{}-{}", job.name, item.name);
         let service = format!("{name}.service");
@@ -146,6 +149,10 @@ fn container(
         return;
     };
     let environment = env::environment(job, asked);
+    let mut mounts = volumes.mount(job, asked, &environment);
+    if let Joined::Alone(_) = network {
+        mounts.memory = volumes.memory();
+    }
     let unit = ContainerUnit {
         name,
         description: description(job),
@@ -155,11 +162,12 @@ fn container(
         namespaces: namespaces::namespaces(asked.spec),
         process: process::process(job, asked, &environment),
         environment,
-        mounts: volumes.mount(job, asked),
+        mounts,
         security: security::security(job, asked),
         limits: limits::limits(job, asked),
         labels: labels::labels(job),
-        service: lifecycle::service(asked),
+        health: probes::health(job, asked),
+        service: lifecycle::service(job, asked),
     };
     emit::container(job, unit, asked.pointer);
 }

@@ -3,11 +3,16 @@
 //! Each part is taken apart field by field, so that a field nobody writes does not compile. Quadlet has no key for some things
 //! in the Podman that devices have: those go to `PodmanArgs=`.
 
+mod mounts;
+mod service;
+
 use super::unit::{
-    ContainerUnit, Joined, Labels, Limits, Mount, Mounts, Namespaces, Network, PodUnit, Process,
-    PublishedPort, Restart, Security, Service,
+    ContainerUnit, Joined, Labels, Limits, Namespaces, Network, PodUnit, Process, PublishedPort,
+    Restart, Security,
 };
 use super::writer::Writer;
+use mounts::{before, memory, mounts};
+use service::{health, retries, service, stop};
 
 /// A `.container` file.
 pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
@@ -24,6 +29,7 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
         security: may,
         limits: most,
         labels: found,
+        health: checked,
         service: kept,
     } = unit;
     let mut file = Writer::default();
@@ -46,9 +52,10 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
     security(&mut file, may);
     limits(&mut file, most);
     stop(&mut file, kept);
+    health(&mut file, checked);
     labels(&mut file, found);
-    service(&mut file, kept);
-    folders(&mut file, sees);
+    service(&mut file, name, kept);
+    before(&mut file, sees);
     if let Joined::Alone(_) = joined {
         install(&mut file);
     }
@@ -63,6 +70,7 @@ pub(super) fn pod(unit: &PodUnit) -> Vec<u8> {
         network: own,
         shares_processes,
         own_users,
+        memory: shared,
     } = unit;
     let mut file = Writer::default();
     head(&mut file, description);
@@ -77,6 +85,7 @@ pub(super) fn pod(unit: &PodUnit) -> Vec<u8> {
         file.fixed("PodmanArgs", "--userns=auto");
     }
     retries(&mut file, Restart::OnFailure);
+    memory(&mut file, shared);
     install(&mut file);
     file.finish()
 }
@@ -211,39 +220,6 @@ fn process(file: &mut Writer, process: &Process) {
     }
 }
 
-fn mounts(file: &mut Writer, mounts: &Mounts) {
-    let Mounts {
-        all,
-        restart_on: _, // the manifest's
-        folders: _,    // made by the service
-    } = mounts;
-    for mount in all {
-        match mount {
-            Mount::Volume {
-                source,
-                inside,
-                read_only,
-                shared_label,
-            } => {
-                let options = [(*read_only, "ro"), (*shared_label, "z")];
-                let options: Vec<_> = options.iter().filter(|(on, _)| *on).collect();
-                let options: Vec<_> = options.iter().map(|(_, option)| *option).collect();
-                let colon = if options.is_empty() { "" } else { ":" };
-                let options = options.join(",");
-                file.value("Volume", &format!("{source}:{inside}{colon}{options}"));
-            }
-            Mount::Device { path, inside } => file.value("AddDevice", &format!("{path}:{inside}")),
-            Mount::Tmpfs { inside } => file.value("Tmpfs", inside),
-        }
-    }
-}
-
-fn folders(file: &mut Writer, mounts: &Mounts) {
-    for folder in &mounts.folders {
-        file.words("ExecStartPre", ["/usr/bin/mkdir", "-p", "--", folder]);
-    }
-}
-
 fn security(file: &mut Writer, security: &Security) {
     let Security {
         user,
@@ -313,43 +289,4 @@ fn labels(file: &mut Writer, labels: &Labels) {
     } = labels;
     pairs(file, "Label", labels);
     pairs(file, "Annotation", annotations);
-}
-
-fn stop(file: &mut Writer, service: &Service) {
-    if let Some(seconds) = service.stop_seconds {
-        file.fixed("StopTimeout", &seconds.to_string());
-    }
-}
-
-fn service(file: &mut Writer, service: &Service) {
-    let Service {
-        restart,
-        oneshot,
-        remains,
-        stop_seconds: _, // Podman's to keep
-    } = service;
-    retries(file, *restart);
-    if *oneshot {
-        file.fixed("Type", "oneshot");
-    }
-    if *remains {
-        file.fixed("RemainAfterExit", "yes");
-    }
-}
-
-/// What every service of ours has: systemd tries again for as long as it takes, ever more slowly, with nobody's help.
-fn retries(file: &mut Writer, restart: Restart) {
-    file.section("Service");
-    let restart = match restart {
-        Restart::Always => "always",
-        Restart::OnFailure => "on-failure",
-        Restart::Never => "no",
-    };
-    file.fixed("Restart", restart);
-    file.fixed("RestartSec", "1s");
-    // From one second to a minute in six steps (systemd 254; older ones stay at a second).
-    file.fixed("RestartSteps", "6");
-    file.fixed("RestartMaxDelaySec", "60s");
-    // Images are fetched before; this is for a device whose image store was lost and that fetches again.
-    file.fixed("TimeoutStartSec", "900");
 }

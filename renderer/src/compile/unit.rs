@@ -34,6 +34,8 @@ pub(super) struct ContainerUnit {
     pub(super) limits: Limits,
     /// How it is found.
     pub(super) labels: Labels,
+    /// How it is seen that it works.
+    pub(super) health: Health,
     /// How systemd looks after it.
     pub(super) service: Service,
 }
@@ -51,6 +53,8 @@ pub(super) struct PodUnit {
     pub(super) shares_processes: bool,
     /// Whether its users are others than the device's.
     pub(super) own_users: bool,
+    /// Memory that its containers share, gone with it.
+    pub(super) memory: Vec<Memory>,
 }
 
 /// What a container shares with the device.
@@ -150,8 +154,48 @@ pub(super) struct Mounts {
     pub(super) all: Vec<Mount>,
     /// Files of the bundle whose change must restart it.
     pub(super) restart_on: Vec<DevicePath>,
-    /// Folders of the device that are made before it starts, unless they are there.
-    pub(super) folders: Vec<String>,
+    /// What is done before it starts, in order.
+    pub(super) before: Vec<Before>,
+    /// Memory that it mounts in more than one place, gone with it.
+    pub(super) memory: Vec<Memory>,
+}
+
+/// What is done on the device before a container starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Before {
+    /// A folder is made, unless it is there.
+    Folder(String),
+    /// The same, unless a file is there: the mount shows whether it will do.
+    Tried(String),
+    /// The same below a volume that containers write to: a link that one left there is not followed.
+    Below {
+        /// The folder.
+        root: String,
+        /// The path below it. What is there may be a file as well: the mount shows whether it will do.
+        path: String,
+    },
+    /// An empty file is made, unless it is there.
+    File(String),
+    /// A volume of Podman's is made, unless it is there.
+    Volume {
+        /// Its name.
+        name: String,
+        /// The folder of the device that it stands for; one of Podman's own when absent.
+        folder: Option<String>,
+    },
+    /// It is looked whether a path is what test(1) means by this letter.
+    Is(char, String),
+    /// It is looked whether a path is not that.
+    IsNot(char, String),
+}
+
+/// A file system in memory, mounted on a folder of the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// The folder.
+    pub(super) folder: String,
+    /// At most so many bytes; half of the device's memory when absent.
+    pub(super) size: Option<u64>,
 }
 
 /// One mount.
@@ -161,12 +205,25 @@ pub(super) enum Mount {
     Volume {
         /// Absolute path, or name of the volume.
         source: String,
+        /// What of a volume of Podman's is mounted; all of it when absent.
+        part: Option<String>,
         /// Path in the container.
         inside: String,
         /// Whether the container cannot write to it.
         read_only: bool,
-        /// Whether its content gets an SELinux label that all containers may read.
-        shared_label: bool,
+        /// The SELinux label that its content gets.
+        label: Option<Label>,
+        /// Which mounts below it come through; none when absent.
+        through: Option<Through>,
+    },
+    /// The content of an image, read-only.
+    Image {
+        /// The image's reference.
+        reference: String,
+        /// What of it is mounted; all of it when absent.
+        part: Option<String>,
+        /// Path in the container.
+        inside: String,
     },
     /// A device node.
     Device {
@@ -179,7 +236,29 @@ pub(super) enum Mount {
     Tmpfs {
         /// Path in the container.
         inside: String,
+        /// Whether the container cannot write to it.
+        read_only: bool,
+        /// At most so many bytes; no limit when absent.
+        size: Option<u64>,
     },
+}
+
+/// An SELinux label for the content of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Label {
+    /// All containers may use it.
+    Shared,
+    /// This container alone may.
+    Private,
+}
+
+/// Which mounts below a mounted path come through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Through {
+    /// Those that the device makes.
+    In,
+    /// Those that the container makes, too.
+    Both,
 }
 
 /// What a container may do.
@@ -227,6 +306,30 @@ pub(super) struct Labels {
     pub(super) annotations: Vec<(String, String)>,
 }
 
+/// How it is seen that a container works: Podman runs commands in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Health {
+    /// While it runs. When it fails, the container is stopped, and systemd goes on from there.
+    pub(super) check: Option<Check>,
+    /// Until it succeeds once; only then the other begins. When it fails, the container is restarted.
+    pub(super) startup: Option<Check>,
+}
+
+/// A command that tells by its exit code whether a container works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Check {
+    /// Program and arguments; no shell.
+    pub(super) command: Vec<String>,
+    /// Seconds in which failures do not count.
+    pub(super) delay: u32,
+    /// Seconds between two runs.
+    pub(super) interval: u32,
+    /// Seconds that it may take.
+    pub(super) timeout: u32,
+    /// Failures in a row that count.
+    pub(super) failures: u32,
+}
+
 /// How systemd looks after a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
@@ -236,8 +339,25 @@ pub(super) struct Service {
     pub(super) oneshot: bool,
     /// Whether it stays active once it is done, and is not started again for being done.
     pub(super) remains: bool,
-    /// Seconds between being asked to stop and being killed; Podman's ten when absent.
-    pub(super) stop_seconds: Option<u32>,
+    /// Seconds between being asked to stop and being killed.
+    pub(super) stop_seconds: u32,
+    /// The signal that asks it to stop; the image's, or SIGTERM, when absent.
+    pub(super) stop_signal: Option<String>,
+    /// What is done once it runs. When it fails, so does the start.
+    pub(super) started: Option<Hook>,
+    /// What is done before it is asked to stop.
+    pub(super) stopping: Option<Hook>,
+    /// Seconds after which it is ended.
+    pub(super) deadline: Option<u32>,
+}
+
+/// What is done at a turn in a container's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// A command in it: program and arguments.
+    Command(Vec<String>),
+    /// Waiting, in seconds.
+    Sleep(u32),
 }
 
 /// When a service is started again.

@@ -16,34 +16,46 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-/// The image, with Kubernetes' default for when to pull: a `latest` tag always, any other only when it is missing.
+/// The container's image.
 pub(super) fn image(job: &mut Job<'_>, asked: Asked<'_>) -> Option<String> {
-    let pointer = asked.at("image");
     let image = asked.container.image.clone().unwrap_or_default();
+    let policy = asked.container.image_pull_policy.as_deref();
+    let places = (asked.at("image"), asked.at("imagePullPolicy"));
+    needed(job, image, policy, (&places.0, &places.1))
+}
+
+/// An image, with Kubernetes' default for when to pull: a `latest` tag always, any other only when it is missing. The places are
+/// those of the image and of the policy.
+pub(super) fn needed(
+    job: &mut Job<'_>,
+    image: String,
+    policy: Option<&str>,
+    (pointer, policy_pointer): (&str, &str),
+) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
     if image.is_empty() || image.starts_with('-') || !image.chars().all(plain) {
         let message = format!("{image:?} is not an image reference");
-        job.refuse(code::SCHEMA, &pointer, message);
+        job.refuse(code::SCHEMA, pointer, message);
         return None;
     }
-    let image = whole(job, image, &pointer);
+    let image = whole(job, image, pointer);
     let last = image.rsplit('/').next();
     let tag = last
         .and_then(|last| last.split_once(':'))
         .map(|(_, tag)| tag);
     let moving = !image.contains('@') && tag.is_none_or(|tag| tag == "latest");
-    let pull = match asked.container.image_pull_policy.as_deref() {
+    let pull = match policy {
         Some("Always") => Pull::Always,
         Some("Never") => Pull::Never,
         None if moving => Pull::Always,
         Some("IfNotPresent") | None => Pull::Missing,
         Some(other) => {
             let message = format!("`{other}`: use Always, IfNotPresent or Never");
-            job.refuse(code::SCHEMA, &asked.at("imagePullPolicy"), message);
+            job.refuse(code::SCHEMA, policy_pointer, message);
             return None;
         }
     };
-    job.need_image(&image, pull, &pointer);
+    job.need_image(&image, pull, pointer);
     Some(image)
 }
 

@@ -1,46 +1,192 @@
 //! When a container starts, stops and is started again.
 
 use flotta_bundle::code;
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec};
 
 use super::asked::{Asked, SPEC};
 use super::field::Field;
 use crate::compile::job::Job;
-use crate::compile::unit::{Restart, Service};
+use crate::compile::unit::{Hook, Restart, Service};
+
+/// Kubernetes' own default.
+const GRACE_SECONDS: i64 = 30;
+/// Longest grace period, in seconds: a day.
+const MAX_GRACE_SECONDS: i64 = 86_400;
+
+const NO_HTTP: &str = "use `exec`, with a program that the image has";
 
 pub(super) const FIELDS: &[Field] = &[
     Field::carried("restartPolicy", "`Restart=`"),
-    Field::carried("terminationGracePeriodSeconds", "`StopTimeout=`"),
+    Field::carried(
+        "terminationGracePeriodSeconds",
+        "`StopTimeout=`, 30 when absent, and a `TimeoutStopSec=` above it",
+    ),
+    Field::carried(
+        "activeDeadlineSeconds",
+        "`RuntimeMaxSec=`, from the start of each container; with `restartPolicy: Never` alone, because systemd would start it again",
+    ),
     Field::refused("ephemeralContainers", "they are for debugging in a cluster"),
-    Field::refused(
+    Field::carried(
         "containers[].restartPolicy",
-        "sidecars as init containers are not supported: make it a container",
+        "`Always` of an init container: it is started before those that follow, and goes on",
+    ),
+    Field::refused(
+        "containers[].restartPolicyRules",
+        "systemd knows no such rules: use `restartPolicy` of the pod",
+    ),
+    Field::carried("containers[].lifecycle.stopSignal", "`StopSignal=`"),
+    Field::carried(
+        "containers[].lifecycle.postStart.exec",
+        "`ExecStartPost=` with `podman exec`",
+    ),
+    Field::carried("containers[].lifecycle.postStart.sleep", "`ExecStartPost=`"),
+    Field::refused("containers[].lifecycle.postStart.httpGet", NO_HTTP),
+    Field::refused("containers[].lifecycle.postStart.tcpSocket", NO_HTTP),
+    Field::carried(
+        "containers[].lifecycle.preStop.exec",
+        "`ExecStop=` with `podman exec`, for the grace period at most; that of the container begins after it",
+    ),
+    Field::carried("containers[].lifecycle.preStop.sleep", "`ExecStop=`"),
+    Field::refused("containers[].lifecycle.preStop.httpGet", NO_HTTP),
+    Field::refused("containers[].lifecycle.preStop.tcpSocket", NO_HTTP),
+    Field::carried(
+        "containers[].terminationMessagePath",
+        "nothing: on a device nobody asks for the message; the container may write it",
+    ),
+    Field::carried(
+        "containers[].terminationMessagePolicy",
+        "nothing: the container's log is in the journal",
     ),
 ];
 
-/// Whether the restart policy is one: Kubernetes' schema does not say.
+/// Whether an init container goes on beside those that follow it.
+pub(super) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Whether words and numbers are what Kubernetes takes: its schema does not say.
 pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
     let policy = spec.restart_policy.as_deref();
     if let Some(other) = policy.filter(|word| !["Always", "OnFailure", "Never"].contains(word)) {
         let message = format!("`{other}`: use Always, OnFailure or Never");
         job.refuse(code::SCHEMA, &format!("{SPEC}/restartPolicy"), message);
     }
+    let grace = spec.termination_grace_period_seconds.unwrap_or_default();
+    if !(0..=MAX_GRACE_SECONDS).contains(&grace) {
+        let message = format!("{grace} is not a number of seconds from 0 to {MAX_GRACE_SECONDS}");
+        let pointer = format!("{SPEC}/terminationGracePeriodSeconds");
+        job.refuse(code::SCHEMA, &pointer, message);
+    }
+    if let Some(deadline) = spec.active_deadline_seconds {
+        let pointer = format!("{SPEC}/activeDeadlineSeconds");
+        if policy != Some("Never") {
+            let message = "systemd would start it again after its deadline: it works with `restartPolicy: Never`";
+            job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
+        } else if u32::try_from(deadline)
+            .ok()
+            .is_none_or(|seconds| seconds == 0)
+        {
+            let message = format!("{deadline} is not a number of seconds from 1");
+            job.refuse(code::SCHEMA, &pointer, message);
+        }
+    }
+    let init = spec.init_containers.iter().flatten();
+    for (field, index, container) in (init.enumerate())
+        .map(|(index, container)| ("initContainers", index, container))
+        .chain((spec.containers.iter().enumerate()).map(|(index, c)| ("containers", index, c)))
+    {
+        check_container(
+            job,
+            container,
+            field == "initContainers",
+            &format!("{SPEC}/{field}/{index}"),
+        );
+    }
+}
+
+fn check_container(job: &mut Job<'_>, container: &Container, init: bool, pointer: &str) {
+    let sidecar = init && is_sidecar(container);
+    if let Some(word) = container.restart_policy.as_deref()
+        && !sidecar
+    {
+        let message =
+            format!("`{word}`: a container has the pod's; an init container may have `Always`");
+        job.refuse(
+            code::UNSUPPORTED_FIELD,
+            &format!("{pointer}/restartPolicy"),
+            message,
+        );
+    }
+    if !init || sidecar {
+        return;
+    }
+    let hooks = [
+        ("lifecycle", container.lifecycle.is_some()),
+        ("livenessProbe", container.liveness_probe.is_some()),
+        ("readinessProbe", container.readiness_probe.is_some()),
+        ("startupProbe", container.startup_probe.is_some()),
+    ];
+    for (field, _) in hooks.iter().filter(|(_, given)| *given) {
+        let message = format!("an init container that runs to its end has no `{field}`");
+        job.refuse(code::SCHEMA, &format!("{pointer}/{field}"), message);
+    }
 }
 
 /// A container that is done stays "active (exited)", and is not started again for being done, unless it is to run always.
-pub(super) fn service(asked: Asked<'_>) -> Service {
+pub(super) fn service(job: &mut Job<'_>, asked: Asked<'_>) -> Service {
     let (restart, remains) = match asked.spec.restart_policy.as_deref() {
         _ if asked.init => (Restart::OnFailure, true),
+        _ if is_sidecar(asked.container) => (Restart::Always, false),
         Some("OnFailure") => (Restart::OnFailure, true),
         Some("Never") => (Restart::Never, true),
         _ => (Restart::Always, false),
     };
-    let seconds = asked.spec.termination_grace_period_seconds;
-    let seconds = seconds.map(|seconds| seconds.clamp(0, 86_400));
+    let seconds = |seconds: i64| u32::try_from(seconds).unwrap_or_default();
+    let grace = asked.spec.termination_grace_period_seconds;
+    let deadline = asked.spec.active_deadline_seconds.map(seconds);
+    let own = asked.container.lifecycle.clone().unwrap_or_default();
     Service {
         restart,
         oneshot: asked.init,
         remains,
-        stop_seconds: seconds.and_then(|seconds| u32::try_from(seconds).ok()),
+        stop_seconds: seconds(grace.unwrap_or(GRACE_SECONDS)),
+        stop_signal: own
+            .stop_signal
+            .filter(|signal| is_signal(job, signal, asked)),
+        started: own
+            .post_start
+            .and_then(|hook| self::hook(job, hook, &asked.at("lifecycle/postStart"))),
+        stopping: own
+            .pre_stop
+            .and_then(|hook| self::hook(job, hook, &asked.at("lifecycle/preStop"))),
+        deadline: deadline.filter(|_| !asked.init),
     }
+}
+
+fn is_signal(job: &mut Job<'_>, signal: &str, asked: Asked<'_>) -> bool {
+    let name = signal.strip_prefix("SIG").unwrap_or_default();
+    let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c);
+    let good = !name.is_empty() && name.chars().all(plain);
+    if !good {
+        let message = format!("{signal:?} is not a signal: SIGTERM, SIGUSR1");
+        job.refuse(code::SCHEMA, &asked.at("lifecycle/stopSignal"), message);
+    }
+    good
+}
+
+fn hook(job: &mut Job<'_>, hook: LifecycleHandler, pointer: &str) -> Option<Hook> {
+    if let Some(sleep) = hook.sleep {
+        let seconds = u32::try_from(sleep.seconds).ok();
+        if seconds.is_none() {
+            let message = format!("{} is not a number of seconds", sleep.seconds);
+            job.refuse(code::SCHEMA, &format!("{pointer}/sleep/seconds"), message);
+        }
+        return seconds.map(Hook::Sleep);
+    }
+    let command = hook.exec.and_then(|exec| exec.command).unwrap_or_default();
+    if command.is_empty() {
+        job.refuse(code::SCHEMA, pointer, "it needs an `exec` with a command");
+        return None;
+    }
+    Some(Hook::Command(command))
 }

@@ -1,0 +1,234 @@
+//! Volumes whose files are known here: of a `ConfigMap`, and of the pod's own fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotta_bundle::manifest::FileKind;
+use flotta_bundle::{DevicePath, code};
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, KeyToPath, PodSpec,
+    ProjectedVolumeSource,
+};
+
+use super::{Kind, inner_path};
+use crate::compile::DATA_FOLDER;
+use crate::compile::job::Job;
+use crate::compile::pod::asked::{Asked, SPEC};
+use crate::compile::pod::fieldref::{self, Untold};
+
+/// A folder of the device in the making.
+struct Folder {
+    path: String,
+    mode: u32,
+    files: BTreeSet<DevicePath>,
+}
+
+/// A `ConfigMap` and what of it is wanted.
+struct Keys<'a> {
+    name: &'a str,
+    optional: bool,
+    items: Option<&'a [KeyToPath]>,
+}
+
+pub(super) fn config_map(
+    job: &mut Job<'_>,
+    volume: &str,
+    source: &ConfigMapVolumeSource,
+    pointer: &str,
+) -> Kind {
+    let mut folder = Folder::new(job, volume, source.default_mode, pointer);
+    let keys = Keys {
+        name: &source.name,
+        optional: source.optional == Some(true),
+        items: source.items.as_deref(),
+    };
+    folder.add_keys(job, &keys, pointer);
+    folder.finish()
+}
+
+pub(super) fn downward(
+    job: &mut Job<'_>,
+    spec: &PodSpec,
+    volume: &str,
+    source: &DownwardAPIVolumeSource,
+    pointer: &str,
+) -> Kind {
+    let mut folder = Folder::new(job, volume, source.default_mode, pointer);
+    folder.add_fields(job, spec, source.items.as_deref(), pointer);
+    folder.finish()
+}
+
+pub(super) fn projected(
+    job: &mut Job<'_>,
+    spec: &PodSpec,
+    volume: &str,
+    source: &ProjectedVolumeSource,
+    pointer: &str,
+) -> Kind {
+    let mut folder = Folder::new(job, volume, source.default_mode, pointer);
+    for (index, source) in source.sources.iter().flatten().enumerate() {
+        let pointer = format!("{pointer}/sources/{index}");
+        if let Some(from) = &source.config_map {
+            let keys = Keys {
+                name: &from.name,
+                optional: from.optional == Some(true),
+                items: from.items.as_deref(),
+            };
+            folder.add_keys(job, &keys, &format!("{pointer}/configMap"));
+        }
+        if let Some(from) = &source.downward_api {
+            let pointer = format!("{pointer}/downwardAPI");
+            folder.add_fields(job, spec, from.items.as_deref(), &pointer);
+        }
+    }
+    folder.finish()
+}
+
+impl Folder {
+    fn new(job: &mut Job<'_>, volume: &str, mode: Option<i32>, pointer: &str) -> Self {
+        let pointer = format!("{pointer}/defaultMode");
+        Self {
+            path: format!("{DATA_FOLDER}/{}/{volume}", job.name),
+            mode: permission(job, mode, 0o644, &pointer),
+            files: BTreeSet::new(),
+        }
+    }
+
+    fn finish(self) -> Kind {
+        Kind::Files {
+            folder: self.path,
+            files: self.files.into_iter().collect(),
+        }
+    }
+
+    fn add_keys(&mut self, job: &mut Job<'_>, keys: &Keys<'_>, pointer: &str) {
+        let at = format!("{pointer}/name");
+        let Keys {
+            name,
+            optional,
+            items,
+        } = *keys;
+        let text = job.config_map(name, optional, &at);
+        let found = job.config_maps.get(&(job.namespace, name));
+        let binary = found.and_then(|found| found.object.binary_data.clone());
+        let text = text
+            .into_iter()
+            .map(|(key, value)| (key, value.into_bytes()));
+        let mut entries: BTreeMap<String, Vec<u8>> = text.collect();
+        let binary = binary.into_iter().flatten();
+        entries.extend(binary.map(|(key, bytes)| (key, bytes.0)));
+        // As Kubernetes does: no items at all are all of them.
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            for (key, content) in entries {
+                self.put(job, &key, content, self.mode, &at);
+            }
+            return;
+        };
+        for (index, item) in items.iter().enumerate() {
+            let pointer = format!("{pointer}/items/{index}");
+            if let Some(content) = entries.get(&item.key) {
+                let mode = permission(job, item.mode, self.mode, &format!("{pointer}/mode"));
+                let at = format!("{pointer}/path");
+                self.put(job, &item.path, content.clone(), mode, &at);
+            } else if !optional && job.has_config_map(name) {
+                let message = format!("ConfigMap `{name}` has no key `{}`", item.key);
+                job.miss(&format!("{pointer}/key"), message);
+            }
+        }
+    }
+
+    fn add_fields(
+        &mut self,
+        job: &mut Job<'_>,
+        spec: &PodSpec,
+        items: Option<&[DownwardAPIVolumeFile]>,
+        pointer: &str,
+    ) {
+        for (index, item) in items.into_iter().flatten().enumerate() {
+            let pointer = format!("{pointer}/items/{index}");
+            let (told, at) = match (&item.field_ref, &item.resource_field_ref) {
+                (Some(field), None) => {
+                    let at = format!("{pointer}/fieldRef/fieldPath");
+                    (field_text(job, spec, &field.field_path), at)
+                }
+                (None, Some(selector)) if selector.container_name.is_some() => {
+                    let at = format!("{pointer}/resourceFieldRef");
+                    (fieldref::resource(of_pod(spec), selector), at)
+                }
+                _ => {
+                    let message =
+                        "it needs a `fieldRef`, or a `resourceFieldRef` with a `containerName`";
+                    job.refuse(code::SCHEMA, &pointer, message);
+                    continue;
+                }
+            };
+            let content = match told {
+                Ok(content) => content,
+                Err(untold) => {
+                    let (code, at, message) = untold.at(&at);
+                    job.refuse(code, &at, message);
+                    continue;
+                }
+            };
+            let mode = permission(job, item.mode, self.mode, &format!("{pointer}/mode"));
+            let at = format!("{pointer}/path");
+            self.put(job, &item.path, content.into_bytes(), mode, &at);
+        }
+    }
+
+    fn put(&mut self, job: &mut Job<'_>, name: &str, content: Vec<u8>, mode: u32, pointer: &str) {
+        let Some(name) = inner_path(name) else {
+            let message = format!("{name:?} is not a file name");
+            job.refuse(code::BAD_NAME, pointer, message);
+            return;
+        };
+        let path = job.put(&self.path, &name, content, FileKind::Data, mode, pointer);
+        if let Some(path) = path
+            && !self.files.insert(path)
+        {
+            let message = format!("the volume has two files `{name}`");
+            job.refuse(code::DUPLICATE, pointer, message);
+        }
+    }
+}
+
+/// Permission bits, or a default; others than those are refused.
+fn permission(job: &mut Job<'_>, mode: Option<i32>, default: u32, pointer: &str) -> u32 {
+    let Some(mode) = mode else {
+        return default;
+    };
+    let bits = u32::try_from(mode).ok().filter(|bits| *bits <= 0o777);
+    if bits.is_none() {
+        let message = format!("{mode} is not a mode from 0 to 0777 (511)");
+        job.refuse(code::SCHEMA, pointer, message);
+    }
+    bits.unwrap_or(default)
+}
+
+/// A field of the pod as a file has it: labels and annotations as a whole, too.
+fn field_text(job: &mut Job<'_>, spec: &PodSpec, path: &str) -> Result<String, Untold> {
+    // As Kubernetes writes them: NAME="VALUE", escaped as in Go.
+    let lines = |pairs: &Option<BTreeMap<String, String>>| {
+        let pairs = pairs.iter().flatten();
+        let lines = pairs.map(|(name, value)| {
+            let value = serde_json::Value::from(value.as_str());
+            format!("{name}={value}")
+        });
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    };
+    let metadata = &job.workload.object.metadata;
+    match path {
+        "metadata.labels" => lines(&metadata.labels),
+        "metadata.annotations" => lines(&metadata.annotations),
+        _ => fieldref::field(job, of_pod(spec), path),
+    }
+}
+
+/// The pod, asked by none of its containers: it has at least one.
+fn of_pod(spec: &PodSpec) -> Asked<'_> {
+    Asked {
+        spec,
+        container: &spec.containers[0],
+        pointer: SPEC,
+        init: false,
+    }
+}

@@ -1,0 +1,303 @@
+//! A container's mount of a volume.
+
+use flotta_bundle::{DevicePath, code};
+use k8s_openapi::api::core::v1::VolumeMount;
+
+use super::{Kind, inner_path};
+use crate::compile::job::Job;
+use crate::compile::pod::asked::Asked;
+use crate::compile::pod::env::expand;
+use crate::compile::unit::{Before, Label, Mount, Mounts, Through};
+use crate::compile::writer::fits_a_line;
+
+/// Where Podman keeps volumes, unless the device's storage was moved: there a folder that `subPath` names must be made by hand,
+/// or the container does not start.
+const PODMAN_VOLUMES: &str = "/var/lib/containers/storage/volumes";
+
+/// A mount as it is asked for.
+struct Wanted<'a> {
+    inside: String,
+    sub: Option<String>,
+    read_only: bool,
+    label: Option<Label>,
+    through: Option<Through>,
+    pointer: &'a str,
+}
+
+/// Adds a mount and what it needs.
+pub(super) fn add(
+    job: &mut Job<'_>,
+    asked: Asked<'_>,
+    mount: &VolumeMount,
+    kind: &Kind,
+    variables: &[(String, String)],
+    pointer: &str,
+    mounts: &mut Mounts,
+) {
+    if let Some(wanted) = wanted(job, asked, mount, variables, pointer)
+        && let Some(mount) = made(job, mounts, kind, wanted)
+    {
+        mounts.all.push(mount);
+    }
+}
+
+/// A mount whose fields are good.
+fn wanted<'a>(
+    job: &mut Job<'_>,
+    asked: Asked<'_>,
+    mount: &VolumeMount,
+    variables: &[(String, String)],
+    pointer: &'a str,
+) -> Option<Wanted<'a>> {
+    let (inside, label) = match mount.mount_path.rsplit_once(':') {
+        Some((inside, "z")) => (inside, Some(Label::Shared)),
+        Some((inside, "Z")) => (inside, Some(Label::Private)),
+        _ => (mount.mount_path.as_str(), None),
+    };
+    if !inside.starts_with('/') || inside.contains([':', ',']) || !fits_a_line(inside) {
+        let message = "mountPath must be an absolute path without `:` (but for `:z` or `:Z` at its end), `,`, `\\` or control characters";
+        job.refuse(code::SCHEMA, &format!("{pointer}/mountPath"), message);
+        return None;
+    }
+    Some(Wanted {
+        inside: inside.to_owned(),
+        sub: sub_path(job, mount, variables, pointer)?,
+        read_only: read_only(job, mount, pointer),
+        label,
+        through: through(job, asked, mount, pointer),
+        pointer,
+    })
+}
+
+/// The path below the volume, if one is asked for; nothing when it cannot be.
+#[expect(clippy::option_option, reason = "asked for or not, good or not")]
+fn sub_path(
+    job: &mut Job<'_>,
+    mount: &VolumeMount,
+    variables: &[(String, String)],
+    pointer: &str,
+) -> Option<Option<String>> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (field, sub) = match (given(&mount.sub_path), given(&mount.sub_path_expr)) {
+        (None, None) => return Some(None),
+        (Some(sub), None) => ("subPath", sub),
+        (None, Some(expression)) => ("subPathExpr", expand(&expression, variables)),
+        (Some(_), Some(_)) => {
+            let pointer = format!("{pointer}/subPathExpr");
+            let message = "subPath is given as well: use one of the two";
+            job.refuse(code::SCHEMA, &pointer, message);
+            return None;
+        }
+    };
+    let pointer = format!("{pointer}/{field}");
+    let unknown = sub
+        .split_once("$(")
+        .and_then(|(_, rest)| rest.split_once(')'));
+    if let Some((name, _)) = unknown.filter(|_| field == "subPathExpr") {
+        let message = format!("the container has no variable `{name}`");
+        job.refuse(code::MISSING_REFERENCE, &pointer, message);
+        return None;
+    }
+    let inner = inner_path(&sub);
+    if inner.is_none() {
+        let message = format!(
+            "{sub:?} is not a relative path without `..`, `:`, `,`, `\\` or control characters"
+        );
+        job.refuse(code::SCHEMA, &pointer, message);
+    }
+    inner.map(Some)
+}
+
+fn read_only(job: &mut Job<'_>, mount: &VolumeMount, pointer: &str) -> bool {
+    let read_only = mount.read_only == Some(true);
+    let pointer = format!("{pointer}/recursiveReadOnly");
+    match mount.recursive_read_only.as_deref() {
+        Some("IfPossible" | "Enabled") if !read_only => {
+            job.refuse(code::SCHEMA, &pointer, "it needs `readOnly: true`");
+        }
+        None | Some("Disabled" | "IfPossible") => {}
+        Some("Enabled") => {
+            let message =
+                "Podman cannot make the mounts below a mount read-only: `IfPossible` does without";
+            job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
+        }
+        Some(other) => {
+            let message = format!("`{other}`: use Disabled, IfPossible or Enabled");
+            job.refuse(code::SCHEMA, &pointer, message);
+        }
+    }
+    read_only
+}
+
+fn through(
+    job: &mut Job<'_>,
+    asked: Asked<'_>,
+    mount: &VolumeMount,
+    pointer: &str,
+) -> Option<Through> {
+    let pointer = format!("{pointer}/mountPropagation");
+    match mount.mount_propagation.as_deref() {
+        None | Some("None") => None,
+        Some("HostToContainer") => Some(Through::In),
+        Some("Bidirectional") => {
+            let own = asked.container.security_context.as_ref();
+            if own.and_then(|own| own.privileged) != Some(true) {
+                let message = "`Bidirectional` is for privileged containers only";
+                job.refuse(code::SCHEMA, &pointer, message);
+            }
+            Some(Through::Both)
+        }
+        Some(other) => {
+            let message = format!("`{other}`: use None, HostToContainer or Bidirectional");
+            job.refuse(code::SCHEMA, &pointer, message);
+            None
+        }
+    }
+}
+
+/// The mount; what is done before goes to the others' already.
+fn made(
+    job: &mut Job<'_>,
+    mounts: &mut Mounts,
+    kind: &Kind,
+    mut wanted: Wanted<'_>,
+) -> Option<Mount> {
+    let mount = match kind {
+        Kind::Files { folder, files } => of_files(mounts, folder, files, wanted),
+        Kind::Host { path, before } => {
+            for step in before {
+                first(mounts, step);
+            }
+            let inner = wanted.below(path);
+            if let Some(inner) = &inner {
+                first(mounts, &Before::Tried(inner.clone()));
+            }
+            wanted.bind(inner.unwrap_or_else(|| path.clone()))
+        }
+        Kind::Shared { name, memory } => {
+            wanted.label = wanted.label.or(Some(Label::Shared));
+            let folder = &memory.folder;
+            if wanted.sub.is_some() {
+                // Podman does not follow a link out of a volume; it would out of a plain path
+                let volume = Before::Volume {
+                    name: name.clone(),
+                    folder: Some(folder.clone()),
+                };
+                of_volume(mounts, name, &volume, folder, wanted)
+            } else {
+                wanted.bind(folder.clone())
+            }
+        }
+        Kind::Named { name, read_only } => {
+            wanted.read_only |= read_only;
+            let volume = Before::Volume {
+                name: name.clone(),
+                folder: None,
+            };
+            let folder = format!("{PODMAN_VOLUMES}/{name}/_data");
+            of_volume(mounts, name, &volume, &folder, wanted)
+        }
+        Kind::Memory { size } => Mount::Tmpfs {
+            inside: wanted.inside,
+            read_only: wanted.read_only,
+            size: *size,
+        },
+        Kind::Image { reference } => Mount::Image {
+            reference: reference.clone(),
+            part: wanted.sub,
+            inside: wanted.inside,
+        },
+        Kind::Node { .. } if wanted.sub.is_some() => {
+            let message = "a device node has nothing below it";
+            job.refuse(
+                code::SCHEMA,
+                &format!("{}/subPath", wanted.pointer),
+                message,
+            );
+            return None;
+        }
+        Kind::Node { path, before } => {
+            first(mounts, before);
+            Mount::Device {
+                path: path.clone(),
+                inside: wanted.inside,
+            }
+        }
+        Kind::Refused => return None,
+    };
+    Some(mount)
+}
+
+impl Wanted<'_> {
+    /// The path that is asked for below a folder.
+    fn below(&self, root: &str) -> Option<String> {
+        let root = root.trim_end_matches('/');
+        self.sub.as_ref().map(|sub| format!("{root}/{sub}"))
+    }
+
+    /// The mount of a path of the device.
+    fn bind(self, source: String) -> Mount {
+        Mount::Volume {
+            source,
+            part: None,
+            inside: self.inside,
+            read_only: self.read_only,
+            label: self.label,
+            through: self.through,
+        }
+    }
+}
+
+/// Adds what is done before the container starts, once.
+fn first(mounts: &mut Mounts, step: &Before) {
+    if !mounts.before.contains(step) {
+        mounts.before.push(step.clone());
+    }
+}
+
+/// The mount of files made here: read-only, as in Kubernetes.
+fn of_files(
+    mounts: &mut Mounts,
+    folder: &str,
+    files: &[DevicePath],
+    mut wanted: Wanted<'_>,
+) -> Mount {
+    let source = wanted.below(folder).unwrap_or_else(|| folder.to_owned());
+    let within = format!("{source}/");
+    let is = |path: &str| path == source || path.starts_with(&within);
+    let mounted: Vec<_> = files.iter().filter(|path| is(path.as_str())).collect();
+    if mounted.is_empty() {
+        first(mounts, &Before::Folder(source.clone()));
+    }
+    mounts.restart_on.extend(mounted.into_iter().cloned());
+    wanted.read_only = true;
+    // on hosts with SELinux the content must carry a label that containers may read
+    wanted.label = wanted.label.or(Some(Label::Shared));
+    wanted.bind(source)
+}
+
+/// The mount of a volume of Podman's, with the folder that its content is in.
+fn of_volume(
+    mounts: &mut Mounts,
+    name: &str,
+    volume: &Before,
+    folder: &str,
+    wanted: Wanted<'_>,
+) -> Mount {
+    if let Some(sub) = &wanted.sub {
+        first(mounts, volume);
+        let below = Before::Below {
+            root: folder.to_owned(),
+            path: sub.clone(),
+        };
+        first(mounts, &below);
+    }
+    Mount::Volume {
+        source: name.to_owned(),
+        part: wanted.sub,
+        inside: wanted.inside,
+        read_only: wanted.read_only,
+        label: wanted.label,
+        through: wanted.through,
+    }
+}

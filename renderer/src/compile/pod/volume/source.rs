@@ -1,0 +1,182 @@
+//! What a volume is.
+
+use flotta_bundle::code;
+use flotta_bundle::name::check_subdomain;
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource,
+    PersistentVolumeClaimVolumeSource, PodSpec, Volume,
+};
+
+use super::{Kind, files};
+use crate::compile::MEMORY_FOLDER;
+use crate::compile::job::Job;
+use crate::compile::pod::image;
+use crate::compile::pod::quantity::Quantity;
+use crate::compile::unit::{Before, Memory};
+use crate::compile::writer::fits_a_line;
+
+/// Sources that the field list refuses do not come so far.
+pub(super) fn kind(job: &mut Job<'_>, spec: &PodSpec, volume: &Volume, pointer: &str) -> Kind {
+    let at = |field: &str| format!("{pointer}/{field}");
+    if let Some(source) = &volume.config_map {
+        return files::config_map(job, &volume.name, source, &at("configMap"));
+    }
+    if let Some(source) = &volume.downward_api {
+        return files::downward(job, spec, &volume.name, source, &at("downwardAPI"));
+    }
+    if let Some(source) = &volume.projected {
+        return files::projected(job, spec, &volume.name, source, &at("projected"));
+    }
+    if let Some(source) = &volume.host_path {
+        return host(job, source, &at("hostPath"));
+    }
+    if let Some(source) = &volume.persistent_volume_claim {
+        return claim(job, source, &at("persistentVolumeClaim"));
+    }
+    if let Some(source) = &volume.image {
+        return image_volume(job, source, &at("image"));
+    }
+    // Kubernetes takes a volume without a source for an emptyDir.
+    let source = volume.empty_dir.clone().unwrap_or_default();
+    empty(job, spec, &volume.name, &source, &at("emptyDir"))
+}
+
+fn host(job: &mut Job<'_>, source: &HostPathVolumeSource, pointer: &str) -> Kind {
+    let Some(path) = absolute(&source.path) else {
+        let message = format!(
+            "{:?} is not an absolute path without `..`, `\\` or control characters, and without white space or quotes at its ends",
+            source.path
+        );
+        job.refuse(code::SCHEMA, &format!("{pointer}/path"), message);
+        return Kind::Refused;
+    };
+    let is = |letter| Before::Is(letter, path.clone());
+    // Project Flotta's documents mount device nodes as `File`: it is what `podman kube play` takes, and old clusters.
+    let no_folder = Before::IsNot('d', path.clone());
+    let before = match source.type_.as_deref().unwrap_or_default() {
+        "" => vec![],
+        "Directory" => vec![is('d')],
+        "DirectoryOrCreate" => vec![Before::Folder(path.clone())],
+        "File" => vec![no_folder],
+        "FileOrCreate" => vec![Before::File(path.clone()), no_folder],
+        "Socket" => vec![is('S')],
+        node @ ("BlockDevice" | "CharDevice") => {
+            if path.contains(':') {
+                let message = "the path of a device cannot have a `:` here";
+                job.refuse(code::SCHEMA, &format!("{pointer}/path"), message);
+                return Kind::Refused;
+            }
+            let before = is(if node == "BlockDevice" { 'b' } else { 'c' });
+            return Kind::Node { path, before };
+        }
+        other => {
+            let message = format!("`{other}` is not a type of hostPath");
+            job.refuse(code::SCHEMA, &format!("{pointer}/type"), message);
+            return Kind::Refused;
+        }
+    };
+    Kind::Host { path, before }
+}
+
+/// An absolute path in its shortest form.
+fn absolute(path: &str) -> Option<String> {
+    let parts: Vec<_> = path
+        .split('/')
+        .filter(|part| !["", "."].contains(part))
+        .collect();
+    let good = path.starts_with('/') && fits_a_line(path) && !parts.contains(&"..");
+    good.then(|| format!("/{}", parts.join("/")))
+}
+
+fn claim(job: &mut Job<'_>, source: &PersistentVolumeClaimVolumeSource, pointer: &str) -> Kind {
+    let name = source.claim_name.clone();
+    if let Err(error) = check_subdomain(&name) {
+        let message = error.to_string();
+        job.refuse(code::BAD_NAME, &format!("{pointer}/claimName"), message);
+        return Kind::Refused;
+    }
+    let read_only = source.read_only == Some(true);
+    Kind::Named { name, read_only }
+}
+
+fn image_volume(job: &mut Job<'_>, source: &ImageVolumeSource, pointer: &str) -> Kind {
+    let reference = source.reference.clone().unwrap_or_default();
+    let policy = source.pull_policy.as_deref();
+    let places = (
+        format!("{pointer}/reference"),
+        format!("{pointer}/pullPolicy"),
+    );
+    image::needed(job, reference, policy, (&places.0, &places.1))
+        .map_or(Kind::Refused, |reference| Kind::Image { reference })
+}
+
+fn empty(
+    job: &mut Job<'_>,
+    spec: &PodSpec,
+    name: &str,
+    source: &EmptyDirVolumeSource,
+    pointer: &str,
+) -> Kind {
+    let limit = format!("{pointer}/sizeLimit");
+    let mut size = None;
+    if let Some(quantity) = &source.size_limit {
+        size = Quantity::parse(&quantity.0).map(Quantity::units);
+        if size.is_none() {
+            let message = format!("`{}` is not a quantity", quantity.0);
+            job.refuse(code::SCHEMA, &limit, message);
+        }
+    }
+    match source.medium.as_deref().unwrap_or_default() {
+        "" => {
+            if size.is_some_and(|size| size > 0) {
+                let message = "`sizeLimit` has no effect: on disk, Podman limits no volume; one in memory (`medium: Memory`) has its size";
+                job.note(&limit, message);
+            }
+            Kind::Named {
+                name: format!("{}-{name}", job.name),
+                read_only: false,
+            }
+        }
+        "Memory" => {
+            // Kubernetes takes nought for no limit.
+            let size = size.filter(|size| *size > 0);
+            if is_mounted_once(spec, name) {
+                return Kind::Memory { size };
+            }
+            let folder = format!("{MEMORY_FOLDER}/{}/{name}", job.name);
+            let name = format!("{}-{name}", job.name);
+            let memory = Memory { folder, size };
+            Kind::Shared { name, memory }
+        }
+        other => {
+            let message = format!("`{other}`: use Memory, or leave it out");
+            job.refuse(
+                code::UNSUPPORTED_FIELD,
+                &format!("{pointer}/medium"),
+                message,
+            );
+            Kind::Refused
+        }
+    }
+}
+
+/// Whether one mount alone has all of a volume: it can be that mount's own.
+fn is_mounted_once(spec: &PodSpec, name: &str) -> bool {
+    let containers = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
+    let mounts =
+        containers.flat_map(|container: &Container| container.volume_mounts.iter().flatten());
+    let mut mounts = mounts.filter(|mount| mount.name == name);
+    let whole = mounts.next().is_none_or(|mount| {
+        mount.sub_path.as_deref().unwrap_or_default().is_empty()
+            && mount
+                .sub_path_expr
+                .as_deref()
+                .unwrap_or_default()
+                .is_empty()
+    });
+    whole && mounts.next().is_none()
+}

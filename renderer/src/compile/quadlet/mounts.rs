@@ -1,0 +1,190 @@
+//! What a container sees of the device.
+
+use crate::compile::unit::{Before, Label, Memory, Mount, Mounts, Through};
+use crate::compile::writer::Writer;
+
+pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
+    let Mounts {
+        all,
+        restart_on: _, // the manifest's
+        before: _,     // done by the service
+        memory: _,     // mounted by the service
+    } = mounts;
+    for mount in all {
+        match mount {
+            Mount::Volume {
+                source,
+                part,
+                inside,
+                read_only,
+                label,
+                through,
+            } => volume(
+                file,
+                source,
+                part.as_deref(),
+                inside,
+                *read_only,
+                *label,
+                *through,
+            ),
+            Mount::Image {
+                reference,
+                part,
+                inside,
+            } => {
+                let mut fields = vec!["type=image".to_owned()];
+                fields.push(format!("source={reference}"));
+                fields.push(format!("destination={inside}"));
+                // Podman wants it as a path of the image
+                fields.extend(part.iter().map(|part| format!("subpath=/{part}")));
+                mount_argument(file, &fields);
+            }
+            Mount::Device { path, inside } => file.value("AddDevice", &format!("{path}:{inside}")),
+            Mount::Tmpfs {
+                inside,
+                read_only,
+                size,
+            } => {
+                let size = size.map(|bytes| format!("size={bytes}"));
+                let read_only = read_only.then(|| "ro".to_owned());
+                file.value(
+                    "Tmpfs",
+                    &with_options(inside, size.into_iter().chain(read_only)),
+                );
+            }
+        }
+    }
+}
+
+/// A mount of a path or a volume: `Volume=` where it can say it.
+fn volume(
+    file: &mut Writer,
+    source: &str,
+    part: Option<&str>,
+    inside: &str,
+    read_only: bool,
+    label: Option<Label>,
+    through: Option<Through>,
+) {
+    let through = through.map(|through| match through {
+        Through::In => "rslave",
+        Through::Both => "rshared",
+    });
+    // `.volume` would be the name of another Quadlet file.
+    if part.is_none() && !source.contains([':', ',']) && !source.ends_with(".volume") {
+        let label = label.map(|label| match label {
+            Label::Shared => "z",
+            Label::Private => "Z",
+        });
+        let options = read_only.then_some("ro").into_iter();
+        let options = options.chain(label).chain(through).map(str::to_owned);
+        let place = format!("{source}:{inside}");
+        file.value("Volume", &with_options(&place, options));
+        return;
+    }
+    let path = source.starts_with('/');
+    let kind = if path { "bind" } else { "volume" };
+    let mut fields = vec![format!("type={kind}"), format!("source={source}")];
+    fields.push(format!("destination={inside}"));
+    fields.extend(part.map(|part| format!("subpath={part}")));
+    fields.extend(read_only.then(|| "ro=true".to_owned()));
+    fields.extend(label.map(|label| match label {
+        Label::Shared => "relabel=shared".to_owned(),
+        Label::Private => "relabel=private".to_owned(),
+    }));
+    // the two types have it under two names
+    let prefix = if path { "bind-propagation=" } else { "" };
+    fields.extend(through.map(|through| format!("{prefix}{through}")));
+    mount_argument(file, &fields);
+}
+
+/// `PLACE[:OPTION,…]`.
+fn with_options(place: &str, options: impl Iterator<Item = String>) -> String {
+    let options: Vec<_> = options.collect();
+    let colon = if options.is_empty() { "" } else { ":" };
+    format!("{place}{colon}{}", options.join(","))
+}
+
+/// Podman reads the fields as a line of CSV.
+fn mount_argument(file: &mut Writer, fields: &[String]) {
+    let quoted = fields.iter().map(|field| {
+        if field.contains([',', '"']) {
+            format!("\"{}\"", field.replace('"', "\"\""))
+        } else {
+            field.clone()
+        }
+    });
+    let line = quoted.collect::<Vec<_>>().join(",");
+    file.words("PodmanArgs", ["--mount", line.as_str()]);
+}
+
+pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
+    const KEY: &str = "ExecStartPre";
+    // first: folders are made in it
+    memory(file, &mounts.memory);
+    for step in &mounts.before {
+        match step {
+            Before::Folder(path) => file.words(KEY, ["/usr/bin/mkdir", "-p", "--", path]),
+            Before::Tried(path) => file.words(KEY, ["-/usr/bin/mkdir", "-p", "--", path]),
+            Before::Below { root, path } => below(file, root, path),
+            Before::File(path) => file.words(KEY, ["/usr/bin/touch", "-a", "--", path]),
+            Before::Volume { name, folder } => {
+                let device = folder.as_ref().map(|folder| format!("device={folder}"));
+                let create = ["/usr/bin/podman", "volume", "create", "--ignore"];
+                let bind = device.iter().flat_map(|device| {
+                    [
+                        "--opt",
+                        "type=none",
+                        "--opt",
+                        "o=bind",
+                        "--opt",
+                        device.as_str(),
+                    ]
+                });
+                file.words(KEY, create.into_iter().chain(bind).chain([name.as_str()]));
+            }
+            Before::IsNot(letter, path) => {
+                file.words(KEY, ["/usr/bin/test", "!", &format!("-{letter}"), path]);
+            }
+            Before::Is(letter, path) => {
+                file.words(KEY, ["/usr/bin/test", &format!("-{letter}"), path]);
+            }
+        }
+    }
+}
+
+/// Makes the folders of a path one by one: mkdir(1) follows no link in the last place, and what it would follow on the way is
+/// looked at first. What is there already is no failure.
+fn below(file: &mut Writer, root: &str, path: &str) {
+    let mut folder = root.to_owned();
+    for part in path.split('/') {
+        if folder != root {
+            file.words("ExecStartPre", ["/usr/bin/test", "!", "-L", &folder]);
+        }
+        folder = format!("{folder}/{part}");
+        file.words("ExecStartPre", ["-/usr/bin/mkdir", "--", &folder]);
+    }
+}
+
+/// Memory is mounted before and unmounted after, however that ended. Lazily: whoever still has it keeps it until then.
+pub(super) fn memory(file: &mut Writer, all: &[Memory]) {
+    for Memory { folder, size } in all {
+        let mut options = "mode=1777,nosuid,nodev".to_owned();
+        if let Some(bytes) = size {
+            options = format!("{options},size={bytes}");
+        }
+        let mount = [
+            "/usr/bin/mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            &options,
+            "tmpfs",
+            folder,
+        ];
+        file.words("ExecStartPre", ["/usr/bin/mkdir", "-p", "--", folder]);
+        file.words("ExecStartPre", mount);
+        file.words("ExecStopPost", ["-/usr/bin/umount", "--lazy", "--", folder]);
+    }
+}

@@ -1,0 +1,112 @@
+//! How a container is looked after, by Podman and by systemd.
+
+use crate::compile::unit::{Check, Health, Hook, Restart, Service};
+use crate::compile::writer::Writer;
+
+pub(super) fn stop(file: &mut Writer, service: &Service) {
+    if let Some(signal) = &service.stop_signal {
+        file.value("StopSignal", signal);
+    }
+    file.fixed("StopTimeout", &service.stop_seconds.to_string());
+}
+
+pub(super) fn health(file: &mut Writer, health: &Health) {
+    let Health { check, startup } = health;
+    let argument = |file: &mut Writer, name: &str, value: &str| {
+        file.words("PodmanArgs", [format!("--health-{name}={value}").as_str()]);
+    };
+    let seconds = |file: &mut Writer, name: &str, seconds: u32| {
+        argument(file, name, &format!("{seconds}s"));
+    };
+    if let Some(check) = check {
+        argument(file, "cmd", &health_command(&check.command));
+        seconds(file, "interval", check.interval);
+        seconds(file, "timeout", check.timeout);
+        argument(file, "retries", &check.failures.to_string());
+        seconds(file, "start-period", check.delay);
+        argument(file, "on-failure", "stop");
+    } else if let Some(Check { command, .. }) = startup {
+        // Podman has no startup check without another one. This one runs once a day, and nothing comes of it.
+        argument(file, "cmd", &health_command(command));
+        argument(file, "interval", "24h");
+    }
+    if let Some(check) = startup {
+        argument(file, "startup-cmd", &health_command(&check.command));
+        seconds(file, "startup-interval", check.interval);
+        seconds(file, "startup-timeout", check.timeout);
+        argument(file, "startup-retries", &check.failures.to_string());
+    }
+}
+
+/// Podman reads a JSON array of one word as a line for a shell.
+fn health_command(command: &[String]) -> String {
+    match command {
+        [program] => format!("CMD {program}"),
+        words => serde_json::to_string(words).unwrap_or_default(),
+    }
+}
+
+pub(super) fn service(file: &mut Writer, name: &str, service: &Service) {
+    let Service {
+        restart,
+        oneshot,
+        remains,
+        stop_seconds,
+        stop_signal: _, // Podman's to keep
+        started,
+        stopping,
+        deadline,
+    } = service;
+    retries(file, *restart);
+    if *oneshot {
+        file.fixed("Type", "oneshot");
+    }
+    if *remains {
+        file.fixed("RemainAfterExit", "yes");
+    }
+    // Above Podman's own: it kills the container and removes it, which takes a while on a slow disk.
+    let stop = stop_seconds.saturating_add(60);
+    file.fixed("TimeoutStopSec", &stop.to_string());
+    if let Some(seconds) = deadline {
+        file.fixed("RuntimeMaxSec", &seconds.to_string());
+    }
+    let podman = |key: &str, file: &mut Writer, hook: &Hook, ignored: &str| {
+        let limit = stop_seconds.max(&1).to_string();
+        match hook {
+            Hook::Command(command) => {
+                let program = format!("{ignored}/usr/bin/timeout");
+                let exec = [&program, &limit, "/usr/bin/podman", "exec", name];
+                let words = exec.into_iter().chain(command.iter().map(String::as_str));
+                file.words(key, words);
+            }
+            Hook::Sleep(seconds) => {
+                let program = format!("{ignored}/usr/bin/sleep");
+                file.words(key, [program.as_str(), &seconds.to_string()]);
+            }
+        }
+    };
+    if let Some(hook) = started {
+        podman("ExecStartPost", file, hook, "");
+    }
+    if let Some(hook) = stopping {
+        // as in Kubernetes, it stops whatever becomes of the hook
+        podman("ExecStop", file, hook, "-");
+    }
+}
+
+/// What every service of ours has: systemd tries again for as long as it takes, ever more slowly, with nobody's help.
+pub(super) fn retries(file: &mut Writer, restart: Restart) {
+    file.section("Service");
+    let restart = match restart {
+        Restart::Always => "always",
+        Restart::OnFailure => "on-failure",
+        Restart::Never => "no",
+    };
+    file.fixed("Restart", restart);
+    file.fixed("RestartSec", "1s");
+    // From one second to a minute in six steps (systemd 254; older ones stay at a second).
+    file.fixed("RestartSteps", "6");
+    file.fixed("RestartMaxDelaySec", "60s");
+    // Images are fetched before; this is for a device whose image store was lost and that fetches again.
+    file.fixed("TimeoutStartSec", "900");
+}
