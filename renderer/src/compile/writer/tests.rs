@@ -79,11 +79,30 @@ fn quadlet_writes(words: &[String]) -> String {
 
 /// What systemd runs: separators of command lines, words, specifiers, then variables.
 fn systemd_runs(line: &str) -> Vec<String> {
-    let bare: Vec<&str> = line.split(WHITE).collect();
+    let outside = outside_quotes(line);
+    let bare: Vec<&str> = outside.split(WHITE).collect();
     assert!(!bare.contains(&";"), "{line:?} is two command lines");
     assert!(!bare.contains(&"\\;"), "{line:?}");
     let words = split(line, false).into_iter();
     words.map(|word| expand(&expand(&word, '%'), '$')).collect()
+}
+
+/// The line with what stands in double quotes blotted out: a separator there is none.
+fn outside_quotes(line: &str) -> String {
+    let (mut inside, mut escaped) = (false, false);
+    let shown = line.chars().map(|c| {
+        let quote = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        inside ^= quote;
+        if inside || quote { 'x' } else { c }
+    });
+    shown.collect()
+}
+
+#[test]
+fn a_quoted_semicolon_separates_nothing() {
+    let words = [" ; ".to_owned(), ";".to_owned(), " \\; ".to_owned()];
+    assert_eq!(round(&words), words);
 }
 
 /// Of specifiers `%%` and `%i` (of a unit without instance), of variables `$$` alone: no other may come.
