@@ -9,7 +9,7 @@ use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 
 use super::sealed::{FileKey, Identity, Opening, is_sealed};
-use super::{BackupError, CONTENTS, Contents, MAX_CONTENTS, SCHEMA};
+use super::{BackupError, CONTENTS, CONTENTS_DIGEST, Contents, MAX_CONTENTS, MAX_DIGEST, SCHEMA};
 
 /// Reads, and digests what was read.
 pub(super) struct Digesting<R> {
@@ -94,7 +94,22 @@ fn read_from(
         .take(MAX_CONTENTS)
         .read_to_end(&mut json)
         .map_err(broken)?;
-    let contents = parse(path, &json)?;
+    readable(path, &json)?;
+    let missing = || damaged(format!("{CONTENTS_DIGEST} is missing"));
+    let mut second = entries.next().ok_or_else(missing)?.map_err(broken)?;
+    if second.path().map_err(broken)?.to_str() != Some(CONTENTS_DIGEST) {
+        return Err(missing());
+    }
+    let mut digest = String::new();
+    second
+        .by_ref()
+        .take(MAX_DIGEST)
+        .read_to_string(&mut digest)
+        .map_err(broken)?;
+    if digest.parse() != Ok(Digest::of(&json)) {
+        return Err(damaged(format!("{CONTENTS} has other content")));
+    }
+    let contents: Contents = serde_json::from_slice(&json).map_err(|e| broken(e.into()))?;
     for wanted in &contents.files {
         let place = Path::new(&wanted.path);
         if !is_of_a_backup(place) {
@@ -110,12 +125,8 @@ fn read_from(
         }
         let mut reading = Digesting::new(&mut entry);
         take(place, &mut reading).map_err(broken)?;
-        let digest = reading.digest();
-        if digest != wanted.digest {
+        if reading.digest() != wanted.digest {
             return Err(damaged(format!("{} has other content", wanted.path)));
-        }
-        if wanted.path == "keys/fleet" && !is_name(&contents, digest) {
-            return Err(damaged(format!("its keys are not of {}", contents.fleet)));
         }
     }
     if entries.next().is_some() {
@@ -126,19 +137,13 @@ fn read_from(
     Ok(contents)
 }
 
-/// Whether the keys' name of the fleet, by its digest, is the one that people are told.
-fn is_name(contents: &Contents, digest: Digest) -> bool {
-    let name = contents.fleet.as_str();
-    [format!("{name}\n"), name.to_owned()]
-        .iter()
-        .any(|text| Digest::of(text.as_bytes()) == digest)
-}
-
 fn nothing(_place: &Path, content: &mut dyn Read) -> io::Result<()> {
     io::copy(content, &mut io::sink()).map(drop)
 }
 
-fn parse(path: &Path, json: &[u8]) -> Result<Contents, BackupError> {
+/// Whether this program knows the shape of a list: before anything else, so that another shape is called newer, and not
+/// damaged.
+fn readable(path: &Path, json: &[u8]) -> Result<(), BackupError> {
     #[derive(Deserialize)]
     struct Shape {
         schema: u32,
@@ -146,7 +151,6 @@ fn parse(path: &Path, json: &[u8]) -> Result<Contents, BackupError> {
     let bad = |error: serde_json::Error| {
         BackupError::Damaged(path.to_owned(), format!("{CONTENTS}: {error}"))
     };
-    // first, so that another shape is called newer, and not damaged
     let Shape { schema } = serde_json::from_slice(json).map_err(bad)?;
     if schema != SCHEMA {
         return Err(BackupError::Newer {
@@ -154,7 +158,7 @@ fn parse(path: &Path, json: &[u8]) -> Result<Contents, BackupError> {
             found: schema,
         });
     }
-    serde_json::from_slice(json).map_err(bad)
+    Ok(())
 }
 
 /// Whether a file may lie there in a data directory: an archive must not write anywhere else.

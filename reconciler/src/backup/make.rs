@@ -11,7 +11,9 @@ use jiff::Timestamp;
 
 use super::leftover::{Busy, PART, SCRATCH};
 use super::sealed::{FileKey, Sealing};
-use super::{BackupError, CONTENTS, Contents, Entry, Recipient, SCHEMA, archive, keys};
+use super::{
+    BackupError, CONTENTS, CONTENTS_DIGEST, Contents, Entry, Recipient, SCHEMA, archive, keys,
+};
 use crate::depot::Depot;
 use crate::keys::Fleet;
 use crate::publish::Published;
@@ -248,7 +250,10 @@ fn pack<W: Write>(to: W, contents: &Contents, sources: &[Source], now: Timestamp
         header
     };
     let json = serde_json::to_vec(contents)?;
-    archive.append_data(&mut header(json.len() as u64), CONTENTS, &json[..])?;
+    let digest = Digest::of(&json).to_string();
+    for (path, content) in [(CONTENTS, &json[..]), (CONTENTS_DIGEST, digest.as_bytes())] {
+        archive.append_data(&mut header(content.len() as u64), path, content)?;
+    }
     for source in sources {
         let mut header = header(source.entry.size);
         // one that grew meanwhile is cut, and found when the backup is read back

@@ -38,6 +38,10 @@ mod tests;
 const SCHEMA: u32 = 1;
 /// The file that says what is in a backup.
 const CONTENTS: &str = "flotta-backup.json";
+/// The file that has its digest: what is said of a backup is as whole as what is in it.
+const CONTENTS_DIGEST: &str = "flotta-backup.sha256";
+/// Longest [`CONTENTS_DIGEST`]; a digest is 71 bytes.
+const MAX_DIGEST: u64 = 128;
 /// Longest [`CONTENTS`]: a million files.
 const MAX_CONTENTS: u64 = 256 << 20;
 /// The folder of a data directory in which a restore is under way.

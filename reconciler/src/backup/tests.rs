@@ -261,8 +261,9 @@ fn archive(to: &Path, schema: u32, files: &[(&str, &[u8])], more: &[&str]) {
     };
     let mut builder = tar::Builder::new(fs::File::create(to).unwrap());
     let json = serde_json::to_vec(&contents).unwrap();
+    let digest = Digest::of(&json).to_string();
     let more = more.iter().map(|path| (*path, &b"x"[..]));
-    for (path, content) in [(CONTENTS, &json[..])]
+    for (path, content) in [(CONTENTS, &json[..]), (CONTENTS_DIGEST, digest.as_bytes())]
         .into_iter()
         .chain(files.iter().copied())
         .chain(more)
