@@ -4,11 +4,11 @@
 # Two tests may come at once: the one that comes second finds it done.
 network_up() { locked make_network; }
 make_network() {
-  ip link show "$LAB_BRIDGE" >/dev/null 2>&1 || ip link add name "$LAB_BRIDGE" type bridge
+  ip link show dev "$LAB_BRIDGE" >/dev/null 2>&1 || ip link add name "$LAB_BRIDGE" type bridge
   ip addr replace "$LAB_HOST/24" dev "$LAB_BRIDGE"
-  ip link set "$LAB_BRIDGE" up
+  ip link set dev "$LAB_BRIDGE" up
 }
-network_down() { ip link del "$LAB_BRIDGE" 2>/dev/null || true; }
+network_down() { ip link del dev "$LAB_BRIDGE" 2>/dev/null || true; }
 
 registry_answers() { curl -fs -o /dev/null "http://$LAB_REGISTRY/v2/"; }
 
