@@ -376,14 +376,14 @@ async fn a_refused_commit_shows_all_its_errors() {
         &[
             ("b.yaml", &bad("b")),
             ("c.yaml", &bad("c")),
-            ("d.yaml", "kind: ["),
+            ("d.yaml", "kind: EdgeDevice\nmetadata: ["),
         ],
     );
     let said = server.refused().await;
     for place in [
         "FLT0103 b.yaml:5:1",
         "FLT0103 c.yaml:5:1",
-        "FLT0101 d.yaml:1:",
+        "FLT0101 d.yaml:2:",
     ] {
         assert!(said.contains(place), "{said}");
         let message = server.event("Refused").await;
