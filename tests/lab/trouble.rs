@@ -17,7 +17,10 @@ fn a_bad_commit_says_where_and_the_last_good_release_stays() {
     site.in_sync("hurt");
 
     // h. YAML that is none, a field that is none: the commit is refused and everything stays.
-    site.commit("broken", &[("broken.yaml", "kind: EdgeDevice\nmetadata: [\n")]);
+    site.commit(
+        "broken",
+        &[("broken.yaml", "kind: EdgeDevice\nmetadata: [\n")],
+    );
     site.hears("refused: 1 error (FLT0101 broken.yaml:");
     let misspelt = page("web", 8080, "second").replace("hostPort", "hostport");
     site.commit("misspelt", &[("broken.yaml", ""), ("web.yaml", &misspelt)]);
