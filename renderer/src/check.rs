@@ -198,6 +198,12 @@ impl Batch {
         let kind = match kind::read(&document) {
             Is::Ours(kind) => kind,
             Is::List(of) => {
+                // its objects would be gone from the fleet without a word
+                if !document.value.get("items").is_some_and(Value::is_array) {
+                    let message = "a list needs `items`, which is a list of objects";
+                    let place = document.key_place("/kind");
+                    return (self.findings).push(Finding::error(code::SCHEMA, place, message));
+                }
                 for item in document.items(of.as_deref()) {
                     self.take(item, foreign);
                 }

@@ -94,20 +94,21 @@ fn read_from(
         .take(MAX_CONTENTS)
         .read_to_end(&mut json)
         .map_err(broken)?;
-    readable(path, &json)?;
-    let missing = || damaged(format!("{CONTENTS_DIGEST} is missing"));
-    let mut second = entries.next().ok_or_else(missing)?.map_err(broken)?;
-    if second.path().map_err(broken)?.to_str() != Some(CONTENTS_DIGEST) {
-        return Err(missing());
-    }
-    let mut digest = String::new();
-    second
-        .by_ref()
-        .take(MAX_DIGEST)
-        .read_to_string(&mut digest)
-        .map_err(broken)?;
-    if digest.parse() != Ok(Digest::of(&json)) {
-        return Err(damaged(format!("{CONTENTS} has other content")));
+    if schema(path, &json)? > 1 {
+        let missing = || damaged(format!("{CONTENTS_DIGEST} is missing"));
+        let mut second = entries.next().ok_or_else(missing)?.map_err(broken)?;
+        if second.path().map_err(broken)?.to_str() != Some(CONTENTS_DIGEST) {
+            return Err(missing());
+        }
+        let mut digest = String::new();
+        second
+            .by_ref()
+            .take(MAX_DIGEST)
+            .read_to_string(&mut digest)
+            .map_err(broken)?;
+        if digest.parse() != Ok(Digest::of(&json)) {
+            return Err(damaged(format!("{CONTENTS} has other content")));
+        }
     }
     let contents: Contents = serde_json::from_slice(&json).map_err(|e| broken(e.into()))?;
     for wanted in &contents.files {
@@ -141,9 +142,9 @@ fn nothing(_place: &Path, content: &mut dyn Read) -> io::Result<()> {
     io::copy(content, &mut io::sink()).map(drop)
 }
 
-/// Whether this program knows the shape of a list: before anything else, so that another shape is called newer, and not
-/// damaged.
-fn readable(path: &Path, json: &[u8]) -> Result<(), BackupError> {
+/// The version of a list's shape, if this program knows it: before anything else, so that another shape is called newer, and
+/// not damaged.
+fn schema(path: &Path, json: &[u8]) -> Result<u32, BackupError> {
     #[derive(Deserialize)]
     struct Shape {
         schema: u32,
@@ -152,13 +153,13 @@ fn readable(path: &Path, json: &[u8]) -> Result<(), BackupError> {
         BackupError::Damaged(path.to_owned(), format!("{CONTENTS}: {error}"))
     };
     let Shape { schema } = serde_json::from_slice(json).map_err(bad)?;
-    if schema != SCHEMA {
+    if !(1..=SCHEMA).contains(&schema) {
         return Err(BackupError::Newer {
             path: path.to_owned(),
             found: schema,
         });
     }
-    Ok(())
+    Ok(schema)
 }
 
 /// Whether a file may lie there in a data directory: an archive must not write anywhere else.

@@ -15,15 +15,27 @@ const RANDOM: usize = 6;
 pub(super) struct Busy(#[expect(dead_code, reason = "held, not read")] Option<File>);
 
 impl Busy {
-    /// Removes what earlier backups have left in `folder`, and marks it. Where a file system has no locks nothing is removed:
-    /// it may be another's.
-    pub(super) fn mark(folder: &Path) -> Self {
+    /// Removes what earlier backups have left in a data directory, and marks it. Where a file system has no locks nothing is
+    /// removed: it may be another's.
+    pub(super) fn data(folder: &Path) -> Self {
+        // the server's own folder: those who look whether they may remove something take no time
+        Self::mark(folder, &[SCRATCH, PART], |marked| {
+            marked.lock_shared().is_ok()
+        })
+    }
+
+    /// The same for the folder that a backup is made to. Others may use it: of folders in it none is ours, and somebody's lock
+    /// is not waited for.
+    pub(super) fn target(folder: &Path) -> Self {
+        Self::mark(folder, &[PART], |marked| marked.try_lock_shared().is_ok())
+    }
+
+    fn mark(folder: &Path, prefixes: &[&str], lock: impl FnOnce(&File) -> bool) -> Self {
         let marked = File::open(folder).ok().filter(|marked| {
             if marked.try_lock().is_ok() {
-                remove(folder);
+                remove(folder, prefixes);
             }
-            // those who look whether they may remove something take no time
-            marked.lock_shared().is_ok()
+            lock(marked)
         });
         Self(marked)
     }
@@ -35,11 +47,11 @@ pub(crate) fn clear(data: &Path) {
     if let Ok(locked) = File::open(data)
         && locked.try_lock().is_ok()
     {
-        remove(data);
+        remove(data, &[SCRATCH, PART]);
     }
 }
 
-fn remove(folder: &Path) {
+fn remove(folder: &Path, prefixes: &[&str]) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -48,7 +60,7 @@ fn remove(folder: &Path) {
         let is_ours = |random: &str| {
             random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
         };
-        if !random.is_some_and(is_ours) {
+        if !prefixes.contains(&prefix) || !random.is_some_and(is_ours) {
             continue;
         }
         let path = entry.path();

@@ -57,7 +57,10 @@ pub async fn make(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let _busy = [data, folder].map(Busy::mark);
+    let _busy = (
+        Busy::data(data),
+        (folder != data).then(|| Busy::target(folder)),
+    );
     // where the same things are in the clear already, not on the stick that an encrypted backup goes to
     let scratch = tempfile::Builder::new()
         .prefix(SCRATCH)

@@ -34,8 +34,8 @@ pub use sealed::{Identity, KeyError, Recipient};
 #[cfg(test)]
 mod tests;
 
-/// The version of a backup's shape.
-const SCHEMA: u32 = 1;
+/// The version of a backup's shape. Version 1 has no [`CONTENTS_DIGEST`]; it is still read.
+const SCHEMA: u32 = 2;
 /// The file that says what is in a backup.
 const CONTENTS: &str = "flotta-backup.json";
 /// The file that has its digest: what is said of a backup is as whole as what is in it.

@@ -262,9 +262,11 @@ fn archive(to: &Path, schema: u32, files: &[(&str, &[u8])], more: &[&str]) {
     let mut builder = tar::Builder::new(fs::File::create(to).unwrap());
     let json = serde_json::to_vec(&contents).unwrap();
     let digest = Digest::of(&json).to_string();
+    let digest = (schema > 1).then_some((CONTENTS_DIGEST, digest.as_bytes()));
     let more = more.iter().map(|path| (*path, &b"x"[..]));
-    for (path, content) in [(CONTENTS, &json[..]), (CONTENTS_DIGEST, digest.as_bytes())]
+    for (path, content) in [(CONTENTS, &json[..])]
         .into_iter()
+        .chain(digest)
         .chain(files.iter().copied())
         .chain(more)
     {
@@ -284,8 +286,11 @@ fn archive(to: &Path, schema: u32, files: &[(&str, &[u8])], more: &[&str]) {
 fn an_archive_that_reaches_elsewhere_or_is_newer_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.tar");
-    archive(&path, 1, &[("keys/fleet", b"shops")], &[]);
-    archive::check(&path, None).unwrap();
+    // of every version that was ever written
+    for schema in 1..=SCHEMA {
+        archive(&path, schema, &[("keys/fleet", b"shops")], &[]);
+        archive::check(&path, None).unwrap();
+    }
     for place in [
         "../keys/fleet",
         "/etc/passwd",
@@ -295,18 +300,18 @@ fn an_archive_that_reaches_elsewhere_or_is_newer_is_refused() {
         "store.lock",
         "",
     ] {
-        archive(&path, 1, &[(place, b"x")], &[]);
+        archive(&path, SCHEMA, &[(place, b"x")], &[]);
         let error = archive::check(&path, None).unwrap_err();
         assert_eq!(error.code().id, code::BACKUP.id, "{place}: {error}");
     }
-    archive(&path, 1, &[("keys/fleet", b"shops")], &["keys/more"]);
+    archive(&path, SCHEMA, &[("keys/fleet", b"shops")], &["keys/more"]);
     assert!(
         archive::check(&path, None)
             .unwrap_err()
             .to_string()
             .contains("more in it")
     );
-    archive(&path, 2, &[], &[]);
+    archive(&path, SCHEMA + 1, &[], &[]);
     let error = archive::check(&path, None).unwrap_err();
     assert!(
         error.to_string().contains("use the newer flotta"),

@@ -82,7 +82,8 @@ impl Job<'_> {
     /// The device's name. Who asks for it is compiled for each device.
     pub(super) fn node_name(&mut self) -> String {
         self.out.per_device = true;
-        self.device.unwrap_or_default().to_owned()
+        // before it is known, something in its place that a name can be: none of it gets to a device
+        self.device.unwrap_or("device").to_owned()
     }
 
     /// Puts a file; returns its path, or nothing (with a finding) when the name cannot be a path.
@@ -192,6 +193,13 @@ impl Job<'_> {
             self.refuse(code::SCHEMA, pointer, message);
         }
         not.is_none()
+    }
+
+    /// Whether each of a command's words can be one; all that cannot are refused at once.
+    pub(super) fn command(&mut self, words: &[String], pointer: &str) -> bool {
+        let words = words.iter().enumerate();
+        let bad = words.filter(|(at, word)| !self.word(word, &format!("{pointer}/{at}")));
+        bad.count() == 0
     }
 
     /// Whether text is a host name, address or the like: no white space, quotes or control characters.

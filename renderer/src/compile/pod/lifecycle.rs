@@ -188,5 +188,6 @@ fn hook(job: &mut Job<'_>, hook: LifecycleHandler, pointer: &str) -> Option<Hook
         job.refuse(code::SCHEMA, pointer, "it needs an `exec` with a command");
         return None;
     }
-    Some(Hook::Command(command))
+    let good = job.command(&command, &format!("{pointer}/exec/command"));
+    good.then_some(Hook::Command(command))
 }

@@ -22,9 +22,15 @@ pub(super) const FIELDS: &[Field] = &[
 pub(super) fn ports(job: &mut Job<'_>, spec: &PodSpec) -> Vec<PublishedPort> {
     let mut published = Vec::new();
     let of_host = spec.host_network == Some(true);
-    for (index, container) in spec.containers.iter().enumerate() {
+    let init = spec.init_containers.iter().flatten().enumerate();
+    // those that go on running; the others are done before anybody could ask
+    let sidecars = init.filter(|(_, one)| one.restart_policy.as_deref() == Some("Always"));
+    let sidecars = sidecars.map(|at| ("initContainers", at));
+    let containers = spec.containers.iter().enumerate();
+    let all = sidecars.chain(containers.map(|at| ("containers", at)));
+    for (field, (index, container)) in all {
         for (at, port) in container.ports.iter().flatten().enumerate() {
-            let pointer = format!("{SPEC}/containers/{index}/ports/{at}");
+            let pointer = format!("{SPEC}/{field}/{index}/ports/{at}");
             published.extend(publish(job, port, of_host, &pointer));
         }
     }

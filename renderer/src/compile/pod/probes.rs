@@ -129,7 +129,8 @@ fn check(job: &mut Job<'_>, probe: Option<&Probe>, pointer: &str) -> Option<Chec
         job.refuse(code::SCHEMA, &format!("{pointer}/exec/command"), why);
         return None;
     }
-    Some(Check {
+    let good = job.command(&command, &format!("{pointer}/exec/command"));
+    good.then_some(Check {
         command,
         delay,
         interval,

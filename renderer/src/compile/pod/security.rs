@@ -13,7 +13,10 @@ use crate::compile::unit::Security;
 
 pub(super) const FIELDS: &[Field] = &[
     Field::carried("securityContext.runAsUser", "`User=`"),
-    Field::carried("securityContext.runAsGroup", "`Group=`"),
+    Field::carried(
+        "securityContext.runAsGroup",
+        "`Group=`; without a user, `User=0` as well",
+    ),
     Field::carried(
         "securityContext.runAsNonRoot",
         "an error where the user is root, or not known",
@@ -49,7 +52,10 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::refused("securityContext.windowsOptions", "devices run Linux"),
     Field::carried("containers[].securityContext.runAsUser", "`User=`"),
-    Field::carried("containers[].securityContext.runAsGroup", "`Group=`"),
+    Field::carried(
+        "containers[].securityContext.runAsGroup",
+        "`Group=`; without a user, `User=0` as well",
+    ),
     Field::carried(
         "containers[].securityContext.runAsNonRoot",
         "an error where the user is root, or not known",

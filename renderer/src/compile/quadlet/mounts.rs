@@ -1,5 +1,6 @@
 //! What a container sees of the device.
 
+use crate::compile::MEMORY_FOLDER;
 use crate::compile::unit::{Before, Label, Memory, Mount, Mounts, Through};
 use crate::compile::writer::Writer;
 
@@ -183,6 +184,9 @@ pub(super) fn memory(file: &mut Writer, all: &[Memory]) {
             "tmpfs",
             folder,
         ];
+        // the device's own accounts do not get to it, as with Podman's volumes
+        let closed = ["/usr/bin/mkdir", "-p", "-m", "0700", "--", MEMORY_FOLDER];
+        file.words("ExecStartPre", closed);
         file.words("ExecStartPre", ["/usr/bin/mkdir", "-p", "--", folder]);
         file.words("ExecStartPre", mount);
         file.words("ExecStopPost", ["-/usr/bin/umount", "--lazy", "--", folder]);

@@ -70,27 +70,32 @@ pub(super) fn service(file: &mut Writer, name: &str, service: &Service) {
     if let Some(seconds) = deadline {
         file.fixed("RuntimeMaxSec", &seconds.to_string());
     }
-    let podman = |key: &str, file: &mut Writer, hook: &Hook, ignored: &str| {
-        let limit = stop_seconds.max(&1).to_string();
-        match hook {
-            Hook::Command(command) => {
-                let program = format!("{ignored}/usr/bin/timeout");
-                let exec = [&program, &limit, "/usr/bin/podman", "exec", name];
-                let words = exec.into_iter().chain(command.iter().map(String::as_str));
-                file.words(key, words);
-            }
-            Hook::Sleep(seconds) => {
-                let program = format!("{ignored}/usr/bin/sleep");
-                file.words(key, [program.as_str(), &seconds.to_string()]);
-            }
+    let podman = ["/usr/bin/podman", "exec", name];
+    match started {
+        // TimeoutStartSec is its only limit, as Kubernetes has none
+        Some(Hook::Command(command)) => {
+            let words = podman.into_iter().chain(command.iter().map(String::as_str));
+            file.words("ExecStartPost", words);
         }
-    };
-    if let Some(hook) = started {
-        podman("ExecStartPost", file, hook, "");
+        Some(Hook::Sleep(seconds)) => {
+            file.words("ExecStartPost", ["/usr/bin/sleep", &seconds.to_string()]);
+        }
+        None => {}
     }
-    if let Some(hook) = stopping {
-        // as in Kubernetes, it stops whatever becomes of the hook
-        podman("ExecStop", file, hook, "-");
+    // Within the grace period; and as in Kubernetes, it stops whatever becomes of the hook.
+    let limit = *stop_seconds.max(&1);
+    match stopping {
+        Some(Hook::Command(command)) => {
+            let limit = limit.to_string();
+            let timeout = ["-/usr/bin/timeout", &limit].into_iter().chain(podman);
+            let words = timeout.chain(command.iter().map(String::as_str));
+            file.words("ExecStop", words);
+        }
+        Some(Hook::Sleep(seconds)) => {
+            let seconds = (*seconds).min(limit);
+            file.words("ExecStop", ["-/usr/bin/sleep", &seconds.to_string()]);
+        }
+        None => {}
     }
 }
 
