@@ -22,8 +22,9 @@ impl Packages {
     }
 
     /// The same programs as a later version.
-    fn later() -> Self {
-        Self::make(Some("99.0"))
+    fn later() -> &'static Self {
+        static LATER: LazyLock<Packages> = LazyLock::new(|| Packages::make(Some("99.0")));
+        &LATER
     }
 
     fn make(version: Option<&str>) -> Self {
