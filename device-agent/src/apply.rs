@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flotta_bundle::manifest::Manifest;
+use flotta_bundle::path::UNITS;
 use flotta_bundle::{Problem, code};
 
 use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
@@ -50,8 +51,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 for (name, error) in machine.systemd.jobs(&jobs, JOBS).await {
                     let unit = ledger.owned().units.get(&name);
                     let workload = unit.map_or("", |unit| &unit.workload);
-                    let message = format!("{name} does not stop: {error}");
-                    walk.fail(workload, Problem::new(code::BACKEND, message));
+                    walk.refused(workload, &name, "stop", &error);
                 }
             }
             Step::Write(file) => {
@@ -77,6 +77,11 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 if let Err(error) = machine.files.remove(path) {
                     walk.fail(workload, file_problem(&error));
                 }
+            }
+            Step::Enable(name) => walk.enable(name, &mut machine.systemd).await,
+            Step::Disable(name) => {
+                walk.disable(name, ledger.owned(), &mut machine.systemd)
+                    .await;
             }
             Step::Reload => {
                 if let Err(error) = machine.systemd.reload().await {
@@ -105,15 +110,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     tracing::info!(unit = %name, %error, "job did not succeed");
                 }
             }
-            Step::Sweep(workload) => {
-                if walk.failures.contains_key(workload) {
-                    continue;
-                }
-                if let Err(error) = machine.podman.sweep(workload).await {
-                    let message = format!("what {workload} left behind cannot be removed: {error}");
-                    walk.fail(workload, Problem::new(code::BACKEND, message));
-                }
-            }
+            Step::Sweep(workload) => walk.sweep(workload, &machine.podman).await,
             Step::Finish => {
                 let mut owned = walk.finished(ledger.owned());
                 walk.keep_open(&mut owned, ledger.owned(), &mut machine.systemd)
@@ -153,6 +150,38 @@ impl Walk<'_> {
         self.failures.entry(workload.to_owned()).or_insert(problem);
     }
 
+    /// systemd does not do with a unit what it is asked to.
+    fn refused(&mut self, workload: &str, unit: &str, what: &str, error: &BackendError) {
+        let message = format!("{unit} does not {what}: {error}");
+        self.fail(workload, Problem::new(code::BACKEND, message));
+    }
+
+    async fn enable<S: Systemd>(&mut self, unit: &str, systemd: &mut S) {
+        let workload = self.workload(unit).to_owned();
+        if !self.failures.contains_key(&workload)
+            && let Err(error) = systemd.enable(unit).await
+        {
+            self.refused(&workload, unit, "become enabled", &error);
+        }
+    }
+
+    async fn disable<S: Systemd>(&mut self, unit: &str, owned: &Owned, systemd: &mut S) {
+        if let Err(error) = systemd.disable(unit).await {
+            let workload = owned.units.get(unit).map_or("", |unit| &unit.workload);
+            self.refused(workload, unit, "become disabled", &error);
+        }
+    }
+
+    async fn sweep<P: Podman>(&mut self, workload: &str, podman: &P) {
+        if self.failures.contains_key(workload) {
+            return;
+        }
+        if let Err(error) = podman.sweep(workload).await {
+            let message = format!("what {workload} left behind cannot be removed: {error}");
+            self.fail(workload, Problem::new(code::BACKEND, message));
+        }
+    }
+
     fn fail_all(&mut self, owned: &Owned, problem: &Problem) {
         let wanted = self.manifest.units.iter().map(|unit| &unit.workload);
         let ours = owned.units.values().map(|unit| &unit.workload);
@@ -169,6 +198,15 @@ impl Walk<'_> {
             .units
             .binary_search_by(|other| other.name.as_str().cmp(unit));
         at.map_or("", |at| &self.manifest.units[at].workload)
+    }
+
+    /// Whether a unit is read by systemd as it is.
+    fn is_of_systemd(&self, unit: &str) -> bool {
+        let own = format!("{UNITS}{unit}");
+        self.manifest
+            .files
+            .iter()
+            .any(|file| file.path.as_str() == own)
     }
 
     /// What will be the fleet's, with the units that change marked.
@@ -206,8 +244,12 @@ impl Walk<'_> {
                 }
                 Ok(state) if state.is_masked() => self.fail(&workload, masked(name)),
                 Ok(state) => {
-                    let message =
-                        format!("Quadlet made no unit {name}: systemd says {}", state.load);
+                    let who = if self.is_of_systemd(name) {
+                        "systemd does not take"
+                    } else {
+                        "Quadlet made no unit"
+                    };
+                    let message = format!("{who} {name}: systemd says {}", state.load);
                     self.fail(&workload, Problem::new(code::GENERATOR, message));
                 }
                 Err(error) => {

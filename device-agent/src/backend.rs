@@ -54,6 +54,8 @@ pub struct UnitState {
     pub source: String,
     /// The unit file itself.
     pub fragment: String,
+    /// Whether its `[Install]` is in force: `enabled`, `disabled`, `static` (it has none), `generated`; empty without a file.
+    pub file_state: String,
     /// Which run it is: changes with every start.
     pub invocation: String,
     /// Exit status, or signal, of its last main process.
@@ -120,6 +122,10 @@ pub trait Systemd {
         jobs: &[(Verb, String)],
         limit: Duration,
     ) -> impl Future<Output = Vec<(String, BackendError)>>;
+    /// Puts a unit's `[Install]` in force, and takes back what it said before. It holds after the next reload.
+    fn enable(&mut self, name: &str) -> impl Future<Output = Result<(), BackendError>>;
+    /// Takes it back.
+    fn disable(&mut self, name: &str) -> impl Future<Output = Result<(), BackendError>>;
     /// Forgets that a unit failed.
     fn reset_failed(&mut self, name: &str) -> impl Future<Output = Result<(), BackendError>>;
     /// The last lines that a unit wrote to the journal.

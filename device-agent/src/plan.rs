@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use flotta_bundle::manifest::{File, FileKind, Unit, Wanted};
+use flotta_bundle::path::UNITS;
 use flotta_bundle::{Code, DevicePath, Digest, Manifest, Problem, code};
 
 use crate::backend::{Found, UnitState, Verb};
@@ -12,13 +13,12 @@ use crate::ledger::{Due, Owned, OwnedUnit};
 use crate::observe::Observed;
 
 mod found;
+mod install;
 
-pub use found::find_owned;
+pub use found::{find_owned, workload_of};
 
 /// Where Quadlet's sources are.
 const QUADLET: &str = "/etc/containers/systemd/";
-/// Where the files that workloads mount are, each workload's in a folder of its name.
-const DATA: &str = "/etc/flotta/workloads/";
 
 /// One thing done to the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub enum Step {
     Write(File),
     /// Remove a file that leaves.
     Remove(DevicePath),
+    /// Have systemd start a unit of its own kind when its `[Install]` says so.
+    Enable(String),
+    /// Take that back: the unit leaves.
+    Disable(String),
     /// Have systemd read its files again.
     Reload,
     /// Remember that systemd knows the new files.
@@ -92,6 +96,8 @@ impl fmt::Display for Plan {
                 Step::Sweep(workload) => writeln!(f, "sweep    what {workload} left behind")?,
                 // What the agent does for itself.
                 Step::Begin
+                | Step::Enable(_)
+                | Step::Disable(_)
                 | Step::Reload
                 | Step::Reloaded
                 | Step::ResetFailed(_)
@@ -100,19 +106,6 @@ impl fmt::Display for Plan {
         }
         Ok(())
     }
-}
-
-/// The workload a file belongs to; empty for none.
-pub fn workload_of<'a>(path: &'a DevicePath, units: &'a [Unit]) -> &'a str {
-    if let Some((workload, _)) = path
-        .as_str()
-        .strip_prefix(DATA)
-        .and_then(|rest| rest.split_once('/'))
-    {
-        return workload;
-    }
-    let unit = units.iter().find(|unit| unit.restart_on.contains(path));
-    unit.map_or("", |unit| &unit.workload)
 }
 
 /// What is wrong with a unit that somebody masked.
@@ -153,7 +146,9 @@ pub fn plan(
     let writes = desk.writes();
     let removes = desk.removes();
     let halts = desk.stops();
+    let disables = desk.disables();
     let (jobs, due) = desk.jobs();
+    let enables = desk.enables(&due);
     let gone: BTreeSet<_> = owned
         .units
         .values()
@@ -182,9 +177,11 @@ pub fn plan(
         .into_iter()
         .partition(|old| writes.iter().any(|file| in_the_way(old, &file.path)));
     steps.extend(halts.into_iter().map(Step::Stop));
+    steps.extend(disables.into_iter().map(Step::Disable));
     steps.extend(first.into_iter().map(Step::Remove));
     steps.extend(writes.into_iter().map(Step::Write));
     steps.extend(removes.into_iter().map(Step::Remove));
+    steps.extend(enables.into_iter().map(Step::Enable));
     if desk.reload {
         steps.push(Step::Reload);
     }
@@ -295,7 +292,8 @@ impl Desk<'_> {
 
     /// Whether a unit comes from a file of the fleet's.
     fn is_ours(&self, unit: &Unit, state: &UnitState) -> bool {
-        let from = |path: &DevicePath| path.as_str() == state.source;
+        let from =
+            |path: &DevicePath| path.as_str() == state.source || path.as_str() == state.fragment;
         self.owned.units.contains_key(&unit.name) || unit.restart_on.iter().any(from)
     }
 
@@ -341,9 +339,11 @@ impl Desk<'_> {
             !self.held.contains_key(workload)
         });
         let leaving: Vec<_> = leaving.cloned().collect();
-        self.reload |= leaving
-            .iter()
-            .any(|path| path.as_str().starts_with(QUADLET));
+        self.reload |= leaving.iter().any(|path| {
+            [QUADLET, UNITS]
+                .iter()
+                .any(|folder| path.as_str().starts_with(folder))
+        });
         leaving
     }
 
@@ -394,9 +394,9 @@ impl Desk<'_> {
             let up = state.is_up();
             let verb = match unit.wanted {
                 _ if has_changed && up => Verb::Restart,
-                // What is started by others is left to them.
-                Wanted::Loaded => continue,
-                Wanted::Active if has_changed => Verb::Start,
+                Wanted::Active | Wanted::Once if has_changed => Verb::Start,
+                // What is started by others is left to them; the other has run, or systemd runs it at boot.
+                Wanted::Loaded | Wanted::Once => continue,
                 // A container that is not to be started again after it failed.
                 Wanted::Active if up || (state.active == "failed" && state.restart == "no") => {
                     continue;

@@ -14,6 +14,8 @@ use std::cell::{RefCell, RefMut};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
+use flotta_bundle::path::UNITS;
+
 pub use state::{Definition, Did, State, Thing};
 
 use state::{Hook, no_unit, refused, restart};
@@ -139,8 +141,15 @@ impl Systemd for World {
             if source.starts_with(QUADLET) {
                 unit.source.clone_from(source);
                 unit.fragment = format!("/run/systemd/generator/{name}");
+                "generated".clone_into(&mut unit.file_state);
             } else {
                 unit.fragment.clone_from(source);
+                let file_state = match text.contains("[Install]") {
+                    _ if state.enabled.contains(name) => "enabled",
+                    true => "disabled",
+                    false => "static",
+                };
+                file_state.clone_into(&mut unit.file_state);
             }
         }
         Ok(unit)
@@ -155,6 +164,28 @@ impl Systemd for World {
             }
         }
         self.state().run_jobs(jobs)
+    }
+
+    async fn enable(&mut self, name: &str) -> Result<(), BackendError> {
+        self.act(|state| {
+            let path = format!("{UNITS}{name}");
+            let Some(Thing::File { content, .. }) = state.files.get(&path) else {
+                return Err(no_unit(name, "found"));
+            };
+            let text = String::from_utf8_lossy(content).into_owned();
+            state.enabled.remove(name);
+            if text.contains("[Install]") {
+                state.enabled.insert(name.to_owned());
+            }
+            Ok(())
+        })
+    }
+
+    async fn disable(&mut self, name: &str) -> Result<(), BackendError> {
+        self.act(|state| {
+            state.enabled.remove(name);
+            Ok(())
+        })
     }
 
     async fn reset_failed(&mut self, name: &str) -> Result<(), BackendError> {

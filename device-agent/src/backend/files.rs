@@ -20,7 +20,11 @@ use super::{BackendError, Files, Found};
 mod mark;
 
 /// Below here, folders that are empty go with their last file.
-const WORKLOADS: &str = "/etc/flotta/workloads";
+const FOLDERS: [&str; 3] = [
+    "/etc/flotta/workloads",
+    "/etc/containers/systemd",
+    "/etc/systemd/system",
+];
 const FOLDER: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
@@ -224,7 +228,7 @@ impl Files for Disk {
         while let Some((folder, _)) = empty.rsplit_once('/') {
             let Some((parent, name)) = folder
                 .rsplit_once('/')
-                .filter(|(parent, _)| parent.starts_with(WORKLOADS))
+                .filter(|(parent, _)| FOLDERS.iter().any(|folder| parent.starts_with(folder)))
             else {
                 break;
             };

@@ -212,6 +212,7 @@ impl Systemd for Bus {
             sub: unit.text("SubState"),
             source: unit.text("SourcePath"),
             fragment: unit.text("FragmentPath"),
+            file_state: unit.text("UnitFileState"),
             invocation: unit.hex("InvocationID"),
             ..UnitState::default()
         };
@@ -298,6 +299,24 @@ impl Systemd for Bus {
             )
         }));
         failures
+    }
+
+    async fn enable(&mut self, name: &str) -> Result<(), BackendError> {
+        let (for_now, over_others) = (false, false);
+        let _: (bool, Vec<(String, String, String)>) = self
+            .manager
+            .call("ReenableUnitFiles", &([name], for_now, over_others))
+            .await?;
+        Ok(())
+    }
+
+    async fn disable(&mut self, name: &str) -> Result<(), BackendError> {
+        let for_now = false;
+        let _: Vec<(String, String, String)> = self
+            .manager
+            .call("DisableUnitFiles", &([name], for_now))
+            .await?;
+        Ok(())
     }
 
     async fn reset_failed(&mut self, name: &str) -> Result<(), BackendError> {

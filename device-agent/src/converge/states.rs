@@ -95,7 +95,7 @@ fn state(unit: &UnitState, wanted: Wanted) -> WorkloadState {
     let flapping = unit.restarts > 0 && unit.active_for.is_some_and(|up| up < STAYS_UP);
     match unit.active.as_str() {
         "failed" => WorkloadState::Failed,
-        _ if wanted == Wanted::Loaded => WorkloadState::Running,
+        _ if wanted != Wanted::Active => WorkloadState::Running,
         "active" | "reloading" if flapping => WorkloadState::Failed,
         "active" | "reloading" => WorkloadState::Running,
         "activating" if unit.sub.starts_with("auto-restart") || unit.restarts > 0 => {

@@ -1,10 +1,28 @@
 //! What of a machine is the fleet's when the ledger does not say it.
 
 use flotta_bundle::DevicePath;
+use flotta_bundle::manifest::Unit;
+use flotta_bundle::path::UNITS;
 
-use super::{QUADLET, workload_of};
+use super::QUADLET;
 use crate::backend::{Files, Systemd};
 use crate::ledger::{Owned, OwnedUnit};
+
+/// Where the files that workloads mount are, each workload's in a folder of its name.
+const DATA: &str = "/etc/flotta/workloads/";
+
+/// The workload a file belongs to; empty for none.
+pub fn workload_of<'a>(path: &'a DevicePath, units: &'a [Unit]) -> &'a str {
+    if let Some((workload, _)) = path
+        .as_str()
+        .strip_prefix(DATA)
+        .and_then(|rest| rest.split_once('/'))
+    {
+        return workload;
+    }
+    let unit = units.iter().find(|unit| unit.restart_on.contains(path));
+    unit.map_or("", |unit| &unit.workload)
+}
 
 /// What of the machine is the fleet's, by the marks of its files: for when the ledger was lost. A unit is the fleet's only as
 /// long as systemd has it from no other file: a release may name one as the machine does.
@@ -26,19 +44,30 @@ pub async fn find_owned(files: &mut impl Files, systemd: &mut impl Systemd) -> O
             continue;
         };
         let is_nobodys = state.source.is_empty() && state.fragment.is_empty();
-        if state.source == path.as_str() || is_nobodys {
+        let is_from = [&state.source, &state.fragment].contains(&&path.to_string());
+        if is_from || is_nobodys {
             owned.units.insert(unit, OwnedUnit::found(workload));
         }
     }
     owned
 }
 
-/// The unit that Quadlet makes of a file, and the file's stem.
+/// The unit that Quadlet or systemd makes of a file, and the file's stem. Of a template that is the instance it names itself.
 fn unit_of<'a>(path: &'a DevicePath, text: &str) -> Option<(String, &'a str)> {
-    let name = path.as_str().strip_prefix(QUADLET)?;
+    let path = path.as_str();
+    let name = path.strip_prefix(UNITS).or(path.strip_prefix(QUADLET))?;
     let (stem, kind) = name
         .rsplit_once('.')
         .filter(|(stem, _)| !stem.contains('/'))?;
+    let instance = |service: &str| match service.strip_suffix('@') {
+        Some(_) => {
+            value(text, "[Install]", "DefaultInstance").map(|name| format!("{service}{name}"))
+        }
+        None => Some(service.to_owned()),
+    };
+    if path.starts_with(UNITS) {
+        return Some((format!("{}.{kind}", instance(stem)?), stem));
+    }
     let (suffix, section) = match kind {
         "container" => ("", "[Container]"),
         "kube" => ("", "[Kube]"),
@@ -49,22 +78,22 @@ fn unit_of<'a>(path: &'a DevicePath, text: &str) -> Option<(String, &'a str)> {
         "build" => ("-build", "[Build]"),
         _ => return None,
     };
-    let service = service_name(text, section).unwrap_or_else(|| format!("{stem}{suffix}"));
-    Some((format!("{service}.service"), stem))
+    let service = value(text, section, "ServiceName").unwrap_or_else(|| format!("{stem}{suffix}"));
+    Some((format!("{}.service", instance(&service)?), stem))
 }
 
-/// The last `ServiceName=` of a section: Quadlet calls the unit so.
-fn service_name(text: &str, section: &str) -> Option<String> {
-    let (mut name, mut is_here) = (None, false);
+/// The last value of a key in a section.
+fn value(text: &str, section: &str, key: &str) -> Option<String> {
+    let (mut found, mut is_here) = (None, false);
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
             is_here = line == section;
         } else if is_here
-            && let Some((key, value)) = line.split_once('=')
-            && key.trim() == "ServiceName"
+            && let Some((name, value)) = line.split_once('=')
+            && name.trim() == key
         {
-            name = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
+            found = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
         }
     }
-    name
+    found
 }

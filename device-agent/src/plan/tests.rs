@@ -1,4 +1,5 @@
 mod any;
+mod install;
 
 use super::*;
 use crate::backend::BackendError;
@@ -87,6 +88,8 @@ fn short(plan: &Plan) -> Vec<String> {
         Step::Stop(unit) => format!("stop {unit}"),
         Step::Write(file) => format!("write {}", name(&file.path)),
         Step::Remove(path) => format!("remove {}", name(path)),
+        Step::Enable(unit) => format!("enable {unit}"),
+        Step::Disable(unit) => format!("disable {unit}"),
         Step::Reload => "reload".to_owned(),
         Step::Reloaded => "reloaded".to_owned(),
         Step::ResetFailed(unit) => format!("reset {unit}"),

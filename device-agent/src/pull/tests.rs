@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flotta_bundle::code;
 use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::envelope::Envelope;
+use flotta_bundle::manifest::SCHEMA;
 use flotta_bundle::wire::{Failure, MAX_OFFER_BYTES, Offer};
 use flotta_bundle::{Digest, Problem};
 use http::{Request, Response};
@@ -172,7 +173,10 @@ async fn an_offer_comes_with_its_tag_and_no_second_time() {
     let sent = offer();
     let answer = sent.clone();
     let server = TestServer::start(move |request| {
-        assert_eq!(request.uri().query(), Some("root=3&schema=2"));
+        assert_eq!(
+            request.uri().query(),
+            Some(format!("root=3&schema={SCHEMA}").as_str())
+        );
         match request.headers().get("if-none-match") {
             None => {
                 let mut response = json(200, &answer);

@@ -145,6 +145,16 @@ impl Systemd for Hand {
         Vec::new()
     }
 
+    async fn enable(&mut self, name: &str) -> Result<(), BackendError> {
+        self.note(format!("enable {name}"));
+        Ok(())
+    }
+
+    async fn disable(&mut self, name: &str) -> Result<(), BackendError> {
+        self.note(format!("disable {name}"));
+        Ok(())
+    }
+
     async fn reset_failed(&mut self, name: &str) -> Result<(), BackendError> {
         self.note(format!("reset {name}"));
         Ok(())

@@ -29,7 +29,7 @@ impl Content {
         let mut content = Self::default();
         for unit in &manifest.units {
             content.has.insert(unit.workload.clone());
-            if unit.wanted == Wanted::Active {
+            if unit.wanted != Wanted::Loaded {
                 content.runs.insert(unit.workload.clone());
             }
         }

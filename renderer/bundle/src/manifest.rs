@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::path::DevicePath;
+use crate::path::{self, DevicePath, UNITS};
 
 /// The newest version of the manifest's shape that this program knows. It reads all from 1 and refuses newer ones: a device
 /// must not run half of what was meant. A manifest is encoded in the lowest version that can say its content, so that a new
 /// section changes no digest of a fleet that does not use it.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Longest encoded manifest, in bytes. A device with 40 workloads needs about 40 KB.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -34,7 +34,9 @@ pub const MAX_SERVER_BYTES: usize = 270;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The lowest version that can say the rest; [`Self::encode`] sets it. 2: `settings.servers`.
+    /// The lowest version that can say the rest; [`Self::encode`] sets it. 2: `settings.servers`. 3: units of systemd's own
+    /// (files in [`crate::path::UNITS`], names that end in `.socket`, `.path` or `.target`), instances of templates,
+    /// and [`Wanted::Once`].
     pub schema: u32,
     /// Files on the device, sorted by path.
     pub files: Vec<File>,
@@ -70,7 +72,7 @@ pub struct File {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileKind {
-    /// A Quadlet source: systemd must reload its units when it changes.
+    /// A Quadlet source, or a unit of systemd's own: systemd must reload its units when it changes.
     Quadlet,
     /// Plain content.
     Data,
@@ -135,6 +137,9 @@ pub enum Wanted {
     Active,
     /// Known to systemd, and started by something else (another unit, a timer) or by nobody.
     Loaded,
+    /// Started after each change of its files, and by systemd at boot; that it ends then is as it should be. A run that is
+    /// interrupted is begun again.
+    Once,
 }
 
 /// One container image.
@@ -240,7 +245,12 @@ impl Manifest {
 
     /// The first version that has all of the sections used here.
     fn lowest_schema(&self) -> u32 {
-        if self.settings.servers.is_empty() {
+        let units = &self.units;
+        let is_new = |unit: &Unit| unit.wanted == Wanted::Once || !is_unit_name_of_old(&unit.name);
+        let is_unit = |file: &File| file.path.as_str().starts_with(UNITS);
+        if units.iter().any(is_new) || self.files.iter().any(is_unit) {
+            3
+        } else if self.settings.servers.is_empty() {
             1
         } else {
             2
@@ -348,25 +358,21 @@ fn ascending<'a>(what: &str, mut items: impl Iterator<Item = &'a str>) -> Result
     Ok(())
 }
 
-/// systemd's own rule (systemd.unit(5)), narrowed to what the renderer writes: no templates, no escapes.
+/// Whether the first two schemas had this name: a service or timer without `@`.
+fn is_unit_name_of_old(name: &str) -> bool {
+    let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
+    !name.contains('@') && ["service", "timer"].contains(&kind)
+}
+
+/// What a release may name: a unit that can be started, so no template without its instance.
 fn check_unit_name(name: &str) -> Result<(), String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    let stem = name
-        .strip_suffix(".service")
-        .or_else(|| name.strip_suffix(".timer"));
-    match stem {
-        Some(stem)
-            if !stem.is_empty()
-                && name.len() <= 255
-                && name.bytes().all(plain)
-                && !stem.starts_with(['.', '-']) =>
-        {
-            Ok(())
-        }
-        _ => Err(format!(
-            "{name:?} is not a unit name that a release may use"
-        )),
+    let stem = name.rsplit_once('.').map_or("", |(stem, _)| stem);
+    if path::is_unit_name(name) && !stem.ends_with('@') {
+        return Ok(());
     }
+    Err(format!(
+        "{name:?} is not a unit name that a release may use"
+    ))
 }
 
 fn check_workload(name: &str) -> Result<(), String> {

@@ -11,12 +11,48 @@ pub const MAX_PATH: usize = 1024;
 pub const MAX_COMPONENT: usize = 200;
 
 /// Where files of a manifest may lie. No file of a release lies elsewhere, whoever signed it; what the containers it starts may do is for whoever reviews the commit.
-pub const ALLOWED_PREFIXES: [&str; 2] = [
+pub const ALLOWED_PREFIXES: [&str; 3] = [
     // Quadlet's folder for system units (podman-systemd.unit(5))
     "/etc/containers/systemd/",
     // files that workloads mount: /etc/flotta/workloads/WORKLOAD/VOLUME/KEY
     "/etc/flotta/workloads/",
+    // systemd's folder for units, of which a release may have some: see `UNITS`
+    "/etc/systemd/system/",
 ];
+
+/// Where systemd reads units as they are: timers, sockets and others next to Quadlet files. A release may have `NAME.KIND` and
+/// `NAME.KIND.d/DROPIN.conf` there, for the kinds of [`UNIT_KINDS`].
+pub const UNITS: &str = "/etc/systemd/system/";
+
+/// The kinds of units that a release may name.
+pub const UNIT_KINDS: [&str; 5] = ["service", "timer", "socket", "path", "target"];
+
+/// systemd's own rule for the name of a unit (systemd.unit(5)), narrowed: no escapes, at most one `@`.
+pub fn is_unit_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.@".contains(&b);
+    let Some((stem, kind)) = name.rsplit_once('.') else {
+        return false;
+    };
+    UNIT_KINDS.contains(&kind)
+        && name.len() <= 255
+        && name.bytes().all(plain)
+        && !stem.is_empty()
+        && !stem.starts_with(['.', '-', '@'])
+        && stem.matches('@').count() <= 1
+}
+
+/// A unit or a drop-in of one, by its path below [`UNITS`].
+fn is_unit_file(name: &str) -> bool {
+    match name.split_once('/') {
+        None => is_unit_name(name),
+        Some((folder, file)) => {
+            folder.strip_suffix(".d").is_some_and(is_unit_name)
+                && file
+                    .strip_suffix(".conf")
+                    .is_some_and(|stem| !stem.is_empty() && !stem.contains('/'))
+        }
+    }
+}
 
 /// An absolute, normalised path of printable ASCII under one of [`ALLOWED_PREFIXES`].
 ///
@@ -69,6 +105,12 @@ fn refusal(path: &str) -> Option<&'static str> {
     {
         return Some("not under a folder that a release may write");
     }
+    if path
+        .strip_prefix(UNITS)
+        .is_some_and(|name| !is_unit_file(name))
+    {
+        return Some("not a unit, or a drop-in of one, that a release may have");
+    }
     None
 }
 
@@ -112,6 +154,22 @@ mod tests {
                 .is_ok()
         );
         for path in [
+            "/etc/systemd/system/job.timer",
+            "/etc/systemd/system/job@.service",
+            "/etc/systemd/system/web.service.d/10.conf",
+        ] {
+            assert!(path.parse::<DevicePath>().is_ok(), "{path:?}");
+        }
+        for path in [
+            "/etc/systemd/system/",
+            "/etc/systemd/system/data.mount",
+            "/etc/systemd/system/job",
+            "/etc/systemd/system/@.service",
+            "/etc/systemd/system/timers.target.wants/job.timer",
+            "/etc/systemd/system/web.service.d/10.txt",
+            "/etc/systemd/system/web.service.d/a/10.conf",
+            "/etc/systemd/system/service.d/10.conf",
+            "/etc/systemd/journald.conf",
             "",
             "/",
             "etc/containers/systemd/a",

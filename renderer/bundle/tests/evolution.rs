@@ -2,7 +2,7 @@
 //! wrote, kept for ever; `evolution/newer/` has fields and words that no version knows yet.
 
 use flotta_bundle::Manifest;
-use flotta_bundle::manifest::SCHEMA;
+use flotta_bundle::manifest::{SCHEMA, Wanted};
 use flotta_bundle::wire::{Acknowledged, Enrolment, Failure, Phase, Report, WorkloadState};
 
 macro_rules! read {
@@ -80,4 +80,35 @@ fn a_manifest_says_the_lowest_schema_that_has_all_it_uses() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn units_of_systemds_own_instances_and_units_that_end_need_the_third_schema() {
+    let text = include_str!("evolution/1/manifest.json");
+    let old = Manifest::parse(text.as_bytes()).expect("a manifest");
+    let says = |manifest: Manifest| {
+        let bytes = manifest.encode();
+        let read = Manifest::parse(&bytes).expect("a manifest within the rules");
+        assert_eq!(read.clone().encode(), bytes);
+        read.schema
+    };
+    assert_eq!(says(old.clone()), 1);
+    let mut once = old.clone();
+    once.units[0].wanted = Wanted::Once;
+    assert_eq!(says(once), 3);
+    for name in ["model@small.service", "echo.socket", "in.path", "a.target"] {
+        let mut named = old.clone();
+        named.units[0].name = name.to_owned();
+        assert_eq!(says(named), 3, "{name}");
+    }
+    let mut timer = old.clone();
+    timer.files[0].path = "/etc/systemd/system/job.timer".parse().expect("a path");
+    timer
+        .units
+        .iter_mut()
+        .for_each(|unit| unit.restart_on.clear());
+    assert_eq!(says(timer), 3);
+    let mut template = old;
+    template.units[0].name = "model@.service".to_owned();
+    assert!(Manifest::parse(&template.encode()).is_err());
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flotta_bundle::manifest::{FileKind, Image, Mode, Pull, SCHEMA, Settings, Unit, Wanted};
+use flotta_bundle::path::UNITS;
 use flotta_bundle::{DevicePath, Digest, Manifest};
 
 use super::{File, QUADLET};
@@ -26,6 +27,15 @@ pub struct Workload {
     pub members: Vec<&'static str>,
     /// Has a network of its own: a unit that nobody starts but those that need it.
     pub network: bool,
+    /// Is a job that ends: started by a timer of its own, or else once after each change.
+    pub job: Option<Job>,
+}
+
+/// What starts a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    Timer,
+    Change,
 }
 
 impl Workload {
@@ -41,6 +51,7 @@ impl Workload {
             port: None,
             members: Vec::new(),
             network: false,
+            job: None,
         }
     }
 
@@ -79,6 +90,11 @@ impl Workload {
         self
     }
 
+    pub fn job(mut self, job: Job) -> Self {
+        (self.job, self.restart) = (Some(job), "no");
+        self
+    }
+
     /// Units that run a container.
     pub fn containers(&self) -> Vec<String> {
         let member = |member: &&str| format!("{}-{member}.service", self.name);
@@ -104,7 +120,7 @@ pub fn path(text: &str) -> DevicePath {
 
 /// A file of the fleet's.
 pub fn file(at: &str, content: &[u8]) -> File {
-    let quadlet = at.starts_with(QUADLET);
+    let quadlet = at.starts_with(QUADLET) || at.starts_with(UNITS);
     File {
         path: path(at),
         mode: Mode::new(0o644),
@@ -189,9 +205,22 @@ impl Bundle {
                  {ports}{pod}{network}{volume}{}\n[Service]\nRestart={}\n",
                 workload.says, workload.restart
             );
+            let text = match workload.job {
+                None => text,
+                Some(Job::Timer) => text + "Type=oneshot\n",
+                Some(Job::Change) => text + "Type=oneshot\n[Install]\nWantedBy=multi-user.target\n",
+            };
+            if workload.job == Some(Job::Timer) {
+                self.timer(stem, name);
+            }
+            let wanted = match workload.job {
+                None => Wanted::Active,
+                Some(Job::Timer) => Wanted::Loaded,
+                Some(Job::Change) => Wanted::Once,
+            };
             let own = self.put(&format!("{QUADLET}{stem}.container"), text);
             let inputs = mounted.into_iter().chain(common.clone()).chain([own]);
-            self.unit(unit.clone(), name, Wanted::Active, inputs.collect());
+            self.unit(unit.clone(), name, wanted, inputs.collect());
             self.containers.insert(unit, name.clone());
         }
         let images = &mut self.manifest.images;
@@ -206,6 +235,17 @@ impl Bundle {
                 workloads: vec![name.clone()],
             });
         }
+    }
+
+    fn timer(&mut self, stem: &str, workload: &str) {
+        let text = "[Timer]\nOnCalendar=hourly\n[Install]\nWantedBy=timers.target\n";
+        let path = self.put(&format!("{UNITS}{stem}.timer"), text.to_owned());
+        self.unit(
+            format!("{stem}.timer"),
+            workload,
+            Wanted::Active,
+            vec![path],
+        );
     }
 
     fn put(&mut self, at: &str, text: String) -> DevicePath {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flotta_bundle::path::UNITS;
 use flotta_bundle::{DevicePath, Digest};
 
 use super::QUADLET;
@@ -69,6 +70,8 @@ pub struct State {
     /// What systemd knows since its last reload.
     pub loaded: BTreeMap<String, Definition>,
     pub runs: BTreeMap<String, Run>,
+    /// Units whose `[Install]` is in force.
+    pub enabled: BTreeSet<String>,
     /// Containers by name, and the workload on their label.
     pub containers: BTreeMap<String, String>,
     pub images: BTreeSet<String>,
@@ -134,6 +137,11 @@ fn needs(text: &str) -> Vec<String> {
     made("pod").chain(made("network")).collect()
 }
 
+/// Whether a unit is at rest again when it has done its work.
+fn is_job(text: &str) -> bool {
+    values(text, "Type").any(|kind| kind == "oneshot")
+}
+
 pub(super) fn refused(text: String) -> BackendError {
     BackendError(text)
 }
@@ -160,6 +168,13 @@ impl State {
     pub fn reload(&mut self) {
         let mut loaded = BTreeMap::new();
         for (path, thing) in &self.files {
+            if let (Some(unit), Thing::File { content, .. }) = (path.strip_prefix(UNITS), thing)
+                && !unit.contains('/')
+            {
+                let text = String::from_utf8_lossy(content).into_owned();
+                let source = path.clone();
+                loaded.insert(unit.to_owned(), Definition { source, text });
+            }
             let name = path.strip_prefix(QUADLET).unwrap_or_default();
             let (Some((stem, kind)), Thing::File { content, .. }) = (name.rsplit_once('.'), thing)
             else {
@@ -191,10 +206,20 @@ impl State {
         self.containers.clear();
         self.reload();
         for name in self.loaded.keys().cloned().collect::<Vec<_>>() {
-            if !name.ends_with("-network.service") {
+            if !name.ends_with("-network.service") && self.is_installed(&name) {
                 let _ = self.start(&name);
             }
         }
+    }
+
+    /// Whether a boot starts a unit: Quadlet carries out what `[Install]` says, and the other's is in force or not. What stays
+    /// up is taken for installed.
+    fn is_installed(&self, name: &str) -> bool {
+        let definition = &self.loaded[name];
+        if definition.source.starts_with(UNITS) {
+            return self.enabled.contains(name);
+        }
+        !is_job(&definition.text) || definition.text.contains("[Install]")
     }
 
     fn is_up(&self, name: &str) -> bool {
@@ -264,6 +289,10 @@ impl State {
             self.containers.insert(name.to_owned(), workload.to_owned());
         }
         let failed = run.exit != 0;
+        if !failed && is_job(&definition.text) {
+            (run.active, run.sub) = ("inactive", "dead");
+            self.containers.remove(name);
+        }
         self.runs.insert(name.to_owned(), run);
         if failed {
             return Err(refused("job ended: failed".to_owned()));

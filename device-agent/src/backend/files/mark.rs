@@ -79,14 +79,15 @@ pub(super) fn walk(root: &Path, tell: &mut dyn FnMut(DevicePath, &[u8])) {
             continue;
         };
         for entry in entries.flatten() {
-            let Ok(path) =
-                format!("{folder}/{}", entry.file_name().to_string_lossy()).parse::<DevicePath>()
-            else {
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+                continue;
+            }
+            let Ok(path) = path.parse::<DevicePath>() else {
                 continue;
             };
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(path.to_string());
-            } else if let Some((_, content)) = read(&open, &path, false) {
+            if let Some((_, content)) = read(&open, &path, false) {
                 tell(path, &content);
                 left -= 1;
             }

@@ -127,6 +127,9 @@ fn the_state_of_a_unit() {
         ("failed", "failed", 0, None, Wanted::Active, Failed),
         ("inactive", "dead", 0, None, Wanted::Loaded, Running),
         ("failed", "failed", 0, None, Wanted::Loaded, Failed),
+        ("inactive", "dead", 0, None, Wanted::Once, Running),
+        ("activating", "start", 0, None, Wanted::Once, Running),
+        ("failed", "failed", 0, None, Wanted::Once, Failed),
     ];
     for (active, sub, restarts, active_for, wanted, expected) in cases {
         let unit = UnitState {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backend::BackendError;
+use crate::backend::fake::bundle::Job;
 
 fn workload(name: &'static str) -> impl Strategy<Value = Workload> {
     let keys = proptest::collection::btree_set(prop_oneof!["a", "b", "c"], 0..3);
@@ -12,8 +13,11 @@ fn workload(name: &'static str) -> impl Strategy<Value = Workload> {
         Just(vec!["front"]),
         Just(vec!["front", "back"])
     ];
-    (keys, members, any::<bool>(), 0..3_u8).prop_map(move |(keys, members, network, says)| {
+    let job = prop_oneof![Just(None), Just(Some(Job::Timer)), Just(Some(Job::Change))];
+    let rest = (any::<bool>(), 0..3_u8, job);
+    (keys, members, rest).prop_map(move |(keys, members, (network, says, job))| {
         let mut workload = Workload::new(name).pod(&members).says(&says.to_string());
+        workload.job = job;
         for key in keys {
             workload = workload.config(&key, &says.to_string());
         }
@@ -42,16 +46,19 @@ fn unit_state() -> impl Strategy<Value = UnitState> {
     ];
     let restart = prop_oneof!["no", "always"];
     let source = prop_oneof![Just(String::new()), Just(container().to_string())];
-    (load, active, restart, source, "[ab]?").prop_map(|(load, active, restart, source, run)| {
-        UnitState {
+    let file_state = prop_oneof!["", "enabled", "disabled", "static", "generated"];
+    let states = (load, active, file_state);
+    (states, restart, source, "[ab]?").prop_map(
+        |((load, active, file_state), restart, source, run)| UnitState {
             load,
+            file_state,
             active,
             restart,
             source,
             invocation: run,
             ..UnitState::default()
-        }
-    })
+        },
+    )
 }
 
 fn found() -> impl Strategy<Value = Option<Found>> {
@@ -142,20 +149,22 @@ proptest! {
         let order = |step: &Step| match step {
             Step::Begin => 0,
             Step::Stop(_) => 1,
-            Step::Write(_) | Step::Remove(_) => 2,
-            Step::Reload => 3,
-            Step::Reloaded => 4,
-            Step::ResetFailed(_) => 5,
-            Step::Job(..) => 6,
-            Step::Sweep(_) => 7,
-            Step::Finish => 8,
+            Step::Disable(_) => 2,
+            Step::Write(_) | Step::Remove(_) => 3,
+            Step::Enable(_) => 4,
+            Step::Reload => 5,
+            Step::Reloaded => 6,
+            Step::ResetFailed(_) => 7,
+            Step::Job(..) => 8,
+            Step::Sweep(_) => 9,
+            Step::Finish => 10,
         };
         prop_assert!(plan.steps.is_sorted_by_key(order), "{:?}", short(&plan));
         prop_assert!(plan.is_empty() || plan.steps.last() == Some(&Step::Finish));
         let begun = plan.steps.first() == Some(&Step::Begin);
         for step in &plan.steps {
             match step {
-                Step::Stop(name) => {
+                Step::Stop(name) | Step::Disable(name) => {
                     prop_assert!(owned.units.contains_key(name) && workload(name).is_none());
                     prop_assert!(!plan.held.contains_key(&owned.units[name].workload));
                 }
@@ -169,7 +178,7 @@ proptest! {
                     prop_assert!(!plan.held.contains_key(&owned.files[path]));
                     prop_assert!(to.manifest.files.iter().all(|file| file.path != *path));
                 }
-                Step::Job(_, name) => {
+                Step::Job(_, name) | Step::Enable(name) => {
                     let workload = workload(name);
                     prop_assert!(workload.is_some_and(|name| !plan.held.contains_key(&name)));
                 }

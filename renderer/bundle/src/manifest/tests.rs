@@ -105,7 +105,7 @@ fn rules_that_types_do_not_hold_are_checked() {
 fn malformed_and_hostile_json_is_refused() {
     let good = String::from_utf8(manifest().encode()).expect("text");
     let cases = [
-        good.replace("\"schema\":1", "\"schema\":3"),
+        good.replace("\"schema\":1", &format!("\"schema\":{}", SCHEMA + 1)),
         good.replace("\"schema\":1", "\"schema\":1,\"schema\":1"),
         good.replace("\"schema\":1", "\"schema\":1,\"more\":1"),
         good.replace("\"0644\"", "\"4755\""),
@@ -125,7 +125,8 @@ fn malformed_and_hostile_json_is_refused() {
 
 #[test]
 fn a_newer_shape_is_called_newer_whatever_it_holds() {
-    let error = Manifest::parse(br#"{"schema":3,"everything":"else"}"#).expect_err("refused");
+    let newer = format!(r#"{{"schema":{},"everything":"else"}}"#, SCHEMA + 1);
+    let error = Manifest::parse(newer.as_bytes()).expect_err("refused");
     assert!(
         error.to_string().contains("update flotta-agent first"),
         "{error}"

@@ -1,0 +1,59 @@
+//! `[Install]` of units that systemd reads as they are. Quadlet carries it out itself for those that it makes.
+
+use std::collections::BTreeMap;
+
+use flotta_bundle::Digest;
+use flotta_bundle::manifest::{Unit, Wanted};
+use flotta_bundle::path::UNITS;
+
+use super::Desk;
+
+impl Desk<'_> {
+    /// Units to enable: those whose files change, for what `[Install]` says may have changed, and those that somebody disabled.
+    pub(super) fn enables(&mut self, due: &BTreeMap<String, Digest>) -> Vec<String> {
+        let manifest = self.manifest;
+        let enables = manifest.units.iter().filter(|unit| {
+            let state = self.observed.units.get(&unit.name);
+            let is_disabled = state.is_some_and(|state| state.file_state == "disabled");
+            installs(unit)
+                && !self.is_held(&unit.workload)
+                && (is_disabled || due.contains_key(&unit.name))
+        });
+        let enables: Vec<_> = enables.map(|unit| unit.name.clone()).collect();
+        // what it links to is known to systemd after that
+        self.reload |= !enables.is_empty();
+        enables
+    }
+
+    /// Units that leave and are enabled.
+    pub(super) fn disables(&self) -> Vec<String> {
+        let wanted = |name: &String| self.manifest.units.iter().any(|unit| unit.name == *name);
+        let leaving = self
+            .owned
+            .units
+            .iter()
+            .filter(|(name, unit)| !wanted(name) && !self.is_held(&unit.workload));
+        let enabled = leaving.filter(|(name, _)| {
+            let state = self.observed.units.get(*name);
+            state.is_some_and(|state| state.file_state == "enabled")
+        });
+        enabled.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Whether systemd is to be told of a unit's `[Install]`: it has a file of its own, or it is a template's instance that is
+/// wanted.
+fn installs(unit: &Unit) -> bool {
+    let mut units = unit
+        .restart_on
+        .iter()
+        .filter_map(|path| path.as_str().strip_prefix(UNITS))
+        .filter(|name| !name.contains('/'));
+    units.any(|name| name == unit.name || unit.wanted != Wanted::Loaded && is_template(name, unit))
+}
+
+fn is_template(file: &str, unit: &Unit) -> bool {
+    let base = |name: &str| name.split_once('@').map(|(base, _)| base.to_owned());
+    let kind = |name: &str| name.rsplit_once('.').map(|(_, kind)| kind.to_owned());
+    base(file).is_some() && base(file) == base(&unit.name) && kind(file) == kind(&unit.name)
+}
