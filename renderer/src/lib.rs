@@ -14,6 +14,7 @@
 //! | [`merge`] | sets under devices, field by field, with origins |
 //! | [`fleet`] | devices, sets and workloads, and what selects what: who wants to know, asks it |
 //! | [`settings`] | what a merged spec says of the agent |
+//! | [`quadlet`] | users' own Quadlet files, read and checked |
 //! | [`compile`] | a workload to Quadlet files |
 //! | [`bundle`] | files, units and images to a manifest; leaves of the next release |
 //! | [`render`] | the way through all of them |
@@ -29,6 +30,7 @@ pub mod fleet;
 pub mod input;
 pub mod merge;
 pub mod place;
+pub mod quadlet;
 pub mod render;
 pub mod select;
 pub mod settings;

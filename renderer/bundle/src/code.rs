@@ -41,6 +41,7 @@ codes! {
     UNREADABLE = "FLT0112", "a file or revision that cannot be read", "check path, revision and access";
     DIGEST_REQUIRED = "FLT0113", "an image without a digest where digests are required", "write the reference as NAME@sha256:…";
     PLACEMENT = "FLT0114", "a workload that does not say where it runs, or says it twice", "give `device` or `deviceSelector`, not both";
+    UNIT_FILE = "FLT0115", "a unit file that Quadlet or systemd would not take, or not whole", "see podman-systemd.unit(5) and systemd.syntax(7)";
     ENCRYPTED = "FLT0116", "an object that is encrypted and cannot be read", "commit it in the clear, or keep it outside the fleet's folder; nothing is decrypted before it reaches a device";
 
     NOT_ACTED_ON = "FLT0201", "a field that is accepted but not acted on yet", "it has no effect in this version; remove it if you rely on it";

@@ -1,0 +1,319 @@
+//! The user's own Quadlet files, with what lies next to them: read and checked as Podman's Quadlet and systemd do it, so that
+//! what they would leave out on the device is found while somebody can still do something about it.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`file`] | the text of a unit file, with places |
+//! | [`words`] | a value to words |
+//! | [`names`] | what a file is, by its name |
+//! | [`keys`] | the keys of each kind |
+//! | [`unit`] | a unit with its drop-ins |
+//! | [`check`] | the rules of all Quadlet files |
+//! | [`kinds`] | the rules of each kind |
+//! | [`systemd`] | the rules of timers and other units of systemd's |
+//! | [`references`] | which other units and files a unit needs |
+//! | [`install`] | which units there are, and which are to be started |
+//! | [`ports`] | what a published port asks for |
+
+pub mod check;
+pub mod file;
+pub mod install;
+pub mod keys;
+pub mod kinds;
+pub mod names;
+pub mod ports;
+pub mod references;
+pub mod systemd;
+pub mod unit;
+pub mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotta_bundle::{Code, code};
+
+use crate::finding::Severity;
+use file::Spot;
+use keys::Kind;
+use names::Role;
+use unit::Unit;
+
+pub use references::Need;
+
+/// Something about a file that a person should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Whether it stops something.
+    pub severity: Severity,
+    /// The stable code.
+    pub code: Code,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// The file it is in.
+    pub file: String,
+    /// Where in it; none for the file as a whole.
+    pub spot: Option<Spot>,
+}
+
+impl Fault {
+    fn error(
+        code: Code,
+        file: &str,
+        spot: impl Into<Option<Spot>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            help: None,
+            file: file.to_owned(),
+            spot: spot.into(),
+        }
+    }
+
+    fn warning(self) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..self
+        }
+    }
+
+    fn with_help(self, help: impl Into<String>) -> Self {
+        Self {
+            help: Some(help.into()),
+            ..self
+        }
+    }
+}
+
+/// The files of one workload.
+#[derive(Debug, Clone, Default)]
+pub struct Set<'a> {
+    /// Content, by name.
+    pub files: BTreeMap<&'a str, &'a str>,
+    /// Units, Quadlet's and systemd's, by the name of their file.
+    pub units: BTreeMap<&'a str, Unit<'a>>,
+    /// What is wrong with names.
+    faults: Vec<Fault>,
+}
+
+impl<'a> Set<'a> {
+    /// Reads files by their names: `web.container`, `web.container.d/10.conf`, `site/nginx.conf`.
+    pub fn read(files: &'a BTreeMap<String, String>) -> Self {
+        let mut set = Self::default();
+        for (name, content) in files {
+            match names::role(name) {
+                Ok(_) => {
+                    set.files.insert(name, content);
+                }
+                Err(why) => {
+                    let message =
+                        format!("{name:?} is not a file name that can be used here: {why}");
+                    set.faults
+                        .push(Fault::error(code::BAD_NAME, name, None, message));
+                }
+            }
+        }
+        for name in set.files.keys() {
+            match names::role(name) {
+                Ok(Role::Quadlet(_) | Role::Systemd) => {
+                    let unit = set.unit(name);
+                    set.units.insert(name, unit);
+                }
+                Ok(Role::QuadletDropIn(_) | Role::SystemdDropIn(_) | Role::Plain) | Err(_) => {}
+            }
+        }
+        set.check_drop_ins();
+        set
+    }
+
+    fn unit(&self, name: &'a str) -> Unit<'a> {
+        let base = self.content(name);
+        let mut files = vec![(base, file::parse(self.files[base]))];
+        let quadlet = Kind::of(name).is_some();
+        if quadlet {
+            for drop_in in self.drop_ins(name) {
+                files.push((drop_in, file::parse(self.files[drop_in])));
+            }
+        }
+        Unit { name, files }
+    }
+
+    /// The file whose content a file has: an empty file of an instance stands for its template, as a link to it does on a
+    /// machine.
+    pub fn content(&self, name: &'a str) -> &'a str {
+        let is_link = file::is_blank(self.files[name]);
+        let template =
+            names::template(name).filter(|(_, instance)| is_link && !instance.is_empty());
+        let template =
+            template.and_then(|(template, _)| self.files.get_key_value(template.as_str()));
+        template.map_or(name, |(template, _)| template)
+    }
+
+    /// The drop-ins of a unit, in the order in which they are read: by name, and an instance's own before its template's.
+    pub fn drop_ins(&self, unit: &str) -> Vec<&'a str> {
+        let template = names::template(unit).map(|(template, _)| template);
+        let mut found: BTreeMap<&str, &'a str> = BTreeMap::new();
+        for of in [Some(unit.to_owned()), template].into_iter().flatten() {
+            let folder = format!("{of}.d/");
+            for name in self.files.keys() {
+                if let Some(file) = name.strip_prefix(folder.as_str()) {
+                    found.entry(file).or_insert(name);
+                }
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// A drop-in without its unit would change one of another workload, or of the machine's owner.
+    fn check_drop_ins(&mut self) {
+        let services: Vec<String> = self.units.values().map(Unit::service).collect();
+        for name in self.files.keys() {
+            let (unit, is_there) = match names::role(name) {
+                Ok(Role::QuadletDropIn(unit)) => (unit, self.units.contains_key(unit)),
+                Ok(Role::SystemdDropIn(unit)) => {
+                    let is_there = |service: &String| service == unit;
+                    (unit, services.iter().any(is_there))
+                }
+                _ => continue,
+            };
+            if !is_there {
+                let message =
+                    format!("{name} is a drop-in of {unit}, which is not in this workload");
+                self.faults
+                    .push(Fault::error(code::MISSING_REFERENCE, name, None, message));
+            }
+        }
+    }
+
+    /// Checks every file; what needs to be on the device from elsewhere is left for whoever knows the device.
+    pub fn check(&self) -> (Vec<Fault>, Vec<Need>) {
+        let mut faults = self.faults.clone();
+        let mut needs = Vec::new();
+        for unit in self.units.values() {
+            let mut desk = check::Desk::new(self, unit);
+            desk.check();
+            faults.extend(desk.faults);
+            needs.extend(desk.needs);
+        }
+        self.check_services(&mut faults);
+        // what is wrong with a template is wrong once, whatever instances it has
+        let place = |fault: &Fault| (fault.file.clone(), fault.spot, fault.message.clone());
+        faults.sort_by_cached_key(place);
+        faults.dedup();
+        needs.retain(|need| !self.has(&need.name));
+        needs.dedup();
+        (faults, needs)
+    }
+
+    /// The files of the set whose change means that a unit must be started anew: its own, its drop-ins, those that it names,
+    /// and what an image that it runs is built from.
+    pub fn inputs(&self, unit: &Unit<'a>, service: &str) -> BTreeSet<&'a str> {
+        let mut inputs = BTreeSet::from([unit.name]);
+        inputs.extend(unit.files.iter().skip(1).map(|(name, _)| *name));
+        let template = names::template(service).map(|(template, _)| template);
+        for of in [Some(service), template.as_deref()].into_iter().flatten() {
+            inputs.extend(self.drop_ins(of));
+        }
+        let mut desk = check::Desk::new(self, unit);
+        desk.check();
+        for need in &desk.needs {
+            if Kind::of(&need.name) == Some(Kind::Build) {
+                let build = self.units.get(need.name.as_str());
+                inputs.extend(
+                    build
+                        .into_iter()
+                        .flat_map(|build| self.inputs(build, &build.service())),
+                );
+            } else if Kind::of(&need.name).is_none() {
+                inputs.extend(self.below(&need.name));
+            }
+        }
+        if unit.kind() == Some(Kind::Build) && unit.said("Build", "SetWorkingDirectory").is_some() {
+            inputs.extend(self.plain());
+        }
+        // a word anywhere in it; but a pod that restarts takes its containers along, which is systemd's affair
+        let base = self.content(unit.name);
+        let words: BTreeSet<&str> = self.files[base].split(|c: char| !is_of_name(c)).collect();
+        let named = self.files.keys().filter(|name| {
+            let is_pod = Kind::of(name) == Some(Kind::Pod);
+            words.contains(**name) && !is_pod && names::role(name) != Ok(Role::Systemd)
+        });
+        inputs.extend(named);
+        // a socket cannot be opened anew while its service runs
+        let socket = service
+            .strip_suffix(".service")
+            .map(|stem| format!("{stem}.socket"));
+        inputs.extend(
+            socket
+                .and_then(|socket| self.files.get_key_value(socket.as_str()))
+                .map(|(name, _)| *name),
+        );
+        inputs
+    }
+
+    /// The files that a path among the files leads to: one, or those of a folder.
+    fn below(&self, path: &str) -> impl Iterator<Item = &'a str> {
+        let below = move |file: &&'a str| {
+            file.strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || path.is_empty())
+        };
+        self.files.keys().copied().filter(below)
+    }
+
+    /// Files that are no units.
+    fn plain(&self) -> impl Iterator<Item = &'a str> {
+        let files = self.files.keys().copied();
+        files.filter(|name| names::role(name) == Ok(Role::Plain))
+    }
+
+    /// Whether a unit, a file or a folder of this name is among the files.
+    pub fn has(&self, name: &str) -> bool {
+        self.below(name).next().is_some()
+    }
+
+    /// Two files must not make one unit: only one of them would run.
+    fn check_services(&self, faults: &mut Vec<Fault>) {
+        let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+        for unit in self.units.values() {
+            let service = unit.service();
+            if let Some(other) = owners.get(&service) {
+                let at = unit
+                    .kind()
+                    .and_then(|kind| unit.said(kind.section(), "ServiceName"));
+                let (file, spot) = at.map_or((unit.name, None), |at| (at.file, Some(at.spot())));
+                let message = format!("{} and {other} both make the unit {service}", unit.name);
+                faults.push(Fault::error(code::CONFLICT, file, spot, message));
+            } else {
+                owners.insert(service, unit.name);
+            }
+        }
+    }
+}
+
+impl Unit<'_> {
+    /// Its Quadlet kind; none for a unit of systemd's.
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::of(self.name)
+    }
+
+    /// The name of the unit that systemd has of it.
+    pub fn service(&self) -> String {
+        let Some(kind) = self.kind() else {
+            return self.name.to_owned();
+        };
+        let name = self.said(kind.section(), "ServiceName");
+        let name = name.map_or_else(
+            || format!("{}{}", self.stem(), kind.suffix()),
+            |name| name.text.to_owned(),
+        );
+        name + ".service"
+    }
+}
+
+/// Whether a character is one of a file's name, where a text is taken apart into words.
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
+}

@@ -1,0 +1,341 @@
+//! Which units of a set systemd has, and which of them are to be started: what `[Install]` says, and what those that are
+//! started bring with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotta_bundle::manifest::Wanted;
+use flotta_bundle::path::is_unit_name;
+
+use super::Set;
+use super::keys::Kind;
+use super::names;
+use super::unit::Unit;
+
+/// What a machine reaches by itself when it boots.
+const BOOT: [&str; 17] = [
+    "basic.target",
+    "default.target",
+    "getty.target",
+    "graphical.target",
+    "local-fs.target",
+    "multi-user.target",
+    "network-online.target",
+    "network-pre.target",
+    "network.target",
+    "nss-lookup.target",
+    "paths.target",
+    "remote-fs.target",
+    "slices.target",
+    "sockets.target",
+    "sysinit.target",
+    "time-sync.target",
+    "timers.target",
+];
+
+/// Keys of `[Unit]` whose units are started together with it.
+const BRINGS: [&str; 4] = ["Wants", "Requires", "BindsTo", "Upholds"];
+
+/// A unit as systemd has it: of a file, or an instance of a template.
+#[derive(Debug, Clone)]
+pub struct Service<'s, 'a> {
+    /// Its name: `web.service`, `model@small.service`.
+    pub name: String,
+    /// What it is made of.
+    pub unit: &'s Unit<'a>,
+    /// What it should be.
+    pub wanted: Wanted,
+}
+
+/// The units of a set, sorted by name. A template has none of its own, only its instances: those that have a file, the one
+/// that `DefaultInstance=` names, and those that other units of the set name.
+pub fn services<'s, 'a>(set: &'s Set<'a>) -> Vec<Service<'s, 'a>> {
+    let mut found: BTreeMap<String, &'s Unit<'a>> = BTreeMap::new();
+    let mut started = BTreeSet::new();
+    for unit in set.units.values().filter(|unit| !unit.is_template()) {
+        found.insert(unit.service(), unit);
+        if is_installed(unit) {
+            started.insert(unit.service());
+        }
+    }
+    let named: BTreeSet<String> = set.units.values().flat_map(named).collect();
+    for template in set.units.values().filter(|unit| unit.is_template()) {
+        let service = template.service();
+        let instance = |instance: &str| service.replacen("@.", &format!("@{instance}."), 1);
+        let default = template.said("Install", "DefaultInstance");
+        let default = default.map(|value| instance(value.text));
+        if let Some(default) = default.filter(|name| is_unit_name(name)) {
+            if is_installed(template) {
+                started.insert(default.clone());
+            }
+            found.entry(default).or_insert(template);
+        }
+        for name in &named {
+            let of = names::template(name).filter(|(_, instance)| !instance.is_empty());
+            if of.is_some_and(|(template, _)| template == service) && is_unit_name(name) {
+                found.entry(name.clone()).or_insert(template);
+            }
+        }
+    }
+    let started = with_what_they_bring(set, &found, started);
+    let services = found.into_iter().map(|(name, unit)| {
+        let wanted = match started.contains(&name) {
+            false => Wanted::Loaded,
+            true if ends_by_itself(unit) => Wanted::Once,
+            true => Wanted::Active,
+        };
+        Service { name, unit, wanted }
+    });
+    services.collect()
+}
+
+/// The units that `[Install]` has this one started with.
+fn installed_in(unit: &Unit<'_>) -> Vec<String> {
+    let mut keys = vec!["WantedBy", "RequiredBy"];
+    if unit.kind().is_none() {
+        // Quadlet does not act on it
+        keys.push("UpheldBy");
+    }
+    let words = keys.iter().flat_map(|key| unit.names("Install", key));
+    words.map(|(_, word)| word.text).collect()
+}
+
+fn is_installed(unit: &Unit<'_>) -> bool {
+    installed_in(unit)
+        .iter()
+        .any(|target| BOOT.contains(&target.as_str()))
+}
+
+/// The units that a unit names, for whatever purpose.
+fn named(unit: &Unit<'_>) -> Vec<String> {
+    let in_unit = unit
+        .entries("Unit")
+        .map(|value| value.entry.key.clone())
+        .collect::<BTreeSet<_>>();
+    let mut named: Vec<String> = in_unit
+        .iter()
+        .flat_map(|key| unit.names("Unit", key))
+        .map(|(_, word)| word.text)
+        .collect();
+    for section in ["Timer", "Path"] {
+        named.extend(
+            unit.said(section, "Unit")
+                .map(|value| value.text.to_owned()),
+        );
+    }
+    named.extend(
+        unit.said("Socket", "Service")
+            .map(|value| value.text.to_owned()),
+    );
+    named
+}
+
+/// The units that are started with a unit, by what its own file says.
+fn brings(set: &Set<'_>, unit: &Unit<'_>) -> Vec<String> {
+    let mut brings: Vec<String> = BRINGS
+        .iter()
+        .flat_map(|key| unit.names("Unit", key))
+        .map(|(_, word)| word.text)
+        .collect();
+    let service = |name: &str| set.units.get(name).map(Unit::service);
+    match unit.kind() {
+        Some(Kind::Container) => {
+            let pod = unit.said("Container", "Pod");
+            brings.extend(pod.and_then(|pod| service(pod.text)));
+            for network in unit.all("Container", "Network") {
+                if Kind::of(network.text) == Some(Kind::Container) {
+                    brings.extend(service(network.text));
+                }
+            }
+        }
+        Some(Kind::Pod) => {
+            let members = set.units.values().filter(|member| {
+                let pod = member.said("Container", "Pod");
+                pod.is_some_and(|pod| pod.text == unit.name)
+                    && member.is_on("Container", "StartWithPod") != Some(false)
+            });
+            brings.extend(members.map(Unit::service));
+        }
+        _ => {}
+    }
+    brings
+}
+
+/// All that is started when these are: what they bring, and what is installed in one of them.
+fn with_what_they_bring(
+    set: &Set<'_>,
+    units: &BTreeMap<String, &Unit<'_>>,
+    started: BTreeSet<String>,
+) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let mut open: Vec<String> = started.into_iter().collect();
+    while let Some(name) = open.pop() {
+        let Some(unit) = units.get(&name) else {
+            continue;
+        };
+        if !all.insert(name.clone()) {
+            continue;
+        }
+        let installed = units
+            .iter()
+            .filter(|(_, unit)| installed_in(unit).contains(&name));
+        open.extend(installed.map(|(other, _)| other.clone()));
+        // what a container needs (volumes, networks, images) is there when systemd says so, and nothing that runs
+        let runs = |other: &String| {
+            units.get(other).is_some_and(|unit| {
+                matches!(
+                    unit.kind(),
+                    None | Some(Kind::Container | Kind::Pod | Kind::Kube)
+                )
+            })
+        };
+        open.extend(brings(set, unit).into_iter().filter(runs));
+    }
+    all
+}
+
+/// Whether a unit is at rest again when it has done its work.
+fn ends_by_itself(unit: &Unit<'_>) -> bool {
+    let said = unit.last("Service", "Type");
+    let (is_oneshot, remains) = match unit.kind() {
+        None if !unit.name.ends_with(".service") => return false,
+        None | Some(Kind::Container | Kind::Kube) => {
+            (said.is_some_and(|kind| kind.text == "oneshot"), false)
+        }
+        Some(Kind::Pod) => (false, false),
+        Some(Kind::Build) => (said.is_none_or(|kind| kind.text == "oneshot"), false),
+        Some(Kind::Volume | Kind::Network | Kind::Image) => {
+            (said.is_none_or(|kind| kind.text == "oneshot"), true)
+        }
+    };
+    let remains = unit
+        .last("Service", "RemainAfterExit")
+        .map_or(remains, |value| {
+            super::unit::is_true(value.text) || ["y", "t"].contains(&value.text)
+        });
+    is_oneshot && !remains
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of files; a name stands before each content.
+    fn wanted(files: &[(&str, &str)]) -> Vec<(String, Wanted)> {
+        let files = files
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
+        let set = Set::read(&files);
+        let services = services(&set);
+        services
+            .into_iter()
+            .map(|service| (service.name, service.wanted))
+            .collect()
+    }
+
+    fn is(name: &str, wanted: Wanted) -> (String, Wanted) {
+        (name.to_owned(), wanted)
+    }
+
+    const IMAGE: &str = "[Container]\nImage=quay.io/example/app:1\n";
+    const BOOTED: &str = "[Install]\nWantedBy=multi-user.target\n";
+
+    #[test]
+    fn install_is_obeyed() {
+        let installed = format!("{IMAGE}{BOOTED}");
+        let by_another = format!("{IMAGE}[Install]\nWantedBy=docker.service shutdown.target\n");
+        let once = format!("{installed}[Service]\nType=oneshot\n");
+        let stays = format!("{once}RemainAfterExit=yes\n");
+        let found = wanted(&[
+            ("a.container", &installed),
+            ("b.container", IMAGE),
+            ("c.container", &by_another),
+            ("d.container", &once),
+            ("e.container", &stays),
+            ("f.volume", "[Volume]\n"),
+            (
+                "g.network",
+                "[Network]\n[Install]\nWantedBy=default.target\n",
+            ),
+        ]);
+        let expected = [
+            is("a.service", Wanted::Active),
+            is("b.service", Wanted::Loaded),
+            is("c.service", Wanted::Loaded),
+            is("d.service", Wanted::Once),
+            is("e.service", Wanted::Active),
+            is("f-volume.service", Wanted::Loaded),
+            is("g-network.service", Wanted::Active),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_timer_starts_its_job_and_nothing_else_does() {
+        let job = format!("{IMAGE}[Service]\nType=oneshot\n");
+        let timer = "[Timer]\nOnCalendar=hourly\n[Install]\nWantedBy=timers.target\n";
+        let found = wanted(&[("job.container", &job), ("job.timer", timer)]);
+        let expected = [
+            is("job.service", Wanted::Loaded),
+            is("job.timer", Wanted::Active),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_pod_takes_its_containers_along_and_they_take_the_pod() {
+        let member = format!("{IMAGE}Pod=shop.pod\n");
+        let installed = format!("{member}{BOOTED}");
+        let later = format!("{member}StartWithPod=no\n");
+        let found = wanted(&[
+            ("shop.pod", "[Pod]\n"),
+            ("a.container", &installed),
+            ("b.container", &member),
+            ("c.container", &later),
+        ]);
+        let expected = [
+            is("a.service", Wanted::Active),
+            is("b.service", Wanted::Active),
+            is("c.service", Wanted::Loaded),
+            is("shop-pod.service", Wanted::Active),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_started_brings_what_it_wants_and_what_is_installed_in_it() {
+        let target = format!("[Unit]\nWants=a.service\n{BOOTED}");
+        let in_target = format!("{IMAGE}[Install]\nWantedBy=site.target\n");
+        let files: [(&str, &str); 4] = [
+            ("a.container", IMAGE),
+            ("b.container", &in_target),
+            ("c.container", IMAGE),
+            ("site.target", &target),
+        ];
+        let expected = [
+            is("a.service", Wanted::Active),
+            is("b.service", Wanted::Active),
+            is("c.service", Wanted::Loaded),
+            is("site.target", Wanted::Active),
+        ];
+        assert_eq!(wanted(&files), expected);
+    }
+
+    #[test]
+    fn a_template_is_its_instances() {
+        let template = format!("{IMAGE}{BOOTED}DefaultInstance=small\n");
+        let user = format!("[Unit]\nWants=model@named.service\n{IMAGE}");
+        let found = wanted(&[
+            ("model@.container", &template),
+            ("model@large.container", ""),
+            ("user.container", &user),
+        ]);
+        let expected = [
+            is("model@large.service", Wanted::Active),
+            is("model@named.service", Wanted::Loaded),
+            is("model@small.service", Wanted::Active),
+            is("user.service", Wanted::Loaded),
+        ];
+        assert_eq!(found, expected);
+    }
+}

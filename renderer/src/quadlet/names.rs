@@ -1,0 +1,177 @@
+//! What a file of a workload is, by its name.
+
+use super::keys::Kind;
+
+/// The systemd units that may lie next to Quadlet files.
+pub const SYSTEMD: [&str; 5] = ["service", "timer", "socket", "path", "target"];
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role<'a> {
+    /// A Quadlet file.
+    Quadlet(Kind),
+    /// A unit that systemd reads as it is.
+    Systemd,
+    /// A drop-in of a Quadlet file: its unit.
+    QuadletDropIn(&'a str),
+    /// A drop-in that systemd reads: its unit.
+    SystemdDropIn(&'a str),
+    /// Anything else: configuration, environment, YAML of a `.kube` file.
+    Plain,
+}
+
+/// What a file of this name is; why there can be none.
+pub fn role(name: &str) -> Result<Role<'_>, String> {
+    let parts: Vec<&str> = name.split('/').collect();
+    for part in &parts {
+        check_part(part)?;
+    }
+    match parts[..] {
+        [name] if unit_kind(name).is_some() => {
+            check_unit(name)?;
+            Ok(Kind::of(name).map_or(Role::Systemd, Role::Quadlet))
+        }
+        [folder, file] if drops_into(folder).is_some() => drop_in(folder, file),
+        [.., last] if unit_kind(last).is_some() => Err(format!(
+            "{last} is in a folder, and units stand at the top: only drop-ins (UNIT.d/NAME.conf) and plain files may be in folders"
+        )),
+        [.., last] => match last.rsplit_once('.') {
+            Some((_, kind @ ("mount" | "automount" | "swap" | "slice" | "scope" | "device"))) => {
+                Err(format!(
+                    ".{kind} units are not supported: use Quadlet files, or .service, .timer, .socket, .path, .target"
+                ))
+            }
+            _ => Ok(Role::Plain),
+        },
+        [] => Err("it is empty".to_owned()),
+    }
+}
+
+fn check_part(part: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@+".contains(c);
+    if part.is_empty() || part == "." || part == ".." {
+        return Err("it is no plain path".to_owned());
+    }
+    match part.chars().find(|c| !plain(*c)) {
+        Some(odd) => Err(format!(
+            "it has {odd:?}: letters, digits and `-`, `_`, `.`, `@`, `+` are allowed"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The extension of a file that is a unit.
+fn unit_kind(name: &str) -> Option<&str> {
+    let (_, extension) = name.rsplit_once('.')?;
+    (Kind::of(name).is_some() || SYSTEMD.contains(&extension)).then_some(extension)
+}
+
+/// The unit of a folder for drop-ins, or the kind of one for all units of a kind.
+fn drops_into(folder: &str) -> Option<&str> {
+    let unit = folder.strip_suffix(".d")?;
+    let kind = unit.rsplit_once('.').map_or(unit, |(_, kind)| kind);
+    unit_kind(&format!("x.{kind}")).map(|_| unit)
+}
+
+fn drop_in<'a>(folder: &'a str, file: &str) -> Result<Role<'a>, String> {
+    let unit = folder.strip_suffix(".d").unwrap_or(folder);
+    let stem = unit.rsplit_once('.').map_or("", |(stem, _)| stem);
+    if stem.is_empty() || stem.ends_with('-') || stem.ends_with("-@") {
+        return Err(format!(
+            "{folder} is for units of other workloads as well: write a drop-in for each unit, UNIT.d/{file}"
+        ));
+    }
+    check_unit(unit)?;
+    if file.strip_suffix(".conf").is_none() || file.starts_with('.') {
+        return Err("a drop-in is NAME.conf: others are not read".to_owned());
+    }
+    Ok(if Kind::of(unit).is_some() {
+        Role::QuadletDropIn(unit)
+    } else {
+        Role::SystemdDropIn(unit)
+    })
+}
+
+/// A unit's name: as systemd allows it, and nothing that needs escapes.
+fn check_unit(name: &str) -> Result<(), String> {
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    if stem.is_empty() || stem.starts_with(['.', '-', '@']) {
+        return Err("a unit's name begins with a letter or digit".to_owned());
+    }
+    if stem.contains('+') {
+        return Err("it has '+', which a unit's name may not have".to_owned());
+    }
+    if stem.matches('@').count() > 1 {
+        return Err("it has more than one `@`: TEMPLATE@.KIND, TEMPLATE@INSTANCE.KIND".to_owned());
+    }
+    Ok(())
+}
+
+/// The template and the instance of a unit's name: `model@small.container` is `small` of `model@.container`.
+pub fn template(name: &str) -> Option<(String, &str)> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let (base, instance) = stem.split_once('@')?;
+    Some((format!("{base}@.{kind}"), instance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_what_its_name_says() {
+        for (name, role_of) in [
+            ("web.container", Role::Quadlet(Kind::Container)),
+            ("a.b-c_d.pod", Role::Quadlet(Kind::Pod)),
+            ("model@.container", Role::Quadlet(Kind::Container)),
+            ("model@small.kube", Role::Quadlet(Kind::Kube)),
+            ("app.build", Role::Quadlet(Kind::Build)),
+            ("job.timer", Role::Systemd),
+            ("site.target", Role::Systemd),
+            (
+                "web.container.d/10.conf",
+                Role::QuadletDropIn("web.container"),
+            ),
+            (
+                "model@.container.d/a.conf",
+                Role::QuadletDropIn("model@.container"),
+            ),
+            ("web.service.d/a.conf", Role::SystemdDropIn("web.service")),
+            ("web.env", Role::Plain),
+            (".env", Role::Plain),
+            ("Containerfile", Role::Plain),
+            ("conf.d/a.conf", Role::Plain),
+            ("config/deep/site.yaml", Role::Plain),
+        ] {
+            assert_eq!(role(name), Ok(role_of), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_no_file_can_be_called_says_why() {
+        for (name, why) in [
+            ("../up.container", "plain path"),
+            ("a//b", "plain path"),
+            ("a b.env", "' '"),
+            (".hidden.container", "letter or digit"),
+            ("@.container", "letter or digit"),
+            ("a@b@c.container", "more than one"),
+            ("app/web.container", "at the top"),
+            ("container.d/10.conf", "other workloads"),
+            ("web-.container.d/10.conf", "other workloads"),
+            ("web.container.d/10.txt", "NAME.conf"),
+            ("data.mount", "not supported"),
+            ("a+b.service", "'+'"),
+        ] {
+            let error = role(name).expect_err(name);
+            assert!(error.contains(why), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn instances_know_their_template() {
+        let found = template("model@small.container");
+        assert_eq!(found, Some(("model@.container".to_owned(), "small")));
+        assert_eq!(template("web.container"), None);
+    }
+}

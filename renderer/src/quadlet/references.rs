@@ -1,0 +1,191 @@
+//! Which other units and files a unit needs to be on the device.
+
+use flotta_bundle::code;
+
+use super::Fault;
+use super::check::Desk;
+use super::file::Spot;
+use super::keys::Kind;
+use super::unit::Value;
+
+/// Something that must be on the device: a Quadlet file, or a file that lies next to the unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Its name among the device's Quadlet files.
+    pub name: String,
+    /// The file that needs it.
+    pub file: String,
+    /// Where it is named.
+    pub spot: Spot,
+    /// What is wrong when it is not there.
+    pub message: String,
+}
+
+impl Need {
+    /// What is wrong when it is not there.
+    pub fn fault(&self) -> Fault {
+        Fault::error(
+            code::MISSING_REFERENCE,
+            &self.file,
+            self.spot,
+            self.message.as_str(),
+        )
+    }
+}
+
+/// Where a relative path of a unit file leads, from the unit's folder: Quadlet puts the folder before it. None when it leads
+/// out of the folder.
+pub fn resolve(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// Whether systemd fills in where the path begins: `%h/…`. `%%` is a percent sign.
+fn starts_with_specifier(path: &str) -> bool {
+    path.starts_with('%') && !path.starts_with("%%")
+}
+
+impl Desk<'_, '_> {
+    /// Another Quadlet file of the device.
+    pub(super) fn need_unit(&mut self, value: &Value<'_>, spot: Spot, name: &str) {
+        let message = format!(
+            "`{name}` is not among the Quadlet files of the device, and without it Quadlet makes no unit of {}",
+            self.unit.name
+        );
+        self.needs.push(Need {
+            name: name.to_owned(),
+            file: value.file.to_owned(),
+            spot,
+            message,
+        });
+    }
+
+    /// A file that a path names; only those next to the unit are the fleet's.
+    pub(super) fn need_file(&mut self, value: &Value<'_>, spot: Spot, path: &str) {
+        // which instance it will be is not known in a template
+        if path.starts_with('/') || starts_with_specifier(path) || path.contains('%') {
+            return;
+        }
+        if let Some(name) = resolve(path) {
+            let message = format!("`{path}` is not among the files next to {}", self.unit.name);
+            self.needs.push(Need {
+                name,
+                file: value.file.to_owned(),
+                spot,
+                message,
+            });
+        }
+    }
+
+    /// `Image=`: the name of an image, or a `.image` or `.build` file.
+    pub(super) fn image(&mut self, section: &str) {
+        let unit = self.unit;
+        let Some(image) = unit.said(section, "Image") else {
+            return;
+        };
+        if [".image", ".build"]
+            .iter()
+            .any(|end| image.text.ends_with(end))
+        {
+            self.need_unit(&image, image.spot(), image.text);
+        }
+    }
+
+    /// `Volume=`: a path, the name of a volume, or a `.volume` file.
+    pub(super) fn volumes(&mut self, section: &str) {
+        let unit = self.unit;
+        for volume in unit.all(section, "Volume") {
+            let Some((source, _)) = volume.text.split_once(':') else {
+                continue;
+            };
+            let spot = volume.entry.spot_at(0, source.chars().count());
+            self.storage(&volume, spot, source, false);
+        }
+    }
+
+    /// Where a volume or a mount comes from.
+    pub(super) fn storage(&mut self, value: &Value<'_>, spot: Spot, source: &str, images: bool) {
+        let kind = Kind::of(source);
+        let is_unit = kind == Some(Kind::Volume) || images && kind == Some(Kind::Image);
+        if source.starts_with('.') {
+            self.need_file(value, spot, source);
+        } else if is_unit && !source.starts_with('/') {
+            self.need_unit(value, spot, source);
+        }
+    }
+
+    /// `Network=`: a network, a `.network` file, or the network of another `.container`.
+    pub(super) fn networks(&mut self, section: &str) {
+        let unit = self.unit;
+        for network in unit.all(section, "Network") {
+            let (name, options) = network
+                .text
+                .split_once(':')
+                .map_or((network.text, None), |(name, options)| {
+                    (name, Some(options))
+                });
+            let spot = network.entry.spot_at(0, name.chars().count());
+            match Kind::of(name) {
+                Some(Kind::Network) => self.need_unit(&network, spot, name),
+                Some(Kind::Container) => {
+                    self.need_unit(&network, spot, name);
+                    if options.is_some() {
+                        let message = "options cannot be given when the network of another container is joined";
+                        self.refuse(&network, network.spot(), message);
+                    }
+                    let other = self.set.units.get(name);
+                    if other.is_some_and(|other| super::check::container_name(other).contains('%'))
+                    {
+                        let message = format!(
+                            "the name of the container of `{name}` is known to systemd alone: give it ContainerName="
+                        );
+                        self.refuse(&network, spot, message);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// `Pod=`: a `.pod` file.
+    pub(super) fn pod(&mut self) {
+        let unit = self.unit;
+        let Some(pod) = unit.said("Container", "Pod") else {
+            return;
+        };
+        if Kind::of(pod.text) == Some(Kind::Pod) {
+            self.need_unit(&pod, pod.spot(), pod.text);
+        } else {
+            let message = format!("`{}` is not a `.pod` file", pod.text);
+            self.refuse(&pod, pod.spot(), message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_lead_from_the_units_folder() {
+        for (path, name) in [
+            ("./web.env", Some("web.env")),
+            ("web.env", Some("web.env")),
+            ("./site/../web.env", Some("web.env")),
+            (".", Some("")),
+            ("../web.env", None),
+            ("site/../../web.env", None),
+        ] {
+            assert_eq!(resolve(path).as_deref(), name, "{path}");
+        }
+    }
+}

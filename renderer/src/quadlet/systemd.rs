@@ -1,0 +1,204 @@
+//! The rules of systemd's own units: timers and others next to Quadlet files, and the sections that Quadlet hands on.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use flotta_bundle::code;
+
+use super::Fault;
+use super::check::Desk;
+use super::unit::Value;
+
+/// Closest spelling that is taken for a mistake. What is further off may be a key of a newer systemd.
+const MISSPELT: f64 = 0.9;
+
+static KEYS: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
+    let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut section = "";
+    for line in include_str!("systemd.txt").lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        } else if !line.starts_with('#') {
+            keys.entry(section).or_default().extend(line.split(' '));
+        }
+    }
+    keys
+});
+
+/// What a unit of a kind does nothing without: one of these keys in its section.
+const NEEDED: [(&str, &str, &[&str]); 3] = [
+    (
+        "timer",
+        "Timer",
+        &[
+            "OnCalendar",
+            "OnActiveSec",
+            "OnBootSec",
+            "OnStartupSec",
+            "OnUnitActiveSec",
+            "OnUnitInactiveSec",
+            "OnClockChange",
+            "OnTimezoneChange",
+        ],
+    ),
+    (
+        "path",
+        "Path",
+        &[
+            "PathExists",
+            "PathExistsGlob",
+            "PathChanged",
+            "PathModified",
+            "DirectoryNotEmpty",
+        ],
+    ),
+    (
+        "socket",
+        "Socket",
+        &[
+            "ListenStream",
+            "ListenDatagram",
+            "ListenSequentialPacket",
+            "ListenFIFO",
+            "ListenSpecial",
+            "ListenNetlink",
+            "ListenMessageQueue",
+            "ListenUSBFunction",
+        ],
+    ),
+];
+
+/// Keys of `[Unit]` whose values are units.
+const UNITS: [&str; 15] = [
+    "After",
+    "Before",
+    "BindsTo",
+    "Conflicts",
+    "OnFailure",
+    "OnSuccess",
+    "PartOf",
+    "PropagatesReloadTo",
+    "PropagatesStopTo",
+    "ReloadPropagatedFrom",
+    "Requires",
+    "Requisite",
+    "StopPropagatedFrom",
+    "Upholds",
+    "Wants",
+];
+
+impl Desk<'_, '_> {
+    /// The rules of a unit that systemd reads as it is.
+    pub(super) fn systemd(&mut self) {
+        let unit = self.unit;
+        let (_, kind) = unit.name.rsplit_once('.').unwrap_or_default();
+        let own = match kind {
+            "service" => "Service",
+            "timer" => "Timer",
+            "socket" => "Socket",
+            "path" => "Path",
+            _ => "Target",
+        };
+        self.systemd_sections(kind, own);
+        self.handed_on(&["Unit", "Install", own]);
+        if let Some((_, section, keys)) = NEEDED.iter().find(|(of, ..)| *of == kind)
+            && keys.iter().all(|key| unit.all(section, key).is_empty())
+        {
+            let most = keys.iter().take(3).map(|key| format!("{key}="));
+            let most: Vec<_> = most.collect();
+            self.missing(section, &format!("it needs one of {}, …", most.join(", ")));
+        }
+        if kind == "service" {
+            self.plain_service();
+        }
+        for section in ["Timer", "Path"] {
+            if let Some(other) = unit.said(section, "Unit") {
+                self.is_unit(&other, other.text);
+            }
+        }
+    }
+
+    fn systemd_sections(&mut self, kind: &str, own: &str) {
+        let known = ["Unit", "Install", own];
+        for (name, file) in &self.unit.files {
+            for (section, spot) in &file.sections {
+                let is_read = file.faults.iter().all(|(fault, _)| fault != spot);
+                if known.contains(&section.as_str()) || section.starts_with("X-") || !is_read {
+                    continue;
+                }
+                let message = format!("a .{kind} file has no section [{section}]");
+                let fault = Fault::error(code::UNKNOWN_FIELD, name, *spot, message);
+                self.faults
+                    .push(super::check::guess(fault, section, &known));
+            }
+        }
+    }
+
+    /// A service that runs something of the machine's own.
+    fn plain_service(&mut self) {
+        let unit = self.unit;
+        let kind = unit
+            .last("Service", "Type")
+            .map_or("simple", |kind| kind.text);
+        let is_oneshot = kind == "oneshot";
+        let starts = unit.all("Service", "ExecStart");
+        let has_end = !unit.all("Service", "ExecStop").is_empty()
+            || unit.said("Unit", "SuccessAction").is_some();
+        if starts.is_empty() && !has_end {
+            self.missing("Service", "ExecStart= is missing");
+        }
+        if let Some(second) = starts.get(1)
+            && !is_oneshot
+        {
+            let message = "systemd refuses more than one ExecStart= unless Type=oneshot";
+            self.refuse(second, second.entry.at, message);
+        }
+        self.restart(is_oneshot);
+    }
+
+    /// Sections that systemd reads: keys that it does not know have no effect.
+    pub(super) fn handed_on(&mut self, sections: &[&str]) {
+        let unit = self.unit;
+        for section in sections {
+            let known = KEYS.get(section).map_or(&[][..], Vec::as_slice);
+            for value in unit.entries(section) {
+                let key = value.entry.key.as_str();
+                if known.contains(&key) || key.starts_with("X-") {
+                    continue;
+                }
+                let message = format!("unknown key `{key}` in [{section}]: systemd ignores it");
+                let fault = Fault::error(code::UNKNOWN_FIELD, value.file, value.entry.at, message);
+                let fault = super::check::guess(fault, key, known);
+                let is_misspelt = known.iter().any(|known| {
+                    strsim::jaro_winkler(known, key) > MISSPELT || known.eq_ignore_ascii_case(key)
+                });
+                self.faults
+                    .push(if is_misspelt { fault } else { fault.warning() });
+            }
+        }
+        for key in UNITS {
+            for (value, word) in unit.names("Unit", key) {
+                let spot = value.spot_of(&word);
+                self.is_unit_at(&value, spot, &word.text);
+            }
+        }
+    }
+
+    fn is_unit(&mut self, value: &Value<'_>, name: &str) {
+        self.is_unit_at(value, value.spot(), name);
+    }
+
+    /// A unit is named as systemd knows it, not by Quadlet's file.
+    fn is_unit_at(&mut self, value: &Value<'_>, spot: super::file::Spot, name: &str) {
+        let Some(kind) = super::keys::Kind::of(name) else {
+            return;
+        };
+        let service = self.set.units.get(name).map(super::unit::Unit::service);
+        let service = service.unwrap_or_else(|| {
+            let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+            format!("{stem}{}.service", kind.suffix())
+        });
+        let message = format!("systemd knows no unit `{name}`: write {service}");
+        self.refuse(value, spot, message);
+    }
+}

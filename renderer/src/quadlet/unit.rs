@@ -1,0 +1,152 @@
+//! A unit: its file with its drop-ins, and what they say together.
+
+use super::file::{Entry, File, Spot};
+use super::names;
+use super::words::{self, Broken, Word};
+
+/// A unit file with its drop-ins, in the order in which they are read.
+#[derive(Debug, Clone)]
+pub struct Unit<'a> {
+    /// The name of its file: `web.container`.
+    pub name: &'a str,
+    /// The files that it is made of, its own first. An instance may be made of its template's.
+    pub files: Vec<(&'a str, File)>,
+}
+
+/// A value, and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Value<'u> {
+    /// The file it is in.
+    pub file: &'u str,
+    /// The entry.
+    pub entry: &'u Entry,
+    /// What Quadlet takes for the value.
+    pub text: &'u str,
+}
+
+impl Value<'_> {
+    /// Where the value stands.
+    pub fn spot(&self) -> Spot {
+        self.entry.spot()
+    }
+
+    /// Where a word of it stands.
+    pub fn spot_of(&self, word: &Word) -> Spot {
+        self.entry.spot_at(word.at, word.len)
+    }
+
+    /// Its words, as a list of names is split.
+    pub fn names(&self) -> Result<Vec<Word>, Broken> {
+        words::names(&self.entry.value)
+    }
+
+    /// Its words, as a command line is split.
+    pub fn arguments(&self) -> Result<Vec<Word>, Broken> {
+        words::arguments(&self.entry.value)
+    }
+}
+
+impl<'a> Unit<'a> {
+    /// Name without extension.
+    pub fn stem(&self) -> &'a str {
+        self.name
+            .rsplit_once('.')
+            .map_or(self.name, |(stem, _)| stem)
+    }
+
+    /// Its instance; empty for a template, none for any other unit.
+    pub fn instance(&self) -> Option<&'a str> {
+        names::template(self.name).map(|(_, instance)| instance)
+    }
+
+    /// Whether it is a template: only its instances can be started.
+    pub fn is_template(&self) -> bool {
+        self.instance().is_some_and(str::is_empty)
+    }
+
+    /// All entries of a section.
+    pub fn entries<'u>(&'u self, section: &'u str) -> impl Iterator<Item = Value<'u>> {
+        let of_file = move |(name, file): &'u (&'a str, File)| {
+            let entries = file.entries.iter();
+            entries
+                .filter(move |entry| entry.section == section)
+                .map(move |entry| Value {
+                    file: name,
+                    entry,
+                    text: &entry.value,
+                })
+        };
+        self.files.iter().flat_map(of_file)
+    }
+
+    /// The value that wins: the last one, without the quotes around it.
+    pub fn last<'u>(&'u self, section: &'u str, key: &str) -> Option<Value<'u>> {
+        let value = self.entries(section).filter(|value| value.entry.key == key);
+        let value = value.last()?;
+        let text = value.text.trim_end().trim_matches('"');
+        Some(Value { text, ..value })
+    }
+
+    /// The value that wins, when it says anything.
+    pub fn said<'u>(&'u self, section: &'u str, key: &str) -> Option<Value<'u>> {
+        self.last(section, key)
+            .filter(|value| !value.text.is_empty())
+    }
+
+    /// Every value of a key; an empty one takes back those before it.
+    pub fn all<'u>(&'u self, section: &'u str, key: &str) -> Vec<Value<'u>> {
+        let mut found = Vec::new();
+        for value in self.entries(section).filter(|value| value.entry.key == key) {
+            if value.text.is_empty() {
+                found.clear();
+            } else {
+                found.push(value);
+            }
+        }
+        found
+    }
+
+    /// Every word of a key whose values are lists of names. What cannot be split has no words.
+    pub fn names<'u>(&'u self, section: &'u str, key: &str) -> Vec<(Value<'u>, Word)> {
+        let split = |value: Value<'u>| {
+            let words = value.names().unwrap_or_default();
+            words.into_iter().map(move |word| (value, word))
+        };
+        self.all(section, key).into_iter().flat_map(split).collect()
+    }
+
+    /// Every word of a key whose values are split like command lines.
+    pub fn arguments<'u>(&'u self, section: &'u str, key: &str) -> Vec<(Value<'u>, Word)> {
+        let split = |value: Value<'u>| {
+            let words = value.arguments().unwrap_or_default();
+            words.into_iter().map(move |word| (value, word))
+        };
+        self.all(section, key).into_iter().flat_map(split).collect()
+    }
+
+    /// Whether a switch is on.
+    pub fn is_on(&self, section: &str, key: &str) -> Option<bool> {
+        self.last(section, key).map(|value| is_true(value.text))
+    }
+
+    /// Where a section begins.
+    pub fn header(&self, section: &str) -> Option<(&'a str, Spot)> {
+        self.files.iter().find_map(|(name, file)| {
+            let found = file.sections.iter().find(|(of, _)| of == section)?;
+            Some((*name, found.1))
+        })
+    }
+}
+
+/// What Quadlet takes for yes.
+pub fn is_true(text: &str) -> bool {
+    ["1", "yes", "true", "on"]
+        .iter()
+        .any(|yes| text.eq_ignore_ascii_case(yes))
+}
+
+/// What is a switch's value at all.
+pub fn is_boolean(text: &str) -> bool {
+    let no = ["0", "no", "false", "off", ""];
+    is_true(text) || no.iter().any(|no| text.eq_ignore_ascii_case(no))
+}
