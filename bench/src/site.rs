@@ -96,7 +96,7 @@ fn workload(to: &mut String, name: &str, on: &str, mark: &str, state: u32) {
         to,
         "---\napiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeWorkload\nmetadata:\n  name: {name}\n\
          spec:\n  type: quadlet\n  {on}\n  quadlet:\n    {name}.container: |\n      [Container]\n      \
-         Image=registry.example/{name}@sha256:{digest}\n      Environment={mark} STATE={state}\n"
+         Image=registry.example/{name}@sha256:{digest}\n      Environment={mark} STATE={state}\n      [Install]\n      WantedBy=multi-user.target\n"
     );
 }
 

@@ -28,18 +28,17 @@ pub struct Clash {
     pub message: String,
     /// Where the later claim stands.
     pub place: Place,
-    /// [`code::CONFLICT`] or [`code::LIMIT`].
+    /// [`code::CONFLICT`], [`code::LIMIT`] or [`code::MISSING_REFERENCE`].
     pub code: &'static str,
 }
 
 impl Clash {
     /// Its code.
     pub fn code(&self) -> Code {
-        if self.code == code::LIMIT.id {
-            code::LIMIT
-        } else {
-            code::CONFLICT
-        }
+        [code::LIMIT, code::MISSING_REFERENCE]
+            .into_iter()
+            .find(|code| code.id == self.code)
+            .unwrap_or(code::CONFLICT)
     }
 }
 
@@ -49,7 +48,8 @@ pub fn assemble(
     settings: Settings,
     blobs: &mut BTreeMap<Digest, Vec<u8>>,
 ) -> Result<Digest, Vec<Clash>> {
-    let clashes = clashes(parts);
+    let mut clashes = clashes(parts);
+    clashes.extend(missing(parts));
     if !clashes.is_empty() {
         return Err(clashes);
     }
@@ -159,6 +159,26 @@ fn clashes(parts: &[Part<'_>]) -> Vec<Clash> {
         }
     }
     found
+}
+
+/// Everything that one workload needs from another, and none of them has.
+fn missing<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = Clash> + 'a {
+    let has = |path: &str| {
+        let is_there = |file: &str| {
+            file.strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut files = parts.iter().flat_map(|part| part.compiled.files.keys());
+        files.any(|file| is_there(file.as_str()))
+    };
+    let needs = parts.iter().flat_map(|part| &part.compiled.needs);
+    needs
+        .filter(move |need| !has(&need.path))
+        .map(|need| Clash {
+            message: need.message.clone(),
+            place: need.place.clone(),
+            code: code::MISSING_REFERENCE.id,
+        })
 }
 
 /// The leaves of the next release: `previous` are the leaves of the one before. Held devices keep theirs as it was;

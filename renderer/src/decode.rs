@@ -45,6 +45,8 @@ enum Origin {
         path: Arc<str>,
         /// JSON pointer (RFC 6901) of each value -> where it stands.
         spots: BTreeMap<Box<str>, Stands>,
+        /// Block scalars (`|`), whose lines are lines of the file: pointer -> where the first one begins.
+        blocks: BTreeMap<Box<str>, Spot>,
     },
     /// An object of a cluster.
     Object(Arc<ObjectRef>),
@@ -113,6 +115,23 @@ impl Document {
         self.spot(pointer, false)
     }
 
+    /// Where a part of the text at `pointer` stands: line and column in the text, from 1. Of a text whose lines are not lines of
+    /// the file it is the place of the whole.
+    pub fn place_in(&self, pointer: &str, line: usize, column: usize, len: usize) -> Place {
+        let Origin::File { path, blocks, .. } = &self.origin else {
+            return self.place(pointer);
+        };
+        match blocks.get(pointer) {
+            Some(first) => Place::File {
+                file: path.to_string(),
+                line: first.line as usize + line - 1,
+                column: first.column as usize + column - 1,
+                len,
+            },
+            None => self.place(pointer),
+        }
+    }
+
     /// Where the key at `pointer` stands; the nearest enclosing one when it is not there itself.
     pub fn key_place(&self, pointer: &str) -> Place {
         self.spot(pointer, true)
@@ -120,7 +139,7 @@ impl Document {
 
     fn spot(&self, pointer: &str, of_key: bool) -> Place {
         let (path, spots) = match &self.origin {
-            Origin::File { path, spots } => (path, spots),
+            Origin::File { path, spots, .. } => (path, spots),
             Origin::Object(object) => {
                 return Place::Field {
                     object: Arc::clone(object),
@@ -209,13 +228,23 @@ pub fn decode(path: &str, content: &[u8]) -> Result<Vec<Document>, Box<Finding>>
             wrong(code::NOT_YAML, place, message[..end].to_owned())
         })?;
     let path: Arc<str> = path.into();
+    let lines: Vec<&str> = text.lines().collect();
     Ok(documents
         .into_iter()
         .map(|root| {
-            let mut spots = BTreeMap::new();
-            let value = flatten(&mut spots, root, &mut String::new(), None);
+            let mut places = Places {
+                lines: &lines,
+                spots: BTreeMap::new(),
+                blocks: BTreeMap::new(),
+            };
+            let value = places.flatten(root, &mut String::new(), None);
+            let Places { spots, blocks, .. } = places;
             let path = Arc::clone(&path);
-            let origin = Origin::File { path, spots };
+            let origin = Origin::File {
+                path,
+                spots,
+                blocks,
+            };
             Document { value, origin }
         })
         .filter(|document| !document.value.is_null())
@@ -251,47 +280,77 @@ fn words(error: &serde_saphyr::Error) -> String {
     }
 }
 
-/// Takes a node apart into JSON and places; `pointer` is the way to it.
-fn flatten(
-    spots: &mut BTreeMap<Box<str>, Stands>,
-    node: Spanned<Node>,
-    pointer: &mut String,
-    key: Option<Spot>,
-) -> Value {
-    let at = node.referenced;
-    let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
-    let len = if scalar { at.span().len() } else { 0 };
-    let value = Spot::new(at, len);
-    spots.insert(pointer.as_str().into(), Stands { value, key });
-    let length = pointer.len();
-    match node.value {
-        Node::Scalar(value) => value,
-        Node::Sequence(items) => {
-            let mut list = Vec::with_capacity(items.len());
-            for (index, item) in items.into_iter().enumerate() {
-                pointer.push('/');
-                pointer.push_str(&index.to_string());
-                list.push(flatten(spots, item, pointer, None));
-                pointer.truncate(length);
-            }
-            Value::Array(list)
-        }
-        Node::Mapping(entries) => {
-            let mut map = serde_json::Map::new();
-            for (key, value) in entries {
-                pointer.push('/');
-                pointer.push_str(&step(&key.value));
-                let at = key.referenced;
-                let at = Spot::new(at, at.span().len());
-                let value = flatten(spots, value, pointer, Some(at));
-                pointer.truncate(length);
-                if !value.is_null() {
-                    map.insert(key.value, value);
+/// What is known of where values stand, while a document is taken apart.
+struct Places<'a> {
+    /// Of the file.
+    lines: &'a [&'a str],
+    spots: BTreeMap<Box<str>, Stands>,
+    blocks: BTreeMap<Box<str>, Spot>,
+}
+
+impl Places<'_> {
+    /// Takes a node apart into JSON and places; `pointer` is the way to it.
+    fn flatten(&mut self, node: Spanned<Node>, pointer: &mut String, key: Option<Spot>) -> Value {
+        let at = node.referenced;
+        let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
+        let len = if scalar { at.span().len() } else { 0 };
+        let value = Spot::new(at, len);
+        self.spots
+            .insert(pointer.as_str().into(), Stands { value, key });
+        let length = pointer.len();
+        match node.value {
+            Node::Scalar(value) => {
+                if let Some(block) = block(&value, key, self.lines) {
+                    self.blocks.insert(pointer.as_str().into(), block);
                 }
+                value
             }
-            Value::Object(map)
+            Node::Sequence(items) => {
+                let mut list = Vec::with_capacity(items.len());
+                for (index, item) in items.into_iter().enumerate() {
+                    pointer.push('/');
+                    pointer.push_str(&index.to_string());
+                    list.push(self.flatten(item, pointer, None));
+                    pointer.truncate(length);
+                }
+                Value::Array(list)
+            }
+            Node::Mapping(entries) => {
+                let mut map = serde_json::Map::new();
+                for (key, value) in entries {
+                    pointer.push('/');
+                    pointer.push_str(&step(&key.value));
+                    let at = key.referenced;
+                    let at = Spot::new(at, at.span().len());
+                    let value = self.flatten(value, pointer, Some(at));
+                    pointer.truncate(length);
+                    if !value.is_null() {
+                        map.insert(key.value, value);
+                    }
+                }
+                Value::Object(map)
+            }
         }
     }
+}
+
+/// Where the first line of a block scalar begins, when its lines stand in the file as they are: `key: |` and then the lines.
+fn block(value: &Value, key: Option<Spot>, lines: &[&str]) -> Option<Spot> {
+    let text = value.as_str().filter(|text| text.contains('\n'))?;
+    let header = key?.line as usize;
+    let (at, said) = text
+        .lines()
+        .enumerate()
+        .find(|(_, line)| !line.trim().is_empty())?;
+    let stands = lines.get(header + at)?;
+    let indent = stands.len().checked_sub(said.len())?;
+    let is_block = stands.ends_with(said) && stands[..indent].bytes().all(|b| b == b' ');
+    let is_literal = lines.get(header.checked_sub(1)?)?.contains('|');
+    (is_block && is_literal && indent > 0).then(|| Spot {
+        line: u32::try_from(header + 1).unwrap_or(0),
+        column: u32::try_from(indent + 1).unwrap_or(0),
+        len: 0,
+    })
 }
 
 #[cfg(test)]

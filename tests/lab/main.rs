@@ -20,6 +20,7 @@ mod packages;
 mod podman;
 mod power;
 mod proxy;
+mod quadlet;
 mod rendered;
 mod restored;
 mod same;

@@ -20,6 +20,8 @@ pub struct Compiled {
     pub images: Vec<Image>,
     /// Ports of the device that it publishes.
     pub ports: Vec<Port>,
+    /// Files of other workloads that must be on the device with it.
+    pub needs: Vec<Need>,
     /// What is wrong with it. One whose scope is devices concerns those that have the workload: the caller fills them in.
     pub findings: Vec<Finding>,
     /// Whether it holds the device's name: then it is compiled for each device.
@@ -49,6 +51,17 @@ pub struct Content {
     pub kind: FileKind,
     /// Permission bits.
     pub mode: u32,
+}
+
+/// A file, or a folder of them, that must be on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Where it must be.
+    pub path: String,
+    /// Where it is asked for.
+    pub place: Place,
+    /// What is wrong when it is not there.
+    pub message: String,
 }
 
 /// A published port.

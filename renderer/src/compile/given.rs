@@ -1,150 +1,218 @@
-//! The user's own Quadlet files: run as they are. Only what the agent must know is read from them: units and images.
+//! The user's own Quadlet files: run as they are, after they were checked as Quadlet and systemd check them.
+
+mod kube;
 
 use std::collections::BTreeMap;
 
 use flotta_bundle::code;
-use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit, Wanted};
+use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit};
+use flotta_bundle::path::UNITS;
 
 use super::QUADLET_FOLDER;
+use super::compiled::{Need, Port};
 use super::job::Job;
+use super::pod::names_registry;
+use super::unit::Protocol;
 use crate::decode::step;
-
-/// File kinds, what Quadlet appends to the name of the unit it makes (podman-systemd.unit(5)), and the section they are for.
-const KINDS: [(&str, &str, &str); 6] = [
-    ("container", "", "Container"),
-    ("pod", "-pod", "Pod"),
-    ("kube", "", "Kube"),
-    ("volume", "-volume", "Volume"),
-    ("network", "-network", "Network"),
-    ("image", "-image", "Image"),
-];
+use crate::finding::{Finding, Scope};
+use crate::place::Place;
+use crate::quadlet::file::Spot;
+use crate::quadlet::install::{Service, services};
+use crate::quadlet::names::{Role, role};
+use crate::quadlet::unit::{self, Value};
+use crate::quadlet::{Set, ports};
 
 pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
     if files.is_empty() {
         job.refuse(code::SCHEMA, "/spec/quadlet", "at least one file is needed");
     }
+    let set = Set::read(files);
+    check(job, &set);
     let mut paths = BTreeMap::new();
-    for (name, content) in files {
-        let pointer = format!("/spec/quadlet/{}", step(name));
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-        let quadlet = KINDS.iter().any(|(of, ..)| *of == extension);
-        // `.kube` files name the YAML they run: it lies beside them.
-        let data = ["yaml", "yml"].contains(&extension);
-        if stem.is_empty()
-            || stem.starts_with(['.', '-'])
-            || !name.chars().all(plain)
-            || !(quadlet || data)
-        {
-            let kinds = KINDS.map(|(kind, ..)| format!(".{kind}")).join(", ");
-            job.refuse(code::BAD_NAME, &pointer, format!("{name:?} is not a file name that can be used here: NAME with one of {kinds}, .yaml"));
-            continue;
-        }
+    for name in set.files.keys() {
+        let pointer = pointer(name);
+        let content = set.files[set.content(name)];
         if content.len() as u64 > MAX_FILE_BYTES {
-            job.refuse(
-                code::LIMIT,
-                &pointer,
-                format!("{name} is larger than {MAX_FILE_BYTES} bytes"),
-            );
+            let message = format!("{name} is larger than {MAX_FILE_BYTES} bytes");
+            job.refuse(code::LIMIT, &pointer, message);
             continue;
         }
-        let kind = if quadlet {
-            FileKind::Quadlet
-        } else {
-            FileKind::Data
+        let (folder, kind) = match role(name) {
+            Ok(Role::Quadlet(_) | Role::QuadletDropIn(_)) => (QUADLET_FOLDER, FileKind::Quadlet),
+            Ok(Role::Systemd | Role::SystemdDropIn(_)) => {
+                (UNITS.trim_end_matches('/'), FileKind::Quadlet)
+            }
+            Ok(Role::Plain) | Err(_) => (QUADLET_FOLDER, FileKind::Data),
         };
-        if let Some(path) = job.put(
-            QUADLET_FOLDER,
-            name,
-            content.clone().into_bytes(),
-            kind,
-            0o644,
-            &pointer,
-        ) {
-            paths.insert(name.as_str(), path);
+        let bytes = content.as_bytes().to_vec();
+        if let Some(path) = job.put(folder, name, bytes, kind, 0o644, &pointer) {
+            paths.insert(*name, path);
         }
     }
-    for (name, content) in files {
-        let Some((stem, kind)) = name.rsplit_once('.') else {
-            continue;
-        };
-        let Some((_, suffix, section)) = KINDS.iter().find(|(of, ..)| *of == kind) else {
-            continue;
-        };
-        let pointer = format!("/spec/quadlet/{}", step(name));
-        let values = |key: &str| values(content, section, key);
-        for image in values("Image") {
-            // `NAME.image` and `NAME.build` are other Quadlet files.
-            if !["image", "build"].contains(&extension(&image)) {
-                job.need_image(&image, Pull::Missing, &pointer);
-            }
-        }
-        let service = values("ServiceName")
-            .pop()
-            .unwrap_or_else(|| format!("{stem}{suffix}"));
-        let wanted = match kind {
-            "volume" | "network" | "image" => Wanted::Loaded,
-            _ => Wanted::Active,
-        };
-        // A pod that restarts takes its containers with it: systemd sees to that (`BindsTo=`).
-        let named = |other: &str| {
-            other == name || extension(other) != "pod" && words(content).any(|word| word == other)
-        };
-        let restart_on = paths
-            .iter()
-            .filter(|(other, _)| named(other))
-            .map(|(_, path)| path.clone())
-            .collect();
+    let services = services(&set);
+    for service in &services {
+        let inputs = set.inputs(service.unit, &service.name);
+        let restart_on = inputs.iter().filter_map(|name| paths.get(name).cloned());
         job.out.units.push(Unit {
-            name: format!("{service}.service"),
+            restart_on: restart_on.collect(),
+            name: service.name.clone(),
             workload: job.name.to_owned(),
-            wanted,
-            restart_on,
+            wanted: service.wanted,
+        });
+    }
+    images(job, &set);
+    publish(job, &set, &services);
+}
+
+fn pointer(name: &str) -> String {
+    format!("/spec/quadlet/{}", step(name))
+}
+
+/// Where something stands in a file; of a file as a whole, its name.
+fn place(job: &Job<'_>, file: &str, spot: Option<Spot>) -> Place {
+    let document = &job.workload.document;
+    match spot {
+        Some(spot) => document.place_in(&pointer(file), spot.line, spot.column, spot.len),
+        None => document.key_place(&pointer(file)),
+    }
+}
+
+fn check(job: &mut Job<'_>, set: &Set<'_>) {
+    let (faults, needs) = set.check();
+    for fault in faults {
+        job.out.findings.push(Finding {
+            severity: fault.severity,
+            code: fault.code,
+            message: fault.message,
+            place: place(job, &fault.file, fault.spot),
+            help: fault.help,
+            scope: Scope::Object,
+        });
+    }
+    for need in needs {
+        job.out.needs.push(Need {
+            path: format!("{QUADLET_FOLDER}/{}", need.name),
+            place: place(job, &need.file, Some(need.spot)),
+            message: need.message,
         });
     }
 }
 
-/// The values of a key in a section, in order. An empty value takes back those before it, as everywhere in systemd.
-fn values(content: &str, section: &str, key: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut here = false;
-    let mut lines = content.lines().map(str::trim);
-    while let Some(line) = lines.next() {
-        if line.starts_with(['#', ';']) {
+/// The images that must be on the device before anything starts. What systemd fills in, and what is built on the device, is
+/// left to Podman.
+fn images(job: &mut Job<'_>, set: &Set<'_>) {
+    let tags = set
+        .units
+        .values()
+        .flat_map(|unit| unit.all("Build", "ImageTag"));
+    let built: Vec<&str> = tags.map(|tag| tag.text).collect();
+    for unit in set.units.values() {
+        // what stands for its template has the template's
+        let Some(kind) = unit.kind().filter(|_| unit.files[0].0 == unit.name) else {
+            continue;
+        };
+        let Some(image) = unit.said(kind.section(), "Image") else {
+            continue;
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+        let is_file = [".image", ".build"]
+            .iter()
+            .any(|end| image.text.ends_with(end));
+        if is_file || built.contains(&image.text) || image.text.contains(['%', '$']) {
             continue;
         }
-        if let Some(name) = line
-            .strip_prefix('[')
-            .and_then(|line| line.strip_suffix(']'))
-        {
-            here = name == section;
+        let place = place(job, image.file, Some(image.spot()));
+        if !image.text.chars().all(plain) || image.text.starts_with('-') {
+            let message = format!("{:?} is not an image reference", image.text);
+            job.out
+                .findings
+                .push(Finding::error(code::SCHEMA, place, message));
             continue;
         }
-        let mut line = line.to_owned();
-        while let Some(first) = line.strip_suffix('\\') {
-            line = format!("{first} {}", lines.next().unwrap_or_default());
+        let never = unit
+            .said(kind.section(), "Pull")
+            .is_some_and(|pull| pull.text == "never");
+        let pull = if never { Pull::Never } else { Pull::Missing };
+        if !names_registry(image.text) {
+            let message = format!(
+                "image `{}` names no registry: Podman asks the device which one is meant",
+                image.text
+            );
+            job.warn(code::SHORT_IMAGE, place.clone(), message);
         }
-        if let Some((name, value)) = line.split_once('=')
-            && here
-            && name.trim() == key
-        {
-            let value = value.trim();
-            if value.is_empty() {
-                found.clear();
-            } else {
-                found.push(value.to_owned());
+        job.need_image(image.text, pull, place);
+    }
+}
+
+/// The ports of the device that the units claim. One unit may ask for a port twice, for IPv4 and IPv6; and units that exclude
+/// each other may have the same.
+fn publish(job: &mut Job<'_>, set: &Set<'_>, services: &[Service<'_, '_>]) {
+    let mut claimed: Vec<(&Service<'_, '_>, Port)> = Vec::new();
+    for service in services {
+        let mut ports = kube::ports(job, set, service.unit);
+        for (value, published) in claims(service.unit) {
+            let place = place(job, value.file, Some(value.spot()));
+            let first = published.first.into_iter();
+            let numbers = first.flat_map(|first| first..=first.saturating_add(published.count - 1));
+            ports.extend(numbers.map(|number| Port {
+                address: published.address.clone(),
+                number,
+                protocol: Protocol::of(&published.protocol),
+                place: place.clone(),
+            }));
+        }
+        for port in ports {
+            let apart = |other: &Service<'_, '_>| {
+                other.name == service.name || exclude(service, other) || exclude(other, service)
+            };
+            let mut known = claimed.iter();
+            if !known.any(|(other, known)| apart(other) && known.clashes(&port)) {
+                claimed.push((service, port));
             }
         }
     }
-    found
+    job.out
+        .ports
+        .extend(claimed.into_iter().map(|(_, port)| port));
 }
 
-/// What stands after the last dot: it says what Quadlet makes of a file.
-fn extension(name: &str) -> &str {
-    name.rsplit_once('.').map_or("", |(_, extension)| extension)
+/// Whether a unit cannot run together with another: `Conflicts=`.
+fn exclude(one: &Service<'_, '_>, other: &Service<'_, '_>) -> bool {
+    let conflicts = one.unit.names("Unit", "Conflicts");
+    conflicts.iter().any(|(_, word)| word.text == other.name)
 }
 
-/// What could be the name of another file: `data.volume:/data` names `data.volume`.
-fn words(content: &str) -> impl Iterator<Item = &str> {
-    content.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
+/// What a unit asks of the machine's ports.
+fn claims<'u>(unit: &'u unit::Unit<'_>) -> Vec<(Value<'u>, ports::Published)> {
+    let mut claims = Vec::new();
+    for section in ["Container", "Pod", "Kube"] {
+        // in the machine's own network nothing is published
+        let networks = unit.all(section, "Network");
+        if networks.iter().any(|network| network.text == "host") {
+            continue;
+        }
+        for value in unit.all(section, "PublishPort") {
+            claims.extend(
+                ports::parse(value.text)
+                    .ok()
+                    .map(|published| (value, published)),
+            );
+        }
+    }
+    for (key, protocol) in [("ListenStream", "tcp"), ("ListenDatagram", "udp")] {
+        for value in unit.all("Socket", key) {
+            let (address, port) = value.text.rsplit_once(':').unwrap_or(("", value.text));
+            let Ok((first, 1)) = ports::range(port) else {
+                continue;
+            };
+            let published = ports::Published {
+                address: address.trim_matches(['[', ']']).to_owned(),
+                first: Some(first),
+                count: 1,
+                protocol: protocol.to_owned(),
+            };
+            claims.push((value, published));
+        }
+    }
+    claims
 }

@@ -110,12 +110,11 @@ impl Job<'_> {
         }
     }
 
-    /// Notes that the workload needs an image; says so when it has no digest.
-    pub(super) fn need_image(&mut self, reference: &str, pull: Pull, pointer: &str) {
+    /// Notes that the workload needs an image; says so when it has no digest. The place is the image's.
+    pub(super) fn need_image(&mut self, reference: &str, pull: Pull, place: Place) {
         let digest = reference.split_once('@').map(|(_, digest)| digest.parse());
         let digest = match digest {
             None => {
-                let place = self.workload.document.place(pointer);
                 self.warn(
                     code::NO_DIGEST,
                     place,
@@ -125,11 +124,9 @@ impl Job<'_> {
             }
             Some(Ok(digest)) => Some(digest),
             Some(Err(error)) => {
-                self.refuse(
-                    code::SCHEMA,
-                    pointer,
-                    format!("image `{reference}`: {error}"),
-                );
+                let message = format!("image `{reference}`: {error}");
+                let finding = Finding::error(code::SCHEMA, place, message);
+                self.out.findings.push(finding);
                 return;
             }
         };

@@ -33,6 +33,7 @@ use field::Rules;
 use volume::Volumes;
 
 pub use field::{Becomes, Field};
+pub(super) use image::names_registry;
 
 /// The lists of all features.
 const FEATURES: &[&[Field]] = &[

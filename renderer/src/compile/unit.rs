@@ -122,6 +122,17 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// By its name, in whatever case; TCP when there is none.
+    pub(super) fn of(name: &str) -> Self {
+        match name.to_ascii_lowercase().as_str() {
+            "udp" => Self::Udp,
+            "sctp" => Self::Sctp,
+            _ => Self::Tcp,
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

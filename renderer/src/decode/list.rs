@@ -6,9 +6,7 @@ use std::sync::Arc;
 use flotta_api::{GROUP, VERSION};
 use serde_json::{Value, json};
 
-use super::{Document, Origin, Stands};
-
-type Spots = BTreeMap<Box<str>, Stands>;
+use super::{Document, Origin};
 
 impl Document {
     /// The objects below `items`. In a list of one kind they need not say it.
@@ -36,29 +34,41 @@ impl Document {
 
 impl Origin {
     fn of_items(self, count: usize) -> Vec<Self> {
-        let (path, spots) = match self {
-            Self::File { path, spots } => (path, spots),
+        let (path, spots, blocks) = match self {
+            Self::File {
+                path,
+                spots,
+                blocks,
+            } => (path, spots, blocks),
             Self::Object(object) => {
                 return vec![Self::Object(object); count];
             }
         };
-        let mut of_items = vec![Spots::new(); count];
-        for (pointer, stands) in spots {
-            let Some(below) = pointer.strip_prefix("/items/") else {
-                continue;
-            };
-            let end = below.find('/').unwrap_or(below.len());
-            let (index, pointer) = below.split_at(end);
-            let index = index.parse().ok();
-            if let Some(spots) = index.and_then(|index: usize| of_items.get_mut(index)) {
-                spots.insert(pointer.into(), stands);
-            }
-        }
-        let spots = of_items.into_iter();
-        let origin = |spots| Self::File {
+        let parts = of_items(spots, count)
+            .into_iter()
+            .zip(of_items(blocks, count));
+        let origin = |(spots, blocks)| Self::File {
             path: Arc::clone(&path),
             spots,
+            blocks,
         };
-        spots.map(origin).collect()
+        parts.map(origin).collect()
     }
+}
+
+/// What is known by pointer, item by item.
+fn of_items<T: Clone>(all: BTreeMap<Box<str>, T>, count: usize) -> Vec<BTreeMap<Box<str>, T>> {
+    let mut of_items = vec![BTreeMap::new(); count];
+    for (pointer, what) in all {
+        let Some(below) = pointer.strip_prefix("/items/") else {
+            continue;
+        };
+        let end = below.find('/').unwrap_or(below.len());
+        let (index, pointer) = below.split_at(end);
+        let index = index.parse().ok();
+        if let Some(item) = index.and_then(|index: usize| of_items.get_mut(index)) {
+            item.insert(pointer.into(), what);
+        }
+    }
+    of_items
 }

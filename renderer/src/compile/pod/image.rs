@@ -55,15 +55,23 @@ pub(super) fn needed(
             return None;
         }
     };
-    job.need_image(&image, pull, pointer);
+    let place = job.workload.document.place(pointer);
+    job.need_image(&image, pull, place);
     Some(image)
+}
+
+/// Whether a reference names its registry.
+pub(in crate::compile) fn names_registry(image: &str) -> bool {
+    let registry = image.split_once('/').map(|(registry, _)| registry);
+    registry.is_some_and(|name| name == "localhost" || name.contains(['.', ':']))
 }
 
 /// A reference with its registry, which is Docker Hub for one that names none, as in Kubernetes. Podman would ask the device.
 fn whole(job: &mut Job<'_>, image: String, pointer: &str) -> String {
-    let registry = image.split_once('/').map(|(registry, _)| registry);
-    let whole = match registry {
-        Some(name) if name == "localhost" || name.contains(['.', ':']) => return image,
+    if names_registry(&image) {
+        return image;
+    }
+    let whole = match image.split_once('/') {
         Some(_) => format!("docker.io/{image}"),
         None => format!("docker.io/library/{image}"),
     };
