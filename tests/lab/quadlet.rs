@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use flotta_renderer::Severity;
-use flotta_renderer::quadlet::Set;
+use flotta_renderer::quadlet::{Fault, Need, Set};
 
 use crate::device::{Device, wait};
 use crate::site::{EXITS, HELLO, Site, device};
@@ -85,17 +85,15 @@ fn quadlet_takes_what_lint_passes_and_lint_finds_what_quadlet_refuses() {
         let said = &generated[name];
         let set = Set::read(files);
         let (faults, needs) = set.check();
-        let needs = needs.iter().map(flotta_renderer::quadlet::Need::fault);
-        let errors: Vec<_> = faults
-            .into_iter()
-            .chain(needs)
-            .filter(|fault| fault.severity == Severity::Error)
-            .collect();
+        let needs = needs.iter().map(Need::fault);
+        let faults: Vec<_> = faults.into_iter().chain(needs).collect();
         assert_eq!(
-            errors.is_empty(),
+            faults.is_empty(),
             name.starts_with("good/"),
-            "{name}: {errors:?}"
+            "{name}: {faults:?}"
         );
+        let is_error = |fault: &&Fault| fault.severity == Severity::Error;
+        let errors: Vec<_> = faults.iter().filter(is_error).collect();
         for unit in set.units.values().filter(|unit| unit.kind().is_some()) {
             let is_made = said.contains(&format!("---{}---", unit.service()));
             let of_unit = |file: &String| unit.files.iter().any(|(own, _)| own == file);
@@ -262,7 +260,9 @@ fn timers_jobs_templates_drop_ins_and_plain_files_do_on_a_device_what_they_say()
             "page*", ")",
         ];
         let left = device.exec(&[&find[..], &own].concat());
-        left.is_empty().then_some(()).ok_or(left)
+        left.is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{left}\n{}\n{}", device.log(), site.said()))
     });
     site.in_sync(name);
     for unit in ["far.timer", "soon.timer", "web.service", "page@12.service"] {

@@ -134,10 +134,13 @@ impl Systemd for World {
             "masked".clone_into(&mut unit.load);
         } else if let Some(Definition { source, text }) = definition {
             "loaded".clone_into(&mut unit.load);
-            unit.result = or(run.result, "success");
-            unit.exit_status = run.exit;
-            unit.restarts = run.restarts;
-            restart(text).clone_into(&mut unit.restart);
+            // what only services have
+            if name.ends_with(".service") {
+                unit.result = or(run.result, "success");
+                unit.exit_status = run.exit;
+                unit.restarts = run.restarts;
+                restart(text).clone_into(&mut unit.restart);
+            }
             if source.starts_with(QUADLET) {
                 unit.source.clone_from(source);
                 unit.fragment = format!("/run/systemd/generator/{name}");

@@ -305,7 +305,7 @@ impl Systemd for Bus {
         let (for_now, over_others) = (false, false);
         let _: (bool, Vec<(String, String, String)>) = self
             .manager
-            .call("ReenableUnitFiles", &([name], for_now, over_others))
+            .call("ReenableUnitFiles", &(vec![name], for_now, over_others))
             .await?;
         Ok(())
     }
@@ -314,7 +314,7 @@ impl Systemd for Bus {
         let for_now = false;
         let _: Vec<(String, String, String)> = self
             .manager
-            .call("DisableUnitFiles", &([name], for_now))
+            .call("DisableUnitFiles", &(vec![name], for_now))
             .await?;
         Ok(())
     }

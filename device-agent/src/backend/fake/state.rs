@@ -257,10 +257,14 @@ impl State {
         self.starts += 1;
         self.log.push(Did::Start(name.to_owned()));
         self.pull(&definition.text);
-        let once = name.ends_with("-network.service");
+        let sub = match name {
+            name if name.ends_with("-network.service") => "exited",
+            name if name.strip_suffix(".timer").is_some() => "waiting",
+            _ => "running",
+        };
         let mut run = Run {
             active: "active",
-            sub: if once { "exited" } else { "running" },
+            sub,
             result: "success",
             invocation: format!("{:032x}", self.starts),
             with: self.inputs(&definition),
