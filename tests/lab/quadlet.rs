@@ -249,10 +249,11 @@ fn timers_jobs_templates_drop_ins_and_plain_files_do_on_a_device_what_they_say()
     assert_eq!(show(&device, "far.timer", "ActiveState"), "active");
 
     // all of it leaves
-    site.commit(
-        "gone",
-        &[("web.yaml", ""), ("jobs.yaml", ""), ("page.yaml", "")],
-    );
+    let nothing = [("web.yaml", ""), ("jobs.yaml", ""), ("page.yaml", "")];
+    site.commit("gone", &nothing);
+    let commit = site.git(&["rev-parse", "--short=7", "HEAD"]);
+    site.event(&["Held"]);
+    site.flotta(&["release", "allow", &commit]);
     wait("nothing of it is left", || {
         let find = ["find", "/etc/systemd/system", "/etc/containers/systemd"];
         let own = [
