@@ -6,10 +6,10 @@ mod common;
 
 use common::{DEADLINE, House, device, eventually, stderr, stdout};
 use flotta_agent::clock::Clock;
+use flotta_agent::config::Config;
 use flotta_agent::enrol::{Join, reset};
 use flotta_agent::identity::{self, Certificate, Identity};
 use flotta_agent::ledger::Ledger;
-use flotta_agent::settings::Settings;
 use flotta_bundle::wire::Hardware;
 use jiff::Timestamp;
 
@@ -29,21 +29,21 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
     let server = house.start().await;
     server.released(1).await;
     let folder = house.path().join("device");
-    let settings = Settings {
+    let config = Config {
         state: folder.join("state"),
         runtime: folder.join("run"),
         root: folder,
-        ..Settings::default()
+        ..Config::default()
     };
-    settings.make_state().unwrap();
+    config.make_state().unwrap();
     let clock = Clock::new(Timestamp::UNIX_EPOCH);
     let join = join_file(&house, &["shop-1"]).await;
-    let (old, _) = Identity::open_or_make(&settings.identity()).unwrap();
-    let client = join.client(&clock, &settings.proxies).unwrap();
+    let (old, _) = Identity::open_or_make(&config.identity()).unwrap();
+    let client = join.client(&clock, &config.proxies).unwrap();
     let hardware = Hardware::default();
     let asked = join.ask(&old, &hardware, &client, None, || {});
     let (name, pem) = asked.await.unwrap().unwrap();
-    let mut ledger = Ledger::open(&settings.state).unwrap();
+    let mut ledger = Ledger::open(&config.state).unwrap();
     let (joined, _) = join.keep(&old, &mut ledger, name, &pem).unwrap();
 
     for decision in [
@@ -51,7 +51,7 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
         &["approve", "shop-1", "--replace"],
     ] {
         let ask = join_file(&house, &["--ask"]).await;
-        let new = reset::prepare(&settings, &ask, false).unwrap();
+        let new = reset::prepare(&config, &ask, false).unwrap();
         let key = new.fingerprint().hex();
         let decide = async {
             eventually("the request", || async {
@@ -60,23 +60,23 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
             })
             .await;
             // until then it is what it was
-            reset::switch(&settings).unwrap();
-            let now = Identity::open(&settings.identity()).unwrap();
+            reset::switch(&config).unwrap();
+            let now = Identity::open(&config.identity()).unwrap();
             assert_eq!(now.fingerprint(), old.fingerprint());
             let output = house.flotta(decision).await;
             assert!(output.status.success(), "{}", stderr(&output));
         };
         let mut again = reset::switching();
         let asking = async {
-            let asking = reset::ask(&settings, &clock, &mut again);
+            let asking = reset::ask(&config, &clock, &mut again);
             tokio::time::timeout(DEADLINE * 4, asking).await.unwrap()
         };
         let (decided, ()) = tokio::join!(asking, decide);
-        reset::switch(&settings).unwrap();
-        assert!(!settings.next().exists());
-        let now = Identity::open(&settings.identity()).unwrap();
+        reset::switch(&config).unwrap();
+        assert!(!config.next().exists());
+        let now = Identity::open(&config.identity()).unwrap();
         assert_eq!(
-            identity::joined(&settings.identity()).unwrap(),
+            identity::joined(&config.identity()).unwrap(),
             Some(joined.clone())
         );
         match decided {

@@ -9,8 +9,8 @@
 )]
 
 mod common;
-#[path = "../device-agent/tests/hostile/machine.rs"]
-mod machine;
+#[path = "../device-agent/tests/hostile/host.rs"]
+mod host;
 #[path = "common/shop.rs"]
 mod shop;
 

@@ -8,7 +8,7 @@ use flotta_bundle::path::UNITS;
 use flotta_bundle::{Problem, code};
 
 use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
-use crate::converge::Machine;
+use crate::converge::Host;
 use crate::fault;
 use crate::ledger::{Due, Ledger, LedgerError, Owned, OwnedUnit};
 use crate::plan::{Plan, Step, inputs, masked, workload_of};
@@ -24,7 +24,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
     plan: &Plan,
     manifest: &Manifest,
     ledger: &mut Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) -> Result<Failures, LedgerError> {
     let mut walk = Walk {
         plan,
@@ -48,7 +48,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     jobs.push((Verb::Stop, next.clone()));
                     steps.next();
                 }
-                for (name, error) in machine.systemd.jobs(&jobs, JOBS).await {
+                for (name, error) in host.systemd.jobs(&jobs, JOBS).await {
                     let unit = ledger.owned().units.get(&name);
                     let workload = unit.map_or("", |unit| &unit.workload);
                     walk.refused(workload, &name, "stop", &error);
@@ -63,8 +63,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     .blobs()
                     .read(&file.digest)
                     .map_err(|error| BackendError(crate::pull::chain(&error)));
-                if let Err(error) = written.and_then(|content| machine.files.write(file, &content))
-                {
+                if let Err(error) = written.and_then(|content| host.files.write(file, &content)) {
                     walk.fail(workload, file_problem(&error));
                 }
             }
@@ -74,27 +73,26 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 if walk.failures.contains_key(workload) {
                     continue;
                 }
-                if let Err(error) = machine.files.remove(path) {
+                if let Err(error) = host.files.remove(path) {
                     walk.fail(workload, file_problem(&error));
                 }
             }
-            Step::Enable(name) => walk.enable(name, &mut machine.systemd).await,
+            Step::Enable(name) => walk.enable(name, &mut host.systemd).await,
             Step::Disable(name) => {
-                walk.disable(name, ledger.owned(), &mut machine.systemd)
-                    .await;
+                walk.disable(name, ledger.owned(), &mut host.systemd).await;
             }
             Step::Reload => {
-                if let Err(error) = machine.systemd.reload().await {
+                if let Err(error) = host.systemd.reload().await {
                     let message = format!("systemd does not reload: {error}");
                     walk.fail_all(ledger.owned(), &Problem::new(code::BACKEND, message));
                 }
             }
             Step::Reloaded => {
-                let owned = walk.reloaded(ledger.owned(), &mut machine.systemd).await;
+                let owned = walk.reloaded(ledger.owned(), &mut host.systemd).await;
                 ledger.own(owned, None)?;
             }
             Step::ResetFailed(name) => {
-                if let Err(error) = machine.systemd.reset_failed(name).await {
+                if let Err(error) = host.systemd.reset_failed(name).await {
                     tracing::debug!(unit = %name, %error, "not reset");
                 }
             }
@@ -105,15 +103,15 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     steps.next();
                 }
                 jobs.retain(|(_, name)| !walk.failures.contains_key(walk.workload(name)));
-                for (name, error) in machine.systemd.jobs(&jobs, JOBS).await {
+                for (name, error) in host.systemd.jobs(&jobs, JOBS).await {
                     // Why it does not run is read off the unit itself.
                     tracing::info!(unit = %name, %error, "job did not succeed");
                 }
             }
-            Step::Sweep(workload) => walk.sweep(workload, &machine.podman).await,
+            Step::Sweep(workload) => walk.sweep(workload, &host.podman).await,
             Step::Finish => {
                 let mut owned = walk.finished(ledger.owned());
-                walk.keep_open(&mut owned, ledger.owned(), &mut machine.systemd)
+                walk.keep_open(&mut owned, ledger.owned(), &mut host.systemd)
                     .await;
                 ledger.own(owned, None)?;
             }

@@ -9,10 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotta_bundle::DeviceName;
 use flotta_bundle::code::{self, Problem};
 
+use crate::config::Config;
 use crate::enrol::EnrolError;
 use crate::ledger::{Ledger, LedgerError};
 use crate::pull::{Proxies, chain};
-use crate::settings::Settings;
 
 mod diff;
 mod enrol;
@@ -168,24 +168,24 @@ pub fn log(cli: &Cli) {
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
-    let settings = Settings {
+    let config = Config {
         state: cli.state,
         runtime: cli.runtime,
         join: cli.root.join("etc/flotta/join"),
         root: cli.root,
         proxies: Proxies::of_environment(),
-        ..Settings::default()
+        ..Config::default()
     };
     let done = match cli.command {
-        Command::Enrol(enrol) => Box::pin(enrol.run(&settings)).await,
-        Command::Run => match Box::pin(crate::run::run(&settings)).await {
+        Command::Enrol(enrol) => Box::pin(enrol.run(&config)).await,
+        Command::Run => match Box::pin(crate::run::run(&config)).await {
             Ok(()) => Ok(Answer::Yes),
             Err(error) => Err(error.into()),
         },
-        Command::Status(output) => status::run(&settings, output.output).await,
-        Command::Diff => diff::run(&settings).await,
-        Command::Verify => verify::run(&settings),
-        Command::History(output) => history::run(&settings, output.output),
+        Command::Status(output) => status::run(&config, output.output).await,
+        Command::Diff => diff::run(&config).await,
+        Command::Verify => verify::run(&config),
+        Command::History(output) => history::run(&config, output.output),
     };
     let error = match done {
         Ok(Answer::Yes) => return ExitCode::SUCCESS,
@@ -228,10 +228,10 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
 }
 
 /// The ledger of a device that has joined; nothing is made by looking.
-fn ledger(settings: &Settings) -> Result<Ledger, CliError> {
-    let joined = crate::identity::joined(&settings.identity()).map_err(EnrolError::from)?;
+fn ledger(config: &Config) -> Result<Ledger, CliError> {
+    let joined = crate::identity::joined(&config.identity()).map_err(EnrolError::from)?;
     joined.ok_or(EnrolError::NotJoined)?;
-    Ok(Ledger::open(&settings.state)?)
+    Ok(Ledger::open(&config.state)?)
 }
 
 /// A length of time as people write it: `90s`, `30m`, `1h`, `7d`.

@@ -32,14 +32,14 @@ const BUILT: Option<&str> = option_env!("SOURCE_DATE_EPOCH");
 /// A clock that gains or loses more than this between two looks was set, or the machine slept.
 const LEAP: SignedDuration = SignedDuration::from_secs(5);
 
-type Machine = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+type TimeSource = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The agent's one clock. Cheap to clone.
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
 
 struct Inner {
-    machine: Machine,
+    source: TimeSource,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
     leap: Notify,
@@ -96,17 +96,17 @@ impl Clock {
     }
 
     /// The same over another clock than the machine's.
-    pub fn of(machine: impl Fn() -> Timestamp + Send + Sync + 'static, floor: Timestamp) -> Self {
+    pub fn of(source: impl Fn() -> Timestamp + Send + Sync + 'static, floor: Timestamp) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::new(State {
-                looked: Floor::at(machine()),
+                looked: Floor::at(source()),
                 floor: Floor::at(floor),
                 issued: None,
                 synchronised: None,
                 left: None,
                 doubt: None,
             }),
-            machine: Arc::new(machine),
+            source: Arc::new(source),
             changes: watch::Sender::new(0),
             leap: Notify::new(),
         }))
@@ -137,8 +137,8 @@ impl Clock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn machine(&self) -> Timestamp {
-        let now = (self.0.machine)();
+    fn unaided(&self) -> Timestamp {
+        let now = (self.0.source)();
         let looked = std::mem::replace(&mut self.state().looked, Floor::at(now));
         if now.duration_since(looked.now()).abs() > LEAP {
             self.0.leap.notify_one();
@@ -174,7 +174,7 @@ impl Clock {
 
     /// What is known of the machine's clock: set by the network, not set, or nothing.
     pub fn set_synchronised(&self, synchronised: Option<bool>) {
-        let now = self.machine();
+        let now = self.unaided();
         let mut state = self.state();
         let mut told = std::mem::replace(&mut state.synchronised, synchronised) != synchronised;
         if synchronised == Some(true) {
@@ -223,20 +223,20 @@ impl Clock {
     /// The time that it is at least; where the machine's clock is believed, the time that it is.
     pub fn floor(&self) -> Timestamp {
         if self.is_believed() {
-            return self.machine();
+            return self.unaided();
         }
         self.state().floor.now()
     }
 
     /// The time: the machine's, unless that cannot be.
     pub fn now(&self) -> Timestamp {
-        self.machine().max(self.floor())
+        self.unaided().max(self.floor())
     }
 
     /// The times that it may be, the likeliest first: one where the clock is believed.
     pub fn candidates(&self) -> Vec<Timestamp> {
-        let (machine, floor) = (self.machine(), self.floor());
-        let mut all = vec![machine.max(floor), machine.min(floor)];
+        let (unaided, floor) = (self.unaided(), self.floor());
+        let mut all = vec![unaided.max(floor), unaided.min(floor)];
         all.truncate(if self.is_believed() { 1 } else { 2 });
         all
     }

@@ -19,17 +19,17 @@ use crate::backend::files::Disk;
 use crate::backend::podman::Socket;
 use crate::backend::systemd::Bus;
 use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
+use crate::config::Config;
 use crate::ledger::{AppliedState, Ledger, LedgerError};
 use crate::observe::observe;
 use crate::plan::{Plan, Step, plan};
 use crate::pull::chain;
-use crate::settings::Settings;
 
 pub use states::Reasons;
 
 /// The machine that is changed.
 #[derive(Debug)]
-pub struct Machine<S, P, F> {
+pub struct Host<S, P, F> {
     /// systemd.
     pub systemd: S,
     /// Podman.
@@ -46,7 +46,7 @@ pub struct Machine<S, P, F> {
     tried: Option<Digest>,
 }
 
-impl<S, P, F> Machine<S, P, F> {
+impl<S, P, F> Host<S, P, F> {
     /// A machine that nothing is known of yet.
     pub fn new(systemd: S, podman: P, files: F) -> Self {
         Self {
@@ -61,13 +61,13 @@ impl<S, P, F> Machine<S, P, F> {
     }
 }
 
-impl Machine<Bus, Socket, Disk> {
+impl Host<Bus, Socket, Disk> {
     /// The machine this program runs on.
-    pub async fn open(settings: &Settings) -> Result<Self, BackendError> {
+    pub async fn open(config: &Config) -> Result<Self, BackendError> {
         Ok(Self::new(
             Bus::open().await?,
-            Socket::new(settings.podman.clone()),
-            Disk::new(settings.root.clone()),
+            Socket::new(config.podman.clone()),
+            Disk::new(config.root.clone()),
         ))
     }
 }
@@ -90,7 +90,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     release: u64,
     ledger: &mut Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
     now: &dyn Fn() -> Timestamp,
     progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
 ) -> Outcome {
@@ -98,21 +98,21 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     let is_new = ledger
         .applied()
         .is_none_or(|applied| applied.manifest != digest);
-    watch(manifest, ledger, machine);
-    let first = look_and_plan(manifest, ledger, machine, &Failures::new()).await;
+    watch(manifest, ledger, host);
+    let first = look_and_plan(manifest, ledger, host, &Failures::new()).await;
     if !is_new {
         let drift = drift::planned(&first, manifest, ledger.owned());
-        let _ = drift::note(ledger, &machine.drift, &drift, now);
-        machine.drift.extend(drift);
+        let _ = drift::note(ledger, &host.drift, &drift, now);
+        host.drift.extend(drift);
     }
-    machine.tried = Some(digest);
-    let mut reports = states::states(manifest, ledger.owned(), machine).await;
-    let repaired = repair::podman(&reports, ledger, machine, now);
+    host.tried = Some(digest);
+    let mut reports = states::states(manifest, ledger.owned(), host).await;
+    let repaired = repair::podman(&reports, ledger, host, now);
     let starts: BTreeSet<String> = first.starts(manifest).map(str::to_owned).collect();
     let down: BTreeSet<String> = states::failed(&reports).map(str::to_owned).collect();
-    let missing = images::missing(manifest, &starts, &down, is_new, &machine.podman).await;
-    let missing = if missing.is_blind() && repair::socket(machine).await {
-        images::missing(manifest, &starts, &down, is_new, &machine.podman).await
+    let missing = images::missing(manifest, &starts, &down, is_new, &host.podman).await;
+    let missing = if missing.is_blind() && repair::socket(host).await {
+        images::missing(manifest, &starts, &down, is_new, &host.podman).await
     } else {
         missing
     };
@@ -121,7 +121,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         states::mark(&mut reports, missing.workloads(), WorkloadState::Pulling);
         progress(Phase::Fetching, &reports);
     }
-    let held = missing.get(&machine.podman).await;
+    let held = missing.get(&host.podman).await;
     let came = came.into_iter().filter(|name| !held.contains_key(name));
     let hopeful = if repaired {
         down.clone()
@@ -131,32 +131,31 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     let plan = if held.is_empty() {
         first
     } else {
-        look_and_plan(manifest, ledger, machine, &held).await
+        look_and_plan(manifest, ledger, host, &held).await
     };
     if plan.steps.iter().any(|step| matches!(step, Step::Job(..))) {
         let starting: BTreeSet<_> = plan.starts(manifest).collect();
         states::mark(&mut reports, starting.into_iter(), WorkloadState::Starting);
         progress(Phase::Applying, &reports);
     }
-    let applied = apply(&plan, manifest, ledger, machine).await;
+    let applied = apply(&plan, manifest, ledger, host).await;
     let is_applied = applied.is_ok();
-    repair::hasten(manifest, &plan, &hopeful, &down, machine).await;
+    repair::hasten(manifest, &plan, &hopeful, &down, host).await;
     let mut problems = Vec::new();
     let mut failures = plan.held.clone();
     match applied {
         Ok(found) => failures.extend(found),
         Err(error) => problems.push(ledger_problem(&error)),
     }
-    let mut workloads = states::states(manifest, ledger.owned(), machine).await;
+    let mut workloads = states::states(manifest, ledger.owned(), host).await;
     for (workload, problem) in &failures {
         if !states::blame(&mut workloads, workload, problem) && !problems.contains(problem) {
             problems.push(problem.clone());
         }
     }
-    machine.failures.clone_from(&failures);
+    host.failures.clone_from(&failures);
     // what could not be put back is still as somebody left it
-    machine
-        .drift
+    host.drift
         .retain(|workload, _| failures.contains_key(workload));
     let runs = |report: &WorkloadReport| {
         report.state == WorkloadState::Running && report.problem.is_none()
@@ -200,13 +199,13 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
 pub async fn look<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) -> Vec<WorkloadReport> {
-    let mut workloads = states::states(manifest, ledger.owned(), machine).await;
-    for (workload, problem) in &machine.failures {
+    let mut workloads = states::states(manifest, ledger.owned(), host).await;
+    for (workload, problem) in &host.failures {
         states::blame(&mut workloads, workload, problem);
     }
-    for (workload, problem) in &machine.drift {
+    for (workload, problem) in &host.drift {
         let well = |report: &&WorkloadReport| report.name == *workload && report.problem.is_none();
         if workloads.iter().any(|report| well(&report)) {
             states::blame(&mut workloads, workload, problem);
@@ -219,21 +218,16 @@ pub async fn look<S: Systemd, P: Podman, F: Files>(
 pub fn look_at_files<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &mut Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<(), LedgerError> {
     // of a manifest that was never tried, files are not there yet
-    if machine.tried != Some(Digest::of(&manifest.clone().encode())) {
+    if host.tried != Some(Digest::of(&manifest.clone().encode())) {
         return Ok(());
     }
-    let drift = drift::seen(
-        manifest,
-        ledger.owned(),
-        &machine.failures,
-        &mut machine.files,
-    );
-    let noted = drift::note(ledger, &machine.drift, &drift, now);
-    machine.drift = drift;
+    let drift = drift::seen(manifest, ledger.owned(), &host.failures, &mut host.files);
+    let noted = drift::note(ledger, &host.drift, &drift, now);
+    host.drift = drift;
     noted
 }
 
@@ -241,44 +235,44 @@ pub fn look_at_files<S: Systemd, P: Podman, F: Files>(
 /// itself may write where the agent may not.
 pub async fn is_shut_out<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) -> Option<bool> {
     let shut = manifest
         .files
         .iter()
-        .find(|file| !machine.files.is_writable(&file.path));
+        .find(|file| !host.files.is_writable(&file.path));
     let shut = shut?;
-    Some(machine.systemd.is_writable(shut.path.as_str()).await == Some(true))
+    Some(host.systemd.is_writable(shut.path.as_str()).await == Some(true))
 }
 
 /// Has changes of the files told that the fleet has or wants.
 fn watch<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) {
     let wanted = manifest.files.iter().map(|file| &file.path);
     let paths = wanted.chain(ledger.owned().files.keys()).cloned().collect();
-    machine.files.watch(paths);
+    host.files.watch(paths);
 }
 
 /// What would be done. Changes nothing.
 pub async fn plan_only<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) -> Plan {
-    look_and_plan(manifest, ledger, machine, &Failures::new()).await
+    look_and_plan(manifest, ledger, host, &Failures::new()).await
 }
 
 async fn look_and_plan<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
     held: &Failures,
 ) -> Plan {
     let owned = ledger.owned();
-    let observed = observe(manifest, owned, &mut machine.systemd, &mut machine.files).await;
+    let observed = observe(manifest, owned, &mut host.systemd, &mut host.files).await;
     plan(manifest, &observed, owned, held)
 }
 

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::durable;
 use crate::identity::{self, Certificate, Identity, IdentityError, Joined};
 use crate::ledger::{Ledger, LedgerError};
 use crate::pull::{Client, Proxies, PullError, chain};
-use crate::settings::Settings;
 
 pub mod reset;
 pub mod service;
@@ -316,26 +316,26 @@ fn host_name() -> Result<DeviceName, String> {
 
 /// `flotta-agent run` on a device that has not joined: asks by the join file that is there, for as long as it takes.
 pub async fn join_at_boot(
-    settings: &Settings,
+    config: &Config,
     clock: &Clock,
     ledger: &mut Ledger,
 ) -> Result<Joined, EnrolError> {
-    let hardware = crate::hardware::read(&settings.root);
+    let hardware = crate::hardware::read(&config.root);
     loop {
         // read again each time: a person may have put a better one in its place
-        let join = Join::read(&waiting_file(settings).ok_or(EnrolError::NotJoined)?, None)?;
-        let (identity, _) = Identity::open_or_make(&settings.identity())?;
+        let join = Join::read(&waiting_file(config).ok_or(EnrolError::NotJoined)?, None)?;
+        let (identity, _) = Identity::open_or_make(&config.identity())?;
         let key = identity::short(&identity.fingerprint());
         let device = &join.device;
         let waits = || tracing::info!(%device, key, "waits for approval: flotta approve {device}");
-        let asked = match join.client(clock, &settings.proxies) {
+        let asked = match join.client(clock, &config.proxies) {
             Ok(client) => join.ask(&identity, &hardware, &client, None, waits).await,
             Err(error) => Err(error),
         };
         match asked {
             Ok(Some((device, certificate))) => {
                 let (joined, _) = join.keep(&identity, ledger, device, &certificate)?;
-                if let Err(error) = forget(settings) {
+                if let Err(error) = forget(config) {
                     tracing::warn!(problem = %error.problem(), "the join file is still there");
                 }
                 return Ok(joined);
@@ -352,14 +352,14 @@ pub async fn join_at_boot(
 }
 
 /// The join file that a device joins by on its own: of a request that waits, or left by an image.
-pub fn waiting_file(settings: &Settings) -> Option<PathBuf> {
-    let files = [settings.pending(), settings.join.clone()];
+pub fn waiting_file(config: &Config) -> Option<PathBuf> {
+    let files = [config.pending(), config.join.clone()];
     files.into_iter().find(|path| path.exists())
 }
 
 /// Removes join files: a token in a drawer is a key to the fleet.
-pub fn forget(settings: &Settings) -> Result<(), EnrolError> {
-    for path in [settings.pending(), settings.join.clone()] {
+pub fn forget(config: &Config) -> Result<(), EnrolError> {
+    for path in [config.pending(), config.join.clone()] {
         durable::remove(&path).map_err(|error| EnrolError::Io(path, error))?;
     }
     Ok(())

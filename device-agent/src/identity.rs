@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use crate::{durable, settings};
+use crate::{config, durable};
 
 mod repair;
 
@@ -168,7 +168,7 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// The keys in `folder`; made when there are none. Says whether they were made now.
     pub fn open_or_make(folder: &Path) -> Result<(Self, bool), IdentityError> {
-        settings::make_private(folder).map_err(|error| IdentityError::Io(folder.into(), error))?;
+        config::make_private(folder).map_err(|error| IdentityError::Io(folder.into(), error))?;
         let path = folder.join(KEY);
         let make = read(&path)?.is_none();
         if make {
@@ -204,7 +204,7 @@ impl Identity {
 
     /// Copies the keys to another folder.
     pub fn copy_keys(from: &Path, to: &Path) -> Result<(), IdentityError> {
-        settings::make_private(to).map_err(|error| IdentityError::Io(to.into(), error))?;
+        config::make_private(to).map_err(|error| IdentityError::Io(to.into(), error))?;
         for name in [KEY, SEALING] {
             let path = from.join(name);
             let text = read(&path)?.map(Zeroizing::new);

@@ -23,10 +23,10 @@ pub use blobs::{Blobs, Partial};
 pub use file::{LedgerError, Loss};
 pub use shape::{AcceptedState, AppliedState, Due, Owned, OwnedUnit, Seen};
 
+use crate::config::make_private;
 use crate::durable;
-use crate::settings::make_private;
 use file::{Found, MAX_BYTES, find};
-use shape::{History, Log, MachineState, Trust, VERSION};
+use shape::{History, HostState, Log, Trust, VERSION};
 
 /// Accepted releases kept, to compare with another device's.
 const MAX_HISTORY: usize = 1_000;
@@ -41,7 +41,7 @@ pub struct Ledger {
     trust: Option<Trust>,
     /// Why nothing is known of whom to trust; no loss before the device has joined.
     trust_lost: Option<String>,
-    machine: MachineState,
+    host: HostState,
     log: Log,
     /// The last event that is on disk.
     saved: u64,
@@ -108,9 +108,9 @@ impl Ledger {
         let again = "it is made again from its copy";
         opening.note(TRUST[0], &home, version, again);
         opening.note(TRUST[1], &here, version, again);
-        let machine = look(state, "ledger/machine.json", MachineState::parse)?;
+        let host = look(state, "ledger/machine.json", HostState::parse)?;
         let then = "what is the fleet's is found again on the machine";
-        opening.note("ledger/machine.json", &machine, |m| m.version, then);
+        opening.note("ledger/machine.json", &host, |h| h.version, then);
         let log = look(state, "ledger/events.json", Log::parse)?;
         let then = "a new log begins, and what was not told yet is not told";
         opening.note("ledger/events.json", &log, |log| log.version, then);
@@ -142,15 +142,15 @@ impl Ledger {
             opening.stale.insert("ledger/events.json");
             Log::new()
         });
-        let mut machine = machine.whole().unwrap_or_default();
+        let mut host = host.whole().unwrap_or_default();
         if is_other {
             opening.stale.insert("ledger/machine.json");
-            machine.leave();
+            host.leave();
         }
         Ok(Self {
             trust_lost: trust.is_none().then_some(lost),
             trust,
-            machine,
+            host,
             saved: log.last,
             log,
             is_log_unsaved: false,
@@ -187,7 +187,7 @@ impl Ledger {
     /// Writes a file as it is now.
     fn write(&mut self, file: &'static str) -> Result<(), LedgerError> {
         match file {
-            "ledger/machine.json" => self.save("machine.json", &self.machine.json()),
+            "ledger/machine.json" => self.save("machine.json", &self.host.json()),
             "ledger/events.json" => self.save_log(),
             "ledger/history.json" => self.save_history(self.history.releases.clone()),
             trust => match &self.trust {
@@ -221,7 +221,7 @@ impl Ledger {
         }
         let before = self.trust.as_ref().map(|trust| &trust.memory.trust);
         if is_other && before.is_some_and(|before| *before != memory.trust) {
-            self.machine.leave();
+            self.host.leave();
         }
         for file in [
             "ledger/machine.json",
@@ -308,38 +308,38 @@ impl Ledger {
 
     /// The last manifest that was applied whole.
     pub fn applied(&self) -> Option<&AppliedState> {
-        self.machine.applied.as_ref()
+        self.host.applied.as_ref()
     }
 
     /// What on the machine is the fleet's.
     pub fn owned(&self) -> &Owned {
-        &self.machine.owned
+        &self.host.owned
     }
 
     /// Changes what is the fleet's, and with `applied` says that a manifest is applied whole. One write.
     pub fn own(&mut self, owned: Owned, applied: Option<AppliedState>) -> Result<(), LedgerError> {
-        let mut state = self.machine.clone();
+        let mut state = self.host.clone();
         state.applied = applied.or(state.applied);
         state.owned = owned;
         self.save("machine.json", &state.json())?;
-        self.machine = state;
+        self.host = state;
         Ok(())
     }
 
     /// Where the server is, as the last manifest said that was there whole: with its content lost, too, the device finds it.
     pub fn servers(&self) -> &[String] {
-        &self.machine.servers
+        &self.host.servers
     }
 
     /// Keeps where the server is.
     pub fn keep_servers(&mut self, servers: &[String]) -> Result<(), LedgerError> {
-        if self.machine.servers == servers {
+        if self.host.servers == servers {
             return Ok(());
         }
-        let mut state = self.machine.clone();
+        let mut state = self.host.clone();
         state.servers = servers.to_vec();
         self.save("machine.json", &state.json())?;
-        self.machine = state;
+        self.host = state;
         Ok(())
     }
 

@@ -2,13 +2,14 @@
 //!
 //! Two halves. One talks to the control plane: [`enrol`], [`identity`], [`pull`], [`report`], [`clock`]. The other changes the
 //! machine: [`ledger`], [`observe`], [`plan`], [`apply`], [`converge`] over a [`backend`]. [`run`] ties them together along the
-//! edges that [`machine`] allows.
+//! edges that [`state_machine`] allows.
 
 pub mod apply;
 pub mod backend;
 pub mod backoff;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod converge;
 mod durable;
 pub mod enrol;
@@ -17,11 +18,10 @@ pub mod fetch;
 pub mod hardware;
 pub mod identity;
 pub mod ledger;
-pub mod machine;
 pub mod observe;
 pub mod plan;
 pub mod pull;
 pub mod report;
 pub mod run;
-pub mod settings;
+pub mod state_machine;
 pub mod status;

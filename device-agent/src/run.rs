@@ -19,19 +19,19 @@ use tokio::time::sleep;
 use crate::backend::{Files, Podman, Systemd};
 use crate::backoff::Backoff;
 use crate::clock::{self, Clock};
-use crate::converge::Machine;
+use crate::config::{self, Config};
+use crate::converge::Host;
 use crate::durable;
 use crate::enrol::reset::{self, Decision};
 use crate::enrol::{self, EnrolError};
 use crate::hardware;
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::{Ledger, Owned};
-use crate::machine::State;
 use crate::plan::find_owned;
 use crate::pull::link::{Ends, Known, Link};
 use crate::pull::{LinkState, chain};
 use crate::report::{Live, Reporter};
-use crate::settings::{self, Settings};
+use crate::state_machine::State;
 use crate::status;
 
 mod agent;
@@ -42,39 +42,39 @@ use agent::{AGAIN, Agent, RETRY, Stop};
 const WHOLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// Runs the agent until SIGTERM or SIGINT.
-pub async fn run(settings: &Settings) -> Result<(), EnrolError> {
+pub async fn run(config: &Config) -> Result<(), EnrolError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |error| EnrolError::Io(path, error)
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(io("SIGTERM".as_ref()))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("SIGINT".as_ref()))?;
-    let hold = settings.hold().map_err(io(&settings.state))?;
-    let _hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
-    settings::make_private(&settings.runtime).map_err(io(&settings.runtime))?;
-    let clock = Clock::load(&settings.clock());
-    clock.ask(&settings.root).await;
+    let hold = config.hold().map_err(io(&config.state))?;
+    let _hold = hold.ok_or_else(|| EnrolError::Busy(config.state.clone()))?;
+    config::make_private(&config.runtime).map_err(io(&config.runtime))?;
+    let clock = Clock::load(&config.clock());
+    clock.ask(&config.root).await;
     let done = tokio::select! {
-        done = work(settings, &clock) => done,
-        () = clock::follow(clock.clone(), &settings.root) => Ok(()),
+        done = work(config, &clock) => done,
+        () = clock::follow(clock.clone(), &config.root) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    if let Err(error) = durable::remove(&settings.status()) {
+    if let Err(error) = durable::remove(&config.status()) {
         tracing::warn!(%error, "state file not removed");
     }
-    if let Err(error) = clock.save(&settings.clock()) {
+    if let Err(error) = clock.save(&config.clock()) {
         tracing::warn!(%error, "clock not saved");
     }
     done
 }
 
-async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
+async fn work(config: &Config, clock: &Clock) -> Result<(), EnrolError> {
     let _watchdog = Tasks(vec![tokio::spawn(watchdog())]);
     let (mut denied, mut again) = (None, reset::switching());
     loop {
-        let served = work_as_joined(settings, clock, denied.take(), &mut again);
+        let served = work_as_joined(config, clock, denied.take(), &mut again);
         match Box::pin(served).await? {
             Decision::Approved => tracing::info!("the new identity takes over"),
             Decision::Denied(error) => {
@@ -88,18 +88,18 @@ async fn work(settings: &Settings, clock: &Clock) -> Result<(), EnrolError> {
 
 /// Works as what the device has joined, until there is a decision about another identity that asks to join.
 async fn work_as_joined(
-    settings: &Settings,
+    config: &Config,
     clock: &Clock,
     denied: Option<Problem>,
     again: &mut Backoff,
 ) -> Result<Decision, EnrolError> {
-    match reset::switch(settings) {
+    match reset::switch(config) {
         Ok(()) => again.reset(),
         Err(error) => {
             tracing::error!(problem = %error.problem(), "the new identity does not take over");
         }
     }
-    let (mut ledger, joined) = prepare(settings, clock)?;
+    let (mut ledger, joined) = prepare(config, clock)?;
     if let Some(problem) = denied {
         // what cannot be written is written with the next event
         let _ = ledger.note(clock.now(), "Denied", problem.to_string(), true);
@@ -109,18 +109,18 @@ async fn work_as_joined(
         joined
     } else {
         notify("has not joined yet");
-        enrol::join_at_boot(settings, clock, &mut ledger).await?
+        enrol::join_at_boot(config, clock, &mut ledger).await?
     };
-    let machine = Machine::open(settings).await.map_err(|error| {
+    let host = Host::open(config).await.map_err(|error| {
         EnrolError::Io(
             "/run/dbus/system_bus_socket".into(),
             std::io::Error::other(error),
         )
     });
-    let served = serve(settings, clock, ledger, joined, machine?);
+    let served = serve(config, clock, ledger, joined, host?);
     tokio::select! {
         Err(error) = served => Err(error),
-        decision = reset::ask(settings, clock, again) => Ok(decision),
+        decision = reset::ask(config, clock, again) => Ok(decision),
     }
 }
 
@@ -138,16 +138,16 @@ impl Drop for Tasks {
 
 /// Opens the state directory for its owner, and brings back what of it was lost. What the device joined; none when it has
 /// not.
-pub fn prepare(settings: &Settings, clock: &Clock) -> Result<(Ledger, Option<Joined>), EnrolError> {
-    let mut ledger = Ledger::open(&settings.state)?;
+pub fn prepare(config: &Config, clock: &Clock) -> Result<(Ledger, Option<Joined>), EnrolError> {
+    let mut ledger = Ledger::open(&config.state)?;
     ledger.sweep()?;
     // a full disk is no reason not to start: what runs is kept up with what there is
-    let repaired = identity::repair(&settings.identity(), ledger.is_settled());
+    let repaired = identity::repair(&config.identity(), ledger.is_settled());
     let losses = repaired.unwrap_or_else(|error| {
         tracing::error!(problem = %error.problem(), "not all of the identity is on disk");
         Vec::new()
     });
-    let joined = identity::joined(&settings.identity())?;
+    let joined = identity::joined(&config.identity())?;
     if joined.is_some() {
         // what could not be written is shown by the agent, which goes on with what it has in memory
         if let Err(error) = ledger.settle(losses, clock.now()) {
@@ -160,15 +160,15 @@ pub fn prepare(settings: &Settings, clock: &Clock) -> Result<(Ledger, Option<Joi
 
 /// Works for the fleet that the device has joined, for as long as it is polled.
 pub async fn serve<S: Systemd, P: Podman, F: Files>(
-    settings: &Settings,
+    config: &Config,
     clock: &Clock,
     mut ledger: Ledger,
     joined: Joined,
-    mut machine: Machine<S, P, F>,
+    mut host: Host<S, P, F>,
 ) -> Result<Infallible, EnrolError> {
     if *ledger.owned() == Owned::default() {
         // a new device, or one whose ledger was lost
-        let found = find_owned(&mut machine.files, &mut machine.systemd).await;
+        let found = find_owned(&mut host.files, &mut host.systemd).await;
         if let Err(error) = ledger.own(found, None) {
             let problem = Problem::new(code::LEDGER, chain(&error));
             tracing::error!(%problem, "what is the fleet's was not noted");
@@ -181,7 +181,7 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
     let (refusals, refused) = mpsc::channel(1);
     let state = State::Unjoined.joined().unwrap_or(State::Idle);
     let (sessions, session) = watch::channel(None);
-    let (link, link_state) = watch::channel(LinkState::after(status::outage(&settings.outage())));
+    let (link, link_state) = watch::channel(LinkState::after(status::outage(&config.outage())));
     let in_force = settings_in_force(&ledger);
     let (live, live_state) = watch::channel(Live {
         settings: in_force.clone(),
@@ -201,14 +201,14 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         known: news_of_offers,
         live: live_state.clone(),
     };
-    let (folder, is_settled) = (settings.identity(), ledger.is_settled());
-    let (own, own_clock, proxies) = (joined.clone(), clock.clone(), settings.proxies.clone());
+    let (folder, is_settled) = (config.identity(), ledger.is_settled());
+    let (own, own_clock, proxies) = (joined.clone(), clock.clone(), config.proxies.clone());
     let make = move |identity| Link::new(own.clone(), identity, &own_clock, &proxies, ends.clone());
     let linked = keep_link(folder, is_settled, make, link.clone(), clock.clone());
     let mut tasks = Tasks(vec![tokio::spawn(linked)]);
     let keep = status::keep(
-        settings.status(),
-        settings.outage(),
+        config.status(),
+        config.outage(),
         joined.clone(),
         live_state.clone(),
         link_state,
@@ -220,15 +220,15 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         sessions: session.clone(),
         link,
         acknowledged,
-        hardware: hardware::read(&settings.root),
-        boot: hardware::boot_id(&settings.root),
+        hardware: hardware::read(&config.root),
+        boot: hardware::boot_id(&config.root),
         clock: clock.clone(),
     };
     tasks.0.push(tokio::spawn(reporter.run()));
     let agent = Agent {
         device: joined.device,
         ledger,
-        hands: machine,
+        hands: host,
         clock: clock.clone(),
         state,
         offers: offered,
@@ -247,14 +247,14 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         settings: in_force,
         held: None,
         unkept: None,
-        clock_file: Some(settings.clock()),
-        ended_file: Some(settings.ended()),
+        clock_file: Some(config.clock()),
+        ended_file: Some(config.ended()),
     };
     let Err(stop) = agent.run().await;
     drop(tasks);
     Err(match stop {
         Stop::ShutOut => EnrolError::ShutOut,
-        Stop::NoEdge(error) => EnrolError::Io(settings.state.clone(), std::io::Error::other(error)),
+        Stop::NoEdge(error) => EnrolError::Io(config.state.clone(), std::io::Error::other(error)),
     })
 }
 

@@ -19,10 +19,10 @@ mod content;
 mod fleet;
 #[path = "hostile/histories.rs"]
 mod histories;
+#[path = "hostile/host.rs"]
+mod host;
 #[path = "hostile/lost.rs"]
 mod lost;
-#[path = "hostile/machine.rs"]
-mod machine;
 #[path = "hostile/network.rs"]
 mod network;
 #[path = "hostile/offers.rs"]

@@ -5,23 +5,23 @@ use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
 
 use flotta_agent::clock::Clock;
+use flotta_agent::config::Config;
 use flotta_agent::enrol::Join;
 use flotta_agent::identity::{Identity, joined};
 use flotta_agent::ledger::Ledger;
 use flotta_agent::pull::Proxies;
 use flotta_agent::run;
-use flotta_agent::settings::Settings;
 use flotta_agent::status::Status;
 use flotta_bundle::wire::Hardware;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::common::{House, stderr};
-use crate::machine::Hand;
+use crate::host::Hand;
 
 /// A device that has joined.
 pub struct Shop {
-    pub settings: Settings,
+    pub config: Config,
     pub hand: Hand,
     _folder: TempDir,
 }
@@ -39,30 +39,30 @@ impl Shop {
         std::fs::create_dir_all(root.join("etc")).unwrap();
         let owner = std::fs::metadata(folder.path()).unwrap();
         accounts(&root, &owner);
-        let settings = Settings {
+        let config = Config {
             state: folder.path().join("state"),
             runtime: folder.path().join("run"),
             root: root.clone(),
-            ..Settings::default()
+            ..Config::default()
         };
-        settings.make_state().unwrap();
-        std::fs::create_dir(&settings.runtime).unwrap();
+        config.make_state().unwrap();
+        std::fs::create_dir(&config.runtime).unwrap();
 
         let output = house
             .flotta(&[&["token", "create", name], options].concat())
             .await;
         assert!(output.status.success(), "{}", stderr(&output));
         let join = Join::parse(&output.stdout, "join".as_ref(), None).unwrap();
-        let (identity, _) = Identity::open_or_make(&settings.identity()).unwrap();
+        let (identity, _) = Identity::open_or_make(&config.identity()).unwrap();
         let clock = Clock::new(Timestamp::UNIX_EPOCH);
         let client = join.client(&clock, &Proxies::default()).unwrap();
         let hardware = Hardware::default();
         let asked = join.ask(&identity, &hardware, &client, None, || {});
         let (device, pem) = asked.await.unwrap().unwrap();
-        let mut ledger = Ledger::open(&settings.state).unwrap();
+        let mut ledger = Ledger::open(&config.state).unwrap();
         join.keep(&identity, &mut ledger, device, &pem).unwrap();
         Self {
-            settings,
+            config,
             hand: Hand::new(&root),
             _folder: folder,
         }
@@ -75,10 +75,10 @@ impl Shop {
     ) -> Pin<Box<dyn Future<Output = T> + 'a>> {
         let script = Box::pin(script);
         Box::pin(async move {
-            let ledger = Ledger::open(&self.settings.state).unwrap();
-            let joined = joined(&self.settings.identity()).unwrap().unwrap();
+            let ledger = Ledger::open(&self.config.state).unwrap();
+            let joined = joined(&self.config.identity()).unwrap().unwrap();
             let clock = Clock::new(Timestamp::UNIX_EPOCH);
-            let agent = run::serve(&self.settings, &clock, ledger, joined, self.hand.machine());
+            let agent = run::serve(&self.config, &clock, ledger, joined, self.hand.host());
             tokio::select! {
                 ended = agent => panic!("the agent ended: {ended:?}"),
                 done = script => done,
@@ -93,7 +93,7 @@ impl Shop {
 
     /// What the device shows to people in front of it.
     pub fn status(&self) -> Option<Status> {
-        Status::read(&self.settings.status()).unwrap()
+        Status::read(&self.config.status()).unwrap()
     }
 
     /// Whether a file of the fleet on the machine has this text in it.

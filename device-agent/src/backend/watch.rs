@@ -53,7 +53,7 @@ const OF_FOLDER: ReadFlags = ReadFlags::DELETE_SELF
     .union(ReadFlags::IGNORED);
 
 /// Which folder is at a path: device and inode.
-type Place = (u64, u64);
+type FileId = (u64, u64);
 
 /// A watch over some files.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(super) struct Watch {
     folders: BTreeMap<String, BTreeSet<String>>,
     /// The watched folders, by the kernel's number for them.
     watched: BTreeMap<i32, String>,
-    places: BTreeMap<String, Place>,
+    seen: BTreeMap<String, FileId>,
     /// The kernel did not take all folders.
     partial: bool,
     /// When to look whether or not anything is told, since the kernel did not take all folders.
@@ -87,7 +87,7 @@ impl Watch {
             mounts: mounts.ok(),
             folders: BTreeMap::new(),
             watched: BTreeMap::new(),
-            places: BTreeMap::new(),
+            seen: BTreeMap::new(),
             partial: false,
             look_at: None,
             due: None,
@@ -110,15 +110,14 @@ impl Watch {
     /// told of.
     fn arm(&mut self, root: &Root) {
         let before = std::mem::take(&mut self.watched);
-        self.places.clear();
+        self.seen.clear();
         self.partial = false;
         for folder in self.folders.keys() {
             let Ok(open) = root.walk(folder, false) else {
                 continue;
             };
             if let Ok(stat) = rustix::fs::fstat(&open) {
-                self.places
-                    .insert(folder.clone(), (stat.st_dev, stat.st_ino));
+                self.seen.insert(folder.clone(), (stat.st_dev, stat.st_ino));
             }
             let path = format!("/proc/self/fd/{}", open.as_raw_fd());
             match inotify::add_watch(self.events.get_ref(), path, EVENTS) {
@@ -209,7 +208,7 @@ impl Watch {
             Some((stat.st_dev, stat.st_ino))
         };
         let mut folders = self.folders.keys();
-        folders.any(|folder| self.places.get(folder).copied() != now(folder))
+        folders.any(|folder| self.seen.get(folder).copied() != now(folder))
     }
 }
 

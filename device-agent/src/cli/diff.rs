@@ -4,15 +4,15 @@ use similar::TextDiff;
 
 use super::verify::{manifest, on_disk};
 use super::{Answer, CliError, ledger, print};
-use crate::converge::{self, Machine};
-use crate::settings::Settings;
+use crate::config::Config;
+use crate::converge::{self, Host};
 use flotta_bundle::code::{self, Problem};
 
 /// Longest file that is shown line by line.
 const MAX_TEXT: usize = 1 << 20;
 
-pub(super) async fn run(settings: &Settings) -> Result<Answer, CliError> {
-    let ledger = ledger(settings)?;
+pub(super) async fn run(config: &Config) -> Result<Answer, CliError> {
+    let ledger = ledger(config)?;
     let Some(accepted) = ledger.accepted() else {
         print("no release was accepted yet: nothing to differ from\n")?;
         return Ok(Answer::Yes);
@@ -23,13 +23,13 @@ pub(super) async fn run(settings: &Settings) -> Result<Answer, CliError> {
     for file in &manifest.files {
         let path = file.path.as_str();
         let new = ledger.blobs().read(&file.digest)?;
-        let old = on_disk(&settings.root, path, (MAX_TEXT as u64).max(file.size))?;
+        let old = on_disk(&config.root, path, (MAX_TEXT as u64).max(file.size))?;
         text.push_str(&file_diff(path, old.as_deref(), &new));
     }
-    let mut machine = Machine::open(settings)
+    let mut host = Host::open(config)
         .await
         .map_err(|error| CliError::Problem(Problem::new(code::BACKEND, error.to_string())))?;
-    let plan = converge::plan_only(&manifest, &ledger, &mut machine).await;
+    let plan = converge::plan_only(&manifest, &ledger, &mut host).await;
     text.push_str(&plan.to_string());
     if text.is_empty() {
         return Ok(Answer::Yes);

@@ -4,25 +4,25 @@ use tokio::time::Instant;
 
 use super::{Answer, CliError, Enrol, print};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::enrol::{self, EnrolError, Join, reset, service};
 use crate::hardware;
 use crate::identity::{self, Identity, IdentityError, Joined};
 use crate::ledger::Ledger;
 use crate::pull::Client;
-use crate::settings::Settings;
 
 impl Enrol {
-    pub(super) async fn run(self, settings: &Settings) -> Result<Answer, CliError> {
+    pub(super) async fn run(self, config: &Config) -> Result<Answer, CliError> {
         let path = self
             .file
             .clone()
-            .or_else(|| enrol::waiting_file(settings))
-            .unwrap_or_else(|| settings.join.clone());
+            .or_else(|| enrol::waiting_file(config))
+            .unwrap_or_else(|| config.join.clone());
         let join = Join::read(&path, self.name.clone())?;
-        let clock = Clock::load(&settings.clock());
-        clock.ask(&settings.root).await;
-        let client = join.client(&clock, &settings.proxies)?;
-        let io = |error| EnrolError::Io(settings.state.clone(), error);
+        let clock = Clock::load(&config.clock());
+        clock.ask(&config.root).await;
+        let client = join.client(&clock, &config.proxies)?;
+        let io = |error| EnrolError::Io(config.state.clone(), error);
         let fleet = format!(
             "fleet {} at {}   trust root {} v{}\n",
             join.file.fleet,
@@ -30,36 +30,36 @@ impl Enrol {
             identity::short(&join.trust.fingerprint()),
             join.trust.version
         );
-        let old = match identity::joined(&settings.identity()) {
+        let old = match identity::joined(&config.identity()) {
             // nobody knows what it had joined: it is left behind
             Err(IdentityError::Malformed(..)) if self.reset => None,
             old => old.map_err(EnrolError::from)?,
         };
         if let Some(old) = old {
             // A device that no longer knows whom to trust joins again, with the same keys.
-            let is_lost = Ledger::open(&settings.state)?.memory().is_none();
+            let is_lost = Ledger::open(&config.state)?.memory().is_none();
             if !self.reset && !is_lost {
                 return Err(EnrolError::AlreadyJoined(old.device).into());
             }
             print(&fleet)?;
-            return self.join_anew(settings, &join, &client, &old).await;
+            return self.join_anew(config, &join, &client, &old).await;
         }
-        let hold = settings.hold().map_err(io)?;
-        let hold = hold.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
+        let hold = config.hold().map_err(io)?;
+        let hold = hold.ok_or_else(|| EnrolError::Busy(config.state.clone()))?;
         print(&fleet)?;
         if self.reset {
-            Identity::reset(&settings.identity()).map_err(EnrolError::from)?;
+            Identity::reset(&config.identity()).map_err(EnrolError::from)?;
         }
         let (identity, made) =
-            Identity::open_or_make(&settings.identity()).map_err(EnrolError::from)?;
+            Identity::open_or_make(&config.identity()).map_err(EnrolError::from)?;
         let key = identity::short(&identity.fingerprint());
         let made = if made { "made" } else { "found" };
         print(&format!(
             "key   {made} in {} (P-256)  {key}\n",
-            settings.identity().display()
+            config.identity().display()
         ))?;
 
-        let hardware = hardware::read(&settings.root);
+        let hardware = hardware::read(&config.root);
         let deadline = Instant::now() + self.wait.unwrap_or_default();
         let device = &join.device;
         let waits = || {
@@ -71,14 +71,14 @@ impl Enrol {
             .ask(&identity, &hardware, &client, Some(deadline), waits)
             .await?;
         let Some((device, certificate)) = answer else {
-            join.save(&settings.pending())?;
+            join.save(&config.pending())?;
             drop(hold);
             self.start("goes on asking").await?;
             return Ok(Answer::Yes);
         };
-        let mut ledger = Ledger::open(&settings.state)?;
+        let mut ledger = Ledger::open(&config.state)?;
         let (joined, certificate) = join.keep(&identity, &mut ledger, device, &certificate)?;
-        enrol::forget(settings)?;
+        enrol::forget(config)?;
         print(&format!(
             "joined as {}, certificate until {}\n",
             joined.device,
@@ -93,22 +93,22 @@ impl Enrol {
     /// meanwhile, and is started anew for the switch alone.
     async fn join_anew(
         &self,
-        settings: &Settings,
+        config: &Config,
         join: &Join,
         client: &Client,
         old: &Joined,
     ) -> Result<Answer, CliError> {
-        let io = |error| EnrolError::Io(settings.state.clone(), error);
-        let lock = settings.lock_next().map_err(io)?;
-        let lock = lock.ok_or_else(|| EnrolError::Busy(settings.next()))?;
-        let identity = reset::prepare(settings, join, !self.reset)?;
+        let io = |error| EnrolError::Io(config.state.clone(), error);
+        let lock = config.lock_next().map_err(io)?;
+        let lock = lock.ok_or_else(|| EnrolError::Busy(config.next()))?;
+        let identity = reset::prepare(config, join, !self.reset)?;
         let key = identity::short(&identity.fingerprint());
         let made = if self.reset { "made" } else { "found" };
         print(&format!(
             "key   {made} in {} (P-256)  {key}\n",
-            settings.next().display()
+            config.next().display()
         ))?;
-        let hardware = hardware::read(&settings.root);
+        let hardware = hardware::read(&config.root);
         let deadline = Instant::now() + self.wait.unwrap_or_default();
         let device = &join.device;
         let waits = || {
@@ -123,8 +123,7 @@ impl Enrol {
             .await;
         match asked {
             Ok(Some((device, pem))) => {
-                let (joined, certificate) =
-                    reset::complete(settings, join, &identity, device, &pem)?;
+                let (joined, certificate) = reset::complete(config, join, &identity, device, &pem)?;
                 print(&format!(
                     "joined as {}, certificate until {}\n",
                     joined.device,
@@ -132,10 +131,10 @@ impl Enrol {
                 ))?;
                 drop(lock);
                 // an agent at work does it when it is started anew
-                if let Some(_hold) = settings.hold().map_err(io)? {
-                    reset::switch(settings)?;
+                if let Some(_hold) = config.hold().map_err(io)? {
+                    reset::switch(config)?;
                 }
-                enrol::forget(settings)?;
+                enrol::forget(config)?;
                 self.start("see: flotta-agent status").await?;
             }
             Ok(None) => {
@@ -143,7 +142,7 @@ impl Enrol {
                 self.start("goes on asking").await?;
             }
             Err(error) => {
-                reset::abandon(settings)?;
+                reset::abandon(config)?;
                 eprintln!(
                     "nothing has changed: this device stays {} of fleet {}",
                     old.device, old.fleet

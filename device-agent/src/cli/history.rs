@@ -1,11 +1,11 @@
 //! `flotta-agent history`.
 
 use super::{Answer, CliError, Format, ledger, print, print_json};
+use crate::config::Config;
 use crate::ledger::Seen;
-use crate::settings::Settings;
 
-pub(super) fn run(settings: &Settings, format: Format) -> Result<Answer, CliError> {
-    let ledger = ledger(settings)?;
+pub(super) fn run(config: &Config, format: Format) -> Result<Answer, CliError> {
+    let ledger = ledger(config)?;
     match format {
         Format::Json => print_json(&ledger.history())?,
         Format::Text => print(&table(ledger.history()))?,

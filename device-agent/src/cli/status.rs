@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::screen::{self, View};
 use super::{Answer, CliError, Format, print, print_json};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::enrol::{EnrolError, reset};
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;
-use crate::settings::Settings;
 use crate::status::Status;
 
 /// What the ledger knows of the release in force.
@@ -32,10 +32,10 @@ struct Json<'a> {
     well: bool,
 }
 
-pub(super) async fn run(settings: &Settings, format: Format) -> Result<Answer, CliError> {
-    let folder = settings.identity();
+pub(super) async fn run(config: &Config, format: Format) -> Result<Answer, CliError> {
+    let folder = config.identity();
     let Some(joined) = identity::joined(&folder).map_err(EnrolError::from)? else {
-        if crate::enrol::waiting_file(settings).is_some() {
+        if crate::enrol::waiting_file(config).is_some() {
             let key = Identity::open(&folder)
                 .ok()
                 .map(|i| identity::short(&i.fingerprint()));
@@ -44,7 +44,7 @@ pub(super) async fn run(settings: &Settings, format: Format) -> Result<Answer, C
         }
         return Err(EnrolError::NotJoined.into());
     };
-    let ledger = Ledger::open(&settings.state)?;
+    let ledger = Ledger::open(&config.state)?;
     let applied = ledger.applied();
     let release = ledger.accepted().map(|accepted| Release {
         sequence: accepted.release,
@@ -54,21 +54,21 @@ pub(super) async fn run(settings: &Settings, format: Format) -> Result<Answer, C
             .filter(|a| a.manifest == accepted.manifest)
             .map(|a| a.since),
     });
-    let clock = Clock::load(&settings.clock());
-    clock.ask(&settings.root).await;
+    let clock = Clock::load(&config.clock());
+    clock.ask(&config.root).await;
     let view = View {
         now: clock.now(),
-        status: Status::read(&settings.status())?,
+        status: Status::read(&config.status())?,
         joined,
         release,
-        asks: reset::waiting(settings).map(|(join, identity)| {
+        asks: reset::waiting(config).map(|(join, identity)| {
             let key = identity::short(&identity.fingerprint());
             format!(
                 "{} of fleet {} with key {key}",
                 join.device, join.file.fleet
             )
         }),
-        disk_used: disk_used(&settings.state),
+        disk_used: disk_used(&config.state),
         synchronised: clock.synchronised(),
     };
     let well = view.trouble().is_none();

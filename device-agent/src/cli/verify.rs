@@ -7,16 +7,16 @@ use flotta_bundle::wire::Offer;
 use flotta_bundle::{Digest, Manifest};
 
 use super::{Answer, CliError, ledger, print};
+use crate::config::Config;
 use crate::enrol::EnrolError;
 use crate::fetch;
 use crate::identity;
 use crate::ledger::Ledger;
 use crate::pull::chain;
-use crate::settings::Settings;
 
-pub(super) fn run(settings: &Settings) -> Result<Answer, CliError> {
-    let ledger = ledger(settings)?;
-    let joined = identity::joined(&settings.identity()).map_err(EnrolError::from)?;
+pub(super) fn run(config: &Config) -> Result<Answer, CliError> {
+    let ledger = ledger(config)?;
+    let joined = identity::joined(&config.identity()).map_err(EnrolError::from)?;
     let device = joined.ok_or(EnrolError::NotJoined)?.device;
     let (Some(memory), Some(accepted)) = (ledger.memory(), ledger.accepted()) else {
         print("no release was accepted yet: nothing to verify\n")?;
@@ -47,7 +47,7 @@ pub(super) fn run(settings: &Settings) -> Result<Answer, CliError> {
                     .into_iter()
                     .filter_map(|digest| blob(&ledger, digest).err()),
             );
-            findings.extend(files(&manifest, &settings.root));
+            findings.extend(files(&manifest, &config.root));
             print(&format!(
                 "checked   {count} blobs, {} files on disk\n",
                 manifest.files.len()

@@ -20,7 +20,7 @@ const LOOK: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs
 impl Clock {
     /// Asks whether the machine's clock is set by the network, and takes up the answer; none when nothing says so.
     pub async fn ask(&self, root: &Path) -> Option<bool> {
-        let synchronised = if is_marked(root, self.machine()) {
+        let synchronised = if is_marked(root, self.unaided()) {
             Some(true)
         } else {
             timeout(ANSWER, ask()).await.ok().flatten()

@@ -8,7 +8,7 @@ use flotta_bundle::manifest::Manifest;
 use flotta_bundle::wire::WorkloadReport;
 use jiff::Timestamp;
 
-use super::{Machine, states};
+use super::{Host, states};
 use crate::backend::{Files, Podman, Systemd, Verb};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, Step};
@@ -26,19 +26,19 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(super) fn podman<S: Systemd, P: Podman, F: Files>(
     reports: &[WorkloadReport],
     ledger: &mut Ledger,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
     now: &dyn Fn() -> Timestamp,
 ) -> bool {
     // a machine on which all is well has no such note, or one that harms nobody; what has not run yet is held by it, not down
-    let mut held = machine.failures.values();
+    let mut held = host.failures.values();
     let is_held = held.any(|problem| problem.code == code::STORAGE.id);
     if !is_held && states::failed(reports).next().is_none() {
         return false;
     }
-    let Some(why) = machine.podman.remembers() else {
+    let Some(why) = host.podman.remembers() else {
         return false;
     };
-    if let Err(error) = machine.podman.forget() {
+    if let Err(error) = host.podman.forget() {
         tracing::warn!(%error, "Podman's note about its storage cannot be removed");
         return false;
     }
@@ -51,10 +51,8 @@ pub(super) fn podman<S: Systemd, P: Podman, F: Files>(
 }
 
 /// Starts Podman's socket when it does not listen; whether it does now and did not.
-pub(super) async fn socket<S: Systemd, P: Podman, F: Files>(
-    machine: &mut Machine<S, P, F>,
-) -> bool {
-    let is_down = match machine.systemd.unit(SOCKET).await {
+pub(super) async fn socket<S: Systemd, P: Podman, F: Files>(host: &mut Host<S, P, F>) -> bool {
+    let is_down = match host.systemd.unit(SOCKET).await {
         Ok(unit) => unit.is_loaded() && !unit.is_active(),
         Err(_) => false,
     };
@@ -62,12 +60,12 @@ pub(super) async fn socket<S: Systemd, P: Podman, F: Files>(
         return false;
     }
     for name in [SERVICE, SOCKET] {
-        if let Err(error) = machine.systemd.reset_failed(name).await {
+        if let Err(error) = host.systemd.reset_failed(name).await {
             tracing::debug!(unit = name, %error, "not reset");
         }
     }
     let jobs = [(Verb::Start, SOCKET.to_owned())];
-    let failed = machine.systemd.jobs(&jobs, LIMIT).await;
+    let failed = host.systemd.jobs(&jobs, LIMIT).await;
     for (unit, error) in &failed {
         tracing::warn!(unit, %error, "not started");
     }
@@ -80,7 +78,7 @@ pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
     plan: &Plan,
     hopeful: &BTreeSet<String>,
     down: &BTreeSet<String>,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) {
     let mut jobs = Vec::new();
     for unit in &manifest.units {
@@ -92,7 +90,7 @@ pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
         if is_planned || !waits {
             continue;
         }
-        if let Ok(state) = machine.systemd.unit(&unit.name).await
+        if let Ok(state) = host.systemd.unit(&unit.name).await
             && state.sub.starts_with("auto-restart")
         {
             jobs.push((Verb::Restart, unit.name.clone()));
@@ -101,7 +99,7 @@ pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
     if jobs.is_empty() {
         return;
     }
-    for (unit, error) in machine.systemd.jobs(&jobs, LIMIT).await {
+    for (unit, error) in host.systemd.jobs(&jobs, LIMIT).await {
         // why it does not run is read off the unit itself
         tracing::info!(unit, %error, "job did not succeed");
     }

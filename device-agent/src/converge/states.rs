@@ -7,7 +7,7 @@ use flotta_bundle::code::{self, Problem};
 use flotta_bundle::manifest::{Manifest, Wanted};
 use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
-use super::Machine;
+use super::Host;
 use crate::backend::{Systemd, UnitState, is_storage};
 use crate::ledger::Owned;
 use crate::plan::masked;
@@ -31,13 +31,13 @@ pub type Reasons = BTreeMap<String, ((i32, String, u32), Problem)>;
 pub(super) async fn states<S: Systemd, P, F>(
     manifest: &Manifest,
     owned: &Owned,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) -> Vec<WorkloadReport> {
     let mut reports: BTreeMap<&str, WorkloadReport> = BTreeMap::new();
     let mut again: Option<Duration> = None;
     for unit in &manifest.units {
         let ours = owned.units.contains_key(&unit.name);
-        let (state, problem, found) = match machine.systemd.unit(&unit.name).await {
+        let (state, problem, found) = match host.systemd.unit(&unit.name).await {
             Ok(_) if !ours => (WorkloadState::Stopped, None, UnitState::default()),
             Ok(found) => {
                 let state = state(&found, unit.wanted);
@@ -52,13 +52,13 @@ pub(super) async fn states<S: Systemd, P, F>(
                     if let Some(left) = found.active_for.and_then(|up| STAYS_UP.checked_sub(up)) {
                         again = Some(again.map_or(left, |before| before.min(left)));
                     }
-                    let problem = reason(&unit.name, &found, machine).await;
+                    let problem = reason(&unit.name, &found, host).await;
                     (state, Some(problem), found)
                 } else {
-                    machine.reasons.remove(&unit.name);
+                    host.reasons.remove(&unit.name);
                     if let Some(left) = forgiven_in(&found) {
                         if left.is_zero() {
-                            let _ = machine.systemd.reset_failed(&unit.name).await;
+                            let _ = host.systemd.reset_failed(&unit.name).await;
                         } else {
                             again = Some(again.map_or(left, |before| before.min(left)));
                         }
@@ -87,7 +87,7 @@ pub(super) async fn states<S: Systemd, P, F>(
         report.restarts += found.restarts;
         report.problem = report.problem.take().or(problem);
     }
-    machine.systemd.look_again(again);
+    host.systemd.look_again(again);
     reports.into_values().collect()
 }
 
@@ -129,20 +129,18 @@ fn worse(state: WorkloadState) -> u8 {
 async fn reason<S: Systemd, P, F>(
     name: &str,
     unit: &UnitState,
-    machine: &mut Machine<S, P, F>,
+    host: &mut Host<S, P, F>,
 ) -> Problem {
     let key = (unit.exit_status, unit.result.clone(), unit.restarts);
     // Between two restarts systemd shows a clean slate: what was found before still holds.
-    if let Some((known, problem)) = machine.reasons.get(name)
+    if let Some((known, problem)) = host.reasons.get(name)
         && (*known == key || unit.is_up() && unit.result == "success")
     {
         return problem.clone();
     }
-    let lines = machine.systemd.journal(name).await;
+    let lines = host.systemd.journal(name).await;
     let problem = explain(name, unit, &lines);
-    machine
-        .reasons
-        .insert(name.to_owned(), (key, problem.clone()));
+    host.reasons.insert(name.to_owned(), (key, problem.clone()));
     problem
 }
 

@@ -17,7 +17,7 @@ struct Bench {
     state: TempDir,
     world: World,
     /// The agent's program; none between its death and its next start.
-    agent: Option<(Ledger, Machine<World, World, World>)>,
+    agent: Option<(Ledger, Host<World, World, World>)>,
     /// Files and units of the host's own: they stay as they are.
     host: (BTreeMap<String, Thing>, BTreeSet<String>),
 }
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     /// The agent, started if it does not run.
-    fn agent(&mut self) -> &mut (Ledger, Machine<World, World, World>) {
+    fn agent(&mut self) -> &mut (Ledger, Host<World, World, World>) {
         let Self {
             state,
             world,
@@ -69,8 +69,8 @@ impl Bench {
         } = self;
         agent.get_or_insert_with(|| {
             let ledger = Ledger::open(state.path()).expect("a ledger");
-            let machine = Machine::new(world.clone(), world.clone(), world.clone());
-            (ledger, machine)
+            let host = Host::new(world.clone(), world.clone(), world.clone());
+            (ledger, host)
         })
     }
 
@@ -80,19 +80,19 @@ impl Bench {
 
     /// Converges, and what was said on the way.
     fn watched(&mut self, bundle: &Bundle) -> (Outcome, Vec<(Phase, Vec<WorkloadReport>)>) {
-        let (ledger, machine) = self.agent();
+        let (ledger, host) = self.agent();
         fetch(ledger, bundle);
         let said = RefCell::new(Vec::new());
         let mut progress =
             |phase, reports: &[WorkloadReport]| said.borrow_mut().push((phase, reports.to_vec()));
         let now = || Timestamp::UNIX_EPOCH;
-        let outcome = converge(&bundle.manifest, 7, ledger, machine, &now, &mut progress);
+        let outcome = converge(&bundle.manifest, 7, ledger, host, &now, &mut progress);
         (block_on(outcome), said.into_inner())
     }
 
     fn plan(&mut self, bundle: &Bundle) -> Plan {
-        let (ledger, machine) = self.agent();
-        block_on(plan_only(&bundle.manifest, ledger, machine))
+        let (ledger, host) = self.agent();
+        block_on(plan_only(&bundle.manifest, ledger, host))
     }
 
     fn events(&mut self) -> Vec<String> {

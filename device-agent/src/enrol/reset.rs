@@ -23,11 +23,11 @@ use tokio::time::sleep;
 use super::{EnrolError, Join, remember};
 use crate::backoff::{Backoff, about};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::durable;
 use crate::hardware;
 use crate::identity::{self, Certificate, Identity, Joined};
 use crate::ledger::Ledger;
-use crate::settings::Settings;
 
 #[cfg(test)]
 mod tests;
@@ -49,14 +49,14 @@ fn remove(folder: &Path) -> Result<(), EnrolError> {
 /// Makes new keys next to those in force, or copies these, and keeps the join file: from here on the agent goes on asking
 /// with them. What was prepared before is thrown away, unless it was approved. For the holder of the lock
 /// ([`Settings::lock_next`]), as all below that change it.
-pub fn prepare(settings: &Settings, join: &Join, keep_keys: bool) -> Result<Identity, EnrolError> {
-    let next = settings.next();
+pub fn prepare(config: &Config, join: &Join, keep_keys: bool) -> Result<Identity, EnrolError> {
+    let next = config.next();
     if is_complete(&next) {
         return Err(EnrolError::Complete);
     }
-    abandon(settings)?;
+    abandon(config)?;
     if keep_keys {
-        Identity::copy_keys(&settings.identity(), &next)?;
+        Identity::copy_keys(&config.identity(), &next)?;
     }
     let (identity, _) = Identity::open_or_make(&next)?;
     join.save(&next.join(JOIN))?;
@@ -64,20 +64,20 @@ pub fn prepare(settings: &Settings, join: &Join, keep_keys: bool) -> Result<Iden
 }
 
 /// Forgets what was prepared: the identity in force stays.
-pub fn abandon(settings: &Settings) -> Result<(), EnrolError> {
-    remove(&settings.next())
+pub fn abandon(config: &Config) -> Result<(), EnrolError> {
+    remove(&config.next())
 }
 
 /// Keeps what joining gave: from here on the new identity takes over, at the agent's next start at the latest.
 pub fn complete(
-    settings: &Settings,
+    config: &Config,
     join: &Join,
     identity: &Identity,
     device: DeviceName,
     pem: &str,
 ) -> Result<(Joined, Certificate), EnrolError> {
     // what to trust is in the join file
-    join.save(&settings.next().join(JOIN))?;
+    join.save(&config.next().join(JOIN))?;
     let certificate = identity.keep_certificate(pem, &join.file.fleet, &device)?;
     let joined = Joined {
         fleet: join.file.fleet.clone(),
@@ -89,8 +89,8 @@ pub fn complete(
 }
 
 /// The request of new keys that waits for a person, if there is one.
-pub fn waiting(settings: &Settings) -> Option<(Join, Identity)> {
-    let next = settings.next();
+pub fn waiting(config: &Config) -> Option<(Join, Identity)> {
+    let next = config.next();
     let join = Join::read(&next.join(JOIN), None).ok()?;
     let identity = Identity::open(&next).ok()?;
     (!is_complete(&next)).then_some((join, identity))
@@ -103,24 +103,24 @@ fn is_complete(next: &Path) -> bool {
 
 /// Has a complete new identity take over, and clears away what is of no use. For the owner of the state directory, before
 /// anything of it is read.
-pub fn switch(settings: &Settings) -> Result<(), EnrolError> {
+pub fn switch(config: &Config) -> Result<(), EnrolError> {
     // whoever prepares one has the lock, and is not done
-    let io = failed(&settings.state);
-    let Some(_lock) = settings.lock_next().map_err(io)? else {
+    let io = failed(&config.state);
+    let Some(_lock) = config.lock_next().map_err(io)? else {
         return Ok(());
     };
-    switch_by_steps(settings, &mut || Ok(()))
+    switch_by_steps(config, &mut || Ok(()))
 }
 
 /// The same; `step` is called before each step that changes something, and may end it there.
 pub(super) fn switch_by_steps(
-    settings: &Settings,
+    config: &Config,
     step: &mut dyn FnMut() -> Result<(), EnrolError>,
 ) -> Result<(), EnrolError> {
-    let (home, next, last) = (settings.identity(), settings.next(), settings.last());
+    let (home, next, last) = (config.identity(), config.next(), config.last());
     let sync = || {
-        let done = File::open(&settings.state).and_then(|folder| folder.sync_all());
-        done.map_err(failed(&settings.state))
+        let done = File::open(&config.state).and_then(|folder| folder.sync_all());
+        done.map_err(failed(&config.state))
     };
     let rename = |from: &Path, to: &Path| {
         fs::rename(from, to).map_err(failed(from))?;
@@ -128,7 +128,7 @@ pub(super) fn switch_by_steps(
     };
     if is_complete(&next) {
         let join = Join::read(&next.join(JOIN), None)?;
-        let ledger = Ledger::open(&settings.state)?;
+        let ledger = Ledger::open(&config.state)?;
         let memory = remember(ledger.memory(), &join.trust);
         if let Some(memory) = memory.or_else(|| ledger.memory().cloned()) {
             step()?;
@@ -175,11 +175,11 @@ pub fn switching() -> Backoff {
 }
 
 /// Goes on asking with the new keys for as long as it takes. `again` says when one that could not take over tries again.
-pub async fn ask(settings: &Settings, clock: &Clock, again: &mut Backoff) -> Decision {
-    let hardware = hardware::read(&settings.root);
+pub async fn ask(config: &Config, clock: &Clock, again: &mut Backoff) -> Decision {
+    let hardware = hardware::read(&config.root);
     loop {
-        let Some((join, identity)) = waiting(settings) else {
-            if is_complete(&settings.next()) {
+        let Some((join, identity)) = waiting(config) else {
+            if is_complete(&config.next()) {
                 // it could not take over at the last start
                 sleep(again.next_delay()).await;
                 return Decision::Approved;
@@ -190,11 +190,11 @@ pub async fn ask(settings: &Settings, clock: &Clock, again: &mut Backoff) -> Dec
         let key = identity::short(&identity.fingerprint());
         let device = &join.device;
         let waits = || tracing::info!(%device, key, "waits for approval: flotta approve {device}");
-        let asked = match join.client(clock, &settings.proxies) {
+        let asked = match join.client(clock, &config.proxies) {
             Ok(client) => join.ask(&identity, &hardware, &client, None, waits).await,
             Err(error) => Err(error),
         };
-        match decide(settings, &join, &identity, asked) {
+        match decide(config, &join, &identity, asked) {
             Ok(Some(decision)) => return decision,
             Ok(None) => {}
             Err(error) => {
@@ -206,28 +206,27 @@ pub async fn ask(settings: &Settings, clock: &Clock, again: &mut Backoff) -> Dec
 }
 
 fn decide(
-    settings: &Settings,
+    config: &Config,
     join: &Join,
     identity: &Identity,
     asked: Result<Option<(DeviceName, String)>, EnrolError>,
 ) -> Result<Option<Decision>, EnrolError> {
-    let io = failed(&settings.state);
+    let io = failed(&config.state);
     // another request is being made: it is the one that counts
-    let lock = settings.lock_next().map_err(io)?;
-    let _lock = lock.ok_or_else(|| EnrolError::Busy(settings.state.clone()))?;
-    let still =
-        waiting(settings).is_some_and(|(_, now)| now.fingerprint() == identity.fingerprint());
+    let lock = config.lock_next().map_err(io)?;
+    let _lock = lock.ok_or_else(|| EnrolError::Busy(config.state.clone()))?;
+    let still = waiting(config).is_some_and(|(_, now)| now.fingerprint() == identity.fingerprint());
     if !still {
         return Ok(None);
     }
     match asked {
         Ok(Some((device, pem))) => {
-            complete(settings, join, identity, device, &pem)?;
+            complete(config, join, identity, device, &pem)?;
             Ok(Some(Decision::Approved))
         }
         Ok(None) => Ok(None),
         Err(error @ EnrolError::Denied(_)) => {
-            abandon(settings)?;
+            abandon(config)?;
             Ok(Some(Decision::Denied(error)))
         }
         Err(error) => Err(error),

@@ -14,10 +14,10 @@ use super::{
     CA, CERTIFICATE, Certificate, IdentityError, JOINED, Joined, KEY, MAX_FILE, SEALING,
     make_sealing, parse_key, parse_sealing, write,
 };
+use crate::config::make_private;
 use crate::durable;
 use crate::ledger::Loss;
 use crate::ledger::file::{Found, find};
-use crate::settings::make_private;
 
 /// The folder next to the identity's that has the copies.
 const COPIES: &str = "ledger";

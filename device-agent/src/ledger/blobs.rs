@@ -12,8 +12,8 @@ use flotta_bundle::verify::{Refusal, verify_blob, verify_manifest};
 use rustix::fs::StatVfs;
 
 use super::LedgerError;
+use crate::config::make_private;
 use crate::durable;
-use crate::settings::make_private;
 
 /// How names of content end that is on its way.
 const PART: &str = ".part";

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use flotta_bundle::code::{self, Problem};
 use serde::Serialize;
 
+use crate::config::make_private;
 use crate::durable;
-use crate::settings::make_private;
 
 /// Largest file of the ledger: 2,000 units and 10,000 files with long names fit many times.
 pub(super) const MAX_BYTES: usize = 16 << 20;

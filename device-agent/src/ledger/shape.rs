@@ -192,7 +192,7 @@ impl Trust {
 
 /// `machine.json`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct MachineState {
+pub(super) struct HostState {
     pub(super) version: u32,
     pub(super) applied: Option<AppliedState>,
     pub(super) owned: Owned,
@@ -204,7 +204,7 @@ pub(super) struct MachineState {
     rest: Map<String, Value>,
 }
 
-impl MachineState {
+impl HostState {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut rest = object(bytes)?;
         let mut owned: Map<String, Value> = take(&mut rest, "owned").unwrap_or_default();

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, SKEW};
 use crate::ledger::{Ledger, LedgerError};
-use crate::machine::{NoEdge, State};
 use crate::pull::link::Known;
 use crate::pull::{Session, chain};
 use crate::report::Live;
+use crate::state_machine::{NoEdge, State};
 
 mod hands;
 mod mounts;

@@ -542,7 +542,7 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
     stage.play_first().await;
     let before = stage.state();
     stage.plan(FIRST + 1);
-    let folder = stage.settings.state.join("blobs/sha256");
+    let folder = stage.config.state.join("blobs/sha256");
     let missing = stage.server.world.borrow().blobs.clone().into_keys();
     let files = missing.filter(|digest| *digest != stage.truth.manifest);
     let files: Vec<_> = files.map(|digest| folder.join(digest.hex())).collect();
@@ -589,7 +589,7 @@ async fn a_manifest_takes_the_place_of_what_nothing_needs() {
     next["settings"]["heartbeat_seconds"] = 61.into();
     stage.change(|world| world.blobs.clear());
     stage.truth = stage.signed(FIRST + 1, Bundle::default(), &next.to_string());
-    let folder = stage.settings.state.join("blobs/sha256");
+    let folder = stage.config.state.join("blobs/sha256");
     let part = |digest: Digest| folder.join(format!("{}.part", digest.hex()));
     let left = part(Digest::of(b"superseded"));
     std::fs::write(&left, "half of it").expect("written");
@@ -617,7 +617,7 @@ async fn a_blob_that_came_whole_and_was_not_checked_is_no_trap() {
             if spoilt {
                 content[0] ^= 1;
             }
-            let folder = stage.settings.state.join("blobs/sha256");
+            let folder = stage.config.state.join("blobs/sha256");
             let name = format!("{}.part", Digest::hex(&digest));
             std::fs::write(folder.join(name), content).expect("written");
         }

@@ -12,7 +12,7 @@ use crate::stage::{FIRST, Stage, says};
 fn history(stage: &Stage) -> Vec<(u64, String)> {
     let output = Command::new(env!("CARGO_BIN_EXE_flotta-agent"))
         .args(["history", "-o", "json", "--state"])
-        .arg(&stage.settings.state)
+        .arg(&stage.config.state)
         .output()
         .expect("the program runs");
     assert!(output.status.success());

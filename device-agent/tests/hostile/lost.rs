@@ -106,7 +106,7 @@ async fn comes_back(stage: &mut Stage, what: &str, file: Option<&str>) {
 async fn every_file_of_the_state_may_be_lost() {
     let names: Vec<String> = {
         let stage = at_work().await;
-        let top = &stage.settings.state;
+        let top = &stage.config.state;
         let name = |path: &PathBuf| {
             path.strip_prefix(top)
                 .map(|path| path.display().to_string())
@@ -122,7 +122,7 @@ async fn every_file_of_the_state_may_be_lost() {
         for (how, damage) in DAMAGES {
             let what = format!("{name} {how}");
             let mut stage = at_work().await;
-            let path = stage.settings.state.join(name);
+            let path = stage.config.state.join(name);
             let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
             match damage(bytes.clone()) {
                 // it has no such number
@@ -153,7 +153,7 @@ async fn every_file_of_the_state_may_be_lost() {
 async fn what_could_not_be_brought_back_at_the_start_is_brought_back_later() {
     for name in ["sealing.key", "ca.pem"] {
         let mut stage = at_work().await;
-        let path = stage.settings.identity().join(name);
+        let path = stage.config.identity().join(name);
         fs::remove_file(&path).expect("removed");
         fs::create_dir(&path).expect("made");
         stage.plan(FIRST + 1);
@@ -189,12 +189,12 @@ async fn asks_to_join(stage: &Stage, what: &str) {
 async fn every_folder_of_the_state_may_be_lost() {
     for name in ["ledger", "blobs"] {
         let mut stage = at_work().await;
-        fs::remove_dir_all(stage.settings.state.join(name)).expect("removed");
+        fs::remove_dir_all(stage.config.state.join(name)).expect("removed");
         let file = (name == "ledger").then_some("ledger/machine.json");
         comes_back(&mut stage, name, file).await;
     }
     let stage = at_work().await;
-    fs::remove_dir_all(stage.settings.identity()).expect("removed");
+    fs::remove_dir_all(stage.config.identity()).expect("removed");
     asks_to_join(&stage, "identity").await;
 }
 
@@ -210,13 +210,13 @@ async fn where_the_server_has_moved_to_outlives_the_content_that_said_so() {
     stage.play_first().await;
     // where it joined nobody answers any more, and all content is gone
     for folder in ["identity", "ledger"] {
-        let path = stage.settings.state.join(folder).join("joined.json");
+        let path = stage.config.state.join(folder).join("joined.json");
         let joined = fs::read_to_string(&path).expect("it is there");
         let moved = joined.replace(&stage.server.url, "https://localhost:9");
         assert_ne!(moved, joined);
         fs::write(&path, moved).expect("written");
     }
-    fs::remove_dir_all(stage.settings.state.join("blobs")).expect("removed");
+    fs::remove_dir_all(stage.config.state.join("blobs")).expect("removed");
     comes_back(&mut stage, "moved", None).await;
 }
 
@@ -224,7 +224,7 @@ async fn where_the_server_has_moved_to_outlives_the_content_that_said_so() {
 async fn without_its_trust_a_device_takes_nothing_and_says_so_until_it_joins_again() {
     let mut stage = at_work().await;
     for folder in ["identity", "ledger"] {
-        let path = stage.settings.state.join(folder).join("trust.json");
+        let path = stage.config.state.join(folder).join("trust.json");
         fs::write(path, b"{").expect("written");
     }
     let before = stage.state();
@@ -258,23 +258,23 @@ fn rejoin(stage: &Stage) {
     });
     let bytes = serde_json::to_vec(&file).expect("JSON");
     let join = Join::parse(&bytes, "a.join".as_ref(), None).expect("a join file");
-    let (identity, _) = Identity::open_or_make(&stage.settings.identity()).expect("keys");
+    let (identity, _) = Identity::open_or_make(&stage.config.identity()).expect("keys");
     let name = device(OURS).identity(&stage.fleet.trust.fleet);
     let csr = identity.csr(&device(OURS)).expect("a request");
     let pem = stage.server.authority.device(&csr, &name);
-    let mut ledger = flotta_agent::ledger::Ledger::open(&stage.settings.state).expect("a ledger");
+    let mut ledger = flotta_agent::ledger::Ledger::open(&stage.config.state).expect("a ledger");
     let kept = join.keep(&identity, &mut ledger, device(OURS), &pem);
     kept.expect("joined");
 }
 
 /// Forgets everything, as a reinstalled agent has.
 fn forget(stage: &Stage) {
-    fs::remove_dir_all(&stage.settings.state).expect("removed");
-    let prepared = run::prepare(&stage.settings, &stage.clock);
+    fs::remove_dir_all(&stage.config.state).expect("removed");
+    let prepared = run::prepare(&stage.config, &stage.clock);
     let (_, joined) = prepared.expect("a state that can be opened");
     assert_eq!(joined, None);
     assert_eq!(
-        identity::joined(&stage.settings.identity()).expect("readable"),
+        identity::joined(&stage.config.identity()).expect("readable"),
         None
     );
     rejoin(stage);
@@ -295,7 +295,7 @@ async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not
     // and what has left the fleet meanwhile leaves the machine
     let mut stage = at_work().await;
     let left = stage
-        .settings
+        .config
         .root
         .join("etc/flotta/workloads/web/site/index.html");
     assert!(left.exists());
@@ -310,7 +310,7 @@ async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not
     for in_place in [true, false] {
         let mut stage = at_work().await;
         let file = stage
-            .settings
+            .config
             .root
             .join("etc/flotta/workloads/web/site/index.html");
         if !in_place {

@@ -111,7 +111,7 @@ async fn without_names_the_device_goes_on_and_comes_back() {
     let before = stage.state();
     // where it joined, and where the server answered last
     let files = ["joined.json", "server"].map(|name| {
-        let path = stage.settings.identity().join(name);
+        let path = stage.config.identity().join(name);
         let good = std::fs::read_to_string(&path).expect("a file");
         // RFC 6761: this name is nobody's
         let gone = good.replace("localhost", "flotta.invalid");
@@ -221,12 +221,12 @@ async fn since_when_the_server_is_gone_outlives_the_agent() {
     let stage = Stage::new().await;
     stage.heal();
     stage.play_first().await;
-    let noted = stage.settings.outage();
+    let noted = stage.config.outage();
     assert!(!noted.exists());
     stage.front(Front::Cut(0));
     // of an agent that has just started
     let link = async |attempts, served: bool| {
-        let _ = std::fs::remove_file(stage.settings.status());
+        let _ = std::fs::remove_file(stage.config.status());
         let like = |link: &LinkState| {
             link.attempts >= attempts && (!served || link.connected_since.is_some())
         };

@@ -107,7 +107,7 @@ async fn what_a_release_writes_never_leaves_its_folders() {
         let mut stage = Stage::new().await;
         stage.heal();
         stage.play_first().await;
-        let root = stage.settings.root.clone();
+        let root = stage.config.root.clone();
         let outside = stage.folder.path().join("outside");
         std::fs::create_dir(&outside).expect("a folder");
         std::fs::write(outside.join("shadow"), SECRET).expect("written");

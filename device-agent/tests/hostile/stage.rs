@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotta_agent::clock::Clock;
+use flotta_agent::config::Config;
 use flotta_agent::identity::{Identity, Joined};
 use flotta_agent::ledger::Ledger;
 use flotta_agent::pull::LinkState;
 use flotta_agent::run;
-use flotta_agent::settings::Settings;
 use flotta_agent::status::Status;
 use flotta_bundle::verify::Memory;
 use flotta_bundle::wire::{Offer, Report};
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 
 use crate::fleet::{Bundle, Fleet, OURS, device, manifest};
-use crate::machine::Hand;
+use crate::host::Hand;
 use crate::server::{Front, Lie, Server, World};
 
 /// The release that every device has before the server lies.
@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 pub struct Stage {
     pub fleet: Fleet,
     pub server: Server,
-    pub settings: Settings,
+    pub config: Config,
     pub hand: Hand,
     pub clock: Clock,
     /// The release that the server should offer: what it offers when it no longer lies.
@@ -75,15 +75,15 @@ impl Stage {
         };
         account("passwd", owner.uid());
         account("group", owner.gid());
-        let settings = Settings {
+        let config = Config {
             state: folder.path().join("state"),
             runtime: folder.path().join("run"),
             root: root.clone(),
-            ..Settings::default()
+            ..Config::default()
         };
-        settings.make_state().expect("a folder");
-        std::fs::create_dir(&settings.runtime).expect("a folder");
-        let (identity, _) = Identity::open_or_make(&settings.identity()).expect("keys");
+        config.make_state().expect("a folder");
+        std::fs::create_dir(&config.runtime).expect("a folder");
+        let (identity, _) = Identity::open_or_make(&config.identity()).expect("keys");
         let (name, of) = (device(OURS), &fleet.trust.fleet);
         let csr = identity.csr(&name).expect("a request");
         let certificate = server.authority.device(&csr, &name.identity(of));
@@ -102,16 +102,16 @@ impl Stage {
             trust: fleet.trust.clone(),
             highest: None,
         };
-        let mut ledger = Ledger::open(&settings.state).expect("a ledger");
+        let mut ledger = Ledger::open(&config.state).expect("a ledger");
         ledger.begin(memory).expect("begun");
-        flotta_agent::identity::repair(&settings.identity(), false).expect("copied");
+        flotta_agent::identity::repair(&config.identity(), false).expect("copied");
         let mut stage = Self {
             truth: fleet.offer(FIRST, Digest::of(b"")),
             hand: Hand::new(&root),
             clock: set_clock(),
             fleet,
             server,
-            settings,
+            config,
             folder,
         };
         stage.plan(FIRST);
@@ -206,18 +206,18 @@ impl Stage {
 
     /// Whether the ledger says that an apply is under way.
     pub fn is_applying(&self) -> bool {
-        let ledger = Ledger::open(&self.settings.state).expect("a ledger");
+        let ledger = Ledger::open(&self.config.state).expect("a ledger");
         let mut units = ledger.owned().units.values();
         units.any(|unit| unit.due.is_some())
     }
 
     /// Runs the agent while `script` plays.
     pub async fn play<T>(&self, script: impl Future<Output = T>) -> T {
-        let prepared = run::prepare(&self.settings, &self.clock);
+        let prepared = run::prepare(&self.config, &self.clock);
         let (ledger, joined) = prepared.expect("a state that can be opened");
         let joined = joined.expect("joined");
-        let machine = self.hand.machine();
-        let agent = run::serve(&self.settings, &self.clock, ledger, joined, machine);
+        let host = self.hand.host();
+        let agent = run::serve(&self.config, &self.clock, ledger, joined, host);
         tokio::select! {
             ended = agent => panic!("the agent ended: {ended:?}"),
             done = script => done,
@@ -228,7 +228,7 @@ impl Stage {
     pub async fn link(&self, what: &str, like: impl Fn(&LinkState) -> bool) -> LinkState {
         let begun = Instant::now();
         loop {
-            let read = Status::read(&self.settings.status()).expect("readable");
+            let read = Status::read(&self.config.status()).expect("readable");
             let link = read.map(|read| read.link);
             if let Some(link) = link.as_ref().filter(|link| like(link)) {
                 return link.clone();

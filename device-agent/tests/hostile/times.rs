@@ -30,9 +30,9 @@ fn offsets() -> Vec<SignedDuration> {
 
 /// A machine's clock that can be set.
 #[derive(Clone, Default)]
-struct Machine(Arc<Mutex<SignedDuration>>);
+struct FakeClock(Arc<Mutex<SignedDuration>>);
 
-impl Machine {
+impl FakeClock {
     fn set(&self, offset: SignedDuration) {
         *self.0.lock().expect("no panic") = offset;
     }
@@ -65,11 +65,11 @@ impl Stage {
     }
 
     /// The agent ends, and starts again with what it has saved.
-    fn restart(&mut self, machine: &Machine, synchronised: Option<bool>) {
-        let path = self.settings.clock();
+    fn restart(&mut self, clock: &FakeClock, synchronised: Option<bool>) {
+        let path = self.config.clock();
         self.clock.save(&path).expect("saved");
         let floor = Clock::load(&path).floor();
-        self.clock = machine.clock(floor, synchronised);
+        self.clock = clock.clock(floor, synchronised);
     }
 
     /// The device comes to what the server offers, and says of it no more than this.
@@ -101,9 +101,9 @@ async fn a_server_whose_clock_was_wrong_keeps_no_device() {
     for offset in offsets() {
         for synchronised in [Some(true), Some(false), None] {
             let what = format!("the server off by {offset:#}, the device set: {synchronised:?}");
-            let (machine, mut sequence) = (Machine::default(), FIRST);
+            let (clock, mut sequence) = (FakeClock::default(), FIRST);
             let mut stage = Stage::new().await;
-            stage.clock = machine.clock(Timestamp::UNIX_EPOCH, synchronised);
+            stage.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
             stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
             stage.heal();
             stage.follows(&what, &[]).await;
@@ -129,7 +129,7 @@ async fn a_server_whose_clock_was_wrong_keeps_no_device() {
             stage.next(&mut sequence);
             if !has_ended {
                 stage.follows(&what, &OF_TIME).await;
-                stage.restart(&machine, synchronised);
+                stage.restart(&clock, synchronised);
                 stage.next(&mut sequence);
                 stage.follows(&what, &OF_TIME).await;
             }
@@ -138,7 +138,7 @@ async fn a_server_whose_clock_was_wrong_keeps_no_device() {
             stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
             stage.next(&mut sequence);
             stage.follows(&what, &[]).await;
-            stage.restart(&machine, synchronised);
+            stage.restart(&clock, synchronised);
             stage.next(&mut sequence);
             stage.follows(&what, &[]).await;
             tried += 1;
@@ -156,25 +156,25 @@ async fn a_device_whose_clock_is_wrong_follows_its_fleet() {
     for offset in offsets() {
         for synchronised in [Some(false), None] {
             let what = format!("the device off by {offset:#}");
-            let (machine, mut sequence) = (Machine::default(), FIRST);
+            let (clock, mut sequence) = (FakeClock::default(), FIRST);
             let mut stage = Stage::new().await;
-            stage.clock = machine.clock(Timestamp::UNIX_EPOCH, synchronised);
+            stage.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
             stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
             stage.heal();
             stage.follows(&what, &[]).await;
 
-            machine.set(offset);
-            stage.restart(&machine, synchronised);
+            clock.set(offset);
+            stage.restart(&clock, synchronised);
             stage.next(&mut sequence);
             stage.follows(&what, &OF_TIME).await;
             // once more without what it had learned
-            stage.clock = machine.clock(Timestamp::UNIX_EPOCH, synchronised);
+            stage.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
             stage.next(&mut sequence);
             stage.follows(&what, &OF_TIME).await;
 
             // the network sets it
-            machine.set(SignedDuration::ZERO);
-            stage.restart(&machine, Some(true));
+            clock.set(SignedDuration::ZERO);
+            stage.restart(&clock, Some(true));
             stage.next(&mut sequence);
             stage.follows(&what, &[]).await;
             tried += 1;
@@ -193,7 +193,7 @@ async fn a_device_that_was_poisoned_already_is_healed() {
     for offset in offsets().into_iter().filter(SignedDuration::is_positive) {
         for synchronised in [Some(true), Some(false), None] {
             let what = format!("a floor ahead by {offset:#}, the device set: {synchronised:?}");
-            let (machine, mut sequence) = (Machine::default(), FIRST);
+            let (clock, mut sequence) = (FakeClock::default(), FIRST);
             let mut stage = Stage::new().await;
             stage.server_is_off(offset, SignedDuration::ZERO);
             stage.plan(FIRST);
@@ -202,12 +202,12 @@ async fn a_device_that_was_poisoned_already_is_healed() {
             stage.follows(&what, &OF_TIME).await;
             let ahead = Timestamp::now() + offset;
             Clock::new(ahead)
-                .save(&stage.settings.clock())
+                .save(&stage.config.clock())
                 .expect("saved");
-            let floor = Clock::load(&stage.settings.clock()).floor();
+            let floor = Clock::load(&stage.config.clock()).floor();
             assert!(floor >= ahead - MINUTE);
 
-            stage.clock = machine.clock(floor, synchronised);
+            stage.clock = clock.clock(floor, synchronised);
             stage.next(&mut sequence);
             stage.follows(&what, &[]).await;
             let told = stage.server.world.borrow().clone();
@@ -217,7 +217,7 @@ async fn a_device_that_was_poisoned_already_is_healed() {
                 synchronised == Some(true) && offset > HOUR,
                 "{what}"
             );
-            stage.restart(&machine, synchronised);
+            stage.restart(&clock, synchronised);
             let left = stage.clock.floor() < ahead - offset / 2;
             assert!(left, "{what}: the floor is still ahead");
             tried += 1;
@@ -231,10 +231,10 @@ async fn a_device_that_was_poisoned_already_is_healed() {
 async fn a_certificate_taken_in_doubt_is_verified_again_when_the_clock_is_set() {
     for (made, is_refused) in [(-DAY * 730, true), (DAY * 730, false), (-DAY, false)] {
         let what = format!("a certificate made {made:#} from now");
-        let (machine, mut sequence) = (Machine::default(), FIRST);
+        let (clock, mut sequence) = (FakeClock::default(), FIRST);
         let mut stage = Stage::new().await;
-        machine.set(made - DAY * 3652);
-        stage.clock = machine.clock(Timestamp::UNIX_EPOCH, Some(false));
+        clock.set(made - DAY * 3652);
+        stage.clock = clock.clock(Timestamp::UNIX_EPOCH, Some(false));
         stage.server_is_off(SignedDuration::ZERO, made);
         if made == -DAY {
             // nothing says that it is already later than the certificate begins
@@ -252,7 +252,7 @@ async fn a_certificate_taken_in_doubt_is_verified_again_when_the_clock_is_set() 
             };
             stage.until(&what, doubts).await;
             let connections = stage.server.world.borrow().connections;
-            machine.set(SignedDuration::ZERO);
+            clock.set(SignedDuration::ZERO);
             stage.clock.set_synchronised(Some(true));
             if is_refused {
                 let link = stage
@@ -293,11 +293,11 @@ async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has
     let (long_ago, off) = (-DAY * 200, -DAY * 150);
     for (offset, before) in [(off, false), (off, true), (SignedDuration::ZERO, false)] {
         let what = format!("the device off by {offset:#}, a dead address before: {before}");
-        let (machine, mut sequence) = (Machine::default(), FIRST);
+        let (clock, mut sequence) = (FakeClock::default(), FIRST);
         let mut stage = Stage::new().await;
         let alive = stage.server.url.clone();
         stage.server_is_off(off, off);
-        let identity = Identity::open(&stage.settings.identity()).expect("keys");
+        let identity = Identity::open(&stage.config.identity()).expect("keys");
         let name = device(OURS).identity(&stage.fleet.trust.fleet);
         let csr = identity.csr(&device(OURS)).expect("a request");
         let (fleet, made) = (&stage.fleet.trust.fleet, Timestamp::now() + long_ago);
@@ -314,8 +314,8 @@ async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has
         };
         stage.truth = stage.signed(FIRST, bundle, &manifest.to_string());
         stage.heal();
-        machine.set(off);
-        stage.clock = machine.clock(Timestamp::UNIX_EPOCH, Some(false));
+        clock.set(off);
+        stage.clock = clock.clock(Timestamp::UNIX_EPOCH, Some(false));
         stage.follows(&what, &OF_TIME).await;
 
         for file in [
@@ -323,14 +323,14 @@ async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has
             "identity/server",
             "ledger/joined.json",
         ] {
-            let path = stage.settings.state.join(file);
+            let path = stage.config.state.join(file);
             let known = std::fs::read_to_string(&path).expect("it is there");
             assert!(known.contains(&alive), "{file}: {known}");
             std::fs::write(&path, known.replace(&alive, DEAD)).expect("written");
         }
         stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
-        machine.set(offset);
-        stage.restart(&machine, Some(false));
+        clock.set(offset);
+        stage.restart(&clock, Some(false));
         stage.next(&mut sequence);
         stage.follows(&what, &OF_TIME).await;
         let ends = identity.certificate().expect("one").not_after;
@@ -353,13 +353,11 @@ async fn a_device_joins_whatever_the_clocks_are() {
     };
     let bytes = serde_json::to_vec(&file).expect("JSON");
     let join = Join::parse(&bytes, "join".as_ref(), None).expect("a join file");
-    let identity = Identity::open(&stage.settings.identity()).expect("keys");
+    let identity = Identity::open(&stage.config.identity()).expect("keys");
     let hardware = Hardware::default();
     let ask = async |clock: &Clock| {
         let deadline = Instant::now() + Duration::from_secs(600);
-        let client = join
-            .client(clock, &stage.settings.proxies)
-            .expect("a client");
+        let client = join.client(clock, &stage.config.proxies).expect("a client");
         join.ask(&identity, &hardware, &client, Some(deadline), || {})
             .await
     };
@@ -367,12 +365,12 @@ async fn a_device_joins_whatever_the_clocks_are() {
     stage.change(|world| world.clock = Some((now, now)));
     let mut tried = 0;
     for offset in offsets() {
-        let machine = Machine::default();
-        machine.set(offset);
+        let clock = FakeClock::default();
+        clock.set(offset);
         for clock in [
-            machine.clock(Timestamp::UNIX_EPOCH, Some(false)),
-            Machine::default().clock(now + offset, Some(false)),
-            Machine::default().clock(now + offset, Some(true)),
+            clock.clock(Timestamp::UNIX_EPOCH, Some(false)),
+            FakeClock::default().clock(now + offset, Some(false)),
+            FakeClock::default().clock(now + offset, Some(true)),
         ] {
             let joined = ask(&clock).await.expect("an answer").expect("approved");
             assert_eq!(joined.0, device(OURS));
@@ -381,7 +379,7 @@ async fn a_device_joins_whatever_the_clocks_are() {
     }
     // a certificate that ended long ago, by a clock that is believed, is refused with its reason
     stage.change(|world| world.clock = Some((now, now - DAY * 730)));
-    let right = Machine::default().clock(Timestamp::UNIX_EPOCH, Some(true));
+    let right = FakeClock::default().clock(Timestamp::UNIX_EPOCH, Some(true));
     let problem = ask(&right).await.expect_err("an old server").problem();
     assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");
     assert!(problem.message.contains("ended at"), "{problem}");

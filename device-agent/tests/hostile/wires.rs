@@ -324,7 +324,7 @@ async fn a_server_that_answers_at_once_makes_no_busy_loop() {
 async fn a_certificate_that_is_old_at_once_makes_no_busy_loop() {
     let stage = Stage::new().await;
     stage.heal();
-    let folder = stage.settings.identity();
+    let folder = stage.config.identity();
     let identity = flotta_agent::identity::Identity::open(&folder).expect("keys");
     let name = crate::fleet::device(crate::fleet::OURS);
     let csr = identity.csr(&name).expect("a request");

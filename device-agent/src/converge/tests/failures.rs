@@ -139,8 +139,8 @@ fn a_container_that_exits_at_once_failed_with_its_last_words() {
     );
     assert_eq!(problem(&outcome, "radio"), RUNNING);
     assert_eq!(bench.plan(&bundle), Plan::default(), "systemd tries again");
-    let (ledger, machine) = bench.agent();
-    let looked = block_on(look(&bundle.manifest, ledger, machine));
+    let (ledger, host) = bench.agent();
+    let looked = block_on(look(&bundle.manifest, ledger, host));
     assert_eq!(looked, outcome.workloads);
 }
 

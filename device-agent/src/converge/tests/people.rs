@@ -7,8 +7,8 @@ use crate::backend::fake::QUADLET;
 
 /// Whether the agent is kept from writing, and by its own view of the mounts alone.
 fn shut_out(bench: &mut Bench, bundle: &Bundle) -> Option<bool> {
-    let (_, machine) = bench.agent();
-    block_on(is_shut_out(&bundle.manifest, machine))
+    let (_, host) = bench.agent();
+    block_on(is_shut_out(&bundle.manifest, host))
 }
 
 #[test]
@@ -108,10 +108,10 @@ fn what_is_mounted_over_quadlets_folder_gets_the_files_and_the_folder_below_is_l
         .state()
         .files
         .retain(|path, _| !path.starts_with(QUADLET));
-    let (ledger, machine) = bench.agent();
+    let (ledger, host) = bench.agent();
     let now = || Timestamp::UNIX_EPOCH;
-    look_at_files(&bundle.manifest, ledger, machine, &now).expect("noted");
-    let looked = block_on(look(&bundle.manifest, ledger, machine));
+    look_at_files(&bundle.manifest, ledger, host, &now).expect("noted");
+    let looked = block_on(look(&bundle.manifest, ledger, host));
     for report in &looked {
         assert_eq!(report.state, WorkloadState::Running);
         let problem = report.problem.as_ref().map(|problem| problem.code.clone());

@@ -104,7 +104,7 @@ impl Fleet {
 struct Bench {
     /// Its disk, which goes with it.
     _folder: Option<TempDir>,
-    settings: Settings,
+    config: Config,
     fleet: Fleet,
 }
 
@@ -120,16 +120,16 @@ impl Bench {
 
     /// The same at this path.
     fn within(path: &Path, folder: Option<TempDir>) -> Self {
-        let settings = Settings {
+        let config = Config {
             state: path.join("state"),
-            ..Settings::default()
+            ..Config::default()
         };
-        settings.make_state().expect("a folder");
+        config.make_state().expect("a folder");
         let fleet = Fleet::new("shops");
         let join = fleet.join(OLD);
-        let (identity, _) = Identity::open_or_make(&settings.identity()).expect("keys");
+        let (identity, _) = Identity::open_or_make(&config.identity()).expect("keys");
         let pem = fleet.certificate(&identity, &join.device);
-        let mut ledger = Ledger::open(&settings.state).expect("a ledger");
+        let mut ledger = Ledger::open(&config.state).expect("a ledger");
         let kept = join.keep(&identity, &mut ledger, join.device.clone(), &pem);
         kept.expect("joined");
         let offer = fleet.offer(&join.device, 3);
@@ -140,22 +140,22 @@ impl Bench {
         event.expect("kept");
         Self {
             _folder: folder,
-            settings,
+            config,
             fleet,
         }
     }
 
     /// What the agent has after a start.
     fn start(&self) -> (Ledger, Joined, Identity) {
-        switch(&self.settings).expect("in order");
+        switch(&self.config).expect("in order");
         let clock = Clock::new(Timestamp::UNIX_EPOCH);
-        let (ledger, joined) = crate::run::prepare(&self.settings, &clock).expect("in order");
-        let identity = Identity::open(&self.settings.identity()).expect("keys");
+        let (ledger, joined) = crate::run::prepare(&self.config, &clock).expect("in order");
+        let identity = Identity::open(&self.config.identity()).expect("keys");
         (ledger, joined.expect("joined"), identity)
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.settings.state).expect("a folder");
+        let entries = fs::read_dir(&self.config.state).expect("a folder");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<_> = names
             .map(|name| name.to_string_lossy().into_owned())
@@ -182,11 +182,11 @@ fn a_new_identity_takes_over_whole_whenever_the_power_is_cut() {
             let fleet = if other { &stranger } else { &bench.fleet };
             let join = fleet.join("default/shop-18");
             let log = bench.start().0.log_id().to_owned();
-            let identity = prepare(&bench.settings, &join, false).expect("keys");
+            let identity = prepare(&bench.config, &join, false).expect("keys");
             let pem = fleet.certificate(&identity, &join.device);
-            complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
+            complete(&bench.config, &join, &identity, join.device.clone(), &pem).expect("kept");
             let mut left = steps;
-            let done = switch_by_steps(&bench.settings, &mut || {
+            let done = switch_by_steps(&bench.config, &mut || {
                 left = usize::checked_sub(left, 1).ok_or_else(cut)?;
                 Ok(())
             });
@@ -205,7 +205,7 @@ fn a_new_identity_takes_over_whole_whenever_the_power_is_cut() {
             assert_eq!(ledger.unacknowledged().is_empty(), other, "step {steps}");
             assert_eq!(ledger.log_id() == log, !other, "step {steps}");
             assert_eq!(bench.names(), ["identity"]);
-            assert!(!bench.settings.identity().join(JOIN).exists());
+            assert!(!bench.config.identity().join(JOIN).exists());
             let again = bench.start();
             assert_eq!(again.1, joined, "and stays so");
             assert_eq!(again.0.memory(), ledger.memory());
@@ -232,10 +232,10 @@ fn what_is_not_complete_takes_nothing_over() {
         let bench = Bench::new();
         let (_, before, old) = bench.start();
         let join = bench.fleet.join("default/shop-18");
-        let identity = prepare(&bench.settings, &join, false).expect("keys");
+        let identity = prepare(&bench.config, &join, false).expect("keys");
         let pem = bench.fleet.certificate(&identity, &join.device);
-        complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
-        let next = bench.settings.next();
+        complete(&bench.config, &join, &identity, join.device.clone(), &pem).expect("kept");
+        let next = bench.config.next();
         fs::remove_file(next.join("joined.json")).expect("removed");
         for name in &names[there..] {
             fs::remove_file(next.join(name)).expect("removed");
@@ -246,12 +246,12 @@ fn what_is_not_complete_takes_nothing_over() {
         assert_eq!(ledger.accepted().map(|accepted| accepted.release), Some(3));
         // from the join file on the agent goes on asking
         assert_eq!(
-            waiting(&bench.settings).is_some(),
+            waiting(&bench.config).is_some(),
             there >= 3,
             "{there} files"
         );
         assert_eq!(next.exists(), there >= 3, "{there} files");
-        abandon(&bench.settings).expect("removed");
+        abandon(&bench.config).expect("removed");
         assert_eq!(bench.start().1, before);
         assert_eq!(bench.names(), ["identity"]);
     }
@@ -262,7 +262,7 @@ fn a_copy_that_cannot_be_made_does_not_keep_the_agent_from_starting() {
     for name in ["joined.json", "ca.pem"] {
         let bench = Bench::new();
         let before = bench.start().1;
-        let copy = bench.settings.state.join("ledger").join(name);
+        let copy = bench.config.state.join("ledger").join(name);
         fs::remove_file(&copy).expect("removed");
         fs::create_dir(&copy).expect("made");
         let (ledger, joined, _) = bench.start();
@@ -320,7 +320,7 @@ fn on_a_full_disk_the_agent_starts_with_what_there_is_and_copies_what_is_lost_la
         };
         let bench = Bench::within(disk.0.path(), None);
         let (_, before, keys) = bench.start();
-        let path = bench.settings.state.join(lost);
+        let path = bench.config.state.join(lost);
         let content = fs::read(&path).expect("it is there");
         fs::remove_file(&path).expect("removed");
         let filler = disk.fill();
@@ -344,17 +344,17 @@ fn who_no_longer_knows_whom_to_trust_joins_again_with_the_same_keys() {
     let bench = Bench::new();
     let (_, before, old) = bench.start();
     for folder in ["identity", "ledger"] {
-        let path = bench.settings.state.join(folder).join("trust.json");
+        let path = bench.config.state.join(folder).join("trust.json");
         fs::remove_file(path).expect("removed");
     }
     let (ledger, joined, _) = bench.start();
     assert!(ledger.trust_lost().is_some());
     assert_eq!(joined, before);
     let join = bench.fleet.join(OLD);
-    let identity = prepare(&bench.settings, &join, true).expect("keys");
+    let identity = prepare(&bench.config, &join, true).expect("keys");
     assert_eq!(identity.fingerprint(), old.fingerprint());
     let pem = bench.fleet.certificate(&identity, &join.device);
-    complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
+    complete(&bench.config, &join, &identity, join.device.clone(), &pem).expect("kept");
     let (ledger, joined, now) = bench.start();
     assert_eq!((ledger.trust_lost(), joined), (None, before));
     let trust = bench.fleet.trust();
@@ -372,20 +372,20 @@ fn who_no_longer_knows_whom_to_trust_joins_again_with_the_same_keys() {
 async fn an_identity_that_waits_to_take_over_is_not_thrown_away_and_its_switch_is_tried_again() {
     let bench = Bench::new();
     let join = bench.fleet.join("default/shop-18");
-    let identity = prepare(&bench.settings, &join, false).expect("keys");
+    let identity = prepare(&bench.config, &join, false).expect("keys");
     // whoever is interrupted while a person decides has lost nothing
-    let (_, asks) = waiting(&bench.settings).expect("the agent goes on asking");
+    let (_, asks) = waiting(&bench.config).expect("the agent goes on asking");
     assert_eq!(asks.fingerprint(), identity.fingerprint());
     let pem = bench.fleet.certificate(&identity, &join.device);
-    complete(&bench.settings, &join, &identity, join.device.clone(), &pem).expect("kept");
-    let refused = prepare(&bench.settings, &join, false).expect_err("one is there");
+    complete(&bench.config, &join, &identity, join.device.clone(), &pem).expect("kept");
+    let refused = prepare(&bench.config, &join, false).expect_err("one is there");
     assert!(refused.problem().help.contains("restart"), "{refused}");
     let clock = Clock::new(Timestamp::UNIX_EPOCH);
     let mut again = switching();
     let mut waits = Vec::new();
     for _ in 0..60 {
         let begun = tokio::time::Instant::now();
-        let decision = ask(&bench.settings, &clock, &mut again).await;
+        let decision = ask(&bench.config, &clock, &mut again).await;
         assert!(matches!(decision, Decision::Approved));
         waits.push(begun.elapsed());
     }

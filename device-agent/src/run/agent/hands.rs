@@ -5,7 +5,7 @@ use flotta_bundle::wire::{Phase, WorkloadReport};
 use jiff::Timestamp;
 
 use crate::backend::{Files, Podman, Systemd};
-use crate::converge::{self, Machine, Outcome};
+use crate::converge::{self, Host, Outcome};
 use crate::ledger::{Ledger, LedgerError};
 
 /// What the loop needs of a machine.
@@ -47,7 +47,7 @@ pub(in crate::run) enum News {
     Files,
 }
 
-impl<S: Systemd, P: Podman, F: Files> Hands for Machine<S, P, F> {
+impl<S: Systemd, P: Podman, F: Files> Hands for Host<S, P, F> {
     async fn converge(
         &mut self,
         manifest: &Manifest,

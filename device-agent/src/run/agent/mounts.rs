@@ -4,7 +4,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Agent, Hands, Stop};
 use crate::durable;
-use crate::machine::State;
+use crate::state_machine::State;
 
 /// Seconds before the program ends once more to have fresh mounts, when that did not help: it only costs connections.
 const SHUT_OUT_AGAIN: i64 = 600;

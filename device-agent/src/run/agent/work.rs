@@ -8,7 +8,7 @@ use flotta_bundle::wire::WorkloadReport;
 use super::{Agent, Hands};
 use crate::converge::Outcome;
 use crate::fetch::{self, FetchError};
-use crate::machine::NoEdge;
+use crate::state_machine::NoEdge;
 
 /// Offers that may come while work goes on and do not end it: refused ones, or newer releases of the same manifest.
 const MAX_LATER: usize = 4;

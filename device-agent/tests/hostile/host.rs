@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flotta_agent::backend::files::Disk;
 use flotta_agent::backend::{BackendError, Files, Found, Podman, Systemd, UnitState, Verb};
-use flotta_agent::converge::Machine;
+use flotta_agent::converge::Host;
 use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::File;
 use jiff::Timestamp;
@@ -41,8 +41,8 @@ impl Hand {
         }
     }
 
-    pub fn machine(&self) -> Machine<Self, Self, Self> {
-        Machine::new(self.clone(), self.clone(), self.clone())
+    pub fn host(&self) -> Host<Self, Self, Self> {
+        Host::new(self.clone(), self.clone(), self.clone())
     }
 
     fn note(&self, call: String) {

@@ -11,7 +11,7 @@ use crate::pull::Proxies;
 
 /// Where the agent keeps and finds things. Every path can be moved, so that tests need no root.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct Config {
     /// What must outlive a reboot: identity, ledger, blobs. 0700.
     pub state: PathBuf,
     /// What need not: the state file that `flotta-agent status` reads.
@@ -26,7 +26,7 @@ pub struct Settings {
     pub proxies: Proxies,
 }
 
-impl Default for Settings {
+impl Default for Config {
     fn default() -> Self {
         Self {
             state: "/var/lib/flotta-agent".into(),
@@ -45,7 +45,7 @@ pub struct Hold {
     _file: File,
 }
 
-impl Settings {
+impl Config {
     /// Keys and certificate.
     pub fn identity(&self) -> PathBuf {
         self.state.join("identity")

@@ -106,7 +106,7 @@ mod tests {
                 }
             }
         }
-        let drawn: BTreeSet<_> = include_str!("machine.dot")
+        let drawn: BTreeSet<_> = include_str!("state_machine.dot")
             .lines()
             .map(str::trim)
             .filter(|line| line.contains("->"))
