@@ -19,10 +19,10 @@ mod desired;
 mod gate;
 mod identity;
 pub mod limits;
-mod places;
 mod proof;
 mod report;
 mod routes;
+mod slots;
 mod tls;
 mod verifier;
 
@@ -40,7 +40,7 @@ use crate::rate::{Lines, Rate};
 use crate::store::Store;
 use crate::told::Told;
 use limits::Limits;
-use places::Places;
+use slots::Slots;
 
 #[cfg(test)]
 mod tests;
@@ -65,8 +65,8 @@ struct Inner {
     /// Blobs on their way out: each may be 16 MiB of memory.
     downloads: Arc<Semaphore>,
     /// Connections whose handshake is not done, those without a certificate, and those of devices.
-    handshakes: Places,
-    anonymous: Places,
+    handshakes: Slots,
+    anonymous: Slots,
     devices: Arc<Semaphore>,
     /// Log lines about those who are no device.
     lines: Lines,
@@ -104,8 +104,8 @@ impl Edge {
             invited: Rate::per_second(limits.invited),
             looks: Rate::per_second(limits.looks),
             downloads: Arc::new(Semaphore::new(limits.downloads)),
-            handshakes: Places::new(limits.handshakes, limits.patience),
-            anonymous: Places::new(limits.anonymous, limits.patience),
+            handshakes: Slots::new(limits.handshakes, limits.patience),
+            anonymous: Slots::new(limits.anonymous, limits.patience),
             devices: Arc::new(Semaphore::new(limits.connections)),
             lines: Lines::anonymous(),
             told: Told::default(),

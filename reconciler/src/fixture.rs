@@ -160,13 +160,13 @@ pub(crate) fn bundle_with(
     (digest, blobs.into())
 }
 
-/// A machine with its keys.
-pub(crate) struct Machine {
+/// A device with its keys, as a test plays it.
+pub(crate) struct TestDevice {
     pub(crate) name: DeviceName,
     pub(crate) key: KeyPair,
 }
 
-impl Machine {
+impl TestDevice {
     pub(crate) fn new(device: &str) -> Self {
         Self {
             name: name(device),
@@ -174,7 +174,7 @@ impl Machine {
         }
     }
 
-    /// The same machine under another name.
+    /// The same device under another name.
     pub(crate) fn renamed(&self, device: &str) -> Self {
         Self {
             name: name(device),

@@ -31,8 +31,8 @@ use guard::Content;
 use inventory::{Before, Entry, Left, Will};
 use losses::details_of;
 pub use notice::Notice;
-use outcome::refusal;
-pub use outcome::{Holding, Outcome, PublishError, Refusal};
+use outcome::errors_of;
+pub use outcome::{CommitErrors, Holding, Outcome, PublishError};
 pub use published::{OpenError, Published, VALIDITY};
 use published::{in_force, store};
 
@@ -170,7 +170,7 @@ impl Publisher {
     ) -> Result<Outcome, PublishError> {
         let base = self.declare(&input, &revision.commit).await?;
         if let Some(refused) = base.as_ref().filter(|base| refuses(base)) {
-            return Ok(Outcome::Refused(refusal(refused)));
+            return Ok(Outcome::Refused(errors_of(refused)));
         }
         let members: BTreeSet<_> = joined.iter().map(|joined| joined.device.clone()).collect();
         let entries = self.entries(joined, will);
@@ -203,7 +203,7 @@ impl Publisher {
             _ => self.render(input, asked).await?,
         };
         if refuses(&rendered) {
-            return Ok(Outcome::Refused(refusal(&rendered)));
+            return Ok(Outcome::Refused(errors_of(&rendered)));
         }
         let losses = self.losses(&rendered, &entries, &members).await?;
         let mut details = details_of(&losses);

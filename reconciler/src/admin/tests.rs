@@ -14,7 +14,7 @@ use super::request::{
 };
 use super::resource::{Change, List, What};
 use super::*;
-use crate::fixture::{DEADLINE, HERE, House, Machine, bundle, name, report};
+use crate::fixture::{DEADLINE, HERE, House, TestDevice, bundle, name, report};
 use crate::index::Described;
 
 /// The admin API on a socket in a folder.
@@ -72,7 +72,11 @@ impl Desk {
         self.client.get::<List<T>>(&path).await.unwrap().items
     }
 
-    async fn ask(&self, machine: &Machine, token: Option<flotta_bundle::wire::Token>) -> Enrolment {
+    async fn ask(
+        &self,
+        machine: &TestDevice,
+        token: Option<flotta_bundle::wire::Token>,
+    ) -> Enrolment {
         let from = "192.0.2.1".parse().unwrap();
         let request = machine.request(token);
         let asked = self
@@ -82,8 +86,8 @@ impl Desk {
         asked.await.unwrap()
     }
 
-    async fn join(&self, device: &str) -> Machine {
-        let machine = Machine::new(device);
+    async fn join(&self, device: &str) -> TestDevice {
+        let machine = TestDevice::new(device);
         self.ask(&machine, Some(self.house.token(None).await)).await;
         machine
     }
@@ -216,7 +220,7 @@ async fn what_git_says_of_a_device_wins_over_its_token() {
     };
     let (hour, now) = (jiff::SignedDuration::from_hours(1), Timestamp::now());
     let made = desk.house.enroller.create_token(terms, hour, now).await;
-    desk.ask(&Machine::new("a"), Some(made.unwrap().0)).await;
+    desk.ask(&TestDevice::new("a"), Some(made.unwrap().0)).await;
     let device: Vec<Device> = desk.list("?selector=site%3Dberlin").await;
     assert_eq!(device[0].status.sets, ["tills"], "Git has no such device");
 
@@ -281,7 +285,7 @@ async fn the_silence_of_a_device_is_measured_by_its_own_heartbeat() {
 async fn who_comes_back_without_being_in_git_is_let_in_with_its_set_or_not_at_all() {
     let desk = Desk::new();
     let ask = async |device: &str| {
-        let machine = Machine::new(device);
+        let machine = TestDevice::new(device);
         let certified = crate::enrol::Certified {
             device: machine.name.clone(),
             key: machine.fingerprint(),
@@ -335,7 +339,7 @@ async fn who_comes_back_without_being_in_git_is_let_in_with_its_set_or_not_at_al
 #[tokio::test]
 async fn people_let_in_turn_away_and_revoke() {
     let desk = Desk::new();
-    let (first, second) = (Machine::new("a"), Machine::new("b"));
+    let (first, second) = (TestDevice::new("a"), TestDevice::new("b"));
     for machine in [&first, &second] {
         assert!(matches!(
             desk.ask(machine, None).await,
@@ -647,7 +651,7 @@ async fn a_token_is_listed_with_who_made_it_and_is_taken_back() {
         let revoked: JoinToken = desk.client.post(path, &revocation).await.unwrap();
         assert_eq!(revoked.status.state, "Revoked");
     }
-    let asked = Machine::new("a").request(Some(secret));
+    let asked = TestDevice::new("a").request(Some(secret));
     let refused = desk
         .house
         .enroller

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Clock;
-use crate::fixture::{House, Machine, bundle, name, release};
+use crate::fixture::{House, TestDevice, bundle, name, release};
 use crate::keys::{FirstStart, Fleet};
 use crate::publish::Published;
 use crate::store::Store;
@@ -17,7 +17,7 @@ use crate::store::Store;
 /// A data directory with a device that has joined, one that waits, and a release with its blobs.
 struct Scene {
     folder: TempDir,
-    shop: Machine,
+    shop: TestDevice,
     fleet: Digest,
 }
 
@@ -27,12 +27,12 @@ impl Scene {
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
         let house = House::open(&data);
-        let shop = Machine::new("shop");
+        let shop = TestDevice::new("shop");
         let token = house.token(Some("shop")).await;
         let from = "192.0.2.1".parse().unwrap();
         for request in [
             shop.request(Some(token)),
-            Machine::new("kiosk").request(None),
+            TestDevice::new("kiosk").request(None),
         ] {
             let asked = house.enroller.enrol(request, None, from, Timestamp::now());
             asked.await.unwrap();
@@ -412,7 +412,7 @@ async fn a_token_that_may_have_been_used_since_lets_nobody_in() {
     let restored = scene.restore(&backup, "new", &[]).unwrap();
     assert_eq!(restored.tokens, 1);
     let house = House::open(&scene.path("new"));
-    let request = Machine::new("later").request(Some(token));
+    let request = TestDevice::new("later").request(Some(token));
     let from = "192.0.2.1".parse().unwrap();
     let asked = house.enroller.enrol(request, None, from, Timestamp::now());
     let refused = asked.await.unwrap_err();
@@ -436,7 +436,7 @@ async fn who_was_revoked_since_stays_so_known_or_not() {
             .store
             .is_revoked(&name("shop"), &scene.shop.fingerprint())
     );
-    let later = Machine::new("later");
+    let later = TestDevice::new("later");
     assert!(house.store.is_revoked(&later.name, &later.fingerprint()));
     let from = "192.0.2.1".parse().unwrap();
     let certified = crate::enrol::Certified {
@@ -457,7 +457,7 @@ async fn who_was_revoked_since_stays_so_known_or_not() {
     let store = Store::open(&scene.path("new")).unwrap();
     let member = store.member(&later.name).unwrap();
     assert_eq!(member.key(), later.fingerprint());
-    let thief = Machine::new("later");
+    let thief = TestDevice::new("later");
     assert!(store.is_revoked(&thief.name, &thief.fingerprint()));
     assert!(store.is_revoked(&name("shop"), &scene.shop.fingerprint()));
 }

@@ -25,13 +25,13 @@ pub(super) struct Refused {
     status: StatusCode,
     problem: Problem,
     /// What a log line says of it; none when the log has one.
-    refusal: Option<Refusal>,
+    log_code: Option<LogCode>,
     trouble: Option<Box<Trouble>>,
 }
 
-/// Goes with an answer that is a refusal, for who logs it: the code.
+/// The code of a refusal, attached to its response for the log.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refusal(pub(super) &'static str);
+pub(super) struct LogCode(pub(super) &'static str);
 
 /// Goes with an answer that is the server's own trouble, for who keeps count of it.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ impl Refused {
         Self {
             status,
             problem: Problem::new(code, message),
-            refusal: Some(Refusal(code.id)),
+            log_code: Some(LogCode(code.id)),
             trouble: None,
         }
     }
@@ -53,7 +53,7 @@ impl Refused {
     /// The same, when the log tells of it already.
     pub(super) fn noted(self) -> Self {
         Self {
-            refusal: None,
+            log_code: None,
             ..self
         }
     }
@@ -100,8 +100,8 @@ impl IntoResponse for Refused {
             let seconds = HeaderValue::from(limits::retry_after());
             response.headers_mut().insert(RETRY_AFTER, seconds);
         }
-        if let Some(refusal) = self.refusal {
-            response.extensions_mut().insert(refusal);
+        if let Some(code) = self.log_code {
+            response.extensions_mut().insert(code);
         }
         if let Some(trouble) = self.trouble {
             response.extensions_mut().insert(*trouble);

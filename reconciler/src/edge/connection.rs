@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use super::identity::{Caller, Who};
-use super::places::Place;
+use super::slots::Slot;
 use super::{Edge, limits, routes};
 
 /// What to wait when the system gives no connection: it is out of files or memory, and somebody must close something.
@@ -57,8 +57,8 @@ pub(super) async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection, when there is a place for its handshake: the others wait in the kernel's queue.
-async fn next(edge: &Edge, listener: &TcpListener) -> (TcpStream, SocketAddr, Option<Place>) {
+/// The next connection, when there is a slot for its handshake: the others wait in the kernel's queue.
+async fn next(edge: &Edge, listener: &TcpListener) -> (TcpStream, SocketAddr, Option<Slot>) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
@@ -79,7 +79,7 @@ async fn serve(
     router: Router,
     stream: TcpStream,
     address: SocketAddr,
-    handshake: Option<Place>,
+    handshake: Option<Slot>,
 ) {
     let Some(mut handshake) = handshake else {
         return;
@@ -116,12 +116,12 @@ async fn serve(
         };
         run(&edge, router, stream, Arc::new(caller)).await;
     } else {
-        let Some(mut place) = edge.0.anonymous.take().await else {
+        let Some(mut slot) = edge.0.anonymous.take().await else {
             return too_many();
         };
         tokio::select! {
             () = run(&edge, router, stream, Arc::new(caller)) => {}
-            () = place.lost() => {}
+            () = slot.lost() => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Version};
 use jiff::Timestamp;
 
 use super::Edge;
-use super::answer::{Refusal, Refused, Trouble};
+use super::answer::{LogCode, Refused, Trouble};
 use super::identity::{Caller, Who};
 
 /// Lets a request through to its route, unless its device asks too often.
@@ -45,7 +45,7 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         let failures = edge.0.store.failures();
         failures.failed(code.title, message, Timestamp::now());
     }
-    if let Some(&Refusal(code)) = response.extensions().get()
+    if let Some(&LogCode(code)) = response.extensions().get()
         && code != code::NO_RELEASE.id
         && let Some(skipped) = caller.is_news(&edge, code)
     {

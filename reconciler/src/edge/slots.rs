@@ -1,4 +1,4 @@
-//! Places for those who have shown no certificate: strangers, who may hold them all and say nothing.
+//! Slots for those who have shown no certificate: strangers, who may hold them all and say nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-/// So many places. When all are taken and another comes, the one who has held a place longest must go, if that is longer
+/// So many slots. When all are taken and another comes, the one who has held a slot longest must go, if that is longer
 /// than `patience`: who is done within it is never sent away, however many others come.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Slots {
     free: Arc<Semaphore>,
     max: usize,
     patience: Duration,
@@ -18,15 +18,15 @@ pub(super) struct Places {
     held: Mutex<VecDeque<(Instant, oneshot::Sender<()>)>>,
 }
 
-/// A place, until it is dropped.
+/// A slot, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    /// Dropped first: who leaves is known to have left before another can have the place.
+pub(super) struct Slot {
+    /// Dropped first: who leaves is known to have left before another can have the slot.
     lost: oneshot::Receiver<()>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
+impl Slot {
     /// Returns when another needs it.
     pub(super) async fn lost(&mut self) {
         // never sent to: dropping the other end says it
@@ -34,7 +34,7 @@ impl Place {
     }
 }
 
-impl Places {
+impl Slots {
     pub(super) fn new(max: usize, patience: Duration) -> Self {
         Self {
             free: Arc::new(Semaphore::new(max)),
@@ -44,8 +44,8 @@ impl Places {
         }
     }
 
-    /// A place, as soon as there is one. None is lost to a caller who gives up.
-    pub(super) async fn wait(&self) -> Option<Place> {
+    /// A slot, as soon as there is one. None is lost to a caller who gives up.
+    pub(super) async fn wait(&self) -> Option<Slot> {
         let permit = tokio::select! {
             biased;
             permit = self.free() => permit,
@@ -57,8 +57,8 @@ impl Places {
         permit.map(|permit| self.give(permit))
     }
 
-    /// A place, if there is one or somebody has held one for too long.
-    pub(super) async fn take(&self) -> Option<Place> {
+    /// A slot, if there is one or somebody has held one for too long.
+    pub(super) async fn take(&self) -> Option<Slot> {
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
             return Some(self.give(permit));
         }
@@ -69,7 +69,7 @@ impl Places {
         permit.map(|permit| self.give(permit))
     }
 
-    /// Number of places that are taken.
+    /// Number of slots that are taken.
     #[cfg(test)]
     pub(super) fn taken(&self) -> usize {
         self.max - self.free.available_permits()
@@ -85,20 +85,20 @@ impl Places {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give(&self, permit: OwnedSemaphorePermit) -> Place {
+    fn give(&self, permit: OwnedSemaphorePermit) -> Slot {
         let (sender, lost) = oneshot::channel();
         let mut held = self.held();
         if held.len() >= self.max.saturating_mul(2) {
             held.retain(|(_, sender)| !sender.is_closed());
         }
         held.push_back((Instant::now(), sender));
-        Place {
+        Slot {
             _permit: permit,
             lost,
         }
     }
 
-    /// When the oldest who is still there has held its place long enough.
+    /// When the oldest who is still there has held its slot long enough.
     fn oldest(&self, held: &mut VecDeque<(Instant, oneshot::Sender<()>)>) -> Option<Instant> {
         while held.front().is_some_and(|(_, sender)| sender.is_closed()) {
             held.pop_front();
@@ -115,11 +115,11 @@ impl Places {
             }
             tokio::time::sleep_until(due).await;
         }
-        // nobody is there who could be sent away: a place comes back by itself
+        // nobody is there who could be sent away: a slot comes back by itself
         std::future::pending::<()>().await;
     }
 
-    /// Sends the oldest away, if it has held its place long enough. Says whether.
+    /// Sends the oldest away, if it has held its slot long enough. Says whether.
     fn send_away(&self) -> bool {
         let mut held = self.held();
         let due = self

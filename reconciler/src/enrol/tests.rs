@@ -2,7 +2,7 @@ use flotta_bundle::wire::Token;
 use rusqlite::Connection;
 
 use super::*;
-use crate::fixture::{House, Machine, name};
+use crate::fixture::{House, TestDevice, name};
 use crate::store::{NewToken, requests, revoked};
 
 const FROM: &str = "192.0.2.1";
@@ -23,7 +23,11 @@ impl Door {
         }
     }
 
-    async fn ask(&self, machine: &Machine, token: Option<Token>) -> Result<Enrolment, EnrolError> {
+    async fn ask(
+        &self,
+        machine: &TestDevice,
+        token: Option<Token>,
+    ) -> Result<Enrolment, EnrolError> {
         let from = FROM.parse().unwrap();
         let enroller = &self.house.enroller;
         enroller
@@ -75,10 +79,10 @@ async fn a_token_ends_at_its_moment_and_lives_a_month_at_most() {
     let (token, ends) = made.await.unwrap();
     assert_eq!(ends.duration_since(door.now), MAX_TTL);
     door.now = ends;
-    let late = door.ask(&Machine::new("a"), Some(token.clone())).await;
+    let late = door.ask(&TestDevice::new("a"), Some(token.clone())).await;
     assert_eq!(late.unwrap_err().code().id, "FLT0407");
     door.now = ends - SignedDuration::from_millis(1);
-    assert!(joined(&door.ask(&Machine::new("a"), Some(token)).await));
+    assert!(joined(&door.ask(&TestDevice::new("a"), Some(token)).await));
 }
 
 #[tokio::test]
@@ -96,7 +100,7 @@ async fn what_a_token_says_of_a_device_becomes_inventory() {
         .enroller
         .create_token(terms.clone(), hour, door.now);
     let (token, _) = made.await.unwrap();
-    assert!(joined(&door.ask(&Machine::new("a"), Some(token)).await));
+    assert!(joined(&door.ask(&TestDevice::new("a"), Some(token)).await));
     let inventory = door.house.store.inventory().await.unwrap();
     assert_eq!(inventory[0].set, terms.set);
     assert_eq!(inventory[0].labels, terms.labels);
@@ -105,7 +109,7 @@ async fn what_a_token_says_of_a_device_becomes_inventory() {
 #[tokio::test]
 async fn a_revoked_key_comes_back_by_a_token_alone() {
     let door = Door::new();
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let token = door.house.token(None).await;
     assert!(joined(&door.ask(&machine, Some(token.clone())).await));
     door.revoke("a").await;
@@ -126,7 +130,7 @@ async fn a_revoked_key_comes_back_by_a_token_alone() {
 #[tokio::test]
 async fn a_revoked_name_is_free_for_another_key() {
     let door = Door::new();
-    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     let token = door.house.token(None).await;
     door.ask(&first, Some(token)).await.unwrap();
     door.revoke("a").await;
@@ -139,7 +143,7 @@ async fn a_revoked_name_is_free_for_another_key() {
 #[tokio::test]
 async fn approval_in_place_of_another_ends_that_one() {
     let door = Door::new();
-    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     let token = door.house.token(None).await;
     door.ask(&first, Some(token)).await.unwrap();
     let before = door.house.store.member(&name("a")).unwrap();
@@ -166,7 +170,7 @@ async fn approval_in_place_of_another_ends_that_one() {
 #[tokio::test]
 async fn who_was_let_in_without_a_set_gets_it_by_a_second_approval() {
     let door = Door::new();
-    assert!(waits(&door.ask(&Machine::new("a"), None).await));
+    assert!(waits(&door.ask(&TestDevice::new("a"), None).await));
     door.approve("a", None, false).await.unwrap();
     let inventory = door.house.store.inventory_changes();
     let member = door.house.store.member(&name("a")).unwrap();
@@ -203,7 +207,7 @@ async fn who_was_let_in_without_a_set_gets_it_by_a_second_approval() {
 
 impl Door {
     /// Asks with a certificate of this fleet that the store does not know.
-    async fn come_back(&self, machine: &Machine) -> Result<Enrolment, EnrolError> {
+    async fn come_back(&self, machine: &TestDevice) -> Result<Enrolment, EnrolError> {
         let certified = Certified {
             device: machine.name.clone(),
             key: machine.fingerprint(),
@@ -225,7 +229,7 @@ impl Door {
 #[tokio::test]
 async fn who_joined_after_the_backup_is_revoked_by_its_name() {
     let door = Door::new();
-    let (thief, heir) = (Machine::new("a"), Machine::new("a"));
+    let (thief, heir) = (TestDevice::new("a"), TestDevice::new("a"));
     assert!(waits(&door.come_back(&thief).await));
     let notes = door.house.store.requests().await.unwrap();
     assert!(!notes[0].note.contains("backup"), "{notes:?}");
@@ -270,7 +274,7 @@ async fn who_joined_after_the_backup_is_revoked_by_its_name() {
 #[tokio::test]
 async fn a_request_by_a_barred_name_is_not_approved() {
     let door = Door::new();
-    let thief = Machine::new("a");
+    let thief = TestDevice::new("a");
     assert!(waits(&door.come_back(&thief).await));
     let key = thief.fingerprint();
     let request = door.house.store.request(key).await.unwrap().unwrap();
@@ -293,7 +297,7 @@ async fn a_request_by_a_barred_name_is_not_approved() {
 #[tokio::test]
 async fn a_device_of_this_fleet_that_was_turned_away_stays_so() {
     let door = Door::new();
-    let (ours, stranger) = (Machine::new("a"), Machine::new("b"));
+    let (ours, stranger) = (TestDevice::new("a"), TestDevice::new("b"));
     assert!(waits(&door.come_back(&ours).await));
     assert!(waits(&door.ask(&stranger, None).await));
     for device in ["a", "b"] {
@@ -315,7 +319,7 @@ async fn a_device_of_this_fleet_that_was_turned_away_stays_so() {
 #[tokio::test]
 async fn the_certificate_of_who_was_replaced_is_offered_no_more() {
     let door = Door::new();
-    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     let state = async || {
         let state = door.house.enroller.state(first.fingerprint()).await;
         state.unwrap()
@@ -331,7 +335,7 @@ async fn the_certificate_of_who_was_replaced_is_offered_no_more() {
 #[tokio::test]
 async fn of_several_requests_the_key_says_which() {
     let door = Door::new();
-    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     for machine in [&first, &second] {
         assert!(waits(&door.ask(machine, None).await));
     }
@@ -364,7 +368,7 @@ async fn of_several_requests_the_key_says_which() {
 #[tokio::test]
 async fn a_key_that_joined_elsewhere_meanwhile_is_not_approved() {
     let door = Door::new();
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     assert!(waits(&door.ask(&machine, None).await));
     let token = door.house.token(Some("b")).await;
     assert!(joined(&door.ask(&machine.renamed("b"), Some(token)).await));
@@ -375,7 +379,7 @@ async fn a_key_that_joined_elsewhere_meanwhile_is_not_approved() {
 #[tokio::test]
 async fn the_sealing_key_must_be_vouched_for() {
     let door = Door::new();
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let ask = |change: &dyn Fn(&mut EnrolmentRequest)| {
         let mut request = machine.request(None);
         change(&mut request);
@@ -389,7 +393,7 @@ async fn the_sealing_key_must_be_vouched_for() {
     };
     let zero = data_encoding::BASE64.encode(&[0; 32]);
     let short = data_encoding::BASE64.encode(&[7; 31]);
-    let others = Machine::new("a").request(None).sealing_proof;
+    let others = TestDevice::new("a").request(None).sealing_proof;
     let renamed = machine.renamed("b").request(None).sealing_proof;
     for asked in [
         ask(&|request| request.sealing_key.clone_from(&zero)).await,
@@ -406,7 +410,7 @@ async fn the_sealing_key_must_be_vouched_for() {
 #[tokio::test]
 async fn what_a_stranger_says_of_itself_is_harmless() {
     let door = Door::new();
-    let mut request = Machine::new("a").request(None);
+    let mut request = TestDevice::new("a").request(None);
     request.hardware.model = format!("\x1b[2J{}", "x".repeat(4000));
     let asked = door
         .house
@@ -424,7 +428,7 @@ async fn what_a_stranger_says_of_itself_is_harmless() {
 async fn one_network_cannot_fill_the_queue() {
     let door = Door::new();
     // as many rows as one address may have, without as many signatures
-    let proto = Machine::new("a");
+    let proto = TestDevice::new("a");
     door.ask(&proto, None).await.unwrap();
     let request = door
         .house
@@ -447,12 +451,12 @@ async fn one_network_cannot_fill_the_queue() {
         Ok::<_, EnrolError>(())
     };
     door.house.store.write(fill, |()| {}).await.unwrap();
-    let full = door.ask(&Machine::new("b"), None).await.unwrap_err();
+    let full = door.ask(&TestDevice::new("b"), None).await.unwrap_err();
     assert_eq!(full.code().id, "FLT0413");
     // who waits already is not turned away, and neither is another network
     assert!(waits(&door.ask(&proto, None).await));
     let elsewhere = "198.51.100.7".parse().unwrap();
-    let other = Machine::new("c").request(None);
+    let other = TestDevice::new("c").request(None);
     let asked = door
         .house
         .enroller

@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, KeyPair};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
-use crate::fixture::Machine;
+use crate::fixture::TestDevice;
 
 fn first(fleet: Option<&str>, names: &[&str]) -> FirstStart {
     FirstStart {
@@ -175,7 +175,7 @@ fn a_devices_certificate_says_who_it_is_and_nothing_it_asked_for() {
     let data = tempfile::tempdir().unwrap();
     let (fleet, _) =
         Fleet::open_or_create(data.path(), &first(Some("shops"), &["localhost"])).unwrap();
-    let machine = Machine::new("north/shop-1");
+    let machine = TestDevice::new("north/shop-1");
     // it asks for more than it gets
     let mut params = CertificateParams::new(vec!["edge.example.com".to_owned()]).unwrap();
     params
@@ -207,7 +207,7 @@ fn a_devices_certificate_says_who_it_is_and_nothing_it_asked_for() {
 
 #[test]
 fn requests_prove_possession_of_a_p256_key() {
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let good = machine.csr();
     assert!(Csr::parse(&good).is_ok());
     let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();

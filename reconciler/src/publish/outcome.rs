@@ -46,14 +46,14 @@ impl PublishError {
     }
 }
 
-/// A commit that was not published.
+/// The errors for which a commit was not published.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct CommitErrors {
     /// Its errors, in the order of files.
     pub errors: Vec<Finding>,
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for CommitErrors {
     /// `2 errors (FLT0103 fleet/workloads/web.yaml:14:13, FLT0101 fleet/devices.yaml:3:1)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let count = self.errors.len();
@@ -101,17 +101,17 @@ pub enum Outcome {
     /// The release in force says the same.
     Unchanged,
     /// The commit has errors; the release before stays in force.
-    Refused(Refusal),
+    Refused(CommitErrors),
     /// The commit removes more than the fleet's limits allow; the release before stays in force.
     Held(Box<Holding>),
 }
 
-pub(super) fn refusal(rendered: &Rendered) -> Refusal {
+pub(super) fn errors_of(rendered: &Rendered) -> CommitErrors {
     let errors = rendered
         .findings
         .iter()
         .filter(|finding| finding.severity == Severity::Error);
-    Refusal {
+    CommitErrors {
         errors: errors.cloned().collect(),
     }
 }

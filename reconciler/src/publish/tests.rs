@@ -295,7 +295,7 @@ async fn what_could_not_be_stored_is_not_taken_up() {
 #[test]
 fn a_notice_is_one_line_whatever_a_commit_or_git_says() {
     let place = flotta_renderer::Place::file("a\nready  all is well\u{1b}[2K.yaml");
-    let refusal = Refusal {
+    let refusal = CommitErrors {
         errors: vec![Finding::error(code::NOT_YAML, place, "x")],
     };
     let refused = Notice::Refused {

@@ -121,7 +121,7 @@ impl SourceError {
 /// A source and what was last seen of it.
 #[derive(Debug)]
 pub struct Source {
-    place: Place,
+    upstream: Upstream,
     selection: Selection,
     seen: Option<String>,
     /// The commit that the next one is compared with.
@@ -131,7 +131,7 @@ pub struct Source {
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+enum Upstream {
     /// A directory, or a repository: it is looked at each time, and may be away for a while.
     Local(PathBuf),
     Remote(Mirror),
@@ -142,7 +142,7 @@ impl Source {
     /// a Git URL, mirrored in `data/source.git`.
     pub fn parse(text: &str, selection: Selection, data: &Path) -> Result<Self, SourceError> {
         let source = Self::resume(text, selection, data)?;
-        if let Place::Local(path) = &source.place {
+        if let Upstream::Local(path) = &source.upstream {
             if !path.is_dir() {
                 return Err(SourceError::Unknown(text.to_owned()));
             }
@@ -158,16 +158,16 @@ impl Source {
     /// The same for a source that was there before: that it is away is for [`Self::poll`] to say.
     pub fn resume(text: &str, selection: Selection, data: &Path) -> Result<Self, SourceError> {
         check(&selection)?;
-        let place = match Url::parse(text) {
-            Some(url) => Place::Remote(Mirror::new(url, data.join("source.git"))),
-            None => Place::Local(
+        let upstream = match Url::parse(text) {
+            Some(url) => Upstream::Remote(Mirror::new(url, data.join("source.git"))),
+            None => Upstream::Local(
                 std::fs::canonicalize(text)
                     .or_else(|_| std::path::absolute(text))
                     .map_err(|_| SourceError::Unknown(text.to_owned()))?,
             ),
         };
         Ok(Self {
-            place,
+            upstream,
             selection,
             seen: None,
             before: None,
@@ -188,7 +188,7 @@ impl Source {
         if let Some(found) = self.read_again(commit).await {
             return Some(found);
         }
-        let Place::Remote(mirror) = &self.place else {
+        let Upstream::Remote(mirror) = &self.upstream else {
             return None;
         };
         let fetched = tokio::time::timeout(RECALL_TIMEOUT, mirror.fetch_commit(commit));
@@ -197,12 +197,12 @@ impl Source {
     }
 
     async fn read_again(&self, commit: &str) -> Option<Checkout> {
-        let (place, selection) = (self.place.clone(), self.selection.clone());
+        let (upstream, selection) = (self.upstream.clone(), self.selection.clone());
         let commit = commit.to_owned();
         let read = tokio::task::spawn_blocking(move || {
-            let (directory, name) = match &place {
-                Place::Local(path) => (path.as_path(), "directory".to_owned()),
-                Place::Remote(mirror) => (mirror.directory(), mirror.url().redacted()),
+            let (directory, name) = match &upstream {
+                Upstream::Local(path) => (path.as_path(), "directory".to_owned()),
+                Upstream::Remote(mirror) => (mirror.directory(), mirror.url().redacted()),
             };
             git::recall(
                 directory,
@@ -217,16 +217,16 @@ impl Source {
 
     /// Where it is, without credentials.
     pub fn describe(&self) -> String {
-        match &self.place {
-            Place::Local(path) => path.display().to_string(),
-            Place::Remote(mirror) => mirror.url().redacted(),
+        match &self.upstream {
+            Upstream::Local(path) => path.display().to_string(),
+            Upstream::Remote(mirror) => mirror.url().redacted(),
         }
     }
 
     /// What the source holds, if that is not what the last successful call returned.
     pub async fn poll(&mut self) -> Result<Option<Checkout>, SourceError> {
-        let at = match &self.place {
-            Place::Remote(mirror) => {
+        let at = match &self.upstream {
+            Upstream::Remote(mirror) => {
                 let tip = mirror.tip(self.selection.branch.as_deref()).await?;
                 if self.seen.as_ref() == Some(&tip.commit) {
                     return Ok(None);
@@ -234,7 +234,7 @@ impl Source {
                 mirror.fetch(&tip).await?;
                 Some(tip)
             }
-            Place::Local(_) => None,
+            Upstream::Local(_) => None,
         };
         // one that does not come to its end takes with it what it remembers, and the next begins anew
         let (look, mut reader) = (self.look(at), std::mem::take(&mut self.reader));
@@ -253,7 +253,7 @@ impl Source {
 
     fn look(&self, tip: Option<Tip>) -> Look {
         Look {
-            place: self.place.clone(),
+            upstream: self.upstream.clone(),
             selection: self.selection.clone(),
             seen: self.seen.clone(),
             before: self.before.clone(),
@@ -269,7 +269,7 @@ impl Source {
 
 /// One look at a source, which may take a while.
 struct Look {
-    place: Place,
+    upstream: Upstream,
     selection: Selection,
     seen: Option<String>,
     before: Option<String>,
@@ -281,21 +281,21 @@ impl Look {
     fn read(self, reader: &mut Reader) -> Result<Option<Checkout>, SourceError> {
         let (selection, seen, before) = (&self.selection, self.seen, self.before.as_deref());
         let seen = seen.as_deref();
-        match self.place {
-            Place::Local(path) if !path.is_dir() => {
+        match self.upstream {
+            Upstream::Local(path) if !path.is_dir() => {
                 Err(SourceError::Gone(path.display().to_string()))
             }
-            Place::Local(path) if git::is_repository(&path) => {
+            Upstream::Local(path) if git::is_repository(&path) => {
                 git::read_local(&path, selection, seen, before, reader)
             }
-            Place::Local(path) => match &selection.branch {
+            Upstream::Local(path) => match &selection.branch {
                 Some(branch) => Err(SourceError::Branch(
                     path.display().to_string(),
                     branch.clone(),
                 )),
                 None => directory::read(&path, selection, seen, reader),
             },
-            Place::Remote(mirror) => {
+            Upstream::Remote(mirror) => {
                 let tip = self.tip.expect("a remote was asked for its tip");
                 git::read_mirror(&mirror, tip.branch, selection, before, reader).map(Some)
             }

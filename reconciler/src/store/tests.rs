@@ -4,10 +4,10 @@ use futures_util::FutureExt;
 
 use super::voices::Voice;
 use super::*;
-use crate::fixture::{HERE, House, Machine, eventually, name, report};
+use crate::fixture::{HERE, House, TestDevice, eventually, name, report};
 
-async fn join(house: &House, device: &str) -> (Machine, Arc<Member>) {
-    let machine = Machine::new(device);
+async fn join(house: &House, device: &str) -> (TestDevice, Arc<Member>) {
+    let machine = TestDevice::new(device);
     let token = house.token(None).await;
     let address = "192.0.2.1".parse().unwrap();
     let request = machine.request(Some(token));

@@ -10,7 +10,7 @@ use super::world::World;
 use crate::blobs::Blob;
 use crate::edge::blobs::sent;
 use crate::edge::limits::Limits;
-use crate::fixture::{Machine, bundle};
+use crate::fixture::{TestDevice, bundle};
 
 #[tokio::test]
 async fn a_device_reads_its_own_bundles_and_no_others() {
@@ -25,7 +25,7 @@ async fn a_device_reads_its_own_bundles_and_no_others() {
     world
         .house
         .publish(1, &[("a", &[own, earlier]), ("b", &[other])]);
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     for (digest, content) in own_blobs.iter().chain(&earlier_blobs) {
         let answer = client.get(&format!("/v1/blobs/{digest}"), &[]).await;
         assert_eq!(
@@ -88,7 +88,7 @@ async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
         .house
         .publish(1, &[("a", &[manifest]), ("b", &[manifest])]);
     let path = format!("/v1/blobs/{}", Digest::of(&content));
-    let idle = world.device(&Machine::new("a")).await;
+    let idle = world.device(&TestDevice::new("a")).await;
     let mut unread = Vec::new();
     for _ in 0..each {
         let begun = idle.begin(Method::GET, &path, &[], Vec::new()).await;
@@ -98,7 +98,7 @@ async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
         let more = (0..4).map(|_| idle.begin(Method::GET, &path, &[], Vec::new()));
         futures_util::future::join_all(more).await
     });
-    let reader = world.device(&Machine::new("b")).await;
+    let reader = world.device(&TestDevice::new("b")).await;
     let path = format!("/v1/blobs/{}", Digest::of(&content));
     assert_eq!(reader.get(&path, &[]).await.body.len(), content.len());
     more.abort();

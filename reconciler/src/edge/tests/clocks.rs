@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::refused;
 use super::world::{World, certified, connector_by};
 use crate::edge::limits::Limits;
-use crate::fixture::{House, Machine, name};
+use crate::fixture::{House, TestDevice, name};
 use crate::keys::tests::offsets;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -20,7 +20,7 @@ async fn a_fleet_made_by_a_wrong_clock_is_there_once_the_clock_is_right_and_no_d
         let house = House::open_at(data.path(), Timestamp::now() + offset);
         let world = World::serve(house, data, Limits::default()).await;
         let fleet = &world.house.fleet;
-        let (ca, machine) = (fleet.server_ca_certificate_pem(), Machine::new("a"));
+        let (ca, machine) = (fleet.server_ca_certificate_pem(), TestDevice::new("a"));
         let shakes = async || {
             let identity = certified(fleet, &machine, Timestamp::now());
             let stream = TcpStream::connect(world.address).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_fleet_made_by_a_wrong_clock_is_there_once_the_clock_is_right_and_no_d
 async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
     let world = World::new().await;
     let (fleet, store) = (&world.house.fleet, &world.house.store);
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     world.join(&machine).await;
     world.house.publish(1, &[("a", &[Digest::of(b"manifest")])]);
     // the machine's clock is two years ahead of when it was right: that is, it was right two years ago
@@ -76,7 +76,9 @@ async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
         .send(Method::POST, "/v1/certificates", &[], body)
         .await;
     assert_eq!(renewed.unwrap().failure(), in_doubt);
-    let joined = world.enrol(&Machine::new("b"), Some(token.clone())).await;
+    let joined = world
+        .enrol(&TestDevice::new("b"), Some(token.clone()))
+        .await;
     assert_eq!(joined.failure(), in_doubt);
     let hour = SignedDuration::from_hours(1);
     let terms = crate::store::NewToken::default();
@@ -90,7 +92,7 @@ async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
     // somebody says that it is right: the token that was not used up is good
     fleet.clock().accept(Timestamp::now());
     fleet.clock().look(Timestamp::now(), &[], 1);
-    let joined = world.enrol(&Machine::new("b"), Some(token)).await;
+    let joined = world.enrol(&TestDevice::new("b"), Some(token)).await;
     assert_eq!(joined.status, 200);
     assert!(
         asks().await.is_none(),
@@ -112,7 +114,7 @@ async fn a_token_from_the_future_is_none() {
             .enroller
             .create_token(terms, DAY * 30, then)
             .await;
-        let machine = Machine::new("a");
+        let machine = TestDevice::new("a");
         let answer = world.enrol(&machine, Some(made.unwrap().0)).await;
         let is_ahead = offset > SignedDuration::from_hours(1);
         if is_ahead || offset <= -DAY * 30 {

@@ -7,14 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use super::world::{World, key};
 use super::{hold, refused, waits};
 use crate::edge::limits::Limits;
-use crate::fixture::{House, Machine, bundle, bundle_with, name};
+use crate::fixture::{House, TestDevice, bundle, bundle_with, name};
 
 #[tokio::test]
 async fn a_poll_is_held_until_this_device_is_concerned() {
     let world = World::new().await;
     let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
     world.house.publish(1, &[("a", &[old]), ("b", &[old])]);
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     let first = client.get("/v1/desired?root=1", &[]).await;
     let tag = first.header("etag").to_owned();
     assert_eq!(tag, format!("\"1-{}\"", old.hex()));
@@ -33,7 +33,7 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
     let held = hold(client, &tag);
     waits(&world).await;
     // a commit for b wakes b alone: had it woken a, a would have been told of release 2 while b asks
-    let other = world.device(&Machine::new("b")).await;
+    let other = world.device(&TestDevice::new("b")).await;
     world.house.publish(2, &[("a", &[old]), ("b", &[new, old])]);
     let told = other.get("/v1/desired?root=1", &[]).await;
     assert_eq!(told.header("etag"), format!("\"2-{}\"", new.hex()));
@@ -61,7 +61,7 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
 #[tokio::test]
 async fn who_has_just_joined_waits_for_its_first_release() {
     let world = World::new().await;
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     let asked = tokio::spawn(async move { client.get("/v1/desired?root=1", &[]).await });
     waits(&world).await;
     world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
@@ -71,7 +71,7 @@ async fn who_has_just_joined_waits_for_its_first_release() {
 #[tokio::test]
 async fn a_stop_answers_held_polls_and_a_restart_makes_nothing_anew() {
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
     let certificate = world.join(&machine).await;
     let again = (certificate.0.clone(), key(&machine));
@@ -140,14 +140,14 @@ async fn a_device_whose_agent_is_too_old_keeps_what_it_has() {
     world
         .house
         .publish(1, &[("a", &[second, first]), ("b", &[second])]);
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     // an agent of the first version does not say what it reads
     for (asked, manifest) in [("", first), ("&schema=1", first), ("&schema=2", second)] {
         let path = format!("/v1/desired?root=1{asked}");
         let offer = client.get(&path, &[]).await.json::<Offer>();
         assert_eq!(offer.manifest, manifest, "{asked}");
     }
-    let client = world.device(&Machine::new("b")).await;
+    let client = world.device(&TestDevice::new("b")).await;
     let answer = client.get("/v1/desired?root=1", &[]).await;
     assert_eq!(answer.failure(), refused(code::AGENT_TOO_OLD, 409));
     let answer = client.get("/v1/desired?root=1&schema=2", &[]).await;

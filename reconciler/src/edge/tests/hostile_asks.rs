@@ -8,12 +8,12 @@ use http::Method;
 
 use super::refused;
 use super::world::{Client, World};
-use crate::fixture::{Machine, bundle, name, report};
+use crate::fixture::{TestDevice, bundle, name, report};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 struct Device {
-    machine: Machine,
+    machine: TestDevice,
     client: Client,
     blobs: Vec<Digest>,
 }
@@ -37,7 +37,7 @@ async fn fleet() -> (World, Vec<Device>) {
     world.house.publish(1, &manifests);
     let mut devices = Vec::new();
     for (device, own) in all {
-        let machine = Machine::new(device);
+        let machine = TestDevice::new(device);
         devices.push(Device {
             client: world.device(&machine).await,
             machine,
@@ -245,7 +245,7 @@ async fn nobody_becomes_another() {
     // a taken name and a free one are answered alike: who is here is not told
     let mut answers = Vec::new();
     for asked in ["b", "free"] {
-        let answer = world.enrol(&Machine::new(asked), None).await;
+        let answer = world.enrol(&TestDevice::new(asked), None).await;
         let device = name(asked);
         assert_eq!(answer.json::<Enrolment>(), Enrolment::Pending { device });
         answers.push((answer.status, answer.headers.len()));

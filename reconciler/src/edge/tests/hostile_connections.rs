@@ -16,7 +16,7 @@ use super::raw::{
 };
 use super::world::{Client, World};
 use crate::edge::limits::{Limits, WINDOWS};
-use crate::fixture::{DEADLINE, Machine, bundle, eventually};
+use crate::fixture::{DEADLINE, TestDevice, bundle, eventually};
 use crate::rate::{BODIES_EACH, CONNECTIONS_EACH, DOWNLOADS_EACH};
 
 /// How many connections are tried.
@@ -53,13 +53,13 @@ async fn many(others: usize) -> (usize, MutexGuard<'static, ()>) {
 
 /// A device that keeps to the rules, and is served.
 struct Honest {
-    machine: Machine,
+    machine: TestDevice,
     client: Client,
 }
 
 impl Honest {
     async fn new(world: &World) -> Self {
-        let machine = Machine::new("b");
+        let machine = TestDevice::new("b");
         world.house.publish(1, &[("b", &[Digest::of(b"1")])]);
         let client = world.device(&machine).await;
         Self { machine, client }
@@ -94,7 +94,7 @@ async fn open(dialler: &Dialler, many: usize) -> Vec<Raw> {
 async fn of_ten_thousand_connections_of_one_device_a_few_are_held() {
     let world = World::new().await;
     let honest = Honest::new(&world).await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let identity = world.join(&machine).await;
     let dialler = Dialler::new(&world, Some(identity), H2);
     let held = open(&dialler, MANY).await;
@@ -173,7 +173,7 @@ async fn ten_thousand_strangers_keep_nobody_from_joining() {
     );
     assert!(taken <= limits.anonymous, "{taken}");
     // who joins now is the newest: it is the oldest of the strangers who must go
-    world.join(&Machine::new("new")).await;
+    world.join(&TestDevice::new("new")).await;
     honest.is_served(&world).await;
 }
 
@@ -239,10 +239,10 @@ async fn half_a_request_takes_one_place_and_no_more() {
     })
     .await;
     world.house.publish(1, &[("b", &[Digest::of(b"1")])]);
-    let honest = world.device(&Machine::new("b")).await;
+    let honest = world.device(&TestDevice::new("b")).await;
     let (mut tried, mut ended) = (0, 0);
     for (protocol, sent, ends) in halves() {
-        let machine = Machine::new(&format!("a{tried}"));
+        let machine = TestDevice::new(&format!("a{tried}"));
         let identity = world.join(&machine).await;
         let device = Dialler::new(&world, Some(identity), protocol);
         let stranger = Dialler::new(&world, None, protocol);
@@ -279,7 +279,7 @@ async fn half_a_request_takes_one_place_and_no_more() {
 async fn bodies_that_do_not_end_are_few_in_memory() {
     let world = World::new().await;
     let honest = Honest::new(&world).await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let identity = world.join(&machine).await;
     let dialler = Dialler::new(&world, Some(identity), H2);
     let mut held = Vec::new();
@@ -306,7 +306,7 @@ async fn bodies_that_do_not_end_are_few_in_memory() {
 #[tokio::test]
 async fn what_a_connection_may_send_unasked_is_little() {
     let world = World::new().await;
-    let dialler = Dialler::new(&world, Some(world.join(&Machine::new("a")).await), H2);
+    let dialler = Dialler::new(&world, Some(world.join(&TestDevice::new("a")).await), H2);
     let (of_request, of_connection) = dialler.say(PREFACE).await.windows().await;
     let all = CONNECTIONS_EACH * (of_connection as usize) + BODIES_EACH * MAX_REPORT_BYTES;
     println!("bytes of one device's requests in memory: at most {all}");
@@ -336,14 +336,14 @@ async fn who_never_reads_is_let_go() {
         ..Limits::default()
     })
     .await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let idle = world.device(&machine).await;
     let mut unread = Vec::new();
     for _ in 0..DOWNLOADS_EACH {
         let begun = idle.begin(Method::GET, &path, &[], Vec::new()).await;
         unread.push(begun.unwrap());
     }
-    let reader = world.device(&Machine::new("b")).await;
+    let reader = world.device(&TestDevice::new("b")).await;
     assert_eq!(reader.get(&path, &[]).await.body.len(), length);
     uses(&world, &machine, [1, 0, 0]).await;
     // what it reads at last is not the whole, and does not look like it
@@ -360,7 +360,7 @@ async fn who_never_reads_is_let_go() {
 #[tokio::test]
 async fn who_reads_nothing_at_all_holds_what_is_its_own() {
     let (world, path, length) = download(Limits::default()).await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let identity = world.join(&machine).await;
     let dialler = Dialler::new(&world, Some(identity), H2);
     let mut held = Vec::new();
@@ -382,7 +382,7 @@ async fn who_reads_nothing_at_all_holds_what_is_its_own() {
     let [connections, downloads, bodies] = used(&world, &machine);
     println!("requests whose answers nobody reads: {tried}, held {downloads} downloads");
     assert!(connections <= CONNECTIONS_EACH && downloads == DOWNLOADS_EACH && bodies == 0);
-    let reader = world.device(&Machine::new("b")).await;
+    let reader = world.device(&TestDevice::new("b")).await;
     for _ in 0..10 {
         assert_eq!(reader.get(&path, &[]).await.body.len(), length);
     }

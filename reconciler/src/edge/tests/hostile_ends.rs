@@ -7,7 +7,7 @@ use super::raw::{
     Dialler, END_HEADERS, END_STREAM, H1, H2, PREFACE, Raw, begins, piece, used, uses,
 };
 use super::world::{Identity, World, certified, key};
-use crate::fixture::{Machine, bundle, eventually};
+use crate::fixture::{TestDevice, bundle, eventually};
 use crate::rate::CONNECTIONS_EACH;
 
 struct Scene {
@@ -25,7 +25,7 @@ async fn scene() -> Scene {
     let devices = [("a", &[manifest][..]), ("b", &[manifest])];
     world.house.publish(1, &devices);
     Scene {
-        honest: world.device(&Machine::new("b")).await,
+        honest: world.device(&TestDevice::new("b")).await,
         path: format!("/v1/blobs/{}", Digest::of(&content)),
         world,
     }
@@ -33,7 +33,7 @@ async fn scene() -> Scene {
 
 impl Scene {
     /// As many connections as a device may have, each busy in another way.
-    async fn held(&self, machine: &Machine, identity: Identity) -> Vec<Raw> {
+    async fn held(&self, machine: &TestDevice, identity: Identity) -> Vec<Raw> {
         let again = (identity.0.clone(), identity.1.clone_key());
         let h1 = Dialler::new(&self.world, Some(again), H1);
         let h2 = Dialler::new(&self.world, Some(identity), H2);
@@ -78,7 +78,7 @@ impl Scene {
     }
 
     /// The server closes all of them at that moment, keeps nothing for them, and serves the other.
-    async fn all_end(&self, machine: &Machine, held: Vec<Raw>, then: Timestamp) {
+    async fn all_end(&self, machine: &TestDevice, held: Vec<Raw>, then: Timestamp) {
         let tried = held.len();
         let mut ended = 0;
         for mut raw in held {
@@ -109,7 +109,7 @@ fn at_that_moment(then: Timestamp) {
 #[tokio::test]
 async fn revocation_closes_whatever_a_connection_is_doing() {
     let scene = scene().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let identity = scene.world.join(&machine).await;
     let again = (identity.0.clone(), key(&machine));
     let held = scene.held(&machine, identity).await;
@@ -140,7 +140,7 @@ async fn revocation_closes_whatever_a_connection_is_doing() {
 #[tokio::test]
 async fn the_end_of_a_certificate_closes_whatever_a_connection_is_doing() {
     let scene = scene().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     scene.world.join(&machine).await;
     let days = SignedDuration::from_hours(24 * 90);
     // certificates end at whole seconds

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::raw::{Dialler, END_HEADERS, END_STREAM, H2, PREFACE, begins, cancels};
 use super::world::{Client, World};
 use crate::edge::limits::{Limits, STREAMS};
-use crate::fixture::{Machine, name};
+use crate::fixture::{TestDevice, name};
 use crate::rate::REQUESTS_EACH;
 
 async fn worlds(penalty: Duration) -> (World, Client) {
@@ -21,7 +21,7 @@ async fn worlds(penalty: Duration) -> (World, Client) {
     .await;
     let one = Digest::of(b"1");
     world.house.publish(1, &[("a", &[one]), ("b", &[one])]);
-    let honest = world.device(&Machine::new("b")).await;
+    let honest = world.device(&TestDevice::new("b")).await;
     (world, honest)
 }
 
@@ -60,7 +60,7 @@ async fn count(client: &Client, tried: usize, honest: &Client) -> BTreeMap<u16, 
 #[tokio::test]
 async fn a_device_that_floods_is_refused_and_no_other() {
     let (world, honest) = worlds(Duration::ZERO).await;
-    let hostile = world.device(&Machine::new("a")).await;
+    let hostile = world.device(&TestDevice::new("a")).await;
     let tried = 10_000;
     let counts = count(&hostile, tried, &honest).await;
     println!("requests of a flood: {tried}, answers by status: {counts:?}");
@@ -89,7 +89,7 @@ async fn a_stranger_that_floods_is_refused_and_no_device() {
 #[tokio::test]
 async fn who_floods_waits_for_its_refusal() {
     let (world, honest) = worlds(Duration::from_secs(3600)).await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let hostile = std::sync::Arc::new(world.device(&machine).await);
     // with the first answer come the server's settings: from here on the client keeps to what may be open at a time
     assert_eq!(hostile.get("/v1/desired?root=1", &[]).await.status, 200);
@@ -133,7 +133,7 @@ async fn who_floods_waits_for_its_refusal() {
 async fn who_takes_every_request_back_gets_no_further() {
     const TRIED: usize = 50_000;
     let (world, honest) = worlds(Duration::from_secs(3600)).await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let dialler = Dialler::new(&world, Some(world.join(&machine).await), H2);
     let member = world.house.store.member(&machine.name).unwrap();
     let whole = END_HEADERS | END_STREAM;

@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::raw::{Dialler, H2};
 use super::world::{Client, World};
 use crate::edge::limits::Limits;
-use crate::fixture::{Machine, name, report};
+use crate::fixture::{TestDevice, name, report};
 use crate::rate::CONNECTIONS_EACH;
 
 /// What would be on standard error: the server and its devices are on this test's one thread.
@@ -87,7 +87,7 @@ fn percent(text: &str) -> String {
 }
 
 /// Each request, and the code in the one line about it; none where nothing is refused.
-fn requests(machine: &Machine) -> Vec<(Method, String, Vec<u8>, Option<code::Code>)> {
+fn requests(machine: &TestDevice) -> Vec<(Method, String, Vec<u8>, Option<code::Code>)> {
     let forged = percent(FORGED);
     let mut good = report();
     for text in [&mut good.agent, &mut good.boot, &mut good.hardware.model] {
@@ -193,9 +193,9 @@ async fn each_refusal_is_one_line_that_its_device_did_not_write() {
     let (mut tried, mut lines) = (0, 0);
     for who in ["a", "stranger"] {
         for (count, (method, path, body, code)) in
-            requests(&Machine::new(who)).into_iter().enumerate()
+            requests(&TestDevice::new(who)).into_iter().enumerate()
         {
-            let machine = Machine::new(&format!("a{count}"));
+            let machine = TestDevice::new(&format!("a{count}"));
             let client = match who {
                 "a" => world.device(&machine).await,
                 _ => world.connect(None).await.unwrap(),
@@ -237,7 +237,7 @@ async fn one_who_is_not_served_and_goes_on_asking_is_one_line() {
     let (log, _guard) = Log::begin(tracing::Level::WARN);
     let world = World::new().await;
     let now = jiff::Timestamp::now();
-    let (unknown, left) = (Machine::new("unknown"), Machine::new("left"));
+    let (unknown, left) = (TestDevice::new("unknown"), TestDevice::new("left"));
     world.join(&left).await;
     let revoked = world.house.enroller.revoke(&left.name, "ada", now);
     revoked.await.unwrap();
@@ -272,7 +272,7 @@ async fn one_who_is_not_served_and_goes_on_asking_is_one_line() {
 async fn at_any_level_nothing_that_a_device_sends_begins_a_line() {
     let (log, _guard) = Log::begin(tracing::Level::DEBUG);
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let client = world.device(&machine).await;
     let mut tried = 0;
     for (method, path, body, _) in requests(&machine) {
@@ -280,7 +280,7 @@ async fn at_any_level_nothing_that_a_device_sends_begins_a_line() {
         tried += 1;
     }
     for path in ["/v1/desired?root=1", FORGED] {
-        let identity = world.enrol(&Machine::new("c"), None).await;
+        let identity = world.enrol(&TestDevice::new("c"), None).await;
         assert_eq!(identity.status, 200);
         let raw = Dialler::new(&world, None, H2);
         raw.say(path.as_bytes()).await.until_closed().await;
@@ -302,7 +302,7 @@ async fn a_flood_fills_no_log() {
         ..Limits::default()
     })
     .await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let identity = world.join(&machine).await;
     let dialler = Dialler::new(&world, Some(identity), H2);
     let mut held = Vec::new();
@@ -318,7 +318,7 @@ async fn a_flood_fills_no_log() {
     let about_connections = log.lines();
     drop(held);
 
-    let other = world.device(&Machine::new("b")).await;
+    let other = world.device(&TestDevice::new("b")).await;
     let member = world.house.store.member(&name("b")).unwrap();
     while member.allowance().admits_request() {}
     for _ in 0..tried {

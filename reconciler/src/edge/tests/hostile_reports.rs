@@ -9,7 +9,7 @@ use super::raw::{Dialler, H1};
 use super::world::{Client, World};
 use super::{happened, hold, obeyed, waits};
 use crate::edge::limits::Limits;
-use crate::fixture::{Machine, eventually, name, report};
+use crate::fixture::{TestDevice, eventually, name, report};
 use crate::store::EventFilter;
 
 fn good() -> Value {
@@ -222,12 +222,12 @@ async fn is_served(world: &World, honest: &Client, word: &str) {
 #[tokio::test]
 async fn a_report_is_read_or_refused_whatever_it_is() {
     let world = World::new().await;
-    let honest = world.device(&Machine::new("b")).await;
+    let honest = world.device(&TestDevice::new("b")).await;
     let (mut tried, mut as_expected, mut refusals) = (0, 0, 0);
     let bodies = [sizes(), encodings(), fields(), numbers()].concat();
     for encoding in ["identity", "gzip", "br, gzip", "\u{fc}"] {
         // a new one each: its rate is for another test
-        let hostile = world.device(&Machine::new(&format!("a{tried}"))).await;
+        let hostile = world.device(&TestDevice::new(&format!("a{tried}"))).await;
         let headers = [
             ("content-encoding", encoding),
             ("content-type", "text/plain; charset=utf-16"),
@@ -259,8 +259,8 @@ async fn bodies_whose_length_is_a_lie_end() {
     })
     .await;
     world.house.publish(1, &[("b", &[Digest::of(b"1")])]);
-    let honest = world.device(&Machine::new("b")).await;
-    let machine = Machine::new("a");
+    let honest = world.device(&TestDevice::new("b")).await;
+    let machine = TestDevice::new("a");
     let identity = world.join(&machine).await;
     let dialler = Dialler::new(&world, Some(identity), H1);
     let mut tried = 0;
@@ -320,7 +320,7 @@ fn nasty_problem() -> Problem {
 #[tokio::test]
 async fn no_text_of_a_report_keeps_what_a_terminal_obeys() {
     let world = World::new().await;
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     let mut said: Report = report();
     for text in [
         &mut said.agent,
@@ -379,8 +379,8 @@ async fn lies_about_the_sequence_harm_who_tells_them_alone() {
         .house
         .publish(7, &[("a", &[manifest]), ("b", &[manifest])]);
     let (liar, honest) = (
-        world.device(&Machine::new("a")).await,
-        world.device(&Machine::new("b")).await,
+        world.device(&TestDevice::new("a")).await,
+        world.device(&TestDevice::new("b")).await,
     );
     let highest = i64::MAX as u64;
     let mut tried = 0;
@@ -432,8 +432,8 @@ async fn lies_about_the_sequence_harm_who_tells_them_alone() {
 async fn lies_about_events_harm_who_tells_them_alone() {
     let world = World::new().await;
     let (liar, honest) = (
-        world.device(&Machine::new("a")).await,
-        world.device(&Machine::new("b")).await,
+        world.device(&TestDevice::new("a")).await,
+        world.device(&TestDevice::new("b")).await,
     );
     let say = async |client: &Client, ids: &[u64]| {
         let mut said = report();
@@ -457,7 +457,7 @@ async fn lies_about_events_harm_who_tells_them_alone() {
     // as many as fit: the device's own oldest make room, nobody else's
     assert_eq!(say(&honest, &[1, 2]).await, 2);
     let flood: Vec<_> = (1..=1000).collect();
-    let other = world.device(&Machine::new("c")).await;
+    let other = world.device(&TestDevice::new("c")).await;
     for _ in 0..10 {
         say(&other, &flood).await;
     }

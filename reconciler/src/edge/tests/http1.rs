@@ -2,7 +2,7 @@
 
 use super::raw::{Dialler, H1};
 use super::world::World;
-use crate::fixture::Machine;
+use crate::fixture::TestDevice;
 
 /// What the server says to `sent`, until it closes the connection.
 async fn answer(dialler: &Dialler, sent: &str) -> String {
@@ -13,7 +13,7 @@ async fn answer(dialler: &Dialler, sent: &str) -> String {
 #[tokio::test]
 async fn a_body_that_is_no_body_is_not_called_too_long() {
     let world = World::new().await;
-    let identity = world.join(&Machine::new("a")).await;
+    let identity = world.join(&TestDevice::new("a")).await;
     let dialler = Dialler::new(&world, Some(identity), H1);
     let chunked = "PUT /v1/report HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     for garbled in ["ZZ\r\n{}\r\n0\r\n\r\n", "2\r\n{}and more\r\n0\r\n\r\n"] {
@@ -27,7 +27,7 @@ async fn a_body_that_is_no_body_is_not_called_too_long() {
 #[tokio::test]
 async fn who_is_answered_before_its_body_is_read_is_told_that_the_connection_ends() {
     let world = World::new().await;
-    let identity = world.join(&Machine::new("a")).await;
+    let identity = world.join(&TestDevice::new("a")).await;
     let device = Dialler::new(&world, Some(identity), H1);
     let nobody = Dialler::new(&world, None, H1);
     let asked = [

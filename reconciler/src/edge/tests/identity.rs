@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, SanType};
 
 use super::world::{self, World, certified, key};
 use super::{hold, refused, waits};
-use crate::fixture::{House, Machine, eventually};
+use crate::fixture::{House, TestDevice, eventually};
 
 #[tokio::test]
 async fn without_a_certificate_the_enrolment_routes_alone_answer() {
@@ -48,7 +48,7 @@ async fn turned_away(world: &World, identity: world::Identity) -> bool {
 #[tokio::test]
 async fn certificates_that_do_not_verify_end_the_handshake() {
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let now = Timestamp::now();
     let genuine = world.join(&machine).await;
     assert!(!turned_away(&world, (genuine.0.clone(), key(&machine))).await);
@@ -63,7 +63,7 @@ async fn certificates_that_do_not_verify_end_the_handshake() {
     assert!(turned_away(&world, certified(&world.house.fleet, &machine, then)).await);
 
     // a self-signed leaf that names the device, the genuine certificate behind it
-    let thief = Machine::new("a");
+    let thief = TestDevice::new("a");
     let mut params = CertificateParams::default();
     let uri = machine.name.identity(world.house.fleet.name());
     params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
@@ -76,7 +76,7 @@ async fn certificates_that_do_not_verify_end_the_handshake() {
 #[tokio::test]
 async fn a_good_certificate_of_nobody_here_is_told_so() {
     let world = World::new().await;
-    let (machine, now) = (Machine::new("a"), Timestamp::now());
+    let (machine, now) = (TestDevice::new("a"), Timestamp::now());
     // signed by the fleet's authority, but the device has never joined
     let identity = certified(&world.house.fleet, &machine, now);
     let client = world.connect(Some(identity)).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_good_certificate_of_nobody_here_is_told_so() {
     assert_eq!(answer.failure(), refused(code::UNKNOWN_DEVICE, 403));
 
     // the name has joined with another key
-    world.join(&Machine::new("a")).await;
+    world.join(&TestDevice::new("a")).await;
     let identity = certified(&world.house.fleet, &machine, now);
     let client = world.connect(Some(identity)).await.unwrap();
     let answer = client.put("/v1/report", "{}").await;
@@ -94,7 +94,7 @@ async fn a_good_certificate_of_nobody_here_is_told_so() {
 #[tokio::test]
 async fn revocation_closes_what_is_open_and_lets_nobody_in_again() {
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
     let identity = world.join(&machine).await;
     let again = (identity.0.clone(), key(&machine));
@@ -124,7 +124,7 @@ async fn revocation_closes_what_is_open_and_lets_nobody_in_again() {
 #[tokio::test]
 async fn a_connection_ends_with_its_certificate() {
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     world.join(&machine).await;
     let now = Timestamp::now();
     let ends_soon = now - SignedDuration::from_hours(24 * 90) + SignedDuration::from_secs(6);

@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::refused;
 use super::world::{World, identity};
 use crate::enrol::{Approval, Target};
-use crate::fixture::{Machine, report};
+use crate::fixture::{TestDevice, report};
 use crate::store::{NewToken, StoreError};
 
-fn target(machine: &Machine) -> Target {
+fn target(machine: &TestDevice) -> Target {
     Target {
         device: machine.name.clone(),
         key: None,
@@ -19,7 +19,7 @@ fn target(machine: &Machine) -> Target {
 #[tokio::test]
 async fn the_servers_own_trouble_is_counted_and_not_said_with_every_request() {
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let drop = |connection: &rusqlite::Connection| {
         connection.execute_batch("DROP TABLE devices; DROP TABLE requests")?;
         Ok::<_, StoreError>(())
@@ -38,14 +38,14 @@ async fn the_servers_own_trouble_is_counted_and_not_said_with_every_request() {
 async fn a_token_lets_in_once_in_time_and_under_its_name() {
     let world = World::new().await;
     let token = world.house.token(Some("a")).await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let answer = world.enrol(&machine, Some(token.clone())).await;
     assert!(matches!(answer.json(), Enrolment::Approved { .. }));
     // the answer was lost: the same machine asks again
     let answer = world.enrol(&machine, Some(token.clone())).await;
     assert!(matches!(answer.json(), Enrolment::Approved { .. }));
 
-    let other = Machine::new("b");
+    let other = TestDevice::new("b");
     let answer = world.enrol(&other, Some(token)).await;
     assert_eq!(answer.failure(), refused(code::TOKEN_USED, 403));
     let for_c = world.house.token(Some("c")).await;
@@ -84,7 +84,7 @@ async fn a_token_lets_in_once_in_time_and_under_its_name() {
 async fn the_second_of_a_name_waits_and_the_first_is_untouched() {
     let world = World::new().await;
     world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
-    let (first, second) = (Machine::new("a"), Machine::new("a"));
+    let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     let client = world.device(&first).await;
 
     for token in [None, Some(world.house.token(Some("a")).await)] {
@@ -126,7 +126,7 @@ async fn the_second_of_a_name_waits_and_the_first_is_untouched() {
 #[tokio::test]
 async fn who_is_approved_fetches_a_certificate_that_works() {
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let answer = world.enrol(&machine, None).await;
     assert!(matches!(answer.json(), Enrolment::Pending { .. }));
     let approved = world.house.enroller.approve(
@@ -151,9 +151,9 @@ async fn who_is_approved_fetches_a_certificate_that_works() {
 #[tokio::test]
 async fn what_became_of_a_request_is_known_while_there_is_one() {
     let world = World::new().await;
-    let (by_token, waits) = (Machine::new("a"), Machine::new("b"));
+    let (by_token, waits) = (TestDevice::new("a"), TestDevice::new("b"));
     world.join(&by_token).await;
-    let look = async |machine: &Machine| {
+    let look = async |machine: &TestDevice| {
         let path = format!("/v1/enrolments/{}", machine.fingerprint().hex());
         world.ask(Method::GET, &path, Vec::new()).await
     };
@@ -185,11 +185,11 @@ async fn what_became_of_a_request_is_known_while_there_is_one() {
 #[tokio::test]
 async fn a_certificate_is_renewed_for_the_same_key_alone() {
     let world = World::new().await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let client = world.device(&machine).await;
     let renew = |csr: String| serde_json::to_vec(&RenewalRequest { csr }).unwrap();
     let send = |body| client.send(Method::POST, "/v1/certificates", &[], body);
-    let answer = send(renew(Machine::new("a").csr())).await.unwrap();
+    let answer = send(renew(TestDevice::new("a").csr())).await.unwrap();
     assert_eq!(answer.failure(), refused(code::CSR, 400));
     let answer = send(renew(machine.csr())).await.unwrap();
     let renewal: Renewal = answer.json();

@@ -10,14 +10,14 @@ use super::refused;
 use super::world::World;
 use crate::edge::identity::Caller;
 use crate::edge::limits::{Limits, UNHEARD};
-use crate::fixture::{Machine, eventually, name};
+use crate::fixture::{TestDevice, eventually, name};
 
 #[tokio::test]
 async fn rates_are_per_device_and_say_when_to_come_back() {
     let world = World::new().await;
     let (a, b) = (
-        world.device(&Machine::new("a")).await,
-        world.device(&Machine::new("b")).await,
+        world.device(&TestDevice::new("a")).await,
+        world.device(&TestDevice::new("b")).await,
     );
     let member = world.house.store.member(&name("a")).unwrap();
     // on a slow machine it has one more by the time that it asks
@@ -40,7 +40,7 @@ async fn requests_to_join_have_one_rate_together() {
         ..Limits::default()
     })
     .await;
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     let status = async |token| world.enrol(&machine, token).await.status.as_u16();
     let guessed = || Some(Token::new("guessed".to_owned()));
     // five at once, then one a second: on a slow machine some more
@@ -69,7 +69,7 @@ async fn connections_without_a_certificate_are_few() {
         client.send(Method::GET, "/v1/none", &[], "").await.ok()?;
         Some(client)
     };
-    let identity = world.join(&Machine::new("a")).await;
+    let identity = world.join(&TestDevice::new("a")).await;
     let first = eventually("the one place", answers).await;
     assert!(answers().await.is_none());
     // devices take none of these places

@@ -8,7 +8,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::world::{Identity, World, connector};
-use crate::fixture::{DEADLINE, Machine, eventually};
+use crate::fixture::{DEADLINE, TestDevice, eventually};
 
 /// How HTTP/2 begins: the preface and empty settings.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -166,13 +166,13 @@ pub(super) fn piece(stream: u32, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Connections, downloads and bodies that the server holds for a device.
-pub(super) fn used(world: &World, machine: &Machine) -> [usize; 3] {
+pub(super) fn used(world: &World, machine: &TestDevice) -> [usize; 3] {
     let member = world.house.store.member(&machine.name).unwrap();
     member.allowance().used()
 }
 
 /// Waits until the server holds so much for a device.
-pub(super) async fn uses(world: &World, machine: &Machine, expected: [usize; 3]) {
+pub(super) async fn uses(world: &World, machine: &TestDevice, expected: [usize; 3]) {
     eventually("connections, downloads and bodies", async || {
         (used(world, machine) == expected).then_some(())
     })

@@ -3,13 +3,13 @@ use flotta_bundle::{Problem, code};
 
 use super::world::World;
 use super::{happened, refused};
-use crate::fixture::{Machine, name, report};
+use crate::fixture::{TestDevice, name, report};
 use crate::store::EventFilter;
 
 #[tokio::test]
 async fn events_are_kept_once_and_forge_no_line() {
     let world = World::new().await;
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     let mut said = report();
     said.events = vec![happened(1, "one"), happened(2, "two\n\x1b[2Kforged")];
     said.problems = vec![Problem::new(code::IMAGE_PULL, "no\r\nsuch image")];
@@ -34,7 +34,7 @@ async fn events_are_kept_once_and_forge_no_line() {
 #[tokio::test]
 async fn reports_beyond_the_bounds_are_refused() {
     let world = World::new().await;
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     let answer = client.put("/v1/report", vec![b' '; (1 << 20) + 1]).await;
     assert_eq!(answer.failure(), refused(code::TOO_LARGE, 413));
     let answer = client.put("/v1/report", "{\"agent\":").await;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::refused;
 use super::world::{Answer, Client, World, certified};
-use crate::fixture::{House, Machine, name, release, report};
+use crate::fixture::{House, TestDevice, name, release, report};
 use crate::store::Proof;
 
 async fn tell(client: &Client, report: &Report) -> Acknowledged {
@@ -43,8 +43,8 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     let world = World::new().await;
     let manifest = Digest::of(b"1");
     world.house.publish(25, &[("a", &[manifest])]);
-    let liar = world.device(&Machine::new("liar")).await;
-    let client = world.device(&Machine::new("a")).await;
+    let liar = world.device(&TestDevice::new("liar")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     // of this server's own there is nothing to prove
     for sequence in [1, 25] {
         assert!(!tell(&client, &accepted(sequence, None)).await.prove);
@@ -118,7 +118,7 @@ async fn another_release_of_the_number_in_force_is_proof_too() {
     world
         .house
         .publish(2, &[("a", &[Digest::of(b"another story")])]);
-    let client = world.device(&Machine::new("a")).await;
+    let client = world.device(&TestDevice::new("a")).await;
     let mut said = accepted(2, None);
     assert!(!tell(&client, &said).await.prove);
     said.problems = vec![Problem::new(code::EQUIVOCATION, "release 2 has root …")];
@@ -134,7 +134,7 @@ async fn another_release_of_the_number_in_force_is_proof_too() {
     assert_eq!(proven(&world.house), Some(2));
 }
 
-async fn ask(client: &Client, machine: &Machine) -> Answer {
+async fn ask(client: &Client, machine: &TestDevice) -> Answer {
     let body = serde_json::to_vec(&machine.request(None)).unwrap();
     let answer = client.send(Method::POST, "/v1/enrolments", &[], body);
     answer.await.unwrap()
@@ -163,8 +163,8 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     world
         .house
         .publish(1, &[("a", &[manifest]), ("b", &[manifest])]);
-    let (a, b) = (Machine::new("a"), Machine::new("b"));
-    let connect = async |machine: &Machine| {
+    let (a, b) = (TestDevice::new("a"), TestDevice::new("b"));
+    let connect = async |machine: &TestDevice| {
         let identity = certified(&world.house.fleet, machine, now);
         world.connect(Some(identity)).await.unwrap()
     };
@@ -188,13 +188,13 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     assert_eq!(events(&world.house, "JoinRequested").await.len(), 1);
 
     // a certificate vouches for its own name and key, and for no other
-    let thief = Machine::new("c");
+    let thief = TestDevice::new("c");
     let asked = ask(&client, &thief).await;
     assert_eq!(
         asked.json::<Enrolment>(),
         Enrolment::Pending { device: name("c") }
     );
-    let stranger = world.enrol(&Machine::new("d"), None).await;
+    let stranger = world.enrol(&TestDevice::new("d"), None).await;
     assert_eq!(
         stranger.json::<Enrolment>(),
         Enrolment::Pending { device: name("d") }
@@ -204,7 +204,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     assert_eq!(vouched.count(), 1, "{by_name:?}");
 
     // one whose name another key has meanwhile is left to be looked at
-    world.join(&Machine::new("b")).await;
+    world.join(&TestDevice::new("b")).await;
     let other = connect(&b).await;
     assert_eq!(ask(&other, &b).await.status, 200);
     let restored = world
@@ -241,7 +241,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
 async fn who_was_revoked_stays_so_also_when_another_has_the_name() {
     let world = World::new().await;
     let now = Timestamp::now();
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     world.join(&machine).await;
     world
         .house
@@ -264,7 +264,7 @@ async fn who_was_revoked_stays_so_also_when_another_has_the_name() {
     };
     turned_away().await;
     // the machine was replaced
-    world.join(&Machine::new("a")).await;
+    world.join(&TestDevice::new("a")).await;
     turned_away().await;
     assert_eq!(waiting(&world.house).await, []);
 
@@ -280,7 +280,7 @@ async fn who_was_revoked_stays_so_also_when_another_has_the_name() {
 async fn a_certificate_that_was_renewed_after_the_backup_is_served() {
     let world = World::new().await;
     world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
-    let machine = Machine::new("a");
+    let machine = TestDevice::new("a");
     world.join(&machine).await;
     // the store has the serial number of the first one
     let renewed = certified(&world.house.fleet, &machine, Timestamp::now());

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::edge::Edge;
 use crate::edge::limits::Limits;
-use crate::fixture::{DEADLINE, House, Machine};
+use crate::fixture::{DEADLINE, House, TestDevice};
 use crate::keys::{Csr, Fleet};
 
 /// A certificate chain and its key, as a client shows them.
@@ -93,13 +93,13 @@ impl World {
         client.send(method, path, &[], body).await.unwrap()
     }
 
-    pub(super) async fn enrol(&self, machine: &Machine, token: Option<Token>) -> Answer {
+    pub(super) async fn enrol(&self, machine: &TestDevice, token: Option<Token>) -> Answer {
         let body = serde_json::to_vec(&machine.request(token)).unwrap();
         self.ask(Method::POST, "/v1/enrolments", body).await
     }
 
     /// A machine that joins by a token.
-    pub(super) async fn join(&self, machine: &Machine) -> Identity {
+    pub(super) async fn join(&self, machine: &TestDevice) -> Identity {
         let token = self.house.token(Some(&machine.name.to_string())).await;
         match self.enrol(machine, Some(token)).await.json() {
             Enrolment::Approved { certificate, .. } => identity(machine, &certificate),
@@ -108,23 +108,23 @@ impl World {
     }
 
     /// A machine that has joined, connected.
-    pub(super) async fn device(&self, machine: &Machine) -> Client {
+    pub(super) async fn device(&self, machine: &TestDevice) -> Client {
         let identity = self.join(machine).await;
         self.connect(Some(identity)).await.unwrap()
     }
 }
 
-pub(super) fn identity(machine: &Machine, certificate: &str) -> Identity {
+pub(super) fn identity(machine: &TestDevice, certificate: &str) -> Identity {
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
     (chain.map(Result::unwrap).collect(), key(machine))
 }
 
-pub(super) fn key(machine: &Machine) -> PrivateKeyDer<'static> {
+pub(super) fn key(machine: &TestDevice) -> PrivateKeyDer<'static> {
     PrivatePkcs8KeyDer::from(machine.key.serialize_der()).into()
 }
 
 /// A certificate of `fleet`, made at `then`, whether the machine has joined or not.
-pub(super) fn certified(fleet: &Fleet, machine: &Machine, then: Timestamp) -> Identity {
+pub(super) fn certified(fleet: &Fleet, machine: &TestDevice, then: Timestamp) -> Identity {
     let csr = Csr::parse(&machine.csr()).unwrap();
     let issued = fleet.sign_device_certificate(csr.key(), &machine.name, then);
     identity(machine, &issued.unwrap().pem)

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::record::Aside;
 use super::{Follower, Latest, RoundError};
 use crate::publish::inventory::Will;
-use crate::publish::{Holding, Notice, Refusal};
+use crate::publish::{CommitErrors, Holding, Notice};
 
 /// A commit that was refused or held. It is not rendered again, unless it is held, and someone allows it or who it would take
 /// something from is not who it was.
@@ -34,7 +34,7 @@ impl Follower {
     pub(super) async fn refuse(
         &mut self,
         latest: &Latest,
-        refusal: &Refusal,
+        refusal: &CommitErrors,
         now: Timestamp,
         say: &(impl Fn(&Notice) + Send + Sync),
     ) -> Result<(), RoundError> {

@@ -8,7 +8,7 @@ use flotta_renderer::{Finding, Severity};
 use jiff::Timestamp;
 
 use super::super::details::Details;
-use super::super::{Published, Refusal};
+use super::super::{CommitErrors, Published};
 use super::{Follower, Latest, words};
 use crate::source::Course;
 use crate::standing::{Failure, Verdict};
@@ -310,7 +310,7 @@ pub(super) struct Aside {
 
 impl Aside {
     /// For its errors. The event names them all, as far as it is long enough.
-    pub(super) fn refused(latest: &Latest, refusal: &Refusal, notes: Vec<String>) -> Self {
+    pub(super) fn refused(latest: &Latest, refusal: &CommitErrors, notes: Vec<String>) -> Self {
         let all: Vec<_> = refusal.errors.iter().take(HELD_EVENTS).map(words).collect();
         Self {
             state: "Refused",

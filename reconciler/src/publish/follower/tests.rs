@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::fixture::{DEADLINE, House, Machine, name};
+use crate::fixture::{DEADLINE, House, TestDevice, name};
 use crate::source::Selection;
 
 const DEVICE: &str = "apiVersion: management.project-flotta.io/v1alpha1
@@ -65,7 +65,7 @@ impl Following {
 
     async fn join(&self, device: &str) {
         let token = self.house.token(Some(device)).await;
-        let request = Machine::new(device).request(Some(token));
+        let request = TestDevice::new(device).request(Some(token));
         let from = "192.0.2.1".parse().unwrap();
         let joined = self
             .house
