@@ -151,7 +151,7 @@ impl<'a> Fleet<'a> {
     fn compile_alone(&mut self, config_maps: &ConfigMaps<'_>) {
         let devices = &self.devices;
         for workload in &mut self.workloads {
-            if workload.compiled.per_device && !workload.is_broken() {
+            if workload.compiled.per_device && !workload.compiled.is_broken() {
                 let places = workload.devices.iter();
                 let compiled = places.map(|at| {
                     let name = devices[*at].name.name();
@@ -201,6 +201,21 @@ impl<'a> Fleet<'a> {
         device.workloads.iter().map(|at| &self.workloads[*at])
     }
 
+    /// Whether something on a device is broken: it must keep what it has.
+    pub fn is_held(&self, device: &Device<'a>) -> bool {
+        let alone = |workload: &Workload<'a>| {
+            // only those that hold a device's name are looked up
+            let own = || workload.on.get(&self.find_place(device)?);
+            !workload.on.is_empty() && own().is_some_and(Compiled::is_broken)
+        };
+        self.workloads_of(device)
+            .any(|workload| workload.compiled.is_broken() || alone(workload))
+    }
+
+    fn find_place(&self, device: &Device<'a>) -> Option<usize> {
+        self.find(device.name.namespace(), device.name.name())
+    }
+
     /// The devices of a workload, by name.
     pub fn devices_of(&self, workload: &Workload<'a>) -> impl Iterator<Item = &Device<'a>> {
         workload.devices.iter().map(|at| &self.devices[*at])
@@ -221,7 +236,7 @@ impl<'a> Fleet<'a> {
         };
         let mut workloads = self.workloads_of(device);
         let alone = workloads.any(|workload| workload.compiled.per_device);
-        let place = || self.find(device.name.namespace(), device.name.name());
+        let place = || self.find_place(device);
         Contents {
             workloads: &device.workloads,
             device: alone.then(place).flatten(),
@@ -250,7 +265,33 @@ impl<'a> Fleet<'a> {
             findings.map(|finding| self.concerning(workload, finding))
         });
         let own = self.findings.iter().cloned();
-        own.chain(self.encrypted()).chain(of_workloads)
+        let of_devices = self
+            .workloads
+            .iter()
+            .flat_map(|workload| self.found_alone(workload));
+        own.chain(self.encrypted())
+            .chain(of_workloads)
+            .chain(of_devices)
+    }
+
+    /// What was found when a workload was compiled for some of its devices alone, and not for all of them.
+    fn found_alone(&self, workload: &Workload<'a>) -> Vec<Finding> {
+        let mut found: Vec<(&Finding, Vec<DeviceName>)> = Vec::new();
+        for (at, compiled) in &workload.on {
+            let of_all = &workload.compiled.findings;
+            let new = |finding: &&Finding| !of_all.contains(finding);
+            for finding in compiled.findings.iter().filter(new) {
+                let device = self.devices[*at].name.clone();
+                match found.iter_mut().find(|(known, _)| *known == finding) {
+                    Some((_, devices)) => devices.push(device),
+                    None => found.push((finding, vec![device])),
+                }
+            }
+        }
+        let found = found.into_iter();
+        let reaching =
+            found.map(|(finding, devices)| finding.clone().reaching(Scope::Devices(devices)));
+        reaching.collect()
     }
 
     /// What is encrypted: an error for the devices that need it.
@@ -290,14 +331,6 @@ impl<'a> Fleet<'a> {
             }
         }
         finding
-    }
-}
-
-impl Workload<'_> {
-    /// Whether its devices must keep what they have.
-    pub fn is_broken(&self) -> bool {
-        let mut findings = self.compiled.findings.iter();
-        !self.compiled.lacks.is_empty() || findings.any(Finding::is_error)
     }
 }
 

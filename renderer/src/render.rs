@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::{Clash, assemble};
 use crate::check::gather;
 use crate::finding::{Finding, Scope, Severity};
-use crate::fleet::{Contents, Fleet, InventoryDevice, Known, Workload};
+use crate::fleet::{Contents, Fleet, InventoryDevice, Known};
 use crate::input::Input;
 use crate::place::Place;
 use crate::select::Labels;
@@ -161,7 +161,7 @@ impl Rendered {
         let mut known = Known::default();
         let mut clashes: BTreeMap<Clash, Vec<DeviceName>> = BTreeMap::new();
         for device in fleet.devices() {
-            if fleet.workloads_of(device).any(Workload::is_broken) {
+            if fleet.is_held(device) {
                 self.held.insert(device.name.clone());
                 continue;
             }

@@ -74,16 +74,15 @@ impl Reader {
 }
 
 fn skipped(path: &str, why: Skipped) -> Finding {
-    let message = match why {
-        Skipped::NotFollowed => "symbolic links and names that are not UTF-8 are not read",
-        Skipped::Submodule => "a Git submodule is not read: its files are not in this repository",
-    };
-    let finding = Finding::warning(code::IGNORED_FILE, Place::file(path), message);
+    let ignored = |message| Finding::warning(code::IGNORED_FILE, Place::file(path), message);
     match why {
-        Skipped::NotFollowed => finding,
+        Skipped::NotFollowed => ignored("symbolic links and names that are not UTF-8 are not read"),
         Skipped::Submodule => {
-            finding.with_help("commit the files themselves if they are to be part of the fleet")
+            ignored("a Git submodule is not read: its files are not in this repository")
+                .with_help("commit the files themselves if they are to be part of the fleet")
         }
+        Skipped::TooLarge => ignored("a file larger than 64 MiB is not read")
+            .with_help("split it if it is part of the fleet"),
     }
 }
 

@@ -464,6 +464,28 @@ fn what_else_a_repository_holds_is_named_and_never_refused() {
 }
 
 #[test]
+fn a_file_of_git_is_read_as_far_as_it_is_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    // one byte more than is asked of Git, and one byte more than a file of a fleet may have
+    for (file, size) in [("huge.yaml", (64 << 20) + 1), ("large.yaml", (4 << 20) + 1)] {
+        commit(directory.path(), file, &"#".repeat(size));
+    }
+    let repository = Repository::open(directory.path()).unwrap();
+    let (tree, _) = Tree::at_revision(&repository, "HEAD", None).unwrap();
+    assert_eq!(tree.skipped, [("huge.yaml".to_owned(), Skipped::TooLarge)]);
+    let ignored =
+        "it takes no part in the fleet, and is not YAML that can be read: a file larger than 4 MiB";
+    let said = said(&Reader::default().read(&tree));
+    assert_eq!(
+        said[1..],
+        [
+            "warning huge.yaml: a file larger than 64 MiB is not read".to_owned(),
+            format!("warning large.yaml: {ignored}"),
+        ]
+    );
+}
+
+#[test]
 fn a_source_without_objects_is_not_clean() {
     let directory = tempfile::tempdir().unwrap();
     let empty = ["warning : the source holds no object of Flotta's"];

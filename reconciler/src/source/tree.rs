@@ -10,6 +10,11 @@ use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
 
 /// Most YAML files in a tree. A fleet of 100,000 devices with a file each still fits.
 const MAX_FILES: usize = 200_000;
+/// How much of a file is read, in bytes: enough of one that is too large for whoever decodes it to say so.
+const START: u64 = MAX_FILE_BYTES + 1;
+/// Largest file that Git is asked for, in bytes, because it gives a file as a whole or not at all. Of one between these two
+/// limits the start tells whether it names objects of a fleet.
+const MAX_READ: usize = 64 << 20;
 /// Most bytes in all files.
 const MAX_BYTES: u64 = 512 << 20;
 
@@ -29,6 +34,8 @@ pub enum Skipped {
     NotFollowed,
     /// A Git repository of its own: what is in it is not part of the commit.
     Submodule,
+    /// A file that is far larger than [`MAX_FILE_BYTES`].
+    TooLarge,
 }
 
 /// One file.
@@ -94,7 +101,7 @@ impl Tree {
             } else if kind.is_file() && is_yaml(name) {
                 let mut content = Vec::new();
                 fs::File::open(entry.path())
-                    .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))
+                    .and_then(|file| file.take(START).read_to_end(&mut content))
                     .map_err(|error| TreeError::Io(path.clone(), error))?;
                 self.add(path, content, bytes)?;
             }
@@ -174,22 +181,24 @@ impl Tree {
         } else if entry.kind() == Some(ObjectType::Commit) {
             self.skipped.push((path, Skipped::Submodule));
         } else if entry.kind() == Some(ObjectType::Blob) && is_yaml(name) {
-            let blob = repository
-                .find_blob(entry.id())
-                .map_err(|error| TreeError::Git(path.clone(), error))?;
-            self.add(path, blob.content().to_vec(), bytes)?;
+            let failed = |error| TreeError::Git(path.clone(), error);
+            let header = repository.odb().and_then(|all| all.read_header(entry.id()));
+            let (size, _) = header.map_err(failed)?;
+            if size > MAX_READ {
+                self.skipped.push((path, Skipped::TooLarge));
+            } else {
+                let blob = repository.find_blob(entry.id()).map_err(failed)?;
+                let mut content = Vec::new();
+                let mut start = blob.content().take(START);
+                let io = |error| TreeError::Io(path.clone(), error);
+                start.read_to_end(&mut content).map_err(io)?;
+                self.add(path, content, bytes)?;
+            }
         }
         Ok(TreeWalkResult::Ok)
     }
 
-    fn add(
-        &mut self,
-        path: String,
-        mut content: Vec<u8>,
-        bytes: &mut u64,
-    ) -> Result<(), TreeError> {
-        // enough of a file that is too large for whoever decodes it to say so
-        content.truncate(usize::try_from(MAX_FILE_BYTES).map_or(usize::MAX, |max| max + 1));
+    fn add(&mut self, path: String, content: Vec<u8>, bytes: &mut u64) -> Result<(), TreeError> {
         let length = content.len() as u64;
         *bytes += length;
         if *bytes > MAX_BYTES || self.files.len() >= MAX_FILES {

@@ -40,6 +40,11 @@ impl Compiled {
             .filter(|finding| finding.severity == Severity::Error);
         errors.any(of_object)
     }
+
+    /// Whether the devices that have it must keep what they have.
+    pub fn is_broken(&self) -> bool {
+        !self.lacks.is_empty() || self.findings.iter().any(Finding::is_error)
+    }
 }
 
 /// A file's content and what it is.

@@ -63,6 +63,39 @@ fn devices_share_a_manifest_when_all_that_is_in_it_is_the_same_and_only_then() {
     assert_eq!(rendered.counts.manifests, different.len());
 }
 
+#[test]
+fn what_is_wrong_with_a_workload_on_one_device_alone_holds_that_device() {
+    let long = "l".repeat(63);
+    let field = json!({"fieldRef": {"fieldPath": "spec.nodeName"}});
+    // longer than a program can be given, once the name is put in its place
+    let argument = "$(NODE)".repeat(2_200);
+    let container = json!({
+        "name": "app",
+        "image": "registry.example/app",
+        "env": [{"name": "NODE", "valueFrom": field}],
+        "args": [argument],
+    });
+    let selector = json!({"matchLabels": {"all": "yes"}});
+    let pod = json!({"spec": {"containers": [container]}});
+    let spec = json!({"type": "pod", "deviceSelector": selector, "pod": pod});
+    let objects = [
+        object("EdgeDevice", &long, &json!({})),
+        object("EdgeDevice", "short", &json!({})),
+        object("EdgeWorkload", "app", &spec),
+    ];
+    let text = objects.join("\n---\n");
+    let input = Input::from_iter([Batch::of_file("a.yaml", text.as_bytes())]);
+    let rendered = render(&input, &[], &Options::default());
+    let named = |name: &str| DeviceName::new("default", name).expect("a name");
+    let errors: Vec<_> = rendered.findings.iter().filter(|f| f.is_error()).collect();
+    let [error] = errors.as_slice() else {
+        unreachable!("one error: {errors:?}")
+    };
+    assert_eq!(error.scope, Scope::Devices(vec![named(&long)]));
+    assert_eq!(rendered.held, BTreeSet::from([named(&long)]));
+    assert!(rendered.devices.contains_key(&named("short")));
+}
+
 fn render_text(text: &str) -> Rendered {
     let input = Input::from_iter([Batch::of_file("a.yaml", text.as_bytes())]);
     let rendered = render(&input, &[], &Options::default());
