@@ -108,7 +108,6 @@ async fn exported_keys_are_read_by_openssl() {
         let content = std::fs::read_to_string(data.join(key)).unwrap();
         assert_eq!(content, VERSION_2, "what is in use is left as it is");
     }
-    house.start().await.stop().await;
 }
 
 /// A server's name is in its join files: at its next start it must be found there.
@@ -119,12 +118,29 @@ fn again(house: &House, server: &common::Running) -> Config {
     }
 }
 
-async fn rotate(house: &House, python: &Path) {
-    let old = export(house, "old-keys").await;
+/// Runs the program that rotates the keys, with an export of them in this folder.
+async fn rotate(house: &House, python: &Path, export: &Path) -> Output {
     let data = house.path().join("data");
-    let arguments = [ROTATE, old.to_str().unwrap(), data.to_str().unwrap()];
-    let said = run(python, &arguments).await;
-    assert!(said.starts_with("trust root 2, sha256:"), "{said}");
+    let arguments = [ROTATE, export.to_str().unwrap(), data.to_str().unwrap()];
+    try_run(python, &arguments).await
+}
+
+/// Rotates the keys of a fleet, which takes its server to be stopped.
+async fn stop_and_rotate(house: &House, python: &Path, server: common::Running) {
+    let old = export(house, "old-keys").await;
+    let refused = stderr(&rotate(house, python, &old).await);
+    assert!(
+        refused.contains("a server uses this directory"),
+        "{refused}"
+    );
+    server.stop().await;
+    let rotated = rotate(house, python, &old).await;
+    let said = stdout(&rotated);
+    assert!(
+        said.starts_with("trust root 2, sha256:"),
+        "{said}{}",
+        stderr(&rotated)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,8 +203,7 @@ async fn a_client_written_from_the_contract_alone_is_served() {
     std::fs::write(&memory, good).unwrap();
 
     let config = again(&house, &server);
-    server.stop().await;
-    rotate(&house, &python).await;
+    stop_and_rotate(&house, &python, server).await;
     let server = house.start_with(config).await;
     let said = client("").await;
     assert_eq!((&said["sequence"], &said["root"]), (&2.into(), &2.into()));
@@ -214,8 +229,7 @@ async fn keys_are_rotated_as_the_contract_says() {
     let before = device_1.accepted(&session).await.expect("an offer");
     device_1.memory = before.memory.clone();
     let config = again(&house, &server);
-    server.stop().await;
-    rotate(&house, &python).await;
+    stop_and_rotate(&house, &python, server).await;
 
     // nothing is signed anew, and the release in force holds by the new keys
     let server = house.start_with(config).await;

@@ -197,7 +197,13 @@ impl Fleet {
         }
         let path = directory.join(RELEASE);
         let release = if path.exists() {
-            Some(Arc::new(files::read_signing_key(&path)?))
+            let key = files::read_signing_key(&path)?;
+            // devices would refuse all that it signs
+            if !trust.release.keys.contains(&key.public()) {
+                let what = format!("not a release key of trust root {}", trust.version);
+                return Err(KeysError::Malformed(path, what));
+            }
+            Some(Arc::new(key))
         } else {
             None
         };

@@ -171,6 +171,22 @@ fn a_trust_root_that_was_tampered_with_is_refused() {
 }
 
 #[test]
+fn a_release_key_that_no_device_believes_is_refused() {
+    let [data, elsewhere] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for data in [&data, &elsewhere] {
+        Fleet::open_or_create(data.path(), &first(None, &["localhost"])).unwrap();
+    }
+    let [own, other] = [&data, &elsewhere].map(|data| data.path().join("keys/release.pem"));
+    std::fs::copy(other, own).unwrap();
+    let refused = Fleet::open_or_create(data.path(), &first(None, &[])).unwrap_err();
+    let refused = refused.to_string();
+    assert!(
+        refused.ends_with("release.pem: not a release key of trust root 1"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_devices_certificate_says_who_it_is_and_nothing_it_asked_for() {
     let data = tempfile::tempdir().unwrap();
     let (fleet, _) =
