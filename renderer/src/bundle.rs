@@ -6,7 +6,7 @@ use flotta_bundle::leaf::Leaf;
 use flotta_bundle::manifest::{File, Image, Manifest, Mode, SCHEMA, Settings};
 use flotta_bundle::{Code, DeviceName, Digest, code};
 
-use crate::compile::Compiled;
+use crate::compile::{Compiled, Volume};
 use crate::place::Place;
 use crate::render::Rendered;
 
@@ -49,6 +49,7 @@ pub fn assemble(
     blobs: &mut BTreeMap<Digest, Vec<u8>>,
 ) -> Result<Digest, Vec<Clash>> {
     let mut clashes = clashes(parts);
+    clashes.extend(shared_volumes(parts));
     clashes.extend(missing(parts));
     if !clashes.is_empty() {
         return Err(clashes);
@@ -156,6 +157,33 @@ fn clashes(parts: &[Part<'_>]) -> Vec<Clash> {
                     code: code::CONFLICT.id,
                 });
             }
+        }
+    }
+    found
+}
+
+/// Volumes that are one to Podman by their names alone. A workload's own is nobody else's; one that is named in full is meant
+/// by all who name it.
+fn shared_volumes(parts: &[Part<'_>]) -> Vec<Clash> {
+    let mut known: BTreeMap<&str, (&str, &Volume)> = BTreeMap::new();
+    let mut found = Vec::new();
+    let volumes = parts.iter().flat_map(|part| {
+        let volumes = part.compiled.volumes.iter();
+        volumes.map(|volume| (part.name, volume))
+    });
+    for (workload, volume) in volumes {
+        let &mut (owner, first) = known.entry(&volume.name).or_insert((workload, volume));
+        let is_same = owner == workload && first.what == volume.what;
+        if !is_same && (first.is_own || volume.is_own) {
+            let message = format!(
+                "{} of workload `{owner}` and {} of workload `{workload}` are both the volume `{}` to Podman, and would share their content: rename one of them",
+                first.what, volume.what, volume.name
+            );
+            found.push(Clash {
+                message,
+                place: volume.place.clone(),
+                code: code::CONFLICT.id,
+            });
         }
     }
     found

@@ -26,7 +26,7 @@ use flotta_api::v1alpha1::EdgeWorkload;
 use crate::check::Checked;
 use job::Job;
 
-pub use compiled::{Compiled, Content, Need, Port};
+pub use compiled::{Compiled, Content, Need, Port, Volume};
 pub use job::ConfigMaps;
 pub use pod::{Becomes, Field, fields};
 pub use unit::Protocol;

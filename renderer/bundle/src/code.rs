@@ -35,7 +35,7 @@ codes! {
     BAD_NAME = "FLT0106", "not a valid name", "use lower-case letters, digits and `-`";
     UNSUPPORTED_KIND = "FLT0107", "an apiVersion or kind that is not Flotta's", "move it out of the fleet's folder, or fix apiVersion and kind";
     UNSUPPORTED_FIELD = "FLT0108", "a field that is not supported on devices", "remove it; the message says what to use instead";
-    CONFLICT = "FLT0109", "two workloads of one device claim the same port, unit or path", "change one of them";
+    CONFLICT = "FLT0109", "two workloads of one device claim the same port, unit, path or volume", "change one of them";
     TEMPLATE = "FLT0110", "a template that cannot be expanded", "define the name, or fix the template";
     LIMIT = "FLT0111", "larger than a limit allows", "split it, or make it smaller";
     UNREADABLE = "FLT0112", "a file or revision that cannot be read", "check path, revision and access";

@@ -20,6 +20,8 @@ pub struct Compiled {
     pub images: Vec<Image>,
     /// Ports of the device that it publishes.
     pub ports: Vec<Port>,
+    /// Volumes of Podman's that it uses.
+    pub volumes: Vec<Volume>,
     /// Files of other workloads that must be on the device with it.
     pub needs: Vec<Need>,
     /// What is wrong with it. One whose scope is devices concerns those that have the workload: the caller fills them in.
@@ -67,6 +69,19 @@ pub struct Need {
     pub place: Place,
     /// What is wrong when it is not there.
     pub message: String,
+}
+
+/// A volume of Podman's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// What Podman calls it.
+    pub name: String,
+    /// What it is to its workload, in words.
+    pub what: String,
+    /// Whether it is the workload's alone. One that is named in full is meant by all who name it.
+    pub is_own: bool,
+    /// Where it is asked for.
+    pub place: Place,
 }
 
 /// A published port.

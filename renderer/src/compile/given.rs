@@ -9,7 +9,7 @@ use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit};
 use flotta_bundle::path::UNITS;
 
 use super::QUADLET_FOLDER;
-use super::compiled::{Need, Port};
+use super::compiled::{Need, Port, Volume};
 use super::job::Job;
 use super::pod::names_registry;
 use super::unit::Protocol;
@@ -61,6 +61,7 @@ pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
         });
     }
     images(job, &set);
+    volumes(job, &set);
     publish(job, &set, &services);
 }
 
@@ -141,6 +142,30 @@ fn images(job: &mut Job<'_>, set: &Set<'_>) {
             job.warn(code::SHORT_IMAGE, place.clone(), message);
         }
         job.need_image(image.text, pull, place);
+    }
+}
+
+/// The volumes of Podman's that the units name.
+fn volumes(job: &mut Job<'_>, set: &Set<'_>) {
+    let named = |unit: &&unit::Unit<'_>| unit.kind().is_some();
+    for unit in set.units.values().filter(named) {
+        let makes = unit.said("Volume", "VolumeName").into_iter();
+        let makes = makes.map(|name| (name, name.text));
+        let mounts = ["Container", "Pod"].into_iter();
+        let mounts = mounts.flat_map(|section| unit.all(section, "Volume"));
+        let mounts = mounts.filter_map(|value| Some((value, value.text.split_once(':')?.0)));
+        for (value, name) in makes.chain(mounts) {
+            // a path, one that systemd fills in, or another file
+            if name.starts_with(['/', '.', '%']) || name.ends_with(".volume") {
+                continue;
+            }
+            job.out.volumes.push(Volume {
+                name: name.to_owned(),
+                what: format!("volume `{name}`"),
+                is_own: false,
+                place: place(job, value.file, Some(value.spot())),
+            });
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::{Kind, files};
 use crate::compile::MEMORY_FOLDER;
+use crate::compile::compiled;
 use crate::compile::job::Job;
 use crate::compile::pod::image;
 use crate::compile::pod::quantity::Quantity;
@@ -96,7 +97,20 @@ fn claim(job: &mut Job<'_>, source: &PersistentVolumeClaimVolumeSource, pointer:
         return Kind::Refused;
     }
     let read_only = source.read_only == Some(true);
+    let what = format!("claim `{name}`");
+    uses(job, &name, what, false, &format!("{pointer}/claimName"));
     Kind::Named { name, read_only }
+}
+
+/// Notes that the workload uses a volume of Podman's.
+fn uses(job: &mut Job<'_>, name: &str, what: String, is_own: bool, pointer: &str) {
+    let place = job.workload.document.place(pointer);
+    job.out.volumes.push(compiled::Volume {
+        name: name.to_owned(),
+        what,
+        is_own,
+        place,
+    });
 }
 
 fn image_volume(job: &mut Job<'_>, source: &ImageVolumeSource, pointer: &str) -> Kind {
@@ -132,8 +146,11 @@ fn empty(
                 let message = "`sizeLimit` has no effect: on disk, Podman limits no volume; one in memory (`medium: Memory`) has its size";
                 job.note(&limit, message);
             }
+            let own = format!("{}-{name}", job.name);
+            let what = format!("emptyDir `{name}`");
+            uses(job, &own, what, true, pointer);
             Kind::Named {
-                name: format!("{}-{name}", job.name),
+                name: own,
                 read_only: false,
             }
         }
@@ -144,7 +161,8 @@ fn empty(
                 return Kind::Memory { size };
             }
             let folder = format!("{MEMORY_FOLDER}/{}/{name}", job.name);
-            let name = format!("{}-{name}", job.name);
+            // no name of Kubernetes' has a `_`: it is no other volume's, and not its own from when it was on disk
+            let name = format!("{}_{name}", job.name);
             let memory = Memory { folder, size };
             Kind::Shared { name, memory }
         }

@@ -1,0 +1,121 @@
+//! Pods that would do something else than their author asked for, and say nothing.
+
+use flotta_bundle::manifest::Manifest;
+use flotta_renderer::{Batch, Input, Options, Rendered, Severity, render};
+
+const DEVICE: &str = "
+apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeDevice
+metadata: {name: box-1}
+";
+const IMAGE: &str =
+    "registry.example/app@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
+
+/// A workload of one container that mounts one volume.
+fn workload(name: &str, volume: &str, source: &str) -> String {
+    format!(
+        "---
+apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeWorkload
+metadata: {{name: {name}}}
+spec:
+  type: pod
+  device: box-1
+  pod:
+    spec:
+      containers:
+        - {{name: main, image: {IMAGE}, volumeMounts: [{{name: {volume}, mountPath: /data, subPath: x}}]}}
+      volumes:
+        - {{name: {volume}, {source}}}
+"
+    )
+}
+
+fn rendered(documents: &[String]) -> Rendered {
+    let text = format!("{DEVICE}{}", documents.concat());
+    let input = Input::from_iter([Batch::of_file("fleet.yaml", text.as_bytes())]);
+    render(&input, &[], &Options::default())
+}
+
+fn errors(documents: &[String]) -> Vec<String> {
+    let findings = rendered(documents).findings;
+    let errors = findings.iter().filter(|f| f.severity == Severity::Error);
+    errors.map(|error| error.message.clone()).collect()
+}
+
+/// The text of the device's file of this name.
+fn file(documents: &[String], name: &str) -> String {
+    let rendered = rendered(documents);
+    let device = rendered.devices.values().next().expect("it renders");
+    let manifest = Manifest::parse(&rendered.blobs[&device.manifest]).expect("a manifest");
+    let mut files = manifest.files.iter();
+    let file = files.find(|file| file.path.file_name() == name);
+    let digest = file.expect("the file").digest;
+    String::from_utf8(rendered.blobs[&digest].clone()).expect("text")
+}
+
+#[test]
+fn no_two_volumes_are_one_by_their_names() {
+    let disk = "emptyDir: {}";
+    let quadlet = |name: &str, files: &str| {
+        format!(
+            "---
+apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeWorkload
+metadata: {{name: {name}}}
+spec:
+  type: quadlet
+  device: box-1
+  quadlet:
+{files}"
+        )
+    };
+    let by_hand = quadlet(
+        "hand",
+        &format!(
+            "    hand.container: |
+      [Container]
+      Image={IMAGE}
+      Volume=a-b-c:/data:ro
+"
+        ),
+    );
+    let of_unit = quadlet(
+        "unit",
+        "    data.volume: |\n      [Volume]\n      VolumeName=a-b-c\n",
+    );
+    let claim = "persistentVolumeClaim: {claimName: a-b-c}";
+    let own = || workload("a", "b-c", disk);
+    for (other, says) in [
+        (workload("a-b", "c", disk), "emptyDir `c` of workload `a-b`"),
+        (
+            workload("third", "v", claim),
+            "claim `a-b-c` of workload `third`",
+        ),
+        (by_hand, "volume `a-b-c` of workload `hand`"),
+        (of_unit, "volume `a-b-c` of workload `unit`"),
+    ] {
+        let errors = errors(&[own(), other]);
+        let [error] = errors.as_slice() else {
+            panic!("{says}: {errors:?}");
+        };
+        assert!(error.contains(says), "{error}");
+        assert!(error.contains("emptyDir `b-c` of workload `a`"), "{error}");
+    }
+    // what names a volume of Podman's means that one, whoever else does
+    let shared = [workload("one", "v", claim), workload("two", "w", claim)];
+    assert_eq!(errors(&shared), [""; 0]);
+}
+
+#[test]
+fn a_volume_that_moves_to_memory_is_not_the_old_one_on_disk() {
+    // Podman leaves a volume of the name as it is
+    let create = |source: &str| {
+        let text = file(&[workload("app", "cache", source)], "app.container");
+        let mut lines = text.lines().map(str::to_owned);
+        let create = lines.find(|line| line.contains(r#""volume" "create""#));
+        let create = create.expect("it makes the volume");
+        create.rsplit(' ').next().expect("a name").to_owned()
+    };
+    assert_ne!(create("emptyDir: {}"), create("emptyDir: {medium: Memory}"));
+}
