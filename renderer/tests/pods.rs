@@ -119,3 +119,53 @@ fn a_volume_that_moves_to_memory_is_not_the_old_one_on_disk() {
     };
     assert_ne!(create("emptyDir: {}"), create("emptyDir: {medium: Memory}"));
 }
+
+#[test]
+fn a_sidecar_that_ends_leaves_what_follows_it_running() {
+    let pod = format!(
+        "---
+apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeWorkload
+metadata: {{name: app}}
+spec:
+  type: pod
+  device: box-1
+  pod:
+    spec:
+      initContainers:
+        - {{name: first, image: {IMAGE}}}
+        - {{name: proxy, image: {IMAGE}, restartPolicy: Always}}
+        - {{name: logs, image: {IMAGE}, restartPolicy: Always}}
+        - {{name: second, image: {IMAGE}}}
+        - {{name: late, image: {IMAGE}, restartPolicy: Always}}
+      containers:
+        - {{name: main, image: {IMAGE}}}
+"
+    );
+    let said = |container: &str, key: &str| {
+        let text = file(
+            std::slice::from_ref(&pod),
+            &format!("app-{container}.container"),
+        );
+        let values = text.lines().filter_map(|line| line.strip_prefix(key));
+        let names = values.filter_map(|name| name.strip_prefix("=app-"));
+        let names = names.map(|name| name.trim_end_matches(".service").to_owned());
+        names.collect::<Vec<_>>()
+    };
+    for (container, requires, wants) in [
+        ("first", vec![], vec![]),
+        ("proxy", vec!["first"], vec![]),
+        ("logs", vec!["first"], vec!["proxy"]),
+        ("second", vec!["first"], vec!["proxy", "logs"]),
+        ("late", vec!["second"], vec!["proxy", "logs"]),
+        ("main", vec!["second"], vec!["proxy", "logs", "late"]),
+    ] {
+        assert_eq!(said(container, "Requires"), requires, "{container}");
+        assert_eq!(said(container, "Wants"), wants, "{container}");
+        let mut after = said(container, "After");
+        after.sort();
+        let mut all = [requires, wants].concat();
+        all.sort_unstable();
+        assert_eq!(after, all, "{container}");
+    }
+}

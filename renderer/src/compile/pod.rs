@@ -27,7 +27,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::emit;
 use super::job::Job;
-use super::unit::{ContainerUnit, Joined, PodUnit};
+use super::unit::{ContainerUnit, Earlier, Joined, PodUnit};
 use asked::{Asked, SPEC};
 use field::Rules;
 use volume::Volumes;
@@ -92,7 +92,7 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
             init: false,
         };
         let joined = Joined::Alone(Box::new(network));
-        container(job, asked, job.name.to_owned(), &volumes, joined, None);
+        container(job, asked, job.name.to_owned(), &volumes, joined, vec![]);
         return;
     }
     let unit = PodUnit {
@@ -105,33 +105,38 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
     };
     emit::pod(job, &unit);
     // Init containers run one after the other, and all of them before the first of the rest.
-    let last = members(job, spec, init, true, &volumes, None);
-    members(job, spec, containers, false, &volumes, last);
+    let earlier = members(job, spec, init, true, &volumes, vec![]);
+    members(job, spec, containers, false, &volumes, earlier);
 }
 
-/// Containers of a pod, all after one service; those that run to their end one after the other. The last of these.
+/// Containers of a pod, after what is given; init containers one after the other. What comes before whatever follows them: the
+/// last that runs to its end, and those that go on.
 fn members(
     job: &mut Job<'_>,
     spec: &PodSpec,
     containers: &[Container],
     init: bool,
     volumes: &Volumes,
-    mut after: Option<String>,
-) -> Option<String> {
+    mut after: Vec<Earlier>,
+) -> Vec<Earlier> {
     let field = if init { "initContainers" } else { "containers" };
     for (index, item) in containers.iter().enumerate() {
+        let is_done = init && !lifecycle::is_sidecar(item);
         let asked = Asked {
             spec,
             container: item,
             pointer: &format!("{SPEC}/{field}/{index}"),
-            init: init && !lifecycle::is_sidecar(item),
+            init: is_done,
         };
         let name = format!("{}-{}", job.name, item.name);
         let service = format!("{name}.service");
         let joined = Joined::Pod(job.name.to_owned());
         container(job, asked, name, volumes, joined, after.clone());
+        if is_done {
+            after.retain(|earlier| !earlier.is_done);
+        }
         if init {
-            after = Some(service);
+            after.push(Earlier { service, is_done });
         }
     }
     after
@@ -144,7 +149,7 @@ fn container(
     name: String,
     volumes: &Volumes,
     network: Joined,
-    after: Option<String>,
+    after: Vec<Earlier>,
 ) {
     let Some(image) = image::image(job, asked) else {
         return;

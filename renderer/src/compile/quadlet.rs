@@ -7,8 +7,8 @@ mod mounts;
 mod service;
 
 use super::unit::{
-    ContainerUnit, Joined, Labels, Limits, Namespaces, Network, PodUnit, Process, PublishedPort,
-    Restart, Security,
+    ContainerUnit, Earlier, Joined, Labels, Limits, Namespaces, Network, PodUnit, Process,
+    PublishedPort, Restart, Security,
 };
 use super::writer::Writer;
 use mounts::{before, memory, mounts};
@@ -34,9 +34,9 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
     } = unit;
     let mut file = Writer::default();
     head(&mut file, description);
-    if let Some(first) = after {
-        file.value("Requires", first);
-        file.value("After", first);
+    for Earlier { service, is_done } in after {
+        file.value(if *is_done { "Requires" } else { "Wants" }, service);
+        file.value("After", service);
     }
     file.section("Container");
     file.value("Image", image);

@@ -16,8 +16,8 @@ pub(super) struct ContainerUnit {
     pub(super) description: String,
     /// The image's reference.
     pub(super) image: String,
-    /// The service that must be done, or running, before.
-    pub(super) after: Option<String>,
+    /// The services that come before it.
+    pub(super) after: Vec<Earlier>,
     /// Where it has its network from.
     pub(super) network: Joined,
     /// What else it shares with the device.
@@ -38,6 +38,15 @@ pub(super) struct ContainerUnit {
     pub(super) health: Health,
     /// How systemd looks after it.
     pub(super) service: Service,
+}
+
+/// A service that comes before another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Earlier {
+    /// Its unit.
+    pub(super) service: String,
+    /// Whether it is done then. Nothing that follows it runs without it; one that goes on may end and start again alone.
+    pub(super) is_done: bool,
 }
 
 /// Several containers that share a network.

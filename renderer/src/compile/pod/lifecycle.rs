@@ -28,7 +28,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::refused("ephemeralContainers", "they are for debugging in a cluster"),
     Field::carried(
         "containers[].restartPolicy",
-        "`Always` of an init container: it is started before those that follow, and goes on",
+        "`Always` of an init container: it is started before those that follow, and goes on; when it ends or cannot start, they are not stopped for it",
     ),
     Field::refused(
         "containers[].restartPolicyRules",
