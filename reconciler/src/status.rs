@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use flotta_bundle::code;
+use flotta_api::condition::Reason;
+use flotta_api::v1alpha1::Condition;
+use flotta_bundle::code::{self, Class};
 use flotta_bundle::wire::{Phase, Report, WorkloadReport, WorkloadState};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -10,6 +12,7 @@ use serde::Serialize;
 use crate::index::Offered;
 use crate::store::Clones;
 
+mod conditions;
 #[cfg(test)]
 mod tests;
 
@@ -76,40 +79,9 @@ impl fmt::Display for State {
     }
 }
 
-/// A status value as Kubernetes writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Truth {
-    /// It holds.
-    True,
-    /// It does not.
-    False,
-    /// Nobody can say.
-    Unknown,
-}
-
-impl From<bool> for Truth {
-    fn from(holds: bool) -> Self {
-        if holds { Self::True } else { Self::False }
-    }
-}
-
-/// One aspect of how a device is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Condition {
-    /// `Ready`, `Connected`, `InSync`, `Updating`, `Healthy` or `Drifted`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// Whether it holds.
-    pub status: Truth,
-    /// Why, in one word.
-    pub reason: &'static str,
-    /// Why, for people.
-    pub message: String,
-}
-
-/// How a device is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DeviceStatus {
+/// What the facts come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assessment {
     /// In one word.
     pub state: State,
     /// Why; empty when all is well.
@@ -128,11 +100,11 @@ pub struct DeviceStatus {
 
 struct Verdict {
     state: State,
-    reason: &'static str,
+    reason: Reason,
     message: String,
 }
 
-fn verdict(state: State, reason: &'static str, message: impl Into<String>) -> Verdict {
+fn verdict(state: State, reason: Reason, message: impl Into<String>) -> Verdict {
     Verdict {
         state,
         reason,
@@ -140,8 +112,8 @@ fn verdict(state: State, reason: &'static str, message: impl Into<String>) -> Ve
     }
 }
 
-/// How a device is.
-pub fn device_state(facts: Facts<'_>) -> DeviceStatus {
+/// Assesses how a device is.
+pub fn assess(facts: Facts<'_>) -> Assessment {
     let workloads = facts.report.map_or(&[][..], |report| &report.workloads);
     let applied = facts.report.and_then(|report| report.applied);
     let in_sync = facts
@@ -153,16 +125,20 @@ pub fn device_state(facts: Facts<'_>) -> DeviceStatus {
     // What is known of a device that is away stays visible in the other conditions.
     let progress = verdict(ready.state, ready.reason, ready.message.clone());
     if facts.revoked {
-        ready = verdict(State::Revoked, "Revoked", "its identity was revoked");
+        ready = verdict(State::Revoked, Reason::Revoked, "its identity was revoked");
     } else if !connected && facts.report.is_some() {
         let seen = facts.seen.map(|seen| format!("last seen {seen:.0}"));
-        ready = verdict(State::Offline, "NotReporting", seen.unwrap_or_default());
+        ready = verdict(
+            State::Offline,
+            Reason::NotReporting,
+            seen.unwrap_or_default(),
+        );
     } else if let Some(clones) = facts.clones {
         // What one of them says is not how the other one is.
-        ready = verdict(State::Failed, "Cloned", clones.to_string());
+        ready = verdict(State::Failed, Reason::Cloned, clones.to_string());
     }
     let sequence = facts.offered.map(|offered| offered.sequence);
-    DeviceStatus {
+    Assessment {
         running: running(workloads),
         workloads: workloads.len(),
         release: match in_sync {
@@ -170,7 +146,7 @@ pub fn device_state(facts: Facts<'_>) -> DeviceStatus {
             _ => applied.map(|applied| applied.release),
         },
         wanted: sequence.filter(|_| in_sync != Some(true)),
-        conditions: conditions(&facts, in_sync, connected, &ready, &progress),
+        conditions: conditions::all(&facts, in_sync, connected, &ready, &progress),
         state: ready.state,
         message: ready.message,
     }
@@ -198,18 +174,18 @@ pub(crate) fn is_recent(seen: Timestamp, now: Timestamp, heartbeat_seconds: u32)
 fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
     if let Some(why) = facts.unreadable {
         let message = format!("its last report cannot be read, until the next one comes: {why}");
-        return verdict(State::Pending, "ReportUnreadable", message);
+        return verdict(State::Pending, Reason::ReportUnreadable, message);
     }
     let Some(report) = facts.report else {
         return verdict(
             State::Pending,
-            "NoReport",
+            Reason::NoReport,
             "has joined, has not reported yet",
         );
     };
     let Some(offered) = facts.offered else {
         let message = "no release names it: it keeps what it has";
-        return verdict(State::Pending, "NoRelease", message);
+        return verdict(State::Pending, Reason::NoRelease, message);
     };
     if in_sync == Some(true) {
         return judge_workloads(report);
@@ -221,26 +197,29 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
             "keeps what it has: release {sequence} needs manifest schema {needs}, its agent {} reads {reads}; update flotta-agent",
             report.agent
         );
-        return verdict(State::Failed, "AgentTooOld", message);
+        return verdict(State::Failed, Reason::AgentTooOld, message);
     }
     let tries_it = report.wanted == Some(offered.manifest);
     let problem = report.problems.first();
-    // FLT03: the device refused what it was offered.
-    let refused = problem.is_some_and(|problem| problem.code.starts_with("FLT03"));
+    let refused = problem.is_some_and(|problem| problem.class() == Some(Class::Refusal));
     // It cannot write down what it was offered, and so does not begin with it.
     let unkept = problem.is_some_and(|problem| problem.code == code::LEDGER.id);
     match (report.phase, problem) {
         (Phase::Idle, Some(problem)) if tries_it || refused || unkept => {
-            let reason = if refused { "Refused" } else { "ApplyFailed" };
+            let reason = if refused {
+                Reason::ReleaseRefused
+            } else {
+                Reason::ApplyFailed
+            };
             verdict(State::Failed, reason, problem.message.clone())
         }
         (Phase::Fetching, _) => {
             let message = work_at(report).unwrap_or_else(|| format!("fetching release {sequence}"));
-            verdict(State::Updating, "Fetching", message)
+            verdict(State::Updating, Reason::Fetching, message)
         }
         (Phase::Applying, _) => {
             let message = work_at(report).unwrap_or_else(|| format!("applying release {sequence}"));
-            verdict(State::Updating, "Applying", message)
+            verdict(State::Updating, Reason::Applying, message)
         }
         // Applied as far as it goes: the workload that does not run is why.
         (Phase::Idle, None) if tries_it && judge_workloads(report).state == State::Failed => {
@@ -248,11 +227,11 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
         }
         (Phase::Unknown, _) => {
             let message = "does what this server has no word for: its agent is newer";
-            verdict(State::Updating, "Unknown", message)
+            verdict(State::Updating, Reason::UnknownPhase, message)
         }
         (Phase::Idle, _) => {
             let message = format!("has not begun with release {sequence}");
-            verdict(State::Updating, "Waiting", message)
+            verdict(State::Updating, Reason::NotStarted, message)
         }
     }
 }
@@ -271,11 +250,15 @@ fn judge_workloads(report: &Report) -> Verdict {
             1 => String::new(),
             count => format!(" (and {} more)", count - 1),
         };
-        return verdict(State::Failed, "WorkloadFailed", describe(first) + &more);
+        return verdict(
+            State::Failed,
+            Reason::WorkloadFailed,
+            describe(first) + &more,
+        );
     }
     // Somebody changed a file, and it is being put back.
     if let Some(workload) = report.workloads.iter().find(|w| is_drifted(w)) {
-        return verdict(State::Updating, "Drifted", describe(workload));
+        return verdict(State::Updating, Reason::FilesChanged, describe(workload));
     }
     // A wrong time is something to see to; what runs is what should run.
     let of_time = [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE].map(|code| code.id);
@@ -284,18 +267,22 @@ fn judge_workloads(report: &Report) -> Verdict {
         .iter()
         .partition(|problem| of_time.contains(&problem.code.as_str()));
     if let Some(problem) = wrong.first() {
-        return verdict(State::Failed, "Problem", problem.message.clone());
+        return verdict(
+            State::Failed,
+            Reason::DeviceProblem,
+            problem.message.clone(),
+        );
     }
     if let Some(message) = work_at(report) {
-        return verdict(State::Updating, "Starting", message);
+        return verdict(State::Updating, Reason::Starting, message);
     }
     if running(&report.workloads) < report.workloads.len() {
         let stopped = of_state(report, WorkloadState::Stopped).map(describe);
         let message = stopped.collect::<Vec<_>>().join(", ");
-        return verdict(State::Updating, "Starting", message);
+        return verdict(State::Updating, Reason::Starting, message);
     }
     let message = of_time.first().map(|problem| problem.message.clone());
-    verdict(State::Ready, "AsWanted", message.unwrap_or_default())
+    verdict(State::Ready, Reason::UpToDate, message.unwrap_or_default())
 }
 
 /// Whether somebody changed files of a workload on the device.
@@ -331,74 +318,4 @@ fn describe(workload: &WorkloadReport) -> String {
             format!("{name}: in a state that this server does not know")
         }
     }
-}
-
-fn conditions(
-    facts: &Facts<'_>,
-    in_sync: Option<bool>,
-    connected: bool,
-    ready: &Verdict,
-    progress: &Verdict,
-) -> Vec<Condition> {
-    let condition = |kind, status: Truth, reason, message: &str| Condition {
-        kind,
-        status,
-        reason,
-        message: message.to_owned(),
-    };
-    let is_connected = match (connected, facts.seen) {
-        (true, _) => condition("Connected", Truth::True, "Reporting", ""),
-        (false, Some(_)) => condition("Connected", Truth::False, "NotReporting", &ready.message),
-        (false, None) => condition("Connected", Truth::False, "NeverSeen", ""),
-    };
-    let drifted = facts
-        .report
-        .and_then(|report| report.workloads.iter().find(|w| is_drifted(w)));
-    let has = match (facts.report, facts.offered, in_sync) {
-        (None, ..) => condition("InSync", Truth::Unknown, "NoReport", ""),
-        (_, None, _) => condition("InSync", Truth::Unknown, "NoRelease", ""),
-        (.., Some(true)) if drifted.is_some() => {
-            condition("InSync", Truth::False, "Drifted", &progress.message)
-        }
-        (.., Some(true)) => condition("InSync", Truth::True, "AsWanted", ""),
-        _ => condition("InSync", Truth::False, progress.reason, &progress.message),
-    };
-    let updating = progress.state == State::Updating;
-    let updates = if updating {
-        condition("Updating", Truth::True, progress.reason, &progress.message)
-    } else {
-        condition("Updating", Truth::False, "Idle", "")
-    };
-    let failed = facts
-        .report
-        .and_then(|report| of_state(report, WorkloadState::Failed).next());
-    let healthy = match (facts.report, failed) {
-        (None, _) => condition("Healthy", Truth::Unknown, "NoReport", ""),
-        (_, Some(workload)) => condition(
-            "Healthy",
-            Truth::False,
-            "WorkloadFailed",
-            &describe(workload),
-        ),
-        (Some(_), None) => condition("Healthy", Truth::True, "NothingFailed", ""),
-    };
-    let drift = match (facts.report, drifted) {
-        (None, _) => condition("Drifted", Truth::Unknown, "NoReport", ""),
-        (_, Some(workload)) => condition(
-            "Drifted",
-            Truth::True,
-            "ChangedOnDevice",
-            &describe(workload),
-        ),
-        (Some(_), None) => condition("Drifted", Truth::False, "AsWritten", ""),
-    };
-    let is_ready = Truth::from(ready.state == State::Ready);
-    vec![
-        condition("Ready", is_ready, ready.reason, &ready.message),
-        is_connected,
-        has,
-        updates,
-        healthy,
-        drift,
-    ]
 }

@@ -68,12 +68,15 @@ impl For {
                     .status
                     .conditions
                     .iter()
-                    .find(|c| c.kind.eq_ignore_ascii_case(kind));
+                    .find(|c| c.type_.eq_ignore_ascii_case(kind));
                 match found {
                     Some(found) if found.status.eq_ignore_ascii_case(status) => Ok(()),
                     Some(found) => Err(format!(
                         "{}={}: {} {}",
-                        found.kind, found.status, found.reason, found.message
+                        found.type_,
+                        found.status,
+                        found.reason.as_deref().unwrap_or_default(),
+                        found.message.as_deref().unwrap_or_default()
                     )),
                     None => Err(format!("it has no condition {kind}")),
                 }

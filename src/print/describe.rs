@@ -72,10 +72,10 @@ pub(crate) fn device(
 
     let conditions = status.conditions.iter().map(|condition| {
         vec![
-            condition.kind.clone(),
+            condition.type_.clone(),
             condition.status.clone(),
-            condition.reason.clone(),
-            condition.message.clone(),
+            condition.reason.clone().unwrap_or_default(),
+            condition.message.clone().unwrap_or_default(),
         ]
     });
     section(&mut text, "Conditions", &conditions.collect::<Vec<_>>());

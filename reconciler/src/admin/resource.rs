@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use flotta_api::v1alpha1::Condition;
 use flotta_bundle::wire::{Hardware, WorkloadState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -171,25 +172,6 @@ pub enum What {
     Modified,
     /// It is gone.
     Deleted,
-}
-
-/// A condition as Kubernetes has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    /// `Ready`, `Connected`, `InSync`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
-    /// Why, in one word.
-    pub reason: String,
-    /// Why, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub message: String,
-    /// Since when.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_transition_time: Option<Timestamp>,
 }
 
 /// How a device is.

@@ -1,3 +1,4 @@
+use flotta_api::condition::{ConditionStatus, ConditionType};
 use flotta_bundle::wire::Applied;
 use flotta_bundle::{Digest, Problem};
 
@@ -71,9 +72,9 @@ impl From<Report> for Case {
 }
 
 impl Case {
-    fn status(&self) -> DeviceStatus {
+    fn status(&self) -> Assessment {
         let now: Timestamp = NOW.parse().unwrap();
-        device_state(Facts {
+        assess(Facts {
             report: self.report.as_ref(),
             unreadable: self.unreadable,
             seen: self
@@ -91,45 +92,38 @@ impl Case {
         })
     }
 
-    fn is(&self, state: State, reason: &str, message: &str) {
+    fn is(&self, state: State, reason: Reason, message: &str) {
         let status = self.status();
         let ready = &status.conditions[0];
         assert_eq!(
-            (status.state, ready.reason, status.message.as_str()),
-            (state, reason, message)
+            (
+                status.state,
+                ready.reason.as_deref(),
+                status.message.as_str()
+            ),
+            (state, Some(reason.as_str()), message)
         );
-        let kinds: Vec<_> = status
-            .conditions
-            .iter()
-            .map(|condition| condition.kind)
-            .collect();
-        assert_eq!(
-            kinds,
-            [
-                "Ready",
-                "Connected",
-                "InSync",
-                "Updating",
-                "Healthy",
-                "Drifted"
-            ]
-        );
-        assert_eq!(ready.status == Truth::True, state == State::Ready);
+        let types = status.conditions.iter().map(|found| found.type_.as_str());
+        let all = ConditionType::ALL.iter().map(|of| of.as_str());
+        assert!(types.eq(all), "{status:?}");
+        let is_ready = ready.status == ConditionStatus::True.as_str();
+        assert_eq!(is_ready, state == State::Ready);
     }
 }
 
-fn truth(status: &DeviceStatus, kind: &str) -> Truth {
-    let condition = status
-        .conditions
-        .iter()
-        .find(|condition| condition.kind == kind);
-    condition.unwrap().status
+fn found(status: &Assessment, of: ConditionType) -> &Condition {
+    let condition = status.conditions.iter().find(|found| found.is(of));
+    condition.unwrap()
+}
+
+fn truth(status: &Assessment, of: ConditionType) -> &str {
+    &found(status, of).status
 }
 
 #[test]
 fn ready_is_to_have_what_is_wanted_and_run_it() {
     let case = Case::from(good());
-    case.is(State::Ready, "AsWanted", "");
+    case.is(State::Ready, Reason::UpToDate, "");
     let status = case.status();
     // the manifest came with 41 and is 42's too
     assert_eq!((status.release, status.wanted), (Some(42), None));
@@ -140,12 +134,12 @@ fn ready_is_to_have_what_is_wanted_and_run_it() {
 fn a_device_on_its_way_says_with_what() {
     let mut report = behind();
     report.phase = Phase::Fetching;
-    Case::from(report.clone()).is(State::Updating, "Fetching", "fetching release 42");
+    Case::from(report.clone()).is(State::Updating, Reason::Fetching, "fetching release 42");
     report.workloads[1] = runs("web", WorkloadState::Pulling, Some("38 MiB of 112 MiB"));
     let case = Case::from(report.clone());
     case.is(
         State::Updating,
-        "Fetching",
+        Reason::Fetching,
         "pulling web (38 MiB of 112 MiB)",
     );
     assert_eq!(
@@ -154,28 +148,36 @@ fn a_device_on_its_way_says_with_what() {
     );
     report.phase = Phase::Applying;
     report.workloads[1] = runs("web", WorkloadState::Starting, None);
-    Case::from(report).is(State::Updating, "Applying", "starting web");
-    Case::from(behind()).is(State::Updating, "Waiting", "has not begun with release 42");
+    Case::from(report).is(State::Updating, Reason::Applying, "starting web");
+    Case::from(behind()).is(
+        State::Updating,
+        Reason::NotStarted,
+        "has not begun with release 42",
+    );
 }
 
 #[test]
 fn a_device_that_cannot_get_there_says_why() {
     let mut report = behind();
     report.problems = vec![Problem::new(code::IMAGE_PULL, "no such image")];
-    Case::from(report.clone()).is(State::Failed, "ApplyFailed", "no such image");
+    Case::from(report.clone()).is(State::Failed, Reason::ApplyFailed, "no such image");
     // the old one of it runs on, and that is not all that is well
     let mut held = behind();
     held.workloads[1] = runs("web", WorkloadState::Running, Some("no such image"));
-    Case::from(held).is(State::Failed, "WorkloadFailed", "web: no such image");
+    Case::from(held).is(State::Failed, Reason::WorkloadFailed, "web: no such image");
     // a problem with an older release is not one with this
     report.wanted = Some(digest("older"));
-    Case::from(report.clone()).is(State::Updating, "Waiting", "has not begun with release 42");
+    Case::from(report.clone()).is(
+        State::Updating,
+        Reason::NotStarted,
+        "has not begun with release 42",
+    );
     // but a refusal is, of whatever it was offered
     report.problems = vec![Problem::new(code::SIGNATURE, "too few signatures")];
-    Case::from(report.clone()).is(State::Failed, "Refused", "too few signatures");
+    Case::from(report.clone()).is(State::Failed, Reason::ReleaseRefused, "too few signatures");
     // and so is a disk on which it cannot be written down
     report.problems = vec![Problem::new(code::LEDGER, "no space")];
-    Case::from(report).is(State::Failed, "ApplyFailed", "no space");
+    Case::from(report).is(State::Failed, Reason::ApplyFailed, "no space");
 }
 
 #[test]
@@ -183,14 +185,22 @@ fn a_workload_that_does_not_run_fails_the_device_and_names_itself() {
     let mut report = good();
     report.workloads[1] = runs("web", WorkloadState::Failed, Some("exited 1 after 2s"));
     let case = Case::from(report.clone());
-    case.is(State::Failed, "WorkloadFailed", "web: exited 1 after 2s");
-    assert_eq!(truth(&case.status(), "Healthy"), Truth::False);
-    assert_eq!(truth(&case.status(), "InSync"), Truth::True);
+    case.is(
+        State::Failed,
+        Reason::WorkloadFailed,
+        "web: exited 1 after 2s",
+    );
+    assert_eq!(truth(&case.status(), ConditionType::Healthy), "False");
+    assert_eq!(truth(&case.status(), ConditionType::InSync), "True");
     assert_eq!(case.status().running, 1);
     report.workloads[0] = runs("till", WorkloadState::Failed, None);
-    Case::from(report.clone()).is(State::Failed, "WorkloadFailed", "till: failed (and 1 more)");
+    Case::from(report.clone()).is(
+        State::Failed,
+        Reason::WorkloadFailed,
+        "till: failed (and 1 more)",
+    );
     report.workloads = vec![runs("web", WorkloadState::Stopped, None)];
-    Case::from(report).is(State::Updating, "Starting", "web: stopped");
+    Case::from(report).is(State::Updating, Reason::Starting, "web: stopped");
 }
 
 #[test]
@@ -198,23 +208,23 @@ fn a_wrong_time_is_told_and_fails_nothing() {
     let mut report = good();
     for code in [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE] {
         report.problems = vec![Problem::new(code, code.title)];
-        Case::from(report.clone()).is(State::Ready, "AsWanted", code.title);
+        Case::from(report.clone()).is(State::Ready, Reason::UpToDate, code.title);
     }
     report
         .problems
         .push(Problem::new(code::FILE_FAILED, "disk full"));
-    Case::from(report).is(State::Failed, "Problem", "disk full");
+    Case::from(report).is(State::Failed, Reason::DeviceProblem, "disk full");
 }
 
 #[test]
 fn who_is_silent_for_three_heartbeats_is_offline() {
     let mut case = Case::from(good());
     case.seen_ago = Some(3 * 60 + 30);
-    case.is(State::Ready, "AsWanted", "");
+    case.is(State::Ready, Reason::UpToDate, "");
     case.seen_ago = Some(3 * 60 + 31);
     case.is(
         State::Offline,
-        "NotReporting",
+        Reason::NotReporting,
         "last seen 2026-11-23T10:41:41Z",
     );
     let status = case.status();
@@ -223,8 +233,8 @@ fn who_is_silent_for_three_heartbeats_is_offline() {
     let later = case.status();
     assert_eq!(later.state, State::Offline, "{}", later.message);
     // what is known of it stays visible
-    assert_eq!(truth(&status, "Connected"), Truth::False);
-    assert_eq!(truth(&status, "InSync"), Truth::True);
+    assert_eq!(truth(&status, ConditionType::Connected), "False");
+    assert_eq!(truth(&status, ConditionType::InSync), "True");
 }
 
 #[test]
@@ -233,19 +243,19 @@ fn before_the_first_report_and_without_a_release_it_is_pending() {
     case.offered = false;
     case.is(
         State::Pending,
-        "NoRelease",
+        Reason::NoRelease,
         "no release names it: it keeps what it has",
     );
     case.report = None;
     case.seen_ago = None;
     case.is(
         State::Pending,
-        "NoReport",
+        Reason::NoReport,
         "has joined, has not reported yet",
     );
-    assert_eq!(truth(&case.status(), "Healthy"), Truth::Unknown);
+    assert_eq!(truth(&case.status(), ConditionType::Healthy), "Unknown");
     case.revoked = true;
-    case.is(State::Revoked, "Revoked", "its identity was revoked");
+    case.is(State::Revoked, Reason::Revoked, "its identity was revoked");
 }
 
 #[test]
@@ -258,7 +268,7 @@ fn an_agent_that_is_too_old_and_a_report_that_cannot_be_read_are_said() {
     };
     old.is(
         State::Failed,
-        "AgentTooOld",
+        Reason::AgentTooOld,
         "keeps what it has: release 42 needs manifest schema 2, its agent 0.1.0 reads 1; update flotta-agent",
     );
     let damaged = Case {
@@ -268,7 +278,7 @@ fn an_agent_that_is_too_old_and_a_report_that_cannot_be_read_are_said() {
     };
     damaged.is(
         State::Pending,
-        "ReportUnreadable",
+        Reason::ReportUnreadable,
         "its last report cannot be read, until the next one comes: expected value at line 1 column 1",
     );
 }
@@ -286,38 +296,42 @@ fn a_device_that_is_two_machines_says_so_until_it_is_away_or_revoked() {
         clones: Some(clones.clone()),
         ..good().into()
     };
-    two().is(State::Failed, "Cloned", said);
+    two().is(State::Failed, Reason::Cloned, said);
     let revoked = Case {
         revoked: true,
         ..two()
     };
-    revoked.is(State::Revoked, "Revoked", "its identity was revoked");
+    revoked.is(State::Revoked, Reason::Revoked, "its identity was revoked");
 }
 
 #[test]
 fn a_file_changed_on_the_device_is_drift_and_no_failure() {
     let mut report = good();
     assert_eq!(
-        truth(&Case::from(report.clone()).status(), "Drifted"),
-        Truth::False
+        truth(&Case::from(report.clone()).status(), ConditionType::Drifted),
+        "False"
     );
     let why = "/etc/containers/systemd/web.container was changed or removed on the device";
     report.workloads[1].problem = Some(Problem::new(code::DRIFTED, why));
     let case = Case::from(report.clone());
-    case.is(State::Updating, "Drifted", &format!("web: {why}"));
+    case.is(
+        State::Updating,
+        Reason::FilesChanged,
+        &format!("web: {why}"),
+    );
     let status = case.status();
-    assert_eq!(truth(&status, "Drifted"), Truth::True);
-    assert_eq!(truth(&status, "InSync"), Truth::False);
-    assert_eq!(truth(&status, "Healthy"), Truth::True);
+    assert_eq!(truth(&status, ConditionType::Drifted), "True");
+    assert_eq!(truth(&status, ConditionType::InSync), "False");
+    assert_eq!(truth(&status, ConditionType::Healthy), "True");
 
     // what failed meanwhile is worse
     report.workloads[0] = runs("till", WorkloadState::Failed, Some("till exited 1"));
     let case = Case::from(report);
-    case.is(State::Failed, "WorkloadFailed", "till: till exited 1");
-    assert_eq!(truth(&case.status(), "Drifted"), Truth::True);
+    case.is(State::Failed, Reason::WorkloadFailed, "till: till exited 1");
+    assert_eq!(truth(&case.status(), ConditionType::Drifted), "True");
     let nobody = Case {
         report: None,
         ..Case::from(good())
     };
-    assert_eq!(truth(&nobody.status(), "Drifted"), Truth::Unknown);
+    assert_eq!(truth(&nobody.status(), ConditionType::Drifted), "Unknown");
 }

@@ -3,6 +3,7 @@
 //! Kinds are types that know their own schema; what a field does is decided elsewhere (the renderer says which of them are
 //! not acted on yet).
 
+pub mod condition;
 pub mod v1alpha1;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

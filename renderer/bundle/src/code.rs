@@ -7,13 +7,44 @@ use serde::{Deserialize, Serialize};
 /// A stable error code: what a person searches for, a test asserts and a dashboard groups by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Code {
-    /// `FLT` and four digits. The first two digits tell the place: 01 input, 02 warnings about input, 03 what a device
-    /// refuses, 04 joining and the edge API, 05 applying on a device, 06 the server's own work.
+    /// `FLT` and four digits, of which the first two are the [`Class`].
     pub id: &'static str,
     /// What happened, without the particulars.
     pub title: &'static str,
     /// What to do about it.
     pub help: &'static str,
+}
+
+/// What kind of thing a code tells: its first two digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// `FLT01`: an error in what people commit.
+    Input,
+    /// `FLT02`: a warning about what people commit.
+    Warning,
+    /// `FLT03`: a device refuses what it is offered.
+    Refusal,
+    /// `FLT04`: joining, and the edge API.
+    Edge,
+    /// `FLT05`: applying on a device.
+    Device,
+    /// `FLT06`: the server's own work.
+    Server,
+}
+
+impl Class {
+    /// The class of a code, which a newer program may have made; none of what is no code.
+    pub fn of(id: &str) -> Option<Self> {
+        match id.strip_prefix("FLT")?.get(..2)? {
+            "01" => Some(Self::Input),
+            "02" => Some(Self::Warning),
+            "03" => Some(Self::Refusal),
+            "04" => Some(Self::Edge),
+            "05" => Some(Self::Device),
+            "06" => Some(Self::Server),
+            _ => None,
+        }
+    }
 }
 
 macro_rules! codes {
@@ -162,6 +193,16 @@ impl Problem {
         }
     }
 
+    /// What kind of thing it tells; none when a newer program made a class of its own.
+    pub fn class(&self) -> Option<Class> {
+        Class::of(&self.code)
+    }
+
+    /// Whether it has this code.
+    pub fn is(&self, code: Code) -> bool {
+        self.code == code.id
+    }
+
     /// The same problem with help that knows the particulars: a unit's own name, the folder that is meant.
     #[must_use]
     pub fn with_help(self, help: impl Into<String>) -> Self {
@@ -192,5 +233,14 @@ mod tests {
     #[test]
     fn codes_are_unique_and_in_order() {
         assert!(ALL.windows(2).all(|pair| pair[0].id < pair[1].id));
+    }
+
+    #[test]
+    fn every_code_has_a_class() {
+        assert!(ALL.iter().all(|code| Class::of(code.id).is_some()));
+        assert_eq!(Class::of(OLDER.id), Some(Class::Refusal));
+        for unknown in ["FLT9901", "FLT0", "XYZ0301", ""] {
+            assert_eq!(Class::of(unknown), None, "{unknown}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use flotta_api::condition::{ConditionStatus, ConditionType, Reason};
+use flotta_api::v1alpha1::Condition;
 use flotta_bundle::wire::WorkloadReport;
 use flotta_bundle::{DeviceName, Digest, manifest};
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ use crate::admin::Admin;
 use crate::admin::list::Listed;
 use crate::admin::query::Query;
 use crate::admin::resource::{
-    Commit, Condition, Device, DeviceStatus, DeviceWorkload, Identity, MEMBER_OF, Metadata, Running,
+    Commit, Device, DeviceStatus, DeviceWorkload, Identity, MEMBER_OF, Metadata, Running,
 };
 use crate::index::{Described, Known, Offered};
 use crate::publish::inventory::Left;
@@ -118,13 +120,12 @@ fn awaited(name: &DeviceName, described: &Described, waits: bool) -> Device {
     } else {
         "has not joined yet"
     };
-    let ready = Condition {
-        kind: "Ready".to_owned(),
-        status: "False".to_owned(),
-        reason: "NotJoined".to_owned(),
-        message: message.to_owned(),
-        last_transition_time: None,
-    };
+    let ready = Condition::new(
+        ConditionType::Ready,
+        ConditionStatus::False,
+        Reason::NotJoined,
+        message,
+    );
     let status = DeviceStatus {
         state: status::State::Pending.to_string(),
         message: message.to_owned(),
@@ -214,7 +215,7 @@ impl Seen<'_> {
             seen,
             clones,
         } = record;
-        let state = status::device_state(Facts {
+        let state = status::assess(Facts {
             report: report.as_ref(),
             unreadable: unreadable.as_deref(),
             seen,
@@ -236,13 +237,6 @@ impl Seen<'_> {
         let reported = report.map(|report| (report.agent, report.hardware, report.workloads));
         let (agent, hardware, workloads) =
             reported.unwrap_or_else(|| (String::new(), device.hardware.clone(), Vec::new()));
-        let condition = |condition: status::Condition| Condition {
-            kind: condition.kind.to_owned(),
-            status: format!("{:?}", condition.status),
-            reason: condition.reason.to_owned(),
-            message: condition.message,
-            last_transition_time: None,
-        };
         // what was rendered counts: what Git says of a device wins over what its token said
         let by_token = || Described {
             sets: device.set.iter().cloned().collect(),
@@ -280,7 +274,7 @@ impl Seen<'_> {
                 }),
                 wanted,
                 running,
-                conditions: state.conditions.into_iter().map(condition).collect(),
+                conditions: state.conditions,
                 workloads: workloads
                     .into_iter()
                     .map(|report| self.workload(report))

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::condition::{ConditionStatus, ConditionType, Reason};
+
 /// A status that is nothing but conditions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -19,7 +21,7 @@ pub struct Conditions {
 
 /// One aspect of an object's state. As Kubernetes has it, but only `type` and `status` are required: Project Flotta's own
 /// conditions have no reason.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// Which aspect.
@@ -39,4 +41,28 @@ pub struct Condition {
     /// The `metadata.generation` it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+}
+
+impl Condition {
+    /// A condition of a device; an empty message is left out.
+    pub fn new(
+        kind: ConditionType,
+        status: ConditionStatus,
+        reason: Reason,
+        message: &str,
+    ) -> Self {
+        Self {
+            type_: kind.to_string(),
+            status: status.to_string(),
+            reason: Some(reason.to_string()),
+            message: (!message.is_empty()).then(|| message.to_owned()),
+            last_transition_time: None,
+            observed_generation: None,
+        }
+    }
+
+    /// Whether it is of this type.
+    pub fn is(&self, kind: ConditionType) -> bool {
+        *self.type_ == kind
+    }
 }
