@@ -1,0 +1,214 @@
+//! How people let devices in, turn them away and take tokens back.
+
+use super::*;
+
+#[tokio::test]
+async fn who_comes_back_without_being_in_git_is_let_in_with_its_set_or_not_at_all() {
+    let desk = Desk::new();
+    let ask = async |device: &str| {
+        let machine = TestDevice::new(device);
+        let certified = crate::enrol::Certified {
+            device: machine.name.clone(),
+            key: machine.fingerprint(),
+        };
+        let asked = desk.house.enroller.enrol(
+            machine.request(None),
+            Some(&certified),
+            HERE,
+            Timestamp::now(),
+        );
+        asked.await.unwrap();
+    };
+    ask("a").await;
+    ask("b").await;
+    let restore = async || {
+        let restored: RestoredDevices =
+            desk.client.post("/v1/approve-restored", &()).await.unwrap();
+        let approved: Vec<_> = restored.approved.into_iter().map(|a| a.device).collect();
+        (approved, restored.left)
+    };
+    // Git was not read yet: nobody knows who is in it
+    let (approved, left) = restore().await;
+    assert_eq!((approved.len(), left.len()), (0, 2));
+
+    let known = |in_git| Described {
+        in_git,
+        ..Described::default()
+    };
+    let described = [(name("a"), known(true)), (name("c"), known(false))];
+    desk.house.index.describe(Arc::new(described.into()));
+    let (approved, left) = restore().await;
+    assert_eq!(approved, [name("a")]);
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].request.device, name("b"));
+    let help = &left[0].problem.help;
+    assert!(help.contains("flotta approve default/b --set"), "{help}");
+    // it is in no inventory, so no empty manifest is signed for it
+    let inventory = async || desk.house.store.inventory().await.unwrap();
+    assert_eq!(inventory().await.len(), 1);
+    let approval = Approval {
+        device: name("b"),
+        key: None,
+        set: Some("shops".to_owned()),
+        labels: BTreeMap::new(),
+        replace: false,
+    };
+    let _: Decided = desk.client.post("/v1/approve", &approval).await.unwrap();
+    assert_eq!(inventory().await[1].set.as_deref(), Some("shops"));
+}
+
+#[tokio::test]
+async fn people_let_in_turn_away_and_revoke() {
+    let desk = Desk::new();
+    let (first, second) = (TestDevice::new("a"), TestDevice::new("b"));
+    for machine in [&first, &second] {
+        assert!(matches!(
+            desk.ask(machine, None).await,
+            Enrolment::Pending { .. }
+        ));
+    }
+    assert_eq!(desk.list::<Request>("").await.len(), 2);
+    let approval = Approval {
+        device: name("a"),
+        key: None,
+        set: Some("tills".to_owned()),
+        labels: BTreeMap::from([("site".to_owned(), "berlin".to_owned())]),
+        replace: false,
+    };
+    let decided: Decided = desk.client.post("/v1/approve", &approval).await.unwrap();
+    assert_eq!(decided.fingerprint, first.fingerprint().hex());
+    let denial = Denial {
+        device: name("b"),
+        key: None,
+        reason: "not ours".to_owned(),
+    };
+    desk.client
+        .post::<_, Decided>("/v1/deny", &denial)
+        .await
+        .unwrap();
+    assert!(desk.list::<Request>("").await.is_empty());
+    let reason = "not ours".to_owned();
+    assert_eq!(desk.ask(&second, None).await, Enrolment::Denied { reason });
+
+    let devices: Vec<Device> = desk.list("?selector=site%3Dberlin").await;
+    assert_eq!(devices[0].status.sets, ["tills"]);
+    let revocation = Revocation { device: name("a") };
+    desk.client
+        .post::<_, Decided>("/v1/revoke", &revocation)
+        .await
+        .unwrap();
+    // it has left: it is shown to those who ask for it, by its state or by its name
+    assert!(desk.list::<Device>("").await.is_empty());
+    for query in ["?state=ready,revoked", "?namespace=default&name=a"] {
+        let devices: Vec<Device> = desk.list(query).await;
+        assert_eq!(devices[0].status.state, "Revoked", "{query}");
+    }
+    // to say it twice is no second event
+    let again: Decided = desk.client.post("/v1/revoke", &revocation).await.unwrap();
+    assert!(again.again);
+    let events = desk.house.events().await;
+    let revoked = events.iter().filter(|event| event.0 == "Revoked");
+    assert_eq!(revoked.count(), 1);
+    let none = Revocation {
+        device: name("none"),
+    };
+    let error = desk
+        .client
+        .post::<_, Decided>("/v1/revoke", &none)
+        .await
+        .unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    // who decided is in the events
+    let events = desk.house.events().await;
+    let by = |reason: &str| {
+        let event = events.iter().find(|event| event.0 == reason);
+        let message = &event.unwrap().1;
+        message.contains("by root") || message.contains("by user ")
+    };
+    assert!(
+        by("Joined") && by("JoinDenied") && by("Revoked"),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn tokens_are_made_on_terms_that_can_be_rendered() {
+    let desk = Desk::new();
+    let made: TokenCreated = desk.client.post("/v1/tokens", &token()).await.unwrap();
+    assert_eq!(made.join.server, "https://edge.example.com:7443");
+    assert!(made.join.token.is_some());
+    let refuse = async |request: TokenRequest| {
+        let answer = desk
+            .client
+            .post::<_, TokenCreated>("/v1/tokens", &request)
+            .await;
+        match answer.unwrap_err() {
+            ClientError::Refused(status, problem) => (status.as_u16(), problem.message),
+            other => panic!("{other:?}"),
+        }
+    };
+    for wrong in [
+        TokenRequest {
+            ttl_seconds: 0,
+            ..token()
+        },
+        TokenRequest {
+            ttl_seconds: 31 * 24 * 3600,
+            ..token()
+        },
+        TokenRequest {
+            set: Some("Tills!".to_owned()),
+            ..token()
+        },
+        TokenRequest {
+            server: Some("http://x".to_owned()),
+            ..token()
+        },
+        TokenRequest {
+            labels: BTreeMap::from([("a".to_owned(), "b c".to_owned())]),
+            ..token()
+        },
+    ] {
+        assert_eq!(refuse(wrong).await.0, 400);
+    }
+    assert_eq!(desk.house.store.tokens().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_is_listed_with_who_made_it_and_is_taken_back() {
+    let desk = Desk::new();
+    let made: TokenCreated = desk.client.post("/v1/tokens", &token()).await.unwrap();
+    let secret = made.join.token.unwrap();
+    let tokens = desk.list::<JoinToken>("").await;
+    let (id, status) = (tokens[0].metadata.name.clone(), &tokens[0].status);
+    assert_eq!(status.state, "Open");
+    assert!(!status.created_by.is_empty());
+    let all = serde_json::to_string(&tokens).unwrap();
+    assert!(!all.contains(secret.expose()), "{all}");
+
+    let revocation = request::TokenRevocation { token: id };
+    for _ in 0..2 {
+        let path = "/v1/tokens/revoke";
+        let revoked: JoinToken = desk.client.post(path, &revocation).await.unwrap();
+        assert_eq!(revoked.status.state, "Revoked");
+    }
+    let asked = TestDevice::new("a").request(Some(secret));
+    let refused = desk
+        .house
+        .enroller
+        .enrol(asked, None, HERE, Timestamp::now())
+        .await;
+    assert_eq!(refused.unwrap_err().code(), code::TOKEN_REVOKED);
+    let events = desk.house.events().await;
+    let times = |reason: &str| events.iter().filter(|event| event.0 == reason).count();
+    assert_eq!((times("TokenCreated"), times("TokenRevoked")), (1, 1));
+
+    let none = request::TokenRevocation {
+        token: "0".repeat(12),
+    };
+    let error = desk
+        .client
+        .post::<_, JoinToken>("/v1/tokens/revoke", &none)
+        .await;
+    assert!(error.unwrap_err().is_not_found());
+}
