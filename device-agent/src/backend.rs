@@ -10,6 +10,7 @@ pub mod systemd;
 mod watch;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use flotta_bundle::DevicePath;
@@ -139,6 +140,15 @@ pub trait Systemd {
     fn is_writable(&mut self, path: &str) -> impl Future<Output = Option<bool>>;
 }
 
+/// A container that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Which it is: another one of the same name has another.
+    pub id: String,
+    /// Its address, or that of its pod; none where its network is the device's.
+    pub address: Option<IpAddr>,
+}
+
 /// Podman.
 pub trait Podman {
     /// Whether an image is in the store.
@@ -147,6 +157,16 @@ pub trait Podman {
     fn pull(&self, reference: &str) -> impl Future<Output = Result<(), BackendError>>;
     /// Removes what a workload left behind: its pod, and containers that carry its label.
     fn sweep(&self, workload: &str) -> impl Future<Output = Result<(), BackendError>>;
+    /// The container of this name; none when none runs.
+    fn container(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<Container>, BackendError>>;
+    /// Stops a container, by its id, within its grace period; false when it does not run.
+    fn stop(&self, id: &str) -> impl Future<Output = Result<bool, BackendError>>;
+    /// Runs a command in a container, by its id; the exit code.
+    fn exec(&self, id: &str, command: &[String])
+    -> impl Future<Output = Result<i32, BackendError>>;
     /// Why Podman will not use its storage until the next boot, whatever has become of the cause; none when it will.
     fn remembers(&self) -> Option<String>;
     /// Has it look again.

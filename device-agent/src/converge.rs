@@ -20,6 +20,7 @@ use crate::backend::podman::Socket;
 use crate::backend::systemd::Bus;
 use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
 use crate::config::Config;
+use crate::health::Health;
 use crate::ledger::{AppliedState, Ledger, LedgerError};
 use crate::observe::observe;
 use crate::plan::{Plan, Step, plan};
@@ -42,6 +43,8 @@ pub struct Host<S, P, F> {
     pub failures: Failures,
     /// What somebody changed of the fleet's files, by workload, until it is put back.
     pub drift: Failures,
+    /// The checks of what runs, where somebody makes them.
+    pub health: Option<Health>,
     /// The manifest that the last try was for: only against that can files have drifted.
     tried: Option<Digest>,
 }
@@ -56,7 +59,17 @@ impl<S, P, F> Host<S, P, F> {
             reasons: Reasons::default(),
             failures: Failures::new(),
             drift: Failures::new(),
+            health: None,
             tried: None,
+        }
+    }
+}
+
+impl<S, P, F> Host<S, P, F> {
+    /// Says of workloads that run whether they are ready.
+    fn judge(&self, reports: &mut [WorkloadReport]) {
+        if let Some(health) = &self.health {
+            health.judge(reports);
         }
     }
 }
@@ -107,6 +120,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     }
     host.tried = Some(digest);
     let mut reports = states::states(manifest, ledger.owned(), host).await;
+    host.judge(&mut reports);
     let repaired = repair::podman(&reports, ledger, host, now);
     let starts: BTreeSet<String> = first.starts(manifest).map(str::to_owned).collect();
     let down: BTreeSet<String> = states::failed(&reports).map(str::to_owned).collect();
@@ -187,6 +201,8 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
             .map(|error| ledger_problem(&error)),
     );
     let complete = complete && problems.is_empty();
+    // Not before: what a check says of a workload decides nothing.
+    host.judge(&mut workloads);
     Outcome {
         workloads,
         problems,
@@ -211,6 +227,7 @@ pub async fn look<S: Systemd, P: Podman, F: Files>(
             states::blame(&mut workloads, workload, problem);
         }
     }
+    host.judge(&mut workloads);
     workloads
 }
 

@@ -1,7 +1,7 @@
 //! The device side of Flotta: pull what is wanted, verify it, remember it, make it so, report what is.
 //!
 //! Two halves. One talks to the control plane: [`enrol`], [`identity`], [`pull`], [`report`], [`clock`]. The other changes the
-//! machine: [`ledger`], [`observe`], [`plan`], [`apply`], [`converge`] over a [`backend`]. [`run`] ties them together along the
+//! machine: [`ledger`], [`observe`], [`plan`], [`apply`], [`converge`], [`health`] over a [`backend`]. [`run`] ties them together along the
 //! edges that [`state_machine`] allows.
 
 pub mod apply;
@@ -16,6 +16,7 @@ pub mod enrol;
 mod fault;
 pub mod fetch;
 pub mod hardware;
+pub mod health;
 pub mod identity;
 pub mod ledger;
 pub mod observe;

@@ -25,6 +25,7 @@ use crate::durable;
 use crate::enrol::reset::{self, Decision};
 use crate::enrol::{self, EnrolError};
 use crate::hardware;
+use crate::health;
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::{Ledger, Owned};
 use crate::plan::find_owned;
@@ -159,7 +160,7 @@ pub fn prepare(config: &Config, clock: &Clock) -> Result<(Ledger, Option<Joined>
 }
 
 /// Works for the fleet that the device has joined, for as long as it is polled.
-pub async fn serve<S: Systemd, P: Podman, F: Files>(
+pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
     config: &Config,
     clock: &Clock,
     mut ledger: Ledger,
@@ -174,6 +175,8 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
             tracing::error!(%problem, "what is the fleet's was not noted");
         }
     }
+    let (health, watcher) = health::watch(host.podman.clone(), clock.clone());
+    host.health = Some(health);
     if let Some(accepted) = ledger.accepted() {
         clock.learn(accepted.issued);
     }
@@ -250,7 +253,10 @@ pub async fn serve<S: Systemd, P: Podman, F: Files>(
         clock_file: Some(config.clock()),
         ended_file: Some(config.ended()),
     };
-    let Err(stop) = agent.run().await;
+    let stop = tokio::select! {
+        Err(stop) = agent.run() => stop,
+        never = Box::pin(watcher.run()) => match never {},
+    };
     drop(tasks);
     Err(match stop {
         Stop::ShutOut => EnrolError::ShutOut,

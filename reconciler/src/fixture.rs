@@ -152,6 +152,7 @@ pub(crate) fn bundle_with(
         }],
         units: Vec::new(),
         images: Vec::new(),
+        health: Vec::new(),
         settings,
     }
     .encode();

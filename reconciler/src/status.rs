@@ -4,7 +4,7 @@ use std::fmt;
 
 use flotta_api::condition::Reason;
 use flotta_api::v1alpha1::Condition;
-use flotta_bundle::code::{self, Class};
+use flotta_bundle::code::{self, Class, Code};
 use flotta_bundle::wire::{Phase, Report, WorkloadReport, WorkloadState};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -153,7 +153,9 @@ pub fn assess(facts: Facts<'_>) -> Assessment {
 }
 
 fn running(workloads: &[WorkloadReport]) -> usize {
-    let runs = |workload: &&WorkloadReport| workload.state == WorkloadState::Running;
+    let runs = |workload: &&WorkloadReport| {
+        workload.state == WorkloadState::Running && !is_not_ready(workload)
+    };
     workloads.iter().filter(runs).count()
 }
 
@@ -239,7 +241,8 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
 fn judge_workloads(report: &Report) -> Verdict {
     // What runs of a workload may go on while what is wanted of it cannot be done.
     let stuck = |w: &&WorkloadReport| {
-        w.state == WorkloadState::Running && w.problem.is_some() && !is_drifted(w)
+        let is_stuck = w.problem.is_some() && !is_drifted(w) && !is_not_ready(w);
+        w.state == WorkloadState::Running && is_stuck
     };
     let failed = of_state(report, WorkloadState::Failed);
     let failed: Vec<_> = failed
@@ -259,6 +262,9 @@ fn judge_workloads(report: &Report) -> Verdict {
     // Somebody changed a file, and it is being put back.
     if let Some(workload) = report.workloads.iter().find(|w| is_drifted(w)) {
         return verdict(State::Updating, Reason::FilesChanged, describe(workload));
+    }
+    if let Some(workload) = report.workloads.iter().find(|w| is_not_ready(w)) {
+        return verdict(State::Failed, Reason::NotReady, describe(workload));
     }
     // A wrong time is something to see to; what runs is what should run.
     let of_time = [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE].map(|code| code.id);
@@ -287,8 +293,17 @@ fn judge_workloads(report: &Report) -> Verdict {
 
 /// Whether somebody changed files of a workload on the device.
 fn is_drifted(workload: &WorkloadReport) -> bool {
+    has(workload, code::DRIFTED)
+}
+
+/// Whether a workload runs, and its own readiness check says that it does not work yet, or not any more.
+fn is_not_ready(workload: &WorkloadReport) -> bool {
+    has(workload, code::NOT_READY)
+}
+
+fn has(workload: &WorkloadReport, code: Code) -> bool {
     let problem = workload.problem.as_ref();
-    problem.is_some_and(|problem| problem.code == code::DRIFTED.id)
+    problem.is_some_and(|problem| problem.code == code.id)
 }
 
 fn of_state(report: &Report, state: WorkloadState) -> impl Iterator<Item = &WorkloadReport> {

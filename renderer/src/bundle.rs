@@ -59,6 +59,7 @@ pub fn assemble(
         files: Vec::new(),
         units: Vec::new(),
         images: Vec::new(),
+        health: Vec::new(),
         settings,
     };
     let mut images: BTreeMap<&str, Image> = BTreeMap::new();
@@ -77,6 +78,7 @@ pub fn assemble(
             blobs.entry(digest).or_insert_with(|| content.bytes.clone());
         }
         manifest.units.extend(part.compiled.units.iter().cloned());
+        manifest.health.extend(part.compiled.checks.iter().cloned());
         for image in &part.compiled.images {
             images
                 .entry(&image.reference)

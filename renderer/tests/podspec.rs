@@ -33,10 +33,15 @@ Some things are not seen from the tables:
 - *subPath* of a volume of Podman's: the folder is made where Podman keeps volumes unless it was told otherwise,
   `/var/lib/containers/storage/volumes`. If a device's storage was moved, make it by hand. A path below a hostPath is
   followed through symbolic links; who may write to the hostPath decides where it leads.
-- *Probes* are Podman's health checks. A container that fails is stopped within its grace period, and `restartPolicy` says
-  whether it starts again. `podman kube play` would restart it under systemd's feet. HTTP and TCP probes are not carried out
-  yet: a warning says so.
-- *initialDelaySeconds*: Podman asks at once, and does not count failures for so long.
+- *Probes* with a command are Podman's health checks; HTTP and TCP probes, and all readiness probes, are the agent's. A container
+  that fails is stopped within its grace period, and `restartPolicy` says whether it starts again. `podman kube play` would
+  restart it under systemd's feet. What waits for a startup probe (liveness, readiness) and the probe itself are made by one
+  of the two: by the agent if it makes any of them.
+- *The agent's probes* go to the container's own address, or to 127.0.0.1 with `hostNetwork`. They mean what kubelet means: any answer from 200 to
+  399, redirects within the host, certificates not verified. While no agent runs, nobody asks, and nothing is stopped.
+- *Readiness* stops nothing and keeps no request away. While a container is not ready, its workload and its device are reported
+  as not healthy (`FLT0531`).
+- *initialDelaySeconds* of a command: Podman asks at once, and does not count failures for so long.
 ";
 
 fn root() -> PathBuf {

@@ -9,6 +9,7 @@ mod drift;
 mod figures;
 mod folders;
 mod guard;
+mod health;
 mod identity;
 mod joining;
 mod liar;

@@ -7,6 +7,7 @@
 )]
 
 pub mod bundle;
+mod health;
 mod state;
 mod tests;
 
@@ -21,8 +22,8 @@ pub use state::{Definition, Did, State, Thing};
 use state::{Hook, no_unit, refused, restart};
 
 use super::{
-    BTreeSet, BackendError, DevicePath, Digest, Duration, File, Files, Found, Podman, Systemd,
-    UnitState, Verb,
+    BTreeSet, BackendError, Container, DevicePath, Digest, Duration, File, Files, Found, Podman,
+    Systemd, UnitState, Verb,
 };
 
 /// Where Quadlet looks.
@@ -254,6 +255,30 @@ impl Podman for World {
             state.containers.retain(|_, label| label != workload);
             Ok(())
         })
+    }
+
+    async fn container(&self, name: &str) -> Result<Option<Container>, BackendError> {
+        let mut state = self.state();
+        state.storage()?;
+        Ok(state.container(name))
+    }
+
+    async fn stop(&self, id: &str) -> Result<bool, BackendError> {
+        self.act(|state| {
+            state.storage()?;
+            Ok(state.end(id))
+        })
+    }
+
+    async fn exec(&self, id: &str, command: &[String]) -> Result<i32, BackendError> {
+        let mut state = self.state();
+        state.storage()?;
+        let runs = state.runs.values().any(|run| run.invocation == id);
+        let fails = command
+            .iter()
+            .any(|word| state.faults.commands.contains(word));
+        runs.then_some(i32::from(fails))
+            .ok_or_else(|| refused("no such container".to_owned()))
     }
 
     fn remembers(&self) -> Option<String> {

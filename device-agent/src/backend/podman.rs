@@ -1,17 +1,18 @@
-//! Podman by its REST API (libpod), on its Unix socket. Five calls, read tolerantly: what a newer Podman adds is ignored.
+//! Podman by its REST API (libpod), on its Unix socket. A few calls, read tolerantly: what a newer Podman adds is ignored.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{BackendError, Podman};
+use super::{BackendError, Container, Podman};
 use crate::durable;
 
 /// The oldest API that has Quadlet's Podman (4.4) behind it; newer ones answer it too.
@@ -30,8 +31,11 @@ const REFUSAL: &str = "/run/containers/storage/overlay/overlay-false";
 /// Longest note that is read.
 const MAX_REFUSAL: usize = 4 << 10;
 
+/// Longest wait until a container has stopped: its grace period is at most a day, and who waits for it does nothing else.
+const STOP: Duration = Duration::from_secs(25 * 3600);
+
 /// Podman's socket.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Socket {
     path: PathBuf,
     refusal: PathBuf,
@@ -48,6 +52,53 @@ struct Item {
 struct Line {
     #[serde(default)]
     error: Option<String>,
+}
+
+/// What is of interest of a container.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    id: String,
+    state: ContainerState,
+    #[serde(default)]
+    network_settings: NetworkSettings,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerState {
+    running: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(rename = "IPAddress")]
+    address: String,
+    networks: Option<BTreeMap<String, NetworkEnd>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NetworkEnd {
+    #[serde(rename = "IPAddress")]
+    address: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    six: String,
+}
+
+impl Inspected {
+    /// The container, if it runs.
+    fn running(self) -> Option<Container> {
+        let NetworkSettings { address, networks } = self.network_settings;
+        let ends = networks.iter().flat_map(BTreeMap::values);
+        let others = ends.flat_map(|end| [&end.address, &end.six]);
+        let mut addresses = std::iter::once(&address).chain(others);
+        self.state.running.then(|| Container {
+            id: self.id,
+            address: addresses.find_map(|address| address.parse().ok()),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,6 +122,26 @@ impl Socket {
         path: &str,
         limit: Duration,
     ) -> Result<(StatusCode, Bytes), BackendError> {
+        self.send(method, path, Bytes::new(), limit).await
+    }
+
+    /// Posts JSON.
+    async fn post(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
+        self.send(Method::POST, path, body.to_string().into(), STOP)
+            .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
         let failed = |error: &dyn std::fmt::Display| {
             BackendError(format!("Podman at {}: {error}", self.path.display()))
         };
@@ -86,9 +157,10 @@ impl Socket {
             let request = Request::builder()
                 .method(method)
                 .uri(format!("{API}{path}"))
-                .header("host", "podman");
+                .header("host", "podman")
+                .header("content-type", "application/json");
             let request = request
-                .body(Empty::<Bytes>::new())
+                .body(Full::new(body))
                 .map_err(|error| failed(&error))?;
             let answer: http::Response<Incoming> = sender
                 .send_request(request)
@@ -140,6 +212,13 @@ impl Socket {
     }
 }
 
+/// Reads what Podman says of a container.
+fn parse_container(body: &[u8]) -> Result<Option<Container>, BackendError> {
+    let inspected: Inspected = serde_json::from_slice(body)
+        .map_err(|error| BackendError(format!("Podman's container: {error}")))?;
+    Ok(inspected.running())
+}
+
 fn failure(status: StatusCode, body: &[u8]) -> BackendError {
     let message = serde_json::from_slice(body)
         .map(|failure: Failure| failure.message)
@@ -186,6 +265,60 @@ impl Podman for Socket {
             &format!("PODMAN_SYSTEMD_UNIT={workload}-pod.service"),
         )
         .await
+    }
+
+    async fn container(&self, name: &str) -> Result<Option<Container>, BackendError> {
+        let path = format!("/containers/{name}/json");
+        let (status, body) = self.ask(Method::GET, &path, SHORT).await?;
+        match status {
+            StatusCode::OK => parse_container(&body),
+            StatusCode::NOT_FOUND => Ok(None),
+            other => Err(failure(other, &body)),
+        }
+    }
+
+    async fn stop(&self, id: &str) -> Result<bool, BackendError> {
+        let path = format!("/containers/{id}/stop");
+        let (status, body) = self.ask(Method::POST, &path, STOP).await?;
+        match status {
+            StatusCode::NO_CONTENT => Ok(true),
+            StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND => Ok(false),
+            other => Err(failure(other, &body)),
+        }
+    }
+
+    async fn exec(&self, id: &str, command: &[String]) -> Result<i32, BackendError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Exec {
+            running: bool,
+            exit_code: i32,
+        }
+        let session =
+            serde_json::json!({"Cmd": command, "AttachStdout": true, "AttachStderr": true});
+        let path = format!("/containers/{id}/exec");
+        let (status, body) = self.post(&path, &session).await?;
+        if !status.is_success() {
+            return Err(failure(status, &body));
+        }
+        let unread = |error| BackendError(format!("Podman's command in a container: {error}"));
+        let session: Item = serde_json::from_slice(&body).map_err(unread)?;
+        let path = format!("/exec/{}/start", session.id);
+        // its output is the answer, which ends with it
+        let (status, body) = self.post(&path, &serde_json::json!({})).await?;
+        if !status.is_success() {
+            return Err(failure(status, &body));
+        }
+        let path = format!("/exec/{}/json", session.id);
+        let (status, body) = self.ask(Method::GET, &path, SHORT).await?;
+        if !status.is_success() {
+            return Err(failure(status, &body));
+        }
+        let exec: Exec = serde_json::from_slice(&body).map_err(unread)?;
+        if exec.running {
+            return Err(BackendError("a command in a container goes on".to_owned()));
+        }
+        Ok(exec.exit_code)
     }
 
     fn remembers(&self) -> Option<String> {

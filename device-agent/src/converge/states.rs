@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flotta_bundle::code::{self, Problem};
-use flotta_bundle::manifest::{Manifest, Wanted};
+use flotta_bundle::manifest::{Manifest, Unit, Wanted};
 use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
 use super::Host;
 use crate::backend::{Systemd, UnitState, is_storage};
-use crate::ledger::Owned;
-use crate::plan::masked;
+use crate::health::{Health, Target};
+use crate::ledger::{Due, Owned};
+use crate::plan::{inputs, masked};
 
 /// A unit that was restarted by itself counts as failed until it has stayed up for so long: between two of its ends a
 /// container that exits at once looks as if it ran.
@@ -35,12 +36,14 @@ pub(super) async fn states<S: Systemd, P, F>(
 ) -> Vec<WorkloadReport> {
     let mut reports: BTreeMap<&str, WorkloadReport> = BTreeMap::new();
     let mut again: Option<Duration> = None;
+    let mut targets = Vec::new();
     for unit in &manifest.units {
         let ours = owned.units.contains_key(&unit.name);
         let (state, problem, found) = match host.systemd.unit(&unit.name).await {
             Ok(_) if !ours => (WorkloadState::Stopped, None, UnitState::default()),
             Ok(found) => {
                 let state = state(&found, unit.wanted);
+                targets.extend(target(manifest, owned, unit, &found, host.health.as_ref()));
                 if found.is_masked() {
                     // what runs of it goes on
                     let state = match state {
@@ -56,6 +59,11 @@ pub(super) async fn states<S: Systemd, P, F>(
                     (state, Some(problem), found)
                 } else {
                     host.reasons.remove(&unit.name);
+                    if state == WorkloadState::Running
+                        && let Some(health) = &mut host.health
+                    {
+                        health.runs(&unit.name);
+                    }
                     if let Some(left) = forgiven_in(&found) {
                         if left.is_zero() {
                             let _ = host.systemd.reset_failed(&unit.name).await;
@@ -88,7 +96,33 @@ pub(super) async fn states<S: Systemd, P, F>(
         report.problem = report.problem.take().or(problem);
     }
     host.systemd.look_again(again);
+    if let Some(health) = &host.health {
+        health.set(targets);
+    }
     reports.into_values().collect()
+}
+
+/// What of a unit is to be checked. The manifest's checks are of what it wants: a container that still runs with something
+/// else keeps those that it has.
+fn target(
+    manifest: &Manifest,
+    owned: &Owned,
+    unit: &Unit,
+    found: &UnitState,
+    health: Option<&Health>,
+) -> Option<Target> {
+    let health = health?;
+    let known = owned.units.get(&unit.name)?;
+    let is_new = match &known.due {
+        None => known.inputs == inputs(unit, &manifest.files),
+        Some(Due::Since(before)) => *before != found.invocation,
+        Some(Due::Files) => false,
+    };
+    if is_new {
+        Target::of(manifest, unit, found)
+    } else {
+        health.target(&unit.name, found)
+    }
 }
 
 fn state(unit: &UnitState, wanted: Wanted) -> WorkloadState {
@@ -131,6 +165,11 @@ async fn reason<S: Systemd, P, F>(
     unit: &UnitState,
     host: &mut Host<S, P, F>,
 ) -> Problem {
+    if let Some(health) = &mut host.health
+        && let Some(problem) = health.why_stopped(name, unit)
+    {
+        return problem;
+    }
     let key = (unit.exit_status, unit.result.clone(), unit.restarts);
     // Between two restarts systemd shows a clean slate: what was found before still holds.
     if let Some((known, problem)) = host.reasons.get(name)

@@ -217,6 +217,7 @@ impl<H: Hands> Agent<H> {
         };
         let was_masked = self.has(code::UNIT_MASKED);
         self.workloads = self.hands.look(&manifest, &self.ledger).await;
+        self.note_stops();
         let down =
             |w: &WorkloadReport| matches!(w.state, WorkloadState::Failed | WorkloadState::Stopped);
         let down = self.workloads.iter().any(down);
@@ -227,6 +228,13 @@ impl<H: Hands> Agent<H> {
             self.hasten();
         }
         Ok(())
+    }
+
+    /// Notes which containers were stopped because a check of them failed.
+    fn note_stops(&mut self) {
+        for problem in self.hands.stops() {
+            self.note("Unhealthy", &problem);
+        }
     }
 
     fn wait(&mut self) -> Result<(), NoEdge> {

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use flotta_agent::backend::files::Disk;
-use flotta_agent::backend::{BackendError, Files, Found, Podman, Systemd, UnitState, Verb};
+use flotta_agent::backend::{
+    BackendError, Container, Files, Found, Podman, Systemd, UnitState, Verb,
+};
 use flotta_agent::converge::Host;
 use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::File;
@@ -190,6 +192,20 @@ impl Podman for Hand {
     async fn sweep(&self, workload: &str) -> Result<(), BackendError> {
         self.note(format!("sweep {workload}"));
         Ok(())
+    }
+
+    async fn container(&self, _name: &str) -> Result<Option<Container>, BackendError> {
+        Ok(None)
+    }
+
+    async fn stop(&self, id: &str) -> Result<bool, BackendError> {
+        self.note(format!("stop {id}"));
+        Ok(false)
+    }
+
+    async fn exec(&self, id: &str, _command: &[String]) -> Result<i32, BackendError> {
+        self.note(format!("exec {id}"));
+        Ok(0)
     }
 
     fn remembers(&self) -> Option<String> {

@@ -139,6 +139,7 @@ pub fn nothing(before: Option<&Manifest>) -> (Digest, Vec<u8>) {
         files: Vec::new(),
         units: Vec::new(),
         images: Vec::new(),
+        health: Vec::new(),
         settings: before.map_or_else(Settings::default, |before| before.settings.clone()),
     };
     let bytes = manifest.encode();

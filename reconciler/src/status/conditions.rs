@@ -4,7 +4,7 @@ use flotta_api::condition::{ConditionStatus, ConditionType, Reason};
 use flotta_api::v1alpha1::Condition;
 use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
-use super::{Facts, State, Verdict, describe, is_drifted, of_state};
+use super::{Facts, State, Verdict, describe, is_drifted, is_not_ready, of_state};
 
 /// All six, in the order of [`ConditionType::ALL`]. `ready` is how the device is now; `progress` is how far it had come when it
 /// reported last, whether or not it is still there.
@@ -73,14 +73,17 @@ fn is_healthy(facts: &Facts<'_>) -> Condition {
     let failed = facts
         .report
         .and_then(|report| of_state(report, WorkloadState::Failed).next());
-    let (status, reason, message) = match (facts.report, failed) {
-        (None, _) => (ConditionStatus::Unknown, Reason::NoReport, String::new()),
-        (_, Some(workload)) => (
+    let mut workloads = facts.report.iter().flat_map(|report| &report.workloads);
+    let unready = workloads.find(|workload| is_not_ready(workload));
+    let (status, reason, message) = match (facts.report, failed, unready) {
+        (None, ..) => (ConditionStatus::Unknown, Reason::NoReport, String::new()),
+        (_, Some(workload), _) => (
             ConditionStatus::False,
             Reason::WorkloadFailed,
             describe(workload),
         ),
-        (Some(_), None) => (ConditionStatus::True, Reason::AllHealthy, String::new()),
+        (_, _, Some(workload)) => (ConditionStatus::False, Reason::NotReady, describe(workload)),
+        (Some(_), None, None) => (ConditionStatus::True, Reason::AllHealthy, String::new()),
     };
     Condition::new(ConditionType::Healthy, status, reason, &message)
 }

@@ -204,6 +204,26 @@ fn a_workload_that_does_not_run_fails_the_device_and_names_itself() {
 }
 
 #[test]
+fn a_workload_that_is_not_ready_is_not_healthy_until_it_is() {
+    let mut report = good();
+    let why = "not ready: GET http://10.88.0.7:8080/healthz: answered 503";
+    report.workloads[1].problem = Some(Problem::new(code::NOT_READY, why));
+    let case = Case::from(report.clone());
+    case.is(State::Failed, Reason::NotReady, &format!("web: {why}"));
+    let status = case.status();
+    assert_eq!(truth(&status, ConditionType::Healthy), "False");
+    assert_eq!(truth(&status, ConditionType::InSync), "True");
+    assert_eq!(status.running, 1, "it does not count as running");
+    // what does not run at all is worse
+    report.workloads[0] = runs("till", WorkloadState::Failed, Some("exited 1"));
+    Case::from(report).is(State::Failed, Reason::WorkloadFailed, "till: exited 1");
+    assert_eq!(
+        truth(&Case::from(good()).status(), ConditionType::Healthy),
+        "True"
+    );
+}
+
+#[test]
 fn a_wrong_time_is_told_and_fails_nothing() {
     let mut report = good();
     for code in [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE] {

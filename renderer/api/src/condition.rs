@@ -70,7 +70,7 @@ words! {
     /// Why a condition of a device has its status.
     Reason {
         UpToDate = "The device has applied what it is offered, and all of it runs.",
-        AllHealthy = "No workload has failed.",
+        AllHealthy = "No workload has failed, and none says that it is not ready.",
         FilesUnchanged = "The fleet's files are as the device wrote them.",
         Reporting = "The device has reported within three heartbeats.",
         Idle = "The device is not working on an update.",
@@ -81,6 +81,7 @@ words! {
         UnknownPhase = "The device does something that this server does not know: its agent is newer.",
         FilesChanged = "Somebody changed files on the device. The agent restores them.",
         WorkloadFailed = "A workload has failed, or cannot be updated.",
+        NotReady = "A workload runs, and its readiness check fails.",
         DeviceProblem = "The device reports a problem that does not belong to one workload.",
         ReleaseRefused = "The device refused what it was offered: it does not trust it, or cannot read it.",
         ApplyFailed = "The device cannot apply the release.",

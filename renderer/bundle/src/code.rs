@@ -145,6 +145,8 @@ codes! {
     TRUST_LOST = "FLT0519", "the device no longer knows whom to trust", "make a join file on the server (flotta token create NAME > NAME.join) and join again with the same keys: flotta-agent enrol NAME.join; what runs keeps running";
     TIME_AHEAD = "FLT0521", "a time that is ahead of the device's clock, which the network sets", "look at the clock of the server, or of whoever signs releases; the device goes by its own clock";
     CLOCK_UNSURE = "FLT0522", "a time that does not fit the device's clock, which nothing sets", "let the network set the clock (timedatectl set-ntp true), or set it by hand; the device goes on meanwhile";
+    NOT_READY = "FLT0531", "a workload that runs and is not ready", "see what its readiness check asks for, and the workload's own log; nothing is stopped, and it is asked again";
+    UNHEALTHY = "FLT0532", "a container was stopped because a check of it failed", "see what the check asks for, and the workload's own log; systemd starts it again as restartPolicy says";
 
     SOURCE = "FLT0601", "the source cannot be fetched or read", "check URL, branch and credentials; the last good release stays in force";
     STORE = "FLT0602", "the server's store cannot be read or written", "check the disk under --data";

@@ -12,6 +12,7 @@
 //! | [`root`] | the trust root: which keys may sign, versioned and chained |
 //! | [`verify`] | the rules a device enforces on an offer |
 //! | [`wire`] | request and answer bodies of the edge API, the join file |
+//! | [`health`] | the checks that a device makes of its containers |
 //! | [`name`], [`path`], [`digest`] | checked names, device paths, content digests |
 //! | [`clock`] | when a machine's clock is believed |
 //! | [`code`] | every stable error code, with what to do |
@@ -21,6 +22,7 @@ pub mod code;
 pub mod crypto;
 pub mod digest;
 pub mod envelope;
+pub mod health;
 pub mod leaf;
 pub mod manifest;
 pub mod name;

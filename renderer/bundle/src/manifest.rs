@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::health::{HealthCheck, MAX_CHECKS};
 use crate::path::{self, DevicePath, UNITS};
 
 /// The newest version of the manifest's shape that this program knows. It reads all from 1 and refuses newer ones: a device
@@ -36,7 +37,7 @@ pub const MAX_SERVER_BYTES: usize = 270;
 pub struct Manifest {
     /// The lowest version that can say the rest; [`Self::encode`] sets it. 2: `settings.servers`. 3: units of systemd's own
     /// (files in [`crate::path::UNITS`], names that end in `.socket`, `.path` or `.target`), instances of templates,
-    /// and [`Wanted::Once`].
+    /// [`Wanted::Once`], and `health`.
     pub schema: u32,
     /// Files on the device, sorted by path.
     pub files: Vec<File>,
@@ -44,6 +45,9 @@ pub struct Manifest {
     pub units: Vec<Unit>,
     /// Images that must be in the device's store before anything changes, sorted by reference.
     pub images: Vec<Image>,
+    /// Checks that the agent makes of containers, sorted by unit, container and purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<HealthCheck>,
     /// How the agent itself behaves.
     pub settings: Settings,
 }
@@ -215,6 +219,7 @@ impl Manifest {
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.units.sort_by(|a, b| a.name.cmp(&b.name));
         self.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        self.health.sort_by(|a, b| a.key().cmp(&b.key()));
         for unit in &mut self.units {
             unit.restart_on.sort();
         }
@@ -248,7 +253,8 @@ impl Manifest {
         let units = &self.units;
         let is_new = |unit: &Unit| unit.wanted == Wanted::Once || !is_unit_name_of_old(&unit.name);
         let is_unit = |file: &File| file.path.as_str().starts_with(UNITS);
-        if units.iter().any(is_new) || self.files.iter().any(is_unit) {
+        let has_checks = !self.health.is_empty();
+        if has_checks || units.iter().any(is_new) || self.files.iter().any(is_unit) {
             3
         } else if self.settings.servers.is_empty() {
             1
@@ -307,10 +313,32 @@ impl Manifest {
                 return Err(format!("image {} and its digest disagree", image.reference));
             }
         }
+        self.check_health()?;
         if self.settings.heartbeat_seconds == 0 {
             return Err("heartbeat_seconds must be at least 1".to_owned());
         }
         check_servers(&self.settings.servers)
+    }
+
+    fn check_health(&self) -> Result<(), String> {
+        let count = self.health.len();
+        if count > MAX_CHECKS {
+            return Err(format!("{count} checks, at most {MAX_CHECKS} are allowed"));
+        }
+        let is_sorted = self.health.is_sorted_by(|a, b| a.key() < b.key());
+        if !is_sorted {
+            return Err("checks are not sorted, or one is listed twice".to_owned());
+        }
+        for check in &self.health {
+            check.check()?;
+            let unit = &check.unit;
+            if self.units.binary_search_by(|u| u.name.cmp(unit)).is_err() {
+                return Err(format!(
+                    "a check of {unit}, which is not a unit of the manifest"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_files(&self) -> Result<(), String> {

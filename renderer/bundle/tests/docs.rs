@@ -22,6 +22,7 @@ fn sources() -> Vec<Source> {
     [
         ("code", include_str!("../src/code.rs")),
         ("envelope", include_str!("../src/envelope.rs")),
+        ("health", include_str!("../src/health.rs")),
         ("leaf", include_str!("../src/leaf.rs")),
         ("manifest", include_str!("../src/manifest.rs")),
         ("name", include_str!("../src/name.rs")),

@@ -112,3 +112,34 @@ fn units_of_systemds_own_instances_and_units_that_end_need_the_third_schema() {
     template.units[0].name = "model@.service".to_owned();
     assert!(Manifest::parse(&template.encode()).is_err());
 }
+
+#[test]
+fn checks_by_the_agent_need_the_third_schema() {
+    let text = include_str!("evolution/1/manifest.json");
+    let tail =
+        r#","delay_seconds":0,"period_seconds":10,"timeout_seconds":1,"failures":3,"successes":1}"#;
+    let http = r#"{"unit":"web.service","container":"web","purpose":"liveness","action":{"http":{"port":80,"path":"/"}}"#;
+    let exec = r#"{"unit":"web.service","container":"web","purpose":"readiness","action":{"exec":{"command":["true"]}}"#;
+    let section = format!("\"health\":[{http}{tail},{exec}{tail}],\"settings\"");
+    let third = text.replace("\"schema\":1", "\"schema\":3");
+    let bytes = third.replace("\"settings\"", &section).into_bytes();
+    let manifest = Manifest::parse(&bytes).expect("a manifest");
+    assert_eq!((manifest.schema, manifest.health.len()), (3, 2));
+    assert_eq!(manifest.clone().encode(), bytes);
+    // in whatever order they come, and each once
+    let mut turned = manifest.clone();
+    turned.health.reverse();
+    assert_eq!(turned.encode(), bytes);
+    let mut twice = manifest.clone();
+    twice.health.push(manifest.health[0].clone());
+    Manifest::parse(&twice.encode()).expect_err("a check that is listed twice");
+    let mut other = manifest.clone();
+    other.health[0].unit = "other.service".to_owned();
+    Manifest::parse(&other.encode()).expect_err("a check of no unit");
+    let mut bad = manifest.clone();
+    bad.health[0].period_seconds = 0;
+    Manifest::parse(&bad.encode()).expect_err("a check that breaks a rule");
+    let mut without = manifest;
+    without.health.clear();
+    assert!(without.encode().starts_with(br#"{"schema":1,"#));
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::DevicePath;
+use flotta_bundle::health::HealthCheck;
 use flotta_bundle::manifest::{FileKind, Image, Unit};
 
 use super::unit::Protocol;
@@ -18,6 +19,8 @@ pub struct Compiled {
     pub units: Vec<Unit>,
     /// Images.
     pub images: Vec<Image>,
+    /// Checks that the agent makes of its containers.
+    pub checks: Vec<HealthCheck>,
     /// Ports of the device that it publishes.
     pub ports: Vec<Port>,
     /// Volumes of Podman's that it uses.

@@ -159,6 +159,7 @@ fn container(
     if let Joined::Alone(_) = network {
         mounts.memory = volumes.memory();
     }
+    let health = probes::health(job, asked, &name);
     let unit = ContainerUnit {
         name,
         description: description(job),
@@ -172,7 +173,7 @@ fn container(
         security: security::security(job, asked),
         limits: limits::limits(job, asked),
         labels: labels::labels(job),
-        health: probes::health(job, asked),
+        health,
         service: lifecycle::service(job, asked),
     };
     emit::container(job, unit, asked.pointer);

@@ -144,6 +144,7 @@ impl Bundle {
                 files: Vec::new(),
                 units: Vec::new(),
                 images: Vec::new(),
+                health: Vec::new(),
                 settings: Settings::default(),
             },
             contents: Vec::new(),

@@ -114,6 +114,8 @@ pub struct Faults {
     pub no_storage: Option<&'static str>,
     /// Images that do not fit on the disk.
     pub large: BTreeSet<String>,
+    /// Words of commands that fail in containers.
+    pub commands: BTreeSet<String>,
     pub no_reload: bool,
     pub no_sweep: bool,
 }

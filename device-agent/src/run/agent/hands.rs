@@ -1,11 +1,13 @@
 //! What the loop has of the machine.
 
 use flotta_bundle::Manifest;
+use flotta_bundle::code::Problem;
 use flotta_bundle::wire::{Phase, WorkloadReport};
 use jiff::Timestamp;
 
 use crate::backend::{Files, Podman, Systemd};
 use crate::converge::{self, Host, Outcome};
+use crate::health::Health;
 use crate::ledger::{Ledger, LedgerError};
 
 /// What the loop needs of a machine.
@@ -34,6 +36,9 @@ pub(in crate::run) trait Hands {
     /// Whether the agent's own view of the mounts keeps it from writing; none when nothing does.
     async fn is_shut_out(&mut self, manifest: &Manifest) -> Option<bool>;
 
+    /// Why containers were stopped since this was asked last.
+    fn stops(&mut self) -> Vec<Problem>;
+
     /// Waits until something may have changed.
     async fn changed(&mut self) -> News;
 }
@@ -41,7 +46,7 @@ pub(in crate::run) trait Hands {
 /// What may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::run) enum News {
-    /// Units.
+    /// Units, or what checks say of them.
     Units,
     /// Files of the fleet's.
     Files,
@@ -76,9 +81,25 @@ impl<S: Systemd, P: Podman, F: Files> Hands for Host<S, P, F> {
         converge::is_shut_out(manifest, self).await
     }
 
+    fn stops(&mut self) -> Vec<Problem> {
+        self.health.as_mut().map(Health::stops).unwrap_or_default()
+    }
+
     async fn changed(&mut self) -> News {
-        let Self { systemd, files, .. } = self;
+        let Self {
+            systemd,
+            files,
+            health,
+            ..
+        } = self;
+        let healed = async {
+            match health {
+                Some(health) => health.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = healed => News::Units,
             () = systemd.changed() => News::Units,
             () = files.changed() => News::Files,
         }

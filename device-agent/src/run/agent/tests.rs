@@ -94,6 +94,10 @@ impl Hands for FakeHands {
         self.shut_out.get()
     }
 
+    fn stops(&mut self) -> Vec<Problem> {
+        Vec::new()
+    }
+
     async fn changed(&mut self) -> News {
         std::future::pending().await
     }
@@ -155,6 +159,7 @@ impl Bench {
             files: Vec::new(),
             units: Vec::new(),
             images: Vec::new(),
+            health: Vec::new(),
             settings: Settings {
                 heartbeat_seconds,
                 ..Settings::default()

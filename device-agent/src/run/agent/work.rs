@@ -122,6 +122,7 @@ impl<H: Hands> Agent<H> {
             Ended::Whole(outcome, needed) => {
                 self.workloads = outcome.workloads;
                 self.problems = outcome.problems;
+                self.note_stops();
                 if !self.has(code::READ_ONLY) {
                     self.can_write();
                 }

@@ -78,6 +78,7 @@ async fn devices_and_workloads_are_found_by_what_they_run() {
             pull: Pull::Missing,
             workloads: vec!["web".to_owned()],
         }],
+        health: Vec::new(),
         settings: Settings::default(),
     };
     let manifest = with_image(&image).encode();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flotta_bundle::code;
 use flotta_bundle::wire::WorkloadState;
 use jiff::Timestamp;
 
@@ -37,7 +38,10 @@ fn collect(devices: &[Device]) -> Vec<Workload> {
             let status = workloads.entry(key).or_default();
             status.devices += 1;
             match workload.state {
-                WorkloadState::Running => status.running += 1,
+                // one that is not ready works as little as one that does not run
+                WorkloadState::Running if workload.code != code::NOT_READY.id => {
+                    status.running += 1;
+                }
                 WorkloadState::Failed => status.failed += 1,
                 _ => {}
             }

@@ -31,6 +31,7 @@ fn manifest() -> Manifest {
             pull: Pull::Missing,
             workloads: vec!["web".into()],
         }],
+        health: Vec::new(),
         settings: Settings::default(),
     }
 }

@@ -137,7 +137,7 @@ fn kind(rust: &str, document: &str) -> String {
         return format!("list of {one}{plural}");
     }
     match rust {
-        "u32" | "u64" | "usize" => "integer".to_owned(),
+        "u16" | "u32" | "u64" | "usize" => "integer".to_owned(),
         "bool" => "true or false".to_owned(),
         "String" | "Token" => "string".to_owned(),
         "BTreeMap<String, String>" => "map of strings".to_owned(),

@@ -10,7 +10,10 @@ use crate::compile::job::Job;
 use crate::compile::unit::{Protocol, PublishedPort};
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("containers[].ports[].name", "nothing: nobody asks for it"),
+    Field::carried(
+        "containers[].ports[].name",
+        "`PORT` of a probe may be this name",
+    ),
     Field::carried("containers[].ports[].containerPort", "`PublishPort=`"),
     Field::carried("containers[].ports[].hostPort", "`PublishPort=`"),
     Field::carried("containers[].ports[].hostIP", "`PublishPort=`"),

@@ -1,6 +1,10 @@
-//! How it is seen that a container works: commands are Podman's health checks.
+//! How it is seen that a container works. Commands are Podman's health checks, so that they need no agent; all else is the
+//! agent's.
+
+mod action;
 
 use flotta_bundle::code;
+use flotta_bundle::health::{Action, HealthCheck, Purpose};
 use k8s_openapi::api::core::v1::Probe;
 
 use super::asked::Asked;
@@ -9,6 +13,11 @@ use crate::compile::job::Job;
 use crate::compile::unit::{Check, Health};
 
 const NO_GRPC: &str = "use `exec`, with a program that the image has";
+const NOT_ITS_OWN: &str = "it is the pod's";
+const HTTP: &str = "`health` of the manifest: the agent asks, as kubelet does";
+const TCP: &str = "`health` of the manifest: the agent connects";
+const TIMES: &str = "`health` of the manifest";
+const NO_MORE: &str = "1, as Kubernetes wants it";
 
 pub(super) const FIELDS: &[Field] = &[
     Field::carried(
@@ -31,14 +40,13 @@ pub(super) const FIELDS: &[Field] = &[
         "containers[].livenessProbe.failureThreshold",
         "`--health-retries`",
     ),
-    Field::carried(
-        "containers[].livenessProbe.successThreshold",
-        "1, as Kubernetes wants it",
-    ),
+    Field::carried("containers[].livenessProbe.successThreshold", NO_MORE),
+    Field::carried("containers[].livenessProbe.httpGet", HTTP),
+    Field::carried("containers[].livenessProbe.tcpSocket", TCP),
     Field::refused("containers[].livenessProbe.grpc", NO_GRPC),
     Field::refused(
         "containers[].livenessProbe.terminationGracePeriodSeconds",
-        "it is the pod's",
+        NOT_ITS_OWN,
     ),
     Field::carried("containers[].startupProbe.exec", "`--health-startup-cmd`"),
     Field::carried(
@@ -57,49 +65,92 @@ pub(super) const FIELDS: &[Field] = &[
         "containers[].startupProbe.failureThreshold",
         "`--health-startup-retries`",
     ),
-    Field::carried(
-        "containers[].startupProbe.successThreshold",
-        "1, as Kubernetes wants it",
-    ),
+    Field::carried("containers[].startupProbe.successThreshold", NO_MORE),
+    Field::carried("containers[].startupProbe.httpGet", HTTP),
+    Field::carried("containers[].startupProbe.tcpSocket", TCP),
     Field::refused("containers[].startupProbe.grpc", NO_GRPC),
     Field::refused(
         "containers[].startupProbe.terminationGracePeriodSeconds",
-        "it is the pod's",
+        NOT_ITS_OWN,
     ),
-    Field::no_effect(
-        "containers[].readinessProbe",
-        "nothing sends requests to ready containers only",
+    Field::carried(
+        "containers[].readinessProbe.exec",
+        "`health` of the manifest: the agent has Podman run it. Whatever comes of it, the container runs on: while it is not ready, the device is reported as not healthy",
+    ),
+    Field::carried("containers[].readinessProbe.httpGet", HTTP),
+    Field::carried("containers[].readinessProbe.tcpSocket", TCP),
+    Field::carried("containers[].readinessProbe.initialDelaySeconds", TIMES),
+    Field::carried("containers[].readinessProbe.periodSeconds", TIMES),
+    Field::carried("containers[].readinessProbe.timeoutSeconds", TIMES),
+    Field::carried("containers[].readinessProbe.failureThreshold", TIMES),
+    Field::carried("containers[].readinessProbe.successThreshold", TIMES),
+    Field::refused("containers[].readinessProbe.grpc", NO_GRPC),
+    Field::refused(
+        "containers[].readinessProbe.terminationGracePeriodSeconds",
+        NOT_ITS_OWN,
     ),
 ];
 
-/// The container's health checks.
-pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>) -> Health {
+/// The checks of the container that the unit `name` runs: those that are Podman's; the others go to the agent.
+pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Health {
     let container = asked.container;
-    let mut startup = check(
-        job,
-        container.startup_probe.as_ref(),
-        &asked.at("startupProbe"),
+    let mut probe = |probe: &Option<Probe>, field: &str, purpose| {
+        let pointer = asked.at(field);
+        check(job, asked, probe.as_ref()?, &pointer, purpose)
+    };
+    let startup = probe(&container.startup_probe, "startupProbe", Purpose::Startup);
+    let liveness = probe(
+        &container.liveness_probe,
+        "livenessProbe",
+        Purpose::Liveness,
     );
-    if let Some(check) = &mut startup {
+    let readiness = probe(
+        &container.readiness_probe,
+        "readinessProbe",
+        Purpose::Readiness,
+    );
+    // What waits for a startup check is its maker's: Podman does not tell the agent that one has passed.
+    let is_podmans = |check: &HealthCheck| matches!(check.action, Action::Exec { .. });
+    let others_are = liveness.as_ref().is_none_or(is_podmans) && readiness.is_none();
+    let startup_is = startup.as_ref().is_none_or(is_podmans) && others_are;
+    let liveness_is = liveness.as_ref().is_none_or(is_podmans) && (startup_is || startup.is_none());
+    let mut health = Health::default();
+    let podmans = [
+        (startup, startup_is, &mut health.startup, "startupProbe"),
+        (liveness, liveness_is, &mut health.check, "livenessProbe"),
+    ];
+    let mut agents: Vec<_> = readiness.into_iter().collect();
+    for (check, is_podmans, out, field) in podmans {
+        match check {
+            Some(check) if is_podmans => *out = podmans_check(job, check, &asked.at(field)),
+            other => agents.extend(other),
+        }
+    }
+    if let Some(check) = &mut health.startup {
         // Podman begins at once and has no time in which failures do not count.
         check.failures = check
             .failures
             .saturating_add(check.delay.div_ceil(check.interval));
         check.delay = 0;
     }
-    Health {
-        check: check(
-            job,
-            container.liveness_probe.as_ref(),
-            &asked.at("livenessProbe"),
-        ),
-        startup,
+    for check in agents {
+        job.out.checks.push(HealthCheck {
+            unit: format!("{name}.service"),
+            container: name.to_owned(),
+            ..check
+        });
     }
+    health
 }
 
-/// The check of a probe with a command, with Kubernetes' defaults.
-fn check(job: &mut Job<'_>, probe: Option<&Probe>, pointer: &str) -> Option<Check> {
-    let probe = probe?;
+/// A probe with Kubernetes' defaults. Whose it is is filled in later.
+fn check(
+    job: &mut Job<'_>,
+    asked: Asked<'_>,
+    probe: &Probe,
+    pointer: &str,
+    purpose: Purpose,
+) -> Option<HealthCheck> {
     let mut number = |field: &str, given: Option<i32>, default: u32, least: u32| {
         let Some(given) = given else {
             return default;
@@ -111,39 +162,53 @@ fn check(job: &mut Job<'_>, probe: Option<&Probe>, pointer: &str) -> Option<Chec
         }
         good.unwrap_or(default)
     };
-    let delay = number("initialDelaySeconds", probe.initial_delay_seconds, 0, 0);
-    let interval = number("periodSeconds", probe.period_seconds, 10, 1);
-    let timeout = number("timeoutSeconds", probe.timeout_seconds, 1, 1);
+    let delay_seconds = number("initialDelaySeconds", probe.initial_delay_seconds, 0, 0);
+    let period_seconds = number("periodSeconds", probe.period_seconds, 10, 1);
+    let timeout_seconds = number("timeoutSeconds", probe.timeout_seconds, 1, 1);
     let failures = number("failureThreshold", probe.failure_threshold, 3, 1);
-    if let Some(other) = probe.success_threshold.filter(|threshold| *threshold != 1) {
-        let message = format!("{other}: it must be 1 here");
-        job.refuse(
-            code::SCHEMA,
-            &format!("{pointer}/successThreshold"),
-            message,
-        );
+    let mut successes = number("successThreshold", probe.success_threshold, 1, 1);
+    if purpose != Purpose::Readiness && successes != 1 {
+        let message = format!("{successes}: it must be 1 here");
+        let pointer = format!("{pointer}/successThreshold");
+        job.refuse(code::SCHEMA, &pointer, message);
+        successes = 1;
     }
-    let exec = probe.exec.as_ref()?;
-    let command = exec.command.clone().unwrap_or_default();
+    let action = action::action(job, asked, probe, pointer)?;
+    Some(HealthCheck {
+        unit: String::new(),
+        container: String::new(),
+        purpose,
+        action,
+        delay_seconds,
+        period_seconds,
+        timeout_seconds,
+        failures,
+        successes,
+    })
+}
+
+/// A check that Podman makes.
+fn podmans_check(job: &mut Job<'_>, check: HealthCheck, pointer: &str) -> Option<Check> {
+    let Action::Exec { command } = check.action else {
+        return None;
+    };
+    let pointer = format!("{pointer}/exec/command");
     if let Some(why) = not_podmans(&command) {
-        job.refuse(code::SCHEMA, &format!("{pointer}/exec/command"), why);
+        job.refuse(code::SCHEMA, &pointer, why);
         return None;
     }
-    let good = job.command(&command, &format!("{pointer}/exec/command"));
-    good.then_some(Check {
+    job.command(&command, &pointer).then_some(Check {
         command,
-        delay,
-        interval,
-        timeout,
-        failures,
+        delay: check.delay_seconds,
+        interval: check.period_seconds,
+        timeout: check.timeout_seconds,
+        failures: check.failures,
     })
 }
 
 /// Why Podman would not run a command as it stands.
 fn not_podmans(command: &[String]) -> Option<&'static str> {
-    let [program, arguments @ ..] = command else {
-        return Some("a command needs a program");
-    };
+    let (program, arguments) = command.split_first()?;
     if ["CMD", "CMD-SHELL", "NONE"].contains(&program.to_uppercase().as_str()) {
         return Some(
             "Podman has a meaning of its own for this word: write the path of the program",

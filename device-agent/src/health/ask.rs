@@ -1,0 +1,91 @@
+//! Makes a check once.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use flotta_bundle::health::{Action, HealthCheck};
+use tokio::time::timeout;
+
+use super::net::{Place, Request};
+use crate::backend::{BackendError, Container, Podman};
+
+/// Makes checks.
+pub(super) trait Ask {
+    /// Makes a check once: that it passed, or why not. An error is that nobody could ask.
+    async fn ask(
+        &self,
+        check: &HealthCheck,
+        container: &Container,
+    ) -> Result<Result<(), String>, BackendError>;
+}
+
+/// By the network, and by Podman.
+pub(super) struct Asker<'a, P> {
+    podman: &'a P,
+}
+
+impl<'a, P> Asker<'a, P> {
+    pub(super) fn new(podman: &'a P) -> Self {
+        Self { podman }
+    }
+}
+
+impl<P: Podman> Ask for Asker<'_, P> {
+    async fn ask(
+        &self,
+        check: &HealthCheck,
+        container: &Container,
+    ) -> Result<Result<(), String>, BackendError> {
+        let limit = Duration::from_secs(check.timeout_seconds.into());
+        let address = container.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let host = |host: &Option<String>| host.clone().unwrap_or_else(|| address.to_string());
+        let (what, asked) = match &check.action {
+            Action::Http {
+                tls,
+                host: named,
+                port,
+                path,
+                headers,
+            } => {
+                let place = Place {
+                    tls: *tls,
+                    host: host(named),
+                    port: *port,
+                };
+                let what = format!("GET {place}{path}");
+                let request = Request {
+                    place,
+                    path,
+                    headers,
+                };
+                (what, timeout(limit, request.send()).await)
+            }
+            Action::Tcp { host: named, port } => {
+                let place = Place {
+                    tls: false,
+                    host: host(named),
+                    port: *port,
+                };
+                let connected = async { place.connect().await.map(drop) };
+                let what = format!("TCP {}", place.authority());
+                (what, timeout(limit, connected).await)
+            }
+            Action::Exec { command } => {
+                let what = format!("`{}`", command.join(" "));
+                let run = self.podman.exec(&container.id, command);
+                let exit = match timeout(limit, run).await {
+                    Ok(exit) => Ok(match exit? {
+                        0 => Ok(()),
+                        code => Err(format!("exited {code}")),
+                    }),
+                    Err(late) => Err(late),
+                };
+                (what, exit)
+            }
+        };
+        let late = |_| Err(format!("no answer within {} s", limit.as_secs()));
+        Ok(asked
+            .unwrap_or_else(late)
+            .map_err(|why| format!("{what}: {why}")))
+    }
+}

@@ -1,0 +1,182 @@
+//! HTTP and TCP, as kubelet does it: straight to the place, by no proxy, without keeping the connection.
+
+use std::fmt;
+
+use flotta_bundle::health::Header;
+use http::header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::redirect;
+
+/// As kubelet calls itself: programs leave it out of their logs by this.
+const AGENT: &str = "kube-probe/1.34";
+/// Most of an answer that is read.
+const MAX_BODY: usize = 10 << 10;
+/// Most redirects that are followed.
+const MAX_REDIRECTS: usize = 10;
+
+/// Where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) tls: bool,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Place {
+    /// `HOST:PORT`.
+    pub(super) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+
+    pub(super) async fn connect(&self) -> Result<TcpStream, String> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+        stream.map_err(|error| reason(&error))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
+    }
+}
+
+/// What the system says, without its number.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
+}
+
+/// A GET request.
+pub(super) struct Request<'a> {
+    pub(super) place: Place,
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [Header],
+}
+
+impl Request<'_> {
+    /// Sends it, and follows redirects within the host.
+    pub(super) async fn send(&self) -> Result<(), String> {
+        let (mut place, mut path) = (self.place.clone(), self.path.to_owned());
+        for _ in 0..=MAX_REDIRECTS {
+            let (status, location) = self.get(&place, &path).await?;
+            if let Some(location) = location
+                && redirect::is_followed(status)
+            {
+                match redirect::follow(&place, &path, &location) {
+                    Some((next, to)) if next.host == self.place.host => (place, path) = (next, to),
+                    Some(_) => return Ok(()),
+                    None => return Err(format!("answered {} to no place", status.as_u16())),
+                }
+                continue;
+            }
+            if (200..400).contains(&status.as_u16()) {
+                return Ok(());
+            }
+            return Err(format!("answered {}", status.as_u16()));
+        }
+        Err(format!("stopped after {MAX_REDIRECTS} redirects"))
+    }
+
+    async fn get(&self, place: &Place, path: &str) -> Result<(StatusCode, Option<String>), String> {
+        let stream = place.connect().await?;
+        if place.tls {
+            let stream = super::tls::connect(stream, &place.host).await;
+            self.speak(stream.map_err(|error| reason(&error))?, place, path)
+                .await
+        } else {
+            self.speak(stream, place, path).await
+        }
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        place: &Place,
+        path: &str,
+    ) -> Result<(StatusCode, Option<String>), String> {
+        let io = TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .map_err(|error| error.to_string())?;
+        let request = self.request(place, path)?;
+        let answer = async {
+            let answer = sender.send_request(request).await;
+            let answer: http::Response<Incoming> = answer.map_err(|error| said(&error))?;
+            let status = answer.status();
+            let location = answer.headers().get(LOCATION);
+            let location = location.and_then(|to| Some(to.to_str().ok()?.to_owned()));
+            let (mut body, mut read) = (answer.into_body(), 0);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| said(&error))?;
+                read += frame.data_ref().map_or(0, Bytes::len);
+                if read > MAX_BODY {
+                    break;
+                }
+            }
+            Ok((status, location))
+        };
+        // the answer is whole, or there is none: the connection has no say of its own
+        let connection = async {
+            let _ = connection.await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = connection => Err("no answer".to_owned()),
+        }
+    }
+
+    fn request(&self, place: &Place, path: &str) -> Result<http::Request<Empty<Bytes>>, String> {
+        let mut request = http::Request::new(Empty::new());
+        *request.method_mut() = Method::GET;
+        let uri = path.parse();
+        *request.uri_mut() = uri.map_err(|_| format!("{path} is not a path"))?;
+        let headers = request.headers_mut();
+        for Header { name, value } in self.headers {
+            let name = name.parse::<HeaderName>().map_err(|e| e.to_string())?;
+            let value = value.parse::<HeaderValue>().map_err(|e| e.to_string())?;
+            headers.append(name, value);
+        }
+        for (name, value) in [(USER_AGENT, AGENT), (ACCEPT, "*/*")] {
+            // as kubelet reads it, one without a value is not sent
+            if headers.get(&name).is_some_and(HeaderValue::is_empty) {
+                headers.remove(name);
+            } else {
+                headers
+                    .entry(name)
+                    .or_insert(HeaderValue::from_static(value));
+            }
+        }
+        if !headers.contains_key(HOST) {
+            let host = place.authority().parse::<HeaderValue>();
+            headers.insert(HOST, host.map_err(|error| error.to_string())?);
+        }
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        Ok(request)
+    }
+}
+
+/// The last cause of a failure: hyper's own words name none.
+fn said(error: &hyper::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    match last.downcast_ref::<std::io::Error>() {
+        Some(error) => reason(error),
+        None => last.to_string(),
+    }
+}
