@@ -79,6 +79,10 @@ fn cases() {
                     unit.name, unit.wanted
                 );
             }
+            for check in manifest.health {
+                let check = serde_json::to_string(&check).expect("JSON");
+                let _ = writeln!(text, "check {check}");
+            }
             for file in manifest.files {
                 let _ = writeln!(
                     text,

@@ -40,8 +40,8 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
     let http = "httpGet: {path: /healthz, port: http}";
     let live = probe("livenessProbe", http) + &probe("startupProbe", http);
     let ready = probe("readinessProbe", http) + &probe("livenessProbe", "tcpSocket: {port: http}");
-    // a pod of two, whose address is that of the pod; in the device's network; https, which nobody serves
-    let pod = workload("pod", 8083, &probe("readinessProbe", http)).replace(
+    // a pod of two, whose address is that of the pod; in the device's network
+    let duo = workload("duo", 8083, &probe("readinessProbe", http)).replace(
         "      volumes:",
         &format!("        - {{name: other, image: {HELLO}, args: [\"9999\"]}}\n      volumes:"),
     );
@@ -53,11 +53,11 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
         ("device.yaml", &device("probed")),
         ("live.yaml", &workload("live", 8081, &live)),
         ("ready.yaml", &workload("ready", 8082, &ready)),
-        ("pod.yaml", &pod),
+        ("duo.yaml", &duo),
         ("host.yaml", &host),
     ]);
     let probed = Site::install("probed");
-    for name in ["live", "ready", "pod", "host"] {
+    for name in ["live", "ready", "duo", "host"] {
         probed.write(&format!("/srv/{name}/page"), "a page");
     }
     probed.write("/etc/flotta/join", &site.token(&["probed"]));
@@ -67,7 +67,7 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
     assert_eq!(healthy(&site.status("probed"))["status"], "True");
 
     // Readiness: it is said, and nothing is stopped.
-    for name in ["ready", "pod", "host"] {
+    for name in ["ready", "duo", "host"] {
         page(&probed, name, false);
         let why = site.problem("probed", name, "FLT0531");
         assert!(why.ends_with("/healthz: answered 500"), "{why}");

@@ -122,22 +122,52 @@ impl Rules {
     }
 
     fn field(&self, job: &mut Job<'_>, key: &str, value: &Value, within: &str, pointer: &str) {
-        let path = match (within, key) {
-            ("", "initContainers") => "containers".to_owned(),
-            ("", _) => key.to_owned(),
-            _ => format!("{within}.{key}"),
-        };
-        if let Some(why) = self.refused.get(path.as_str()) {
-            let message = format!("`{key}` is not supported on devices: {why}");
-            job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
-        } else if let Some(why) = self.without_effect.get(path.as_str()) {
-            job.note(pointer, format!("`{key}` has no effect on devices: {why}"));
-        } else if self.strict.contains(within) && !self.known.contains(path.as_str()) {
-            let place = job.workload.document.key_place(pointer);
-            let message = format!("`{key}` is accepted but not acted on yet");
-            job.warn(code::NOT_ACTED_ON, place, message);
-        } else {
-            self.walk(job, value, &path, pointer);
+        let path = path_of(key, within);
+        match self.ruling(&path, within) {
+            Ruling::CarriedOut => self.walk(job, value, &path, pointer),
+            Ruling::NoEffect(why) => {
+                job.note(pointer, format!("`{key}` has no effect on devices: {why}"));
+            }
+            Ruling::Refused(why) => {
+                let message = format!("`{key}` is not supported on devices: {why}");
+                job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
+            }
+            Ruling::Unlisted => {
+                let message = format!("`{key}` is not supported on devices");
+                job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
+            }
         }
+    }
+
+    /// What the lists say of a field.
+    pub(super) fn ruling(&self, path: &str, within: &str) -> Ruling {
+        if let Some(why) = self.refused.get(path) {
+            Ruling::Refused(why)
+        } else if let Some(why) = self.without_effect.get(path) {
+            Ruling::NoEffect(why)
+        } else if self.strict.contains(within) && !self.known.contains(path) {
+            Ruling::Unlisted
+        } else {
+            Ruling::CarriedOut
+        }
+    }
+}
+
+/// What the lists say of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ruling {
+    CarriedOut,
+    NoEffect(&'static str),
+    Refused(&'static str),
+    /// Nothing: a version of Kubernetes brought it that is newer than the lists.
+    Unlisted,
+}
+
+/// A field as the lists have it.
+pub(super) fn path_of(key: &str, within: &str) -> String {
+    match (within, key) {
+        ("", "initContainers") => "containers".to_owned(),
+        ("", _) => key.to_owned(),
+        _ => format!("{within}.{key}"),
     }
 }

@@ -2,7 +2,16 @@ use k8s_openapi::api::core::v1::PodSpec;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+use super::field::{Ruling, path_of};
 use super::*;
+
+/// Kubernetes' own schema.
+fn schema() -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    let generator = settings.into_generator();
+    generator.into_root_schema_for::<PodSpec>().to_value()
+}
 
 /// Whether Kubernetes' schema has a field: `containers[].ports[].hostIP`.
 fn is_field(schema: &Value, path: &str) -> bool {
@@ -19,10 +28,7 @@ fn is_field(schema: &Value, path: &str) -> bool {
 
 #[test]
 fn every_path_is_a_field_of_kubernetes_and_in_one_list() {
-    let mut settings = SchemaSettings::draft2020_12();
-    settings.inline_subschemas = true;
-    let schema = settings.into_generator().into_root_schema_for::<PodSpec>();
-    let schema = schema.to_value();
+    let schema = schema();
     assert!(!is_field(&schema, "containers[].ports[].hostIp"));
     let mut seen = std::collections::BTreeSet::new();
     for field in fields() {
@@ -35,4 +41,32 @@ fn every_path_is_a_field_of_kubernetes_and_in_one_list() {
         };
         assert_eq!(fields().find(above), None, "{}", field.path);
     }
+}
+
+/// The fields of a schema that no list has.
+fn unlisted(schema: &Value, within: &str, found: &mut Vec<String>) {
+    for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
+        let path = path_of(key, within);
+        match RULES.ruling(&path, within) {
+            Ruling::Refused(_) | Ruling::NoEffect(_) => {}
+            Ruling::Unlisted => found.push(path),
+            Ruling::CarriedOut => {
+                unlisted(schema, &path, found);
+                unlisted(&schema["items"], &format!("{path}[]"), found);
+            }
+        }
+    }
+}
+
+/// Each field that Kubernetes knows is in a list: one that a new version of it brings fails this test.
+#[test]
+fn every_field_of_kubernetes_is_decided() {
+    let mut found = Vec::new();
+    unlisted(&schema(), "", &mut found);
+    assert_eq!(found, [""; 0]);
+    // it does find one
+    let newer =
+        serde_json::json!({"properties": {"containers": {"items": {"properties": {"novel": {}}}}}});
+    unlisted(&newer, "", &mut found);
+    assert_eq!(found, ["containers[].novel"]);
 }
