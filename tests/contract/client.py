@@ -145,11 +145,14 @@ def accept(offer, device, memory):
 
 
 def read_manifest(content):
-    manifest = strict(content, ["schema", "files", "units", "images", "settings"])
-    need(manifest["schema"] in [1, 2], "FLT0311", "schema")
+    manifest = strict(content, ["schema", "files", "units", "images", "settings"], ["health"])
+    need(manifest["schema"] in [1, 2, 3], "FLT0311", "schema")
     for name, key in [("files", "path"), ("units", "name"), ("images", "reference")]:
         values = [entry[key] for entry in manifest[name]]
         need(values == sorted(set(values)), "FLT0311", f"{name} are not sorted")
+    order = ["startup", "liveness", "readiness"]
+    checks = [(c["unit"], c["container"], order.index(c["purpose"])) for c in manifest.get("health", [])]
+    need(checks == sorted(set(checks)), "FLT0311", "health is not sorted")
     canonical = json.dumps(manifest, separators=(",", ":"), ensure_ascii=False).encode()
     need(canonical == content, "FLT0311", "not the encoding that the contract says")
     return manifest
@@ -220,13 +223,13 @@ def identity(state):
 def pull(server, device, memory):
     """Pulls, verifies and fetches; returns what it accepted."""
     version = memory["trust"]["version"]
-    path = f"/v1/desired?root={version}&schema=2"
+    path = f"/v1/desired?root={version}&schema=3"
     headers, offer = server.ask("GET", path, headers={"If-None-Match": memory.get("tag", '"none"')})
     release, _ = accept(offer, device, memory)
     hexadecimal = offer["manifest"].removeprefix("sha256:")
     need(headers["etag"] == f'"{release["sequence"]}-{hexadecimal}"', "etag", headers["etag"])
     again = {"If-None-Match": headers["etag"], "Prefer": "wait=0"}
-    newest = f"/v1/desired?root={memory['trust']['version']}&schema=2"
+    newest = f"/v1/desired?root={memory['trust']['version']}&schema=3"
     server.ask("GET", newest, headers=again, expect=304)
 
     _, content = server.ask("GET", f"/v1/blobs/{offer['manifest']}")
@@ -248,7 +251,7 @@ def report(server, release, offer, manifest):
     applied = {"manifest": offer["manifest"], "release": release["sequence"]}
     names = sorted({unit["workload"] for unit in manifest["units"]})
     event = {"id": 7, "time": now, "reason": "Applied", "message": "by the contract alone"}
-    said = {"agent": "contract", "boot": "b", "time": now, "phase": "idle", "manifest_schema": 2, "log": "l",
+    said = {"agent": "contract", "boot": "b", "time": now, "phase": "idle", "manifest_schema": 3, "log": "l",
             "release": release["sequence"], "wanted": offer["manifest"], "applied": applied, "events": [event],
             "workloads": [{"name": name, "state": "Running"} for name in names], "a field": "of tomorrow"}
     _, answer = server.ask("PUT", "/v1/report", said)

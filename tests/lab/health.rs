@@ -93,6 +93,23 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
     }
     assert_eq!(probed.containers(), first, "all runs on as it was");
 
+    // A command that is not there is one that fails; then it is, and does not.
+    let command = probe(
+        "readinessProbe",
+        "exec: {command: [/site/hello, exit, \"0\"]}",
+    );
+    probed.write("/srv/exec/page", "a page");
+    site.commit(
+        "a command",
+        &[("exec.yaml", &workload("exec", 8085, &command))],
+    );
+    let why = site.problem("probed", "exec", "FLT0531");
+    assert_eq!(why, "not ready: `/site/hello exit 0`: exited 127");
+    let copy = "cp \"$(podman mount live)\"/hello /srv/exec/hello";
+    probed.exec(&["sh", "-c", copy]);
+    site.in_sync("probed");
+    let first = probed.containers();
+
     // The agent is started anew: a container that is well stays.
     probed.exec(&["systemctl", "restart", "flotta-agent"]);
     site.in_sync("probed");

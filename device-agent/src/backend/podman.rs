@@ -212,6 +212,16 @@ impl Socket {
     }
 }
 
+/// The exit code that podman-exec(1) has for a command that could not be run.
+fn not_run(words: &str) -> Option<i32> {
+    let words = words.to_lowercase();
+    if words.contains("command that was not found") {
+        Some(127)
+    } else {
+        words.contains("oci permission denied").then_some(126)
+    }
+}
+
 /// Reads what Podman says of a container.
 fn parse_container(body: &[u8]) -> Result<Option<Container>, BackendError> {
     let inspected: Inspected = serde_json::from_slice(body)
@@ -307,7 +317,8 @@ impl Podman for Socket {
         // its output is the answer, which ends with it
         let (status, body) = self.post(&path, &serde_json::json!({})).await?;
         if !status.is_success() {
-            return Err(failure(status, &body));
+            let error = failure(status, &body);
+            return not_run(&error.0).ok_or(error);
         }
         let path = format!("/exec/{}/json", session.id);
         let (status, body) = self.ask(Method::GET, &path, SHORT).await?;

@@ -29,7 +29,10 @@ pub(super) const FIELDS: &[Field] = &[
         "securityContext.supplementalGroupsPolicy",
         "`Merge`, or an error",
     ),
-    Field::carried("securityContext.fsGroup", "`PodmanArgs=--group-add`"),
+    Field::carried(
+        "securityContext.fsGroup",
+        "`PodmanArgs=--group-add`; files of volumes keep their group: an emptyDir on disk belongs to its first container's user, or to whom its place in the image belongs, memory to everybody, ConfigMaps can be read by everybody unless a mode says otherwise",
+    ),
     Field::no_effect(
         "securityContext.fsGroupChangePolicy",
         "the owner of a volume's files is never changed",
