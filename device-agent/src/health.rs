@@ -252,7 +252,7 @@ async fn follow<P: Podman, A: Ask>(
     mut targets: watch::Receiver<Vec<Target>>,
 ) -> Infallible {
     let mut watched: Vec<(Target, AbortHandle)> = Vec::new();
-    let mut watches = FuturesUnordered::new();
+    let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
             changed = targets.changed() => {
@@ -272,11 +272,11 @@ async fn follow<P: Podman, A: Ask>(
                     if watched.iter().all(|(known, _)| !known.is(&target)) {
                         let (watch, handle) = abortable(desk.watch(target.clone()));
                         watched.push((target, handle));
-                        watches.push(watch);
+                        running.push(watch);
                     }
                 }
             }
-            Some(_) = watches.next(), if !watches.is_empty() => {}
+            Some(_) = running.next(), if !running.is_empty() => {}
         }
     }
 }
