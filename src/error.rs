@@ -31,7 +31,7 @@ impl From<Answer> for ExitCode {
 
 /// An error with its code and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.message)]
+#[error("{}", .0.text())]
 pub(crate) struct Coded(pub(crate) Problem);
 
 /// Prints the error; exit code 2, or 1 when the answer is that there is no such thing.
@@ -73,7 +73,7 @@ fn text(error: &anyhow::Error, problem: Option<&Problem>, colours: bool) -> Stri
         Some(Style::Bad),
         colours,
     );
-    let mut text = format!("{word}: {}", problem.message);
+    let mut text = format!("{word}: {}", problem.text());
     if !problem.help.is_empty() {
         text += "\n   = help: ";
         text += &problem.help;

@@ -59,12 +59,16 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 if walk.failures.contains_key(workload) {
                     continue;
                 }
-                let written = ledger
-                    .blobs()
-                    .read(&file.digest)
-                    .map_err(|error| BackendError(crate::pull::chain(&error)));
-                if let Err(error) = written.and_then(|content| host.files.write(file, &content)) {
-                    walk.fail(workload, file_problem(&error));
+                let read = ledger.blobs().read(&file.digest).map_err(|error| {
+                    Problem::new(code::FILE_FAILED, crate::pull::chain(&error))
+                        .about(file.path.as_str())
+                });
+                let written = read.and_then(|content| {
+                    let written = host.files.write(file, &content);
+                    written.map_err(|error| error.of_file())
+                });
+                if let Err(problem) = written {
+                    walk.fail(workload, problem);
                 }
             }
             Step::Remove(path) => {
@@ -74,7 +78,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     continue;
                 }
                 if let Err(error) = host.files.remove(path) {
-                    walk.fail(workload, file_problem(&error));
+                    walk.fail(workload, error.of_file());
                 }
             }
             Step::Enable(name) => walk.enable(name, &mut host.systemd).await,
@@ -83,8 +87,9 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
             }
             Step::Reload => {
                 if let Err(error) = host.systemd.reload().await {
-                    let message = format!("systemd does not reload: {error}");
-                    walk.fail_all(ledger.owned(), &Problem::new(code::BACKEND, message));
+                    let problem = Problem::new(code::BACKEND, "systemd does not reload")
+                        .with_detail(error.to_string());
+                    walk.fail_all(ledger.owned(), &problem);
                 }
             }
             Step::Reloaded => {
@@ -124,19 +129,6 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
     Ok(walk.failures)
 }
 
-/// What it means that a file cannot be written or removed.
-pub(crate) fn file_problem(error: &BackendError) -> Problem {
-    if error.is_read_only() {
-        let folder = error.0.split_once(": ").map_or("", |(path, _)| path);
-        let folder = folder.rsplit_once('/').map_or("/etc", |(folder, _)| folder);
-        let help = format!(
-            "see what mounted it: findmnt -T {folder}; the agent goes on by itself once it can be written"
-        );
-        return Problem::new(code::READ_ONLY, error.to_string()).with_help(help);
-    }
-    Problem::new(code::FILE_FAILED, error.to_string())
-}
-
 struct Walk<'a> {
     plan: &'a Plan,
     manifest: &'a Manifest,
@@ -150,8 +142,10 @@ impl Walk<'_> {
 
     /// systemd does not do with a unit what it is asked to.
     fn refused(&mut self, workload: &str, unit: &str, what: &str, error: &BackendError) {
-        let message = format!("{unit} does not {what}: {error}");
-        self.fail(workload, Problem::new(code::BACKEND, message));
+        let problem = Problem::new(code::BACKEND, format!("{unit} does not {what}"))
+            .about(unit)
+            .with_detail(error.to_string());
+        self.fail(workload, problem);
     }
 
     async fn enable<S: Systemd>(&mut self, unit: &str, systemd: &mut S) {
@@ -175,8 +169,11 @@ impl Walk<'_> {
             return;
         }
         if let Err(error) = podman.sweep(workload).await {
-            let message = format!("what {workload} left behind cannot be removed: {error}");
-            self.fail(workload, Problem::new(code::BACKEND, message));
+            let message = format!("what {workload} left behind cannot be removed");
+            let problem = Problem::new(code::BACKEND, message)
+                .about(workload)
+                .with_detail(error.to_string());
+            self.fail(workload, problem);
         }
     }
 
@@ -247,11 +244,13 @@ impl Walk<'_> {
                     } else {
                         "Quadlet made no unit"
                     };
-                    let message = format!("{who} {name}: systemd says {}", state.load);
-                    self.fail(&workload, Problem::new(code::GENERATOR, message));
+                    let problem = Problem::new(code::GENERATOR, format!("{who} {name}"))
+                        .about(name)
+                        .with_detail(format!("systemd says {}", state.load));
+                    self.fail(&workload, problem);
                 }
                 Err(error) => {
-                    self.fail(&workload, Problem::new(code::BACKEND, error.to_string()));
+                    self.fail(&workload, error.of_unit(name));
                 }
             }
         }

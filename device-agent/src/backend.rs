@@ -1,9 +1,11 @@
 //! The machine: systemd, Podman and files. Each as a trait, the real thing, and a fake with a state of its own.
 
+mod error;
 #[cfg(test)]
 pub mod fake;
 pub mod files;
 pub mod podman;
+pub(crate) mod prose;
 #[cfg(test)]
 mod script;
 pub mod systemd;
@@ -18,27 +20,7 @@ use flotta_bundle::Digest;
 use flotta_bundle::manifest::File;
 use jiff::Timestamp;
 
-/// Why the machine did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BackendError(pub String);
-
-impl BackendError {
-    /// Whether a file system is mounted read-only: `EROFS`, as the standard library says it.
-    pub fn is_read_only(&self) -> bool {
-        self.0.contains("(os error 30)")
-    }
-
-    /// Whether it is about where Podman keeps images and containers, in Podman's own words.
-    pub fn is_storage(&self) -> bool {
-        is_storage(&self.0)
-    }
-}
-
-/// Whether Podman says that it cannot use its storage.
-pub(crate) fn is_storage(words: &str) -> bool {
-    words.contains("configure storage: ") || words.contains("kernel does not support overlay fs")
-}
+pub use error::BackendError;
 
 /// A unit as systemd has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,7 +78,12 @@ impl UnitState {
 
     /// Whether it failed, or goes round in restarts.
     pub fn is_failed(&self) -> bool {
-        self.active == "failed" || self.sub.starts_with("auto-restart")
+        self.active == "failed" || self.awaits_restart()
+    }
+
+    /// Whether systemd will start it again in a while: `auto-restart`, `auto-restart-queued`.
+    pub fn awaits_restart(&self) -> bool {
+        self.sub.starts_with("auto-restart")
     }
 }
 

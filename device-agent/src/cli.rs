@@ -131,7 +131,7 @@ enum CliError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("{0}")]
-    Problem(Problem),
+    Problem(Box<Problem>),
     #[error(transparent)]
     Output(#[from] std::io::Error),
 }
@@ -141,7 +141,7 @@ impl CliError {
         match self {
             Self::Enrol(error) => Some(error.problem()),
             Self::Ledger(error) => Some(Problem::new(code::LEDGER, chain(error))),
-            Self::Problem(problem) => Some(problem.clone()),
+            Self::Problem(problem) => Some(Problem::clone(problem)),
             Self::Output(_) => None,
         }
     }
@@ -209,7 +209,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 fn error_text(problem: &Problem) -> String {
-    let mut text = format!("error[{}]: {}", problem.code, problem.message);
+    let mut text = format!("error[{}]: {}", problem.code, problem.text());
     if !problem.help.is_empty() {
         text.push_str("\n   = help: ");
         text.push_str(&problem.help);

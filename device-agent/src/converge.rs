@@ -182,8 +182,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     let done = is_applied
         .then(|| done(manifest, &plan, &failures))
         .flatten();
-    let done = done.map(|done| format!("release {release}: {done}"));
-    let noted = note(ledger, done, &workloads, &problems, now);
+    let noted = note(ledger, release, done, &workloads, &problems, now);
     let kept = if complete && is_new {
         let state = AppliedState {
             manifest: digest,
@@ -297,8 +296,15 @@ fn ledger_problem(error: &LedgerError) -> Problem {
     Problem::new(code::LEDGER, chain(error))
 }
 
-/// What was done, in words (`Ledger::note_failure` looks for workloads among them); none when nothing was.
-fn done(manifest: &Manifest, plan: &Plan, failures: &Failures) -> Option<String> {
+/// What was done.
+struct Done {
+    /// In words: `restarted web; started db, radio`.
+    words: String,
+    workloads: BTreeSet<String>,
+}
+
+/// What was done; none when nothing was.
+fn done(manifest: &Manifest, plan: &Plan, failures: &Failures) -> Option<Done> {
     let mut done: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for step in &plan.steps {
         let (verb, name) = match step {
@@ -318,20 +324,26 @@ fn done(manifest: &Manifest, plan: &Plan, failures: &Failures) -> Option<String>
         format!("{verb} {}", names.join(", "))
     });
     let parts: Vec<_> = parts.collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
+    let workloads = done.values().flatten().map(|name| (*name).to_owned());
+    (!parts.is_empty()).then(|| Done {
+        words: parts.join("; "),
+        workloads: workloads.collect(),
+    })
 }
 
 /// Tells the server what was done and what failed.
 fn note(
     ledger: &mut Ledger,
-    done: Option<String>,
+    release: u64,
+    done: Option<Done>,
     workloads: &[WorkloadReport],
     problems: &[Problem],
     now: &dyn Fn() -> Timestamp,
 ) -> Result<(), LedgerError> {
     // what cannot be written is written with the next, at the latest at the end
-    if let Some(message) = done {
-        let _ = ledger.note(now(), "Applied", message, false);
+    if let Some(done) = done {
+        let message = format!("release {release}: {}", done.words);
+        let _ = ledger.note_applied(now(), message, done.workloads);
     }
     let of_workloads = workloads
         .iter()

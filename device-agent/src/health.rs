@@ -283,5 +283,5 @@ async fn follow<P: Podman, A: Ask>(
 
 /// That a workload runs and is not ready.
 fn not_ready(what: &str) -> Problem {
-    Problem::new(code::NOT_READY, format!("not ready: {what}"))
+    Problem::new(code::NOT_READY, "not ready").with_detail(what)
 }

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use blobs::{Blobs, Partial};
-pub use file::{LedgerError, Loss};
+pub use file::{Damage, LedgerError, Loss};
 pub use shape::{AcceptedState, AppliedState, Due, Owned, OwnedUnit, Seen};
 
 use crate::config::make_private;
@@ -119,7 +119,7 @@ impl Ledger {
         opening.note("ledger/history.json", &history, |h| h.version, then);
         // before a device has joined, files that are not there were never written
         if !opening.is_old {
-            let damaged = |found: &Loss| !found.how.starts_with("is gone");
+            let damaged = |found: &Loss| found.how != Damage::Gone;
             opening.losses.retain(damaged);
         }
         let mut is_other = false;
@@ -130,7 +130,8 @@ impl Ledger {
             let is_new = home.memory.highest.is_none();
             is_other = is_new && home.memory.trust != here.memory.trust;
         }
-        let how = |found: &Found<Trust>| found.how().unwrap_or_default();
+        let how =
+            |found: &Found<Trust>| found.how().map_or_else(String::new, |how| how.to_string());
         let lost = format!("{} {}, {} {}", TRUST[0], how(&home), TRUST[1], how(&here));
         let trust = newest(home.whole(), here.whole());
         if trust.is_none() {

@@ -8,7 +8,7 @@ use flotta_bundle::manifest::{File, FileKind, Unit, Wanted};
 use flotta_bundle::path::UNITS;
 use flotta_bundle::{Code, DevicePath, Digest, Manifest, Problem, code};
 
-use crate::backend::{Found, UnitState, Verb};
+use crate::backend::{BackendError, Found, UnitState, Verb};
 use crate::ledger::{Due, Owned, OwnedUnit};
 use crate::observe::Observed;
 
@@ -110,9 +110,11 @@ impl fmt::Display for Plan {
 
 /// What is wrong with a unit that somebody masked.
 pub(crate) fn masked(unit: &str) -> Problem {
-    Problem::new(code::UNIT_MASKED, format!("{unit} is masked")).with_help(format!(
-        "the agent leaves it so; to have it run again: systemctl unmask {unit}"
-    ))
+    Problem::new(code::UNIT_MASKED, format!("{unit} is masked"))
+        .about(unit)
+        .with_help(format!(
+            "the agent leaves it so; to have it run again: systemctl unmask {unit}"
+        ))
 }
 
 /// What a unit runs with: a digest over the files whose change must restart it.
@@ -250,12 +252,9 @@ impl Desk<'_> {
                 }
                 Some(_) => {}
                 None => {
-                    let why = self
-                        .observed
-                        .blind
-                        .get(file.path.as_str())
-                        .map_or_else(String::new, ToString::to_string);
-                    self.hold(workload, code::FILE_FAILED, why);
+                    let error = self.observed.blind.get(file.path.as_str());
+                    let unknown = || Problem::new(code::FILE_FAILED, file.path.as_str());
+                    self.hold_by(workload, error.map_or_else(unknown, BackendError::of_file));
                 }
             }
         }
@@ -279,12 +278,10 @@ impl Desk<'_> {
                 }
                 Some(_) => {}
                 None => {
-                    let why = self
-                        .observed
-                        .blind
-                        .get(&unit.name)
-                        .map_or_else(String::new, ToString::to_string);
-                    self.hold(&unit.workload, code::BACKEND, why);
+                    let error = self.observed.blind.get(&unit.name);
+                    let unknown = || Problem::new(code::BACKEND, &*unit.name);
+                    let problem = error.map_or_else(unknown, |e| e.of_unit(&unit.name));
+                    self.hold_by(&unit.workload, problem);
                 }
             }
         }

@@ -111,7 +111,13 @@ impl Live {
             let of_workloads = report.workloads.iter_mut();
             let of_workloads = of_workloads.filter_map(|workload| workload.problem.as_mut());
             for problem in report.problems.iter_mut().chain(of_workloads) {
-                code::cut(&mut problem.message, words);
+                for text in [
+                    &mut problem.message,
+                    &mut problem.detail,
+                    &mut problem.subject,
+                ] {
+                    code::cut(text, words);
+                }
                 // the code leads to it
                 problem.help.clear();
             }
@@ -128,7 +134,13 @@ impl Live {
 fn told(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.truncate(MAX_TOLD);
     for problem in &mut problems {
-        for text in [&mut problem.code, &mut problem.message, &mut problem.help] {
+        for text in [
+            &mut problem.code,
+            &mut problem.subject,
+            &mut problem.message,
+            &mut problem.detail,
+            &mut problem.help,
+        ] {
             text.retain(|c| !c.is_control());
             code::cut(text, code::MAX_MESSAGE);
         }

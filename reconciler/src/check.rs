@@ -239,7 +239,7 @@ fn certificates(of: &Situation) -> Finding {
 fn clock(of: &Situation) -> Finding {
     match &of.clock {
         // nothing is signed until someone has looked
-        Some(problem) => critical(code::SERVER_CLOCK, &problem.message),
+        Some(problem) => critical(code::SERVER_CLOCK, problem.text()),
         None => ok("fits what was signed"),
     }
 }

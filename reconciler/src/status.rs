@@ -213,7 +213,7 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
             } else {
                 Reason::ApplyFailed
             };
-            verdict(State::Failed, reason, problem.message.clone())
+            verdict(State::Failed, reason, problem.text())
         }
         (Phase::Fetching, _) => {
             let message = work_at(report).unwrap_or_else(|| format!("fetching release {sequence}"));
@@ -273,11 +273,7 @@ fn judge_workloads(report: &Report) -> Verdict {
         .iter()
         .partition(|problem| of_time.contains(&problem.code.as_str()));
     if let Some(problem) = wrong.first() {
-        return verdict(
-            State::Failed,
-            Reason::DeviceProblem,
-            problem.message.clone(),
-        );
+        return verdict(State::Failed, Reason::DeviceProblem, problem.text());
     }
     if let Some(message) = work_at(report) {
         return verdict(State::Updating, Reason::Starting, message);
@@ -287,7 +283,7 @@ fn judge_workloads(report: &Report) -> Verdict {
         let message = stopped.collect::<Vec<_>>().join(", ");
         return verdict(State::Updating, Reason::Starting, message);
     }
-    let message = of_time.first().map(|problem| problem.message.clone());
+    let message = of_time.first().map(|problem| problem.text());
     verdict(State::Ready, Reason::UpToDate, message.unwrap_or_default())
 }
 
@@ -322,8 +318,8 @@ fn work_at(report: &Report) -> Option<String> {
 fn describe(workload: &WorkloadReport) -> String {
     let name = &workload.name;
     match (&workload.problem, workload.state) {
-        (Some(problem), WorkloadState::Pulling) => format!("pulling {name} ({})", problem.message),
-        (Some(problem), _) => format!("{name}: {}", problem.message),
+        (Some(problem), WorkloadState::Pulling) => format!("pulling {name} ({})", problem.text()),
+        (Some(problem), _) => format!("{name}: {}", problem.text()),
         (None, WorkloadState::Pulling) => format!("pulling {name}"),
         (None, WorkloadState::Starting) => format!("starting {name}"),
         (None, WorkloadState::Failed) => format!("{name}: failed"),

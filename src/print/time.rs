@@ -7,20 +7,24 @@ const ALIKE: SignedDuration = SignedDuration::from_secs(60);
 
 /// How long ago: `4s`, `3m`, `5h`, `3d`. A time that is still to come shows as such, `in 3h`: one of two clocks is wrong.
 pub(crate) fn age(now: Timestamp, then: Timestamp) -> String {
-    let ahead = then.duration_since(now);
-    if ahead > ALIKE {
-        return format!("in {}", span(ahead));
+    if is_ahead(now, then) {
+        return format!("in {}", span(then.duration_since(now)));
     }
     span(now.duration_since(then))
+}
+
+fn is_ahead(now: Timestamp, then: Timestamp) -> bool {
+    then.duration_since(now) > ALIKE
 }
 
 /// The same in a sentence: `4s ago`, `in 3h`.
 pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     let age = age(now, then);
-    if age.starts_with("in ") {
-        return age;
+    if is_ahead(now, then) {
+        age
+    } else {
+        format!("{age} ago")
     }
-    format!("{age} ago")
 }
 
 /// How long something has been so: `for 3h`. What began at a time that is still to come was noted by another clock than this.

@@ -23,7 +23,7 @@ use state::{Hook, no_unit, refused, restart};
 
 use super::{
     BTreeSet, BackendError, Container, DevicePath, Digest, Duration, File, Files, Found, Podman,
-    Systemd, UnitState, Verb,
+    Systemd, UnitState, Verb, prose,
 };
 
 /// Where Quadlet looks.
@@ -238,7 +238,7 @@ impl Podman for World {
             }
             if state.faults.large.contains(reference) {
                 let why = "unpacking failed (error: exit status 1; output: write /data: no space left on device)";
-                return Err(refused(why.to_owned()));
+                return Err(prose::podman(why.to_owned()));
             }
             state.log.push(Did::Pull(reference.to_owned()));
             state.images.insert(reference.to_owned());
@@ -291,6 +291,14 @@ impl Podman for World {
     }
 }
 
+fn no_file(path: &DevicePath, why: &str) -> BackendError {
+    let (path, why) = (path.clone(), why.to_owned());
+    match &*why {
+        READ_ONLY => BackendError::ReadOnly { path, why },
+        _ => BackendError::File { path, why },
+    }
+}
+
 impl Files for World {
     fn look(&mut self, file: &File) -> Result<Found, BackendError> {
         let path = file.path.as_str();
@@ -302,7 +310,7 @@ impl Files for World {
             }),
             (Some(Thing::Other), _) => Ok(Found::Other),
             (None, Some(other)) if other.as_str() > path => Ok(Found::Other),
-            (None, Some(_)) => Err(refused(format!("{path}: {NO_FOLDER}"))),
+            (None, Some(_)) => Err(no_file(&file.path, NO_FOLDER)),
             (None, None) => Ok(Found::Absent),
         }
     }
@@ -317,7 +325,7 @@ impl Files for World {
                 None => "",
             };
             if !why.is_empty() {
-                return Err(refused(format!("{path}: {why}")));
+                return Err(no_file(&file.path, why));
             }
             let content = content.to_vec();
             let file = Thing::File {
@@ -332,7 +340,7 @@ impl Files for World {
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
         self.act(|state| {
             if state.faults.removes.contains(path.as_str()) {
-                return Err(refused(format!("{path}: {READ_ONLY}")));
+                return Err(no_file(path, READ_ONLY));
             }
             state.files.remove(path.as_str());
             Ok(())

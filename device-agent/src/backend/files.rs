@@ -79,7 +79,10 @@ impl Root {
             let number = found.and_then(|fields| fields.get(2)?.parse().ok());
             number
                 .or((name == "root").then_some(0))
-                .ok_or_else(|| BackendError(format!("{}: no account {name}", file.path)))
+                .ok_or_else(|| BackendError::File {
+                    path: file.path.clone(),
+                    why: format!("no account {name}"),
+                })
         };
         let uid = number("etc/passwd", &file.owner)?;
         let gid = number("etc/group", &file.group)?;
@@ -117,13 +120,32 @@ impl Disk {
 
 fn failed(path: &DevicePath) -> impl Fn(Errno) -> BackendError {
     move |error| {
-        let why = match error {
-            Errno::LOOP | Errno::NOTDIR => {
-                "there is a link or a file where a folder should be".to_owned()
-            }
-            error => std::io::Error::from(error).to_string(),
-        };
-        BackendError(format!("{path}: {why}"))
+        let path = path.clone();
+        match error {
+            Errno::LOOP | Errno::NOTDIR => BackendError::File {
+                path,
+                why: "there is a link or a file where a folder should be".to_owned(),
+            },
+            Errno::ROFS => BackendError::ReadOnly {
+                path,
+                why: std::io::Error::from(error).to_string(),
+            },
+            error => BackendError::File {
+                path,
+                why: std::io::Error::from(error).to_string(),
+            },
+        }
+    }
+}
+
+/// The same, of an error of the standard library's.
+fn failed_io(path: &DevicePath) -> impl Fn(std::io::Error) -> BackendError {
+    move |error| match Errno::from_io_error(&error) {
+        Some(error) => failed(path)(error),
+        None => BackendError::File {
+            path: path.clone(),
+            why: error.to_string(),
+        },
     }
 }
 
@@ -155,7 +177,7 @@ impl Files for Disk {
         let read = fs::File::from(open)
             .take(MAX_FILE_BYTES + 1)
             .read_to_end(&mut content);
-        read.map_err(|error| BackendError(format!("{}: {error}", file.path)))?;
+        read.map_err(failed_io(&file.path))?;
         let (uid, gid) = self.root.account(file)?;
         let fits = stat.st_mode & 0o7777 == file.mode.bits()
             && stat.st_uid == uid.as_raw()
@@ -181,18 +203,15 @@ impl Files for Disk {
             .map_err(&failed)?;
         let mut open = fs::File::from(open);
         let written = open.write_all(content);
-        let finished = written
-            .map_err(|error| BackendError(format!("{}: {error}", file.path)))
-            .and_then(|()| {
-                rustix::fs::fchown(&open, Some(uid), Some(gid)).map_err(&failed)?;
-                rustix::fs::fchmod(&open, Mode::from_raw_mode(file.mode.bits()))
-                    .map_err(&failed)?;
-                mark::set(&open, &file.path, &file.digest);
-                rustix::fs::fsync(&open).map_err(&failed)?;
-                rustix::fs::renameat(&folder, &name, &folder, file.path.file_name())
-                    .map_err(&failed)?;
-                rustix::fs::fsync(&folder).map_err(&failed)
-            });
+        let finished = written.map_err(failed_io(&file.path)).and_then(|()| {
+            rustix::fs::fchown(&open, Some(uid), Some(gid)).map_err(&failed)?;
+            rustix::fs::fchmod(&open, Mode::from_raw_mode(file.mode.bits())).map_err(&failed)?;
+            mark::set(&open, &file.path, &file.digest);
+            rustix::fs::fsync(&open).map_err(&failed)?;
+            rustix::fs::renameat(&folder, &name, &folder, file.path.file_name())
+                .map_err(&failed)?;
+            rustix::fs::fsync(&folder).map_err(&failed)
+        });
         if finished.is_err() {
             let _ = rustix::fs::unlinkat(&folder, &name, AtFlags::empty());
         }

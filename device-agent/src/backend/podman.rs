@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{BackendError, Container, Podman};
+use super::{BackendError, Container, Podman, prose};
 use crate::durable;
 
 /// The oldest API that has Quadlet's Podman (4.4) behind it; newer ones answer it too.
@@ -143,7 +143,7 @@ impl Socket {
         limit: Duration,
     ) -> Result<(StatusCode, Bytes), BackendError> {
         let failed = |error: &dyn std::fmt::Display| {
-            BackendError(format!("Podman at {}: {error}", self.path.display()))
+            BackendError::Other(format!("Podman at {}: {error}", self.path.display()))
         };
         let asked = async {
             let stream = UnixStream::connect(&self.path)
@@ -195,7 +195,7 @@ impl Socket {
         }
         // An empty list is `null` in some versions.
         let items: Option<Vec<Item>> = serde_json::from_slice(&body)
-            .map_err(|error| BackendError(format!("Podman's list of {kind}: {error}")))?;
+            .map_err(|error| BackendError::Other(format!("Podman's list of {kind}: {error}")))?;
         for item in items.into_iter().flatten() {
             let (status, body) = self
                 .ask(
@@ -212,20 +212,10 @@ impl Socket {
     }
 }
 
-/// The exit code that podman-exec(1) has for a command that could not be run.
-fn not_run(words: &str) -> Option<i32> {
-    let words = words.to_lowercase();
-    if words.contains("command that was not found") {
-        Some(127)
-    } else {
-        words.contains("oci permission denied").then_some(126)
-    }
-}
-
 /// Reads what Podman says of a container.
 fn parse_container(body: &[u8]) -> Result<Option<Container>, BackendError> {
     let inspected: Inspected = serde_json::from_slice(body)
-        .map_err(|error| BackendError(format!("Podman's container: {error}")))?;
+        .map_err(|error| BackendError::Other(format!("Podman's container: {error}")))?;
     Ok(inspected.running())
 }
 
@@ -233,11 +223,11 @@ fn failure(status: StatusCode, body: &[u8]) -> BackendError {
     let message = serde_json::from_slice(body)
         .map(|failure: Failure| failure.message)
         .unwrap_or_default();
-    BackendError(if message.is_empty() {
-        format!("Podman answers {status}")
+    if message.is_empty() {
+        BackendError::Other(format!("Podman answers {status}"))
     } else {
-        message
-    })
+        prose::podman(message)
+    }
 }
 
 impl Podman for Socket {
@@ -261,7 +251,7 @@ impl Podman for Socket {
         // The status was sent before the pull began: how it ended is in the last lines.
         let lines = serde_json::Deserializer::from_slice(&body).into_iter::<Line>();
         match lines.filter_map(Result::ok).find_map(|line| line.error) {
-            Some(error) => Err(BackendError(error)),
+            Some(error) => Err(prose::podman(error)),
             None => Ok(()),
         }
     }
@@ -311,14 +301,15 @@ impl Podman for Socket {
         if !status.is_success() {
             return Err(failure(status, &body));
         }
-        let unread = |error| BackendError(format!("Podman's command in a container: {error}"));
+        let unread =
+            |error| BackendError::Other(format!("Podman's command in a container: {error}"));
         let session: Item = serde_json::from_slice(&body).map_err(unread)?;
         let path = format!("/exec/{}/start", session.id);
         // its output is the answer, which ends with it
         let (status, body) = self.post(&path, &serde_json::json!({})).await?;
         if !status.is_success() {
             let error = failure(status, &body);
-            return not_run(&error.0).ok_or(error);
+            return prose::not_run(&error.to_string()).ok_or(error);
         }
         let path = format!("/exec/{}/json", session.id);
         let (status, body) = self.ask(Method::GET, &path, SHORT).await?;
@@ -327,7 +318,9 @@ impl Podman for Socket {
         }
         let exec: Exec = serde_json::from_slice(&body).map_err(unread)?;
         if exec.running {
-            return Err(BackendError("a command in a container goes on".to_owned()));
+            return Err(BackendError::Other(
+                "a command in a container goes on".to_owned(),
+            ));
         }
         Ok(exec.exit_code)
     }
@@ -341,7 +334,7 @@ impl Podman for Socket {
 
     fn forget(&self) -> Result<(), BackendError> {
         durable::remove(&self.refusal)
-            .map_err(|error| BackendError(format!("{}: {error}", self.refusal.display())))
+            .map_err(|error| BackendError::Other(format!("{}: {error}", self.refusal.display())))
     }
 }
 

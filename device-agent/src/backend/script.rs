@@ -97,7 +97,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
     }
 
     fn done<R>(&mut self, what: &str, done: Result<R, BackendError>) {
-        let how = done.map_or_else(|error| error.0, |_| "done".to_owned());
+        let how = done.map_or_else(|error| error.to_string(), |_| "done".to_owned());
         self.say(format!("{what}: {how}"));
     }
 
@@ -234,7 +234,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
             .pull(GONE)
             .await
             .expect_err("no registry has it");
-        let why = error.0.contains("manifest unknown");
+        let why = error.to_string().contains("manifest unknown");
         self.say(format!("pull gone: manifest unknown: {why}"));
     }
 
@@ -250,7 +250,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
                     format!("a file, same: {same}, fits: {fits}")
                 }
                 Ok(Found::Other) => "something else".to_owned(),
-                Err(error) => error.0,
+                Err(error) => error.to_string(),
             };
             play.say(format!("at {at}: {found}"));
         };

@@ -48,7 +48,7 @@ pub struct Bus {
 
 impl From<zbus::Error> for BackendError {
     fn from(error: zbus::Error) -> Self {
-        Self(error.to_string())
+        Self::Other(error.to_string())
     }
 }
 
@@ -288,14 +288,14 @@ impl Systemd for Bus {
             if let Some(name) = open.remove(&job)
                 && result != "done"
             {
-                failures.push((name, BackendError(format!("job ended: {result}"))));
+                failures.push((name, BackendError::Other(format!("job ended: {result}"))));
             }
         }
         listener.abort();
         failures.extend(open.into_values().map(|name| {
             (
                 name,
-                BackendError(format!("not done after {} s", limit.as_secs())),
+                BackendError::Other(format!("not done after {} s", limit.as_secs())),
             )
         }));
         failures

@@ -18,7 +18,7 @@ pub(super) async fn run(config: &Config) -> Result<Answer, CliError> {
         return Ok(Answer::Yes);
     };
     let manifest = manifest(&ledger, accepted.manifest)
-        .map_err(|why| CliError::Problem(Problem::new(code::LEDGER, why)))?;
+        .map_err(|why| CliError::Problem(Box::new(Problem::new(code::LEDGER, why))))?;
     let mut text = String::new();
     for file in &manifest.files {
         let path = file.path.as_str();
@@ -26,9 +26,9 @@ pub(super) async fn run(config: &Config) -> Result<Answer, CliError> {
         let old = on_disk(&config.root, path, (MAX_TEXT as u64).max(file.size))?;
         text.push_str(&file_diff(path, old.as_deref(), &new));
     }
-    let mut host = Host::open(config)
-        .await
-        .map_err(|error| CliError::Problem(Problem::new(code::BACKEND, error.to_string())))?;
+    let mut host = Host::open(config).await.map_err(|error| {
+        CliError::Problem(Box::new(Problem::new(code::BACKEND, error.to_string())))
+    })?;
     let plan = converge::plan_only(&manifest, &ledger, &mut host).await;
     text.push_str(&plan.to_string());
     if text.is_empty() {

@@ -236,17 +236,21 @@ fn machine(view: &View) -> Option<String> {
 /// How long ago, in a sentence.
 fn ago(now: Timestamp, then: Timestamp) -> String {
     let age = age(now, then);
-    if age.starts_with("in ") {
-        return age;
+    if is_ahead(now, then) {
+        age
+    } else {
+        format!("{age} ago")
     }
-    format!("{age} ago")
+}
+
+fn is_ahead(now: Timestamp, then: Timestamp) -> bool {
+    then.duration_since(now) > SignedDuration::from_mins(1)
 }
 
 /// How long ago, in the largest unit, cut. A time that is still to come shows as such: the clock was ahead, or is behind.
 fn age(now: Timestamp, then: Timestamp) -> String {
-    let ahead = then.duration_since(now);
-    if ahead > SignedDuration::from_mins(1) {
-        return format!("in {}", span(ahead));
+    if is_ahead(now, then) {
+        return format!("in {}", span(then.duration_since(now)));
     }
     span(now.duration_since(then))
 }

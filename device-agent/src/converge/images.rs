@@ -16,7 +16,7 @@ const AT_ONCE: usize = 3;
 /// Images that must be pulled, and those that nobody could look for.
 pub(super) struct Missing<'a> {
     images: Vec<&'a Image>,
-    failures: BTreeMap<&'a str, (&'a Image, BackendError)>,
+    failures: BTreeMap<&'a str, (&'a Image, Problem)>,
     /// Podman did not answer.
     blind: bool,
     wanted: BTreeSet<&'a str>,
@@ -50,17 +50,17 @@ pub(super) async fn missing<'a, P: Podman>(
         match podman.has_image(&image.reference).await {
             Ok(true) => {}
             Ok(false) if image.pull == Pull::Never => {
-                let error = BackendError(
-                    "it is not in the device's store, and imagePullPolicy is Never".to_owned(),
-                );
-                missing.failures.insert(&image.reference, (image, error));
+                let why = "it is not in the device's store, and imagePullPolicy is Never";
+                let problem = problem(image, code::IMAGE_PULL, why);
+                missing.failures.insert(&image.reference, (image, problem));
             }
             Ok(false) => missing.images.push(image),
             Err(error) => {
                 missing.blind = true;
                 // what is down has a reason of its own, until one is found that is before it
                 if starts {
-                    missing.failures.insert(&image.reference, (image, error));
+                    let problem = failure(image, &error);
+                    missing.failures.insert(&image.reference, (image, problem));
                 }
             }
         }
@@ -92,34 +92,36 @@ impl<'a> Missing<'a> {
             .buffer_unordered(AT_ONCE);
         while let Some((image, result)) = pulls.next().await {
             if let Err(error) = result {
-                failures.insert(&image.reference, (image, error));
+                failures.insert(&image.reference, (image, failure(image, &error)));
             }
         }
         let mut held = Failures::new();
-        for (image, error) in failures.into_values() {
+        for (image, problem) in failures.into_values() {
             for workload in image
                 .workloads
                 .iter()
                 .filter(|name| self.wanted.contains(name.as_str()))
             {
-                let message = format!("image {}: {error}", image.reference);
                 held.entry(workload.clone())
-                    .or_insert_with(|| Problem::new(kind(&error), message));
+                    .or_insert_with(|| problem.clone());
             }
         }
         held
     }
 }
 
-/// Podman passes on what the kernel says; it has no word of its own for a disk that is full.
-fn kind(error: &BackendError) -> Code {
-    if error.is_storage() {
-        return code::STORAGE;
-    }
-    let full = ["no space left on device", "disk quota exceeded"];
-    if full.iter().any(|words| error.0.contains(words)) {
-        code::IMAGE_SPACE
-    } else {
-        code::IMAGE_PULL
-    }
+/// What it means that Podman does not find or pull an image.
+fn failure(image: &Image, error: &BackendError) -> Problem {
+    let code = match error {
+        BackendError::Storage(_) => code::STORAGE,
+        BackendError::NoSpace(_) => code::IMAGE_SPACE,
+        _ => code::IMAGE_PULL,
+    };
+    problem(image, code, error.to_string())
+}
+
+fn problem(image: &Image, code: Code, detail: impl Into<String>) -> Problem {
+    Problem::new(code, format!("image {}", image.reference))
+        .about(&image.reference)
+        .with_detail(detail)
 }

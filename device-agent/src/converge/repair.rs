@@ -31,7 +31,7 @@ pub(super) fn podman<S: Systemd, P: Podman, F: Files>(
 ) -> bool {
     // a machine on which all is well has no such note, or one that harms nobody; what has not run yet is held by it, not down
     let mut held = host.failures.values();
-    let is_held = held.any(|problem| problem.code == code::STORAGE.id);
+    let is_held = held.any(|problem| problem.is(code::STORAGE));
     if !is_held && states::failed(reports).next().is_none() {
         return false;
     }
@@ -91,7 +91,7 @@ pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
             continue;
         }
         if let Ok(state) = host.systemd.unit(&unit.name).await
-            && state.sub.starts_with("auto-restart")
+            && state.awaits_restart()
         {
             jobs.push((Verb::Restart, unit.name.clone()));
         }

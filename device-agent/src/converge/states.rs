@@ -8,7 +8,8 @@ use flotta_bundle::manifest::{Manifest, Unit, Wanted};
 use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
 use super::Host;
-use crate::backend::{Systemd, UnitState, is_storage};
+use crate::backend::prose::{self, Said};
+use crate::backend::{Systemd, UnitState};
 use crate::health::{Health, Target};
 use crate::ledger::{Due, Owned};
 use crate::plan::{inputs, masked};
@@ -19,8 +20,6 @@ const STAYS_UP: Duration = Duration::from_secs(10);
 /// After so long the restarts before are forgiven: systemd's delay before a restart only grows, and a crash a year must not
 /// cost a minute each in the end. Kubernetes has the same ten minutes.
 const FORGIVEN: Duration = Duration::from_secs(600);
-/// With what Podman exits when it could not run a container (podman-run(1)).
-const PODMAN_FAILED: i32 = 125;
 /// Longest line of a journal that is passed on.
 const MAX_LINE: usize = 300;
 
@@ -75,7 +74,7 @@ pub(super) async fn states<S: Systemd, P, F>(
                 }
             }
             Err(error) => {
-                let problem = Problem::new(code::BACKEND, format!("{}: {error}", unit.name));
+                let problem = error.of_unit(&unit.name);
                 (WorkloadState::Failed, Some(problem), UnitState::default())
             }
         };
@@ -132,9 +131,7 @@ fn state(unit: &UnitState, wanted: Wanted) -> WorkloadState {
         _ if wanted != Wanted::Active => WorkloadState::Running,
         "active" | "reloading" if flapping => WorkloadState::Failed,
         "active" | "reloading" => WorkloadState::Running,
-        "activating" if unit.sub.starts_with("auto-restart") || unit.restarts > 0 => {
-            WorkloadState::Failed
-        }
+        "activating" if unit.awaits_restart() || unit.restarts > 0 => WorkloadState::Failed,
         "activating" => WorkloadState::Starting,
         _ if unit.restarts > 0 => WorkloadState::Failed,
         _ => WorkloadState::Stopped,
@@ -184,86 +181,32 @@ async fn reason<S: Systemd, P, F>(
 }
 
 pub(super) fn explain(name: &str, unit: &UnitState, lines: &[String]) -> Problem {
-    if let Some(line) = lines
-        .iter()
-        .rev()
-        .find(|line| line.contains("address already in use"))
-    {
-        let message = match port(line) {
-            Some(port) => format!("{name}: port {port} is already in use on the device"),
-            None => format!("{name}: {}", short(line)),
-        };
-        return Problem::new(code::PORT_TAKEN, message);
-    }
-    let last = lines.iter().rev().find(|line| says_something(name, line));
-    // Podman's last line says why it did not even begin; a workload has said nothing in that run.
-    let of_podman =
-        |line: &&String| unit.exit_status == PODMAN_FAILED && line.starts_with("Error: ");
-    if let Some(line) = last.filter(of_podman) {
-        let message = format!("{name}: {}", short(line));
-        if is_storage(line) {
-            return Problem::new(code::STORAGE, message);
+    let said = prose::journal(name, unit.exit_status, lines);
+    let problem = match said {
+        Some(Said::PortTaken(port)) => Problem::new(
+            code::PORT_TAKEN,
+            format!("{name}: port {port} is already in use on the device"),
+        ),
+        Some(Said::SomePortTaken(line)) => {
+            Problem::new(code::PORT_TAKEN, name).with_detail(short(line))
         }
-        if is_pull(line) {
-            return Problem::new(code::IMAGE_PULL, message);
-        }
-    }
+        Some(Said::Storage(line)) => Problem::new(code::STORAGE, name).with_detail(short(line)),
+        Some(Said::Pull(line)) => Problem::new(code::IMAGE_PULL, name).with_detail(short(line)),
+        Some(Said::LastLine(line)) => ended(name, unit).with_detail(short(line)),
+        None => ended(name, unit),
+    };
+    problem.about(name)
+}
+
+/// How a unit ended.
+fn ended(name: &str, unit: &UnitState) -> Problem {
     let how = match (unit.result.as_str(), unit.killed) {
         ("timeout", _) => "did not start in time".to_owned(),
         (_, true) => format!("was ended by signal {}", unit.exit_status),
         _ => format!("exited {}", unit.exit_status),
     };
-    let message = match last {
-        Some(line) => format!("{name} {how}: {}", short(line)),
-        None => format!("{name} {how}"),
-    };
-    Problem::new(code::UNIT_FAILED, message)
+    Problem::new(code::UNIT_FAILED, format!("{name} {how}"))
         .with_help(format!("see its journal: journalctl -u {name}"))
-}
-
-/// How Podman says that an image did not come, from a registry or from its own store.
-fn is_pull(line: &str) -> bool {
-    [
-        "unable to copy from source ",
-        "initializing source ",
-        "image not known",
-        "pinging container registry ",
-    ]
-    .iter()
-    .any(|words| line.contains(words))
-}
-
-/// `… listen tcp4 :8080: bind: address already in use` names the port before `: bind`.
-fn port(line: &str) -> Option<u16> {
-    let before = line.split(": bind: address already in use").next()?;
-    before.rsplit(':').next()?.trim().parse().ok()
-}
-
-/// Whether a line is the workload's own, not systemd's or Podman's talk about it.
-fn says_something(unit: &str, line: &str) -> bool {
-    let id = line.len() == 64 && line.bytes().all(|b| b.is_ascii_hexdigit());
-    let talk = [
-        "Started ",
-        "Starting ",
-        "Stopped ",
-        "Stopping ",
-        "Failed to start ",
-        "Dependency failed for ",
-        "container ",
-        "conmon ",
-    ];
-    // `web.service: Main process exited, …`, `web.service: Start request repeated too quickly.`
-    let about = line
-        .strip_prefix(unit)
-        .is_some_and(|rest| rest.starts_with(": "));
-    let event = line.starts_with("20")
-        && [" container ", " image ", " pod ", " volume ", " network "]
-            .iter()
-            .any(|kind| line.contains(kind));
-    !(id || event
-        || about
-        || line.trim().is_empty()
-        || talk.iter().any(|start| line.starts_with(start)))
 }
 
 /// A line that fits a table: no control characters, not endless.

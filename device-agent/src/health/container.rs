@@ -175,7 +175,10 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
         why: &str,
     ) -> bool {
         let (unit, purpose) = (&target.unit, check.purpose.as_str());
-        let why = format!("{unit}: {purpose} check failed: {why}");
+        let problem = Problem::new(code::UNHEALTHY, format!("{unit}: {purpose} check failed"))
+            .about(unit)
+            .with_detail(why);
+        let why = problem.text();
         match self.podman.stop(&container.id).await {
             // it has ended by itself
             Ok(false) => true,
@@ -185,7 +188,7 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
                 let _ = self.stops.send(Stop {
                     unit: unit.clone(),
                     invocation: target.invocation.clone(),
-                    why: Problem::new(code::UNHEALTHY, why),
+                    why: problem,
                 });
                 true
             }

@@ -112,7 +112,7 @@ impl Ask for Script {
         });
         match answer {
             None | Some('+') => Ok(Ok(())),
-            Some('?') => Err(BackendError("no answer".to_owned())),
+            Some('?') => Err(BackendError::Other("no answer".to_owned())),
             Some(_) => Ok(Err("GET /: answered 503".to_owned())),
         }
     }
@@ -169,7 +169,7 @@ async fn play(
         .expect_err("it watches on");
     let mut why = Vec::new();
     while let Ok(stop) = stopped.try_recv() {
-        why.push(stop.why.message);
+        why.push(stop.why.text());
     }
     let found = found.borrow().clone();
     (script.asked.take(), why, found)
@@ -240,7 +240,7 @@ async fn readiness_stops_nothing_and_says_since_when() {
         panic!("{found:?}");
     };
     assert_eq!(problem.code, code::NOT_READY.id);
-    assert_eq!(problem.message, "not ready: GET /: answered 503");
+    assert_eq!(problem.text(), "not ready: GET /: answered 503");
     let (.., found) = play(ready, &[(Readiness, "+---+")], 100).await;
     assert_eq!(found["web.service"].1, Ready::Yes, "it recovers");
 }

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::config::make_private;
 use crate::durable;
-use crate::ledger::Loss;
 use crate::ledger::file::{Found, find};
+use crate::ledger::{Damage, Loss};
 
 /// The folder next to the identity's that has the copies.
 const COPIES: &str = "ledger";
@@ -106,7 +106,7 @@ fn repair_twin(
             }
         }
         (home, Found::Whole(copy)) => {
-            losses.push(loss("identity", name, home.how().unwrap_or_default(), then));
+            losses.extend(home.how().map(|how| loss("identity", name, how, then)));
             keep(&paths[0], &copy)?;
         }
         _ => return Ok(false),
@@ -118,7 +118,7 @@ fn copy(folder: &Path, name: &str) -> PathBuf {
     folder.with_file_name(COPIES).join(name)
 }
 
-fn loss(folder: &str, name: &str, how: String, then: &'static str) -> Loss {
+fn loss(folder: &str, name: &str, how: Damage, then: &'static str) -> Loss {
     Loss {
         file: format!("{folder}/{name}"),
         how,

@@ -55,9 +55,27 @@ pub struct Loss {
     /// Which, below the state directory.
     pub file: String,
     /// What is wrong with it.
-    pub how: String,
+    pub how: Damage,
     /// What becomes of it.
     pub then: &'static str,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// It is not there.
+    Gone,
+    /// It cannot be read, and why.
+    Unreadable(String),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("is gone"),
+            Self::Unreadable(why) => write!(f, "is damaged ({why})"),
+        }
+    }
 }
 
 impl Loss {
@@ -86,11 +104,11 @@ pub(crate) enum Found<T> {
 
 impl<T> Found<T> {
     /// What is wrong with it, if anything is.
-    pub(crate) fn how(&self) -> Option<String> {
+    pub(crate) fn how(&self) -> Option<Damage> {
         match self {
             Self::Whole(_) => None,
-            Self::Absent => Some("is gone".to_owned()),
-            Self::Damaged(why) => Some(format!("is damaged ({why})")),
+            Self::Absent => Some(Damage::Gone),
+            Self::Damaged(why) => Some(Damage::Unreadable(why.clone())),
         }
     }
 

@@ -1,14 +1,21 @@
 //! The event log: what happened, numbered, until the server has kept it.
 
+use std::collections::BTreeSet;
+
 use flotta_bundle::code::{MAX_MESSAGE, Problem, cut};
 use flotta_bundle::wire::Event;
 use jiff::{SignedDuration, Timestamp};
 
-use super::shape::VERSION;
+use super::shape::{About, VERSION};
 use super::{Ledger, LedgerError};
 
 /// Events kept, to be told and to tell no event twice; then the oldest go.
 pub(super) const MAX_EVENTS: usize = 200;
+/// Most workloads that an event of an apply is remembered to be about: in one of more, a failure that goes on is told once a day.
+const MAX_WORKLOADS: usize = 64;
+/// The reasons of events that the log itself looks for.
+const APPLIED: &str = "Applied";
+const FAILED: &str = "Failed";
 /// After so long what goes on is noted again.
 pub(super) const REMINDER: SignedDuration = SignedDuration::from_hours(24);
 
@@ -28,43 +35,55 @@ impl Ledger {
         warning: bool,
     ) -> Result<(), LedgerError> {
         cut(&mut message, MAX_MESSAGE);
-        let is_applied = |event: &Event| event.reason == "Applied" && reason != "Applied";
-        if self.has_said(time, reason, is_applied, |said| said == message) {
+        let is_applied = |event: &Event| event.reason == APPLIED && reason != APPLIED;
+        if self.has_said(time, reason, is_applied, |event| event.message == message) {
             return self.save_unsaved();
         }
-        self.push(time, reason, message, warning)
+        self.push(time, reason, message, warning, About::default())
     }
 
-    /// Notes that a workload failed; not when that was said within a day, and since something of it was applied. What follows a
-    /// colon in the message makes it no other failure: the workload's own words, or Podman's, may have another time or port in
-    /// them each time.
+    /// Notes that something was done for workloads, once a day.
+    pub fn note_applied(
+        &mut self,
+        time: Timestamp,
+        mut message: String,
+        workloads: BTreeSet<String>,
+    ) -> Result<(), LedgerError> {
+        cut(&mut message, MAX_MESSAGE);
+        if self.has_said(time, APPLIED, |_| false, |event| event.message == message) {
+            return self.save_unsaved();
+        }
+        let about = About {
+            workloads: workloads.into_iter().take(MAX_WORKLOADS).collect(),
+            failure: String::new(),
+        };
+        self.push(time, APPLIED, message, false, about)
+    }
+
+    /// Notes that a workload failed; not when that was said within a day, and since something of it was applied. Another detail
+    /// makes it no other failure: the workload's own words, or Podman's, may have another time or port in them each time.
     pub fn note_failure(
         &mut self,
         time: Timestamp,
         workload: &str,
         problem: &Problem,
     ) -> Result<(), LedgerError> {
-        let (what, _) = problem
-            .message
-            .split_once(": ")
-            .unwrap_or((&problem.message, ""));
-        let mut failure = format!("{workload}: {}: {what}", problem.code);
-        cut(&mut failure, MAX_MESSAGE);
-        let is_it = |said: &str| {
-            let rest = said.strip_prefix(&failure);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
+        let about = About {
+            workloads: BTreeSet::from([workload.to_owned()]),
+            failure: format!("{}: {}", problem.code, problem.message),
         };
-        // `release 7: restarted web; started db, radio`
+        let known = &self.log.about;
+        let is_it = |event: &Event| known.get(&event.id) == Some(&about);
         let is_applied = |event: &Event| {
-            let mut words = event.message.split([' ', ',', ';']);
-            event.reason == "Applied" && words.any(|word| word == workload)
+            let of = known.get(&event.id);
+            event.reason == APPLIED && of.is_some_and(|of| of.workloads.contains(workload))
         };
-        if self.has_said(time, "Failed", is_applied, is_it) {
+        if self.has_said(time, FAILED, is_applied, is_it) {
             return self.save_unsaved();
         }
-        let mut message = format!("{workload}: {}: {}", problem.code, problem.message);
+        let mut message = format!("{workload}: {problem}");
         cut(&mut message, MAX_MESSAGE);
-        self.push(time, "Failed", message, true)
+        self.push(time, FAILED, message, true, about)
     }
 
     fn has_said(
@@ -72,13 +91,13 @@ impl Ledger {
         time: Timestamp,
         reason: &str,
         is_applied: impl Fn(&Event) -> bool,
-        is_it: impl Fn(&str) -> bool,
+        is_it: impl Fn(&Event) -> bool,
     ) -> bool {
         let events = self.log.events.iter().rev();
         let mut since_applied = events.take_while(|event| !is_applied(event));
         since_applied.any(|event| {
             event.reason == reason
-                && is_it(&event.message)
+                && is_it(event)
                 && time.duration_since(event.time).abs() < REMINDER
         })
     }
@@ -89,8 +108,12 @@ impl Ledger {
         reason: &str,
         message: String,
         warning: bool,
+        about: About,
     ) -> Result<(), LedgerError> {
         self.log.last += 1;
+        if about != About::default() {
+            self.log.about.insert(self.log.last, about);
+        }
         self.log.events.push(Event {
             id: self.log.last,
             time,
@@ -100,6 +123,8 @@ impl Ledger {
         });
         let excess = self.log.events.len().saturating_sub(MAX_EVENTS);
         self.log.events.drain(..excess);
+        let oldest = self.log.events.first().map_or(0, |event| event.id);
+        self.log.about.retain(|id, _| *id >= oldest);
         self.save_log()
     }
 

@@ -2,7 +2,7 @@
 //! writes the file again: a machine whose system is rolled back runs an older agent on a newer ledger. What the agent
 //! remembers of trust and sequence ([`Memory`]) is strict: it never changes its shape, and what is new is kept next to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::manifest::Unit;
@@ -281,8 +281,22 @@ pub(super) struct Log {
     pub(super) kept: u64,
     /// Those it has not, and before them the newest that it has: they are not noted again either.
     pub(super) events: Vec<Event>,
+    /// What they are about, by their number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) about: BTreeMap<u64, About>,
     #[serde(flatten)]
     rest: Map<String, Value>,
+}
+
+/// What an event is about. The server is not told: it tells the log which failures are the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct About {
+    /// The workloads that something was done for, or the one that failed.
+    #[serde(default)]
+    pub(super) workloads: BTreeSet<String>,
+    /// Code and message of the failure, without its detail.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) failure: String,
 }
 
 impl Log {

@@ -40,12 +40,12 @@ pub enum PullError {
     #[error("{0} is too slow: less than {1} bytes, and not all, in {2:?}")]
     Slow(String, u64, Duration),
     /// The server says no.
-    #[error("{}", .problem.message)]
+    #[error("{}", .problem.text())]
     Refused {
         /// The HTTP status.
         status: StatusCode,
         /// Why.
-        problem: Problem,
+        problem: Box<Problem>,
         /// When to ask again.
         retry_after: Option<Duration>,
     },
@@ -55,7 +55,7 @@ impl PullError {
     /// The error with its code, its causes and what to do.
     pub fn problem(&self) -> Problem {
         match self {
-            Self::Refused { problem, .. } => problem.clone(),
+            Self::Refused { problem, .. } => Problem::clone(problem),
             Self::Settings(_) => Problem::new(code::JOIN_FILE, self.to_string()),
             Self::Proxy(_) => Problem::new(code::PROXY, self.to_string()),
             _ => {
@@ -118,7 +118,7 @@ impl PullError {
 
     /// Whether the server refuses with this code.
     pub(super) fn is_of(&self, code: Code) -> bool {
-        matches!(self, Self::Refused { problem, .. } if problem.code == code.id)
+        matches!(self, Self::Refused { problem, .. } if problem.is(code))
     }
 
     /// Whether the server does not serve whoever has this identity: nothing else is to be had of it either.

@@ -84,9 +84,7 @@ impl Session {
         let response = self.call(Method::GET, &path, HeaderMap::new(), Bytes::new(), ANSWER);
         match self.success(response.await?).await {
             Ok(response) => Ok(Some(self.json(response, MAX_ENROLMENT_BYTES).await?)),
-            Err(PullError::Refused { problem, .. }) if problem.code == code::NOT_FOUND.id => {
-                Ok(None)
-            }
+            Err(PullError::Refused { problem, .. }) if problem.is(code::NOT_FOUND) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -245,7 +243,7 @@ impl Session {
         match failure {
             Ok(failure) => Err(PullError::Refused {
                 status,
-                problem: failure.error,
+                problem: Box::new(failure.error),
                 retry_after,
             }),
             Err(PullError::NotFlotta(at, why)) => {

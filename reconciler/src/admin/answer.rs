@@ -13,22 +13,22 @@ use crate::store::StoreError;
 
 /// A request that is refused.
 #[derive(Debug)]
-pub(super) struct Refused(StatusCode, Problem);
+pub(super) struct Refused(StatusCode, Box<Problem>);
 
 impl Refused {
     pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self(status, Problem::new(code, message))
+        Self::of(status, Problem::new(code, message))
     }
 
     pub(super) fn of(status: StatusCode, problem: Problem) -> Self {
-        Self(status, problem)
+        Self(status, Box::new(problem))
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         let mut problem = Problem::new(code::BAD_REQUEST, message);
         // the message says what to do; the code's help is about agents
         problem.help.clear();
-        Self(StatusCode::BAD_REQUEST, problem)
+        Self::of(StatusCode::BAD_REQUEST, problem)
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
@@ -39,7 +39,7 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let failure = Failure {
-            error: self.1,
+            error: *self.1,
             details: BTreeMap::new(),
         };
         (self.0, Json(failure)).into_response()

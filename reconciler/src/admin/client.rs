@@ -30,8 +30,8 @@ pub enum ClientError {
     #[error("the server at {0} broke off")]
     Broken(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The server says no.
-    #[error("{}", .1.message)]
-    Refused(StatusCode, Problem),
+    #[error("{}", .1.text())]
+    Refused(StatusCode, Box<Problem>),
     /// The answer is not what it should be.
     #[error("the server's answer cannot be read: {0}")]
     Malformed(String),
@@ -41,36 +41,27 @@ impl ClientError {
     /// The error with its code and what to do about it.
     pub fn problem(&self) -> Problem {
         match self {
-            Self::Refused(_, problem) => problem.clone(),
-            Self::Connect(_, source) => Problem {
-                code: code::UNREACHABLE.id.to_owned(),
-                message: format!("{self}: {source}"),
-                help: match source.kind() {
+            Self::Refused(_, problem) => Problem::clone(problem),
+            Self::Connect(_, source) => {
+                let help = match source.kind() {
                     std::io::ErrorKind::PermissionDenied => {
                         "run as root, as the user that runs `flotta serve`, or as a member of the group `flotta` that the package makes"
-                            .to_owned()
                     }
-                    _ => "start it with `flotta serve`, or say where it is: --admin SOCKET"
-                        .to_owned(),
-                },
-            },
-            Self::Broken(_, source) => Problem {
-                code: code::UNREACHABLE.id.to_owned(),
-                message: format!("{self}: {source}"),
-                help: "see the server's log".to_owned(),
-            },
-            Self::Malformed(_) => Problem {
-                code: code::BAD_REQUEST.id.to_owned(),
-                message: self.to_string(),
-                help: "use a flotta of the same version as the server's".to_owned(),
-            },
+                    _ => "start it with `flotta serve`, or say where it is: --admin SOCKET",
+                };
+                Problem::new(code::UNREACHABLE, format!("{self}: {source}")).with_help(help)
+            }
+            Self::Broken(_, source) => Problem::new(code::UNREACHABLE, format!("{self}: {source}"))
+                .with_help("see the server's log"),
+            Self::Malformed(_) => Problem::new(code::BAD_REQUEST, self.to_string())
+                .with_help("use a flotta of the same version as the server's"),
         }
     }
 
     /// Whether the server said that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         let not_found: Code = code::NOT_FOUND;
-        matches!(self, Self::Refused(_, problem) if problem.code == not_found.id)
+        matches!(self, Self::Refused(_, problem) if problem.is(not_found))
     }
 }
 
@@ -167,7 +158,7 @@ impl Client {
         match self.read(response).await {
             Err(error) => error,
             Ok(bytes) => match serde_json::from_slice::<Failure>(&bytes) {
-                Ok(failure) => ClientError::Refused(status, failure.error),
+                Ok(failure) => ClientError::Refused(status, Box::new(failure.error)),
                 Err(_) => ClientError::Malformed(format!(
                     "{status}: {}",
                     String::from_utf8_lossy(&bytes)

@@ -23,7 +23,7 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
-    problem: Problem,
+    problem: Box<Problem>,
     /// What a log line says of it; none when the log has one.
     log_code: Option<LogCode>,
     trouble: Option<Box<Trouble>>,
@@ -44,7 +44,7 @@ impl Refused {
     pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         Self {
             status,
-            problem: Problem::new(code, message),
+            problem: Box::new(Problem::new(code, message)),
             log_code: Some(LogCode(code.id)),
             trouble: None,
         }
@@ -92,7 +92,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let busy = self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error();
         let failure = Failure {
-            error: self.problem,
+            error: *self.problem,
             details: BTreeMap::new(),
         };
         let mut response = (self.status, Json(failure)).into_response();

@@ -85,7 +85,9 @@ fn bounded(mut report: Report) -> Result<Report, Refused> {
     let text = |text: &mut String| *text = plain(text, MAX_TEXT);
     let problem = |problem: &mut Problem| {
         problem.code = plain(&problem.code, MAX_TEXT);
+        problem.subject = plain(&problem.subject, MAX_MESSAGE);
         problem.message = plain(&problem.message, MAX_MESSAGE);
+        problem.detail = plain(&problem.detail, MAX_MESSAGE);
         problem.help = plain(&problem.help, MAX_MESSAGE);
     };
     text(&mut report.agent);

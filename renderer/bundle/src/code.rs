@@ -173,8 +173,14 @@ codes! {
 pub struct Problem {
     /// The stable code, as in `docs/errors.md`.
     pub code: String,
-    /// What happened, with the particulars.
+    /// What it is about: a unit, an image, a file. Empty when that is the whole device, or not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// What happened. Two problems with the same code, subject and message are one, whatever their details.
     pub message: String,
+    /// More about it, in the words of another program: they may be others each time.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub help: String,
@@ -190,7 +196,9 @@ impl Problem {
         cut(&mut message, MAX_MESSAGE);
         Self {
             code: code.id.to_owned(),
+            subject: String::new(),
             message,
+            detail: String::new(),
             help: code.help.to_owned(),
         }
     }
@@ -203,6 +211,32 @@ impl Problem {
     /// Whether it has this code.
     pub fn is(&self, code: Code) -> bool {
         self.code == code.id
+    }
+
+    /// The same problem, and what it is about.
+    #[must_use]
+    pub fn about(self, subject: impl Into<String>) -> Self {
+        let mut subject = subject.into();
+        cut(&mut subject, MAX_MESSAGE);
+        Self { subject, ..self }
+    }
+
+    /// The same problem with what another program says of it.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        let mut detail = detail.into();
+        let left = MAX_MESSAGE.saturating_sub(self.message.chars().count());
+        cut(&mut detail, left);
+        Self { detail, ..self }
+    }
+
+    /// Message and detail, for people.
+    pub fn text(&self) -> String {
+        if self.detail.is_empty() {
+            self.message.clone()
+        } else {
+            format!("{}: {}", self.message, self.detail)
+        }
     }
 
     /// The same problem with help that knows the particulars: a unit's own name, the folder that is meant.
@@ -224,7 +258,7 @@ pub fn cut(text: &mut String, max: usize) {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.code, self.message)
+        write!(f, "{}: {}", self.code, self.text())
     }
 }
 

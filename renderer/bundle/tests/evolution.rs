@@ -17,6 +17,9 @@ fn what_the_first_version_sent_is_read_as_it_was_meant() {
     let report: Report = read!("1/report");
     assert_eq!(report.phase, Phase::Applying);
     assert_eq!(report.workloads[0].state, WorkloadState::Starting);
+    // the first version put the detail into the message, and named no subject
+    let problem = report.workloads[0].problem.as_ref().expect("one");
+    assert_eq!((&*problem.subject, &*problem.text()), ("", "exited 1"));
     assert_eq!(report.manifest_schema, 1, "it reads the first schema alone");
     assert_eq!((report.clock_synchronised, report.accepted), (None, None));
     let answer: Acknowledged = read!("1/acknowledged");
@@ -39,7 +42,12 @@ fn words_and_fields_of_a_newer_version_cost_only_themselves() {
     assert_eq!(report.phase, Phase::Unknown);
     assert_eq!(report.workloads[0].name, "web");
     assert_eq!(report.workloads[0].state, WorkloadState::Unknown);
-    assert_eq!(report.problems[0].code, "FLT0999");
+    let problem = &report.problems[0];
+    assert_eq!(problem.to_string(), "FLT0999: new: no database");
+    assert_eq!(
+        (&*problem.subject, problem.class().is_none()),
+        ("web.service", true)
+    );
     assert_eq!(report.events[0].reason, "Migrated");
     let answer: Acknowledged = read!("newer/acknowledged");
     assert_eq!((answer.events, answer.problems.len()), (3, 1));

@@ -6,7 +6,7 @@ use flotta_bundle::path::UNITS;
 use flotta_bundle::{DevicePath, Digest};
 
 use super::QUADLET;
-use crate::backend::{BackendError, Verb};
+use crate::backend::{BackendError, Verb, prose};
 
 /// What happened on the machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,7 +145,7 @@ fn is_job(text: &str) -> bool {
 }
 
 pub(super) fn refused(text: String) -> BackendError {
-    BackendError(text)
+    BackendError::Other(text)
 }
 
 /// What systemd says when it has no definition of a unit, or not even heard of it.
@@ -317,7 +317,7 @@ impl State {
             self.remembered = self.faults.no_storage.map(str::to_owned);
         }
         match &self.remembered {
-            Some(why) => Err(refused(format!("configure storage: {why}"))),
+            Some(why) => Err(prose::podman(format!("configure storage: {why}"))),
             None => Ok(()),
         }
     }

@@ -1,5 +1,7 @@
 //! Events and history are bounded, and told once.
 
+use flotta_bundle::code::cut;
+
 use super::*;
 
 #[test]
@@ -132,55 +134,67 @@ fn what_was_said_a_moment_ago_is_not_said_again() {
 fn a_workload_that_fails_in_other_words_each_time_is_told_once() {
     let (_state, mut ledger) = bench();
     let (failed, pull) = (code::UNIT_FAILED, code::IMAGE_PULL);
-    let pulls =
-        |tag: u8, port: u16| format!("image web:{tag}: read udp 10.0.0.2:{port}->10.0.0.1:53");
-    let exits = |how: &str, second: u8| format!("web.service {how}: 10:00:{second} no database");
-    let applied = |ledger: &mut Ledger, what: &str| {
-        let noted = ledger.note(NOW, "Applied", format!("release 2: {what}"), false);
+    let pulls = |tag: u8, port: u16| {
+        Problem::new(pull, format!("image web:{tag}"))
+            .with_detail(format!("read udp 10.0.0.2:{port}->10.0.0.1:53"))
+    };
+    let exits = |how: &str, second: u8| {
+        Problem::new(failed, format!("web.service {how}"))
+            .with_detail(format!("10:00:{second} no database"))
+    };
+    let applied = |ledger: &mut Ledger, what: &str, workloads: &[&str]| {
+        let workloads = workloads.iter().map(|name| (*name).to_owned()).collect();
+        let noted = ledger.note_applied(NOW, format!("release 2: {what}"), workloads);
         noted.expect("written");
     };
-    let told = |ledger: &mut Ledger, workload: &str, code, message: &str| {
+    let told = |ledger: &mut Ledger, workload: &str, problem: &Problem| {
         let before = ledger.unacknowledged().len();
-        let problem = Problem::new(code, message.to_owned());
-        let noted = ledger.note_failure(NOW, workload, &problem);
+        let noted = ledger.note_failure(NOW, workload, problem);
         noted.expect("written");
         let is_news = ledger.unacknowledged().len() > before;
         if is_news {
             let event = ledger.unacknowledged().last().expect("an event");
-            assert!(event.message.starts_with(&format!(
-                "{workload}: {}: {}",
-                code.id,
-                &message[..9]
-            )));
+            let mut message = format!("{workload}: {problem}");
+            cut(&mut message, MAX_MESSAGE);
+            assert_eq!(event.message, message);
             assert!(event.warning && event.reason == "Failed");
         }
         is_news
     };
-    assert!(told(&mut ledger, "web", failed, &exits("exited 1", 10)));
-    assert!(!told(&mut ledger, "web", failed, &exits("exited 1", 20)));
-    assert!(told(&mut ledger, "web-1", failed, &exits("exited 1", 20)));
-    assert!(told(&mut ledger, "web", failed, &exits("exited 2", 20)));
+    assert!(told(&mut ledger, "web", &exits("exited 1", 10)));
+    assert!(!told(&mut ledger, "web", &exits("exited 1", 20)));
+    assert!(told(&mut ledger, "web-1", &exits("exited 1", 20)));
+    assert!(told(&mut ledger, "web", &exits("exited 2", 20)));
     assert!(
-        told(&mut ledger, "web", failed, "web.service exited 3"),
+        told(
+            &mut ledger,
+            "web",
+            &Problem::new(failed, "web.service exited 3")
+        ),
         "no words"
     );
-    assert!(!told(&mut ledger, "web", failed, &exits("exited 3", 20)));
-    assert!(told(&mut ledger, "web", pull, &pulls(1, 40_001)));
-    assert!(!told(&mut ledger, "web", pull, &pulls(1, 50_001)));
-    assert!(
-        told(&mut ledger, "web", pull, &pulls(2, 50_001)),
-        "another image"
-    );
-    let long = "x".repeat(2 * MAX_MESSAGE);
-    assert!(told(&mut ledger, "web", pull, &long));
-    assert!(!told(&mut ledger, "web", pull, &long));
+    assert!(!told(&mut ledger, "web", &exits("exited 3", 20)));
+    assert!(told(&mut ledger, "web", &pulls(1, 40_001)));
+    assert!(!told(&mut ledger, "web", &pulls(1, 50_001)));
+    assert!(told(&mut ledger, "web", &pulls(2, 50_001)), "another image");
+    let long = Problem::new(pull, "x".repeat(2 * MAX_MESSAGE));
+    assert!(told(&mut ledger, "web", &long));
+    assert!(!told(&mut ledger, "web", &long));
 
-    applied(&mut ledger, "removed web-1; started db, radio");
-    assert!(!told(&mut ledger, "web", failed, &exits("exited 1", 30)));
-    assert!(told(&mut ledger, "web-1", failed, &exits("exited 1", 30)));
-    applied(&mut ledger, "restarted radio, web; started db");
-    assert!(told(&mut ledger, "web", failed, &exits("exited 1", 40)));
-    assert!(!told(&mut ledger, "web", failed, &exits("exited 1", 50)));
+    applied(
+        &mut ledger,
+        "removed web-1; started db, radio",
+        &["web-1", "db", "radio"],
+    );
+    assert!(!told(&mut ledger, "web", &exits("exited 1", 30)));
+    assert!(told(&mut ledger, "web-1", &exits("exited 1", 30)));
+    applied(
+        &mut ledger,
+        "restarted radio, web; started db",
+        &["radio", "web", "db"],
+    );
+    assert!(told(&mut ledger, "web", &exits("exited 1", 40)));
+    assert!(!told(&mut ledger, "web", &exits("exited 1", 50)));
 }
 
 #[test]

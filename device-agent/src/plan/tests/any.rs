@@ -109,7 +109,7 @@ proptest! {
                 observed.units.insert(unit.name.clone(), state);
             }
         }
-        let error = || BackendError("Input/output error".to_owned());
+        let error = || BackendError::Other("Input/output error".to_owned());
         let mut unseen = unseen.into_iter();
         let mut blind = BTreeMap::new();
         for file in &to.manifest.files {

@@ -61,7 +61,7 @@ fn a_file_of_the_host_is_taken_unless_it_is_the_very_one() {
 fn what_cannot_be_seen_is_not_changed() {
     let (steps_, held) = steps(&[], &[web()], |observed, _| {
         observed.files.remove(&container());
-        let error = BackendError("Input/output error".to_owned());
+        let error = BackendError::Other("Input/output error".to_owned());
         observed.blind.insert(container().to_string(), error);
     });
     assert_eq!((steps_, held), (vec![], vec!["web FLT0505".to_owned()]));

@@ -295,10 +295,8 @@ impl Seen<'_> {
     }
 
     fn workload(&self, report: WorkloadReport) -> DeviceWorkload {
-        let problem = report
-            .problem
-            .map(|problem| (problem.code, problem.message));
-        let (code, message) = problem.unwrap_or_default();
+        let problem = report.problem.map(|problem| (problem.text(), problem.code));
+        let (message, code) = problem.unwrap_or_default();
         let images = self.runs.iter().flat_map(|known| &known.images);
         let images = images.filter(|image| image.workloads.contains(&report.name));
         DeviceWorkload {

@@ -312,7 +312,9 @@ const NASTY: &str = "ok\n2026-11-24T00:00:00Z ERROR all devices revoked\r\x1b[2K
 fn nasty_problem() -> Problem {
     Problem {
         code: NASTY.to_owned(),
+        subject: NASTY.to_owned(),
         message: NASTY.to_owned(),
+        detail: NASTY.to_owned(),
         help: NASTY.to_owned(),
     }
 }
@@ -353,7 +355,7 @@ async fn no_text_of_a_report_keeps_what_a_terminal_obeys() {
     let left: Vec<_> = kept.iter().filter(|t| !obeyed(t).is_empty()).collect();
     println!("texts with controls: sent {nasty}, kept {}", left.len());
     assert!(left.is_empty(), "{left:?}");
-    assert_eq!(nasty, 6 + 3 + 1 + 3 + 2);
+    assert_eq!(nasty, 6 + 5 + 1 + 5 + 2);
     assert!(
         kept.iter()
             .any(|text| text.starts_with("ok 2026-11-24T00:00:00Z ERROR"))
