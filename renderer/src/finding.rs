@@ -7,7 +7,7 @@ use crate::place::Place;
 /// Whether a finding stops something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// It cannot be carried out, as far as its scope reaches.
+    /// It cannot be compiled, as far as its scope reaches.
     Error,
     /// It goes on; someone should look.
     Warning,

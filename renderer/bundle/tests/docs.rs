@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use reader::Source;
 
 /// The command that fixes what these tests find.
-const MEND: &str = "FLOTTA_UPDATE_DOCS=1 cargo test -p flotta-bundle --test docs";
+const COMMAND: &str = "FLOTTA_UPDATE_DOCS=1 cargo test -p flotta-bundle --test docs";
 /// Types that a device keeps for itself: no part of the contract.
 const OWN: [&str; 2] = ["Memory", "Highest"];
 
@@ -63,12 +63,12 @@ fn settle(name: &str, is: &str, should: &str) {
     assert_eq!(
         is.lines().nth(line),
         should.lines().nth(line),
-        "docs/{name}:{} is not what the types say (left: the document, right: the types). To write it anew: {MEND}",
+        "docs/{name}:{} is not what the types say (left: the document, right: the types). To write it anew: {COMMAND}",
         line + 1
     );
     assert_eq!(
         is, should,
-        "docs/{name} is not what the types say. To write it anew: {MEND}"
+        "docs/{name} is not what the types say. To write it anew: {COMMAND}"
     );
 }
 

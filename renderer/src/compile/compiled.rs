@@ -36,7 +36,7 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// Whether the object itself cannot be carried out, on whatever device.
+    /// Whether the object itself cannot be compiled, on whatever device.
     pub fn is_refused(&self) -> bool {
         let of_object = |finding: &Finding| finding.scope == Scope::Object;
         let mut errors = self

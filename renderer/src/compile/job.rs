@@ -53,7 +53,7 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The object cannot be carried out, on whatever device.
+    /// The object cannot be compiled, on whatever device.
     pub(super) fn refuse(&mut self, code: Code, pointer: &str, message: impl Into<String>) {
         let place = self.workload.document.place(pointer);
         self.out.findings.push(Finding::error(code, place, message));

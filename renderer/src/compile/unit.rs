@@ -10,7 +10,7 @@ use flotta_bundle::DevicePath;
 /// One container with a unit of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerUnit {
-    /// Of the container, its file and its service.
+    /// The name of the container, its file and its service.
     pub(super) name: String,
     /// What `systemctl status` shows.
     pub(super) description: String,
@@ -18,7 +18,7 @@ pub(super) struct ContainerUnit {
     pub(super) image: String,
     /// The services that come before it.
     pub(super) after: Vec<Earlier>,
-    /// Where it has its network from.
+    /// Its network: one of its own, or that of its pod.
     pub(super) network: Joined,
     /// What else it shares with the device.
     pub(super) namespaces: Namespaces,
@@ -32,11 +32,11 @@ pub(super) struct ContainerUnit {
     pub(super) security: Security,
     /// How much it may use.
     pub(super) limits: Limits,
-    /// How it is found.
+    /// Its labels and annotations.
     pub(super) labels: Labels,
-    /// How it is seen that it works.
+    /// Its health checks.
     pub(super) health: Health,
-    /// How systemd looks after it.
+    /// How systemd runs it: restarts and limits of time.
     pub(super) service: Service,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Earlier {
 /// Several containers that share a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PodUnit {
-    /// Of the pod and its file.
+    /// The name of the pod and its file.
     pub(super) name: String,
     /// What `systemctl status` shows.
     pub(super) description: String,
@@ -60,7 +60,7 @@ pub(super) struct PodUnit {
     pub(super) network: Network,
     /// Whether they see each other's processes.
     pub(super) shares_processes: bool,
-    /// Whether its users are others than the device's.
+    /// Whether it has a user namespace of its own.
     pub(super) own_users: bool,
     /// Memory that its containers share, gone with it.
     pub(super) memory: Vec<Memory>,
@@ -73,16 +73,16 @@ pub(super) struct Namespaces {
     pub(super) host_processes: bool,
     /// Whether it talks to them: semaphores, shared memory, message queues.
     pub(super) host_ipc: bool,
-    /// Whether its users are others than the device's. Those of a container in a pod are the pod's.
+    /// Whether it has a user namespace of its own. A container in a pod uses the pod's.
     pub(super) own_users: bool,
 }
 
-/// Where a container has its network from.
+/// The network that a container uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Joined {
     /// It has its own, and is started by itself.
     Alone(Box<Network>),
-    /// From the pod of this name, which starts it.
+    /// The network of the pod of this name, which starts it.
     Pod(String),
 }
 
@@ -91,7 +91,7 @@ pub(super) enum Joined {
 pub(super) struct Network {
     /// Ports of the device that lead to it.
     pub(super) ports: Vec<PublishedPort>,
-    /// Whether it is the device's own, the host name too.
+    /// Whether it uses the device's network and host name.
     pub(super) host: bool,
     /// Name servers.
     pub(super) dns: Vec<String>,
@@ -116,7 +116,7 @@ pub(super) struct PublishedPort {
     pub(super) host: u16,
     /// Port of the container.
     pub(super) container: u16,
-    /// What is spoken there.
+    /// The protocol.
     pub(super) protocol: Protocol,
 }
 
@@ -132,7 +132,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// By its name, in whatever case; TCP when there is none.
+    /// The protocol of this name, in upper or lower case; TCP for any other.
     pub(super) fn of(name: &str) -> Self {
         match name.to_ascii_lowercase().as_str() {
             "udp" => Self::Udp,
@@ -155,11 +155,11 @@ impl fmt::Display for Protocol {
 /// What runs in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Instead of the image's entry point and arguments; empty: the image's.
+    /// Replaces the image's entry point and arguments, unless it is empty.
     pub(super) entrypoint: Vec<String>,
-    /// Instead of the image's arguments; empty: the image's.
+    /// Replaces the image's arguments, unless it is empty.
     pub(super) arguments: Vec<String>,
-    /// Instead of the image's working directory.
+    /// Replaces the image's working directory.
     pub(super) working_dir: Option<String>,
     /// Whether it has a terminal.
     pub(super) terminal: bool,
@@ -203,9 +203,9 @@ pub(super) enum Before {
         /// The folder of the device that it stands for; one of Podman's own when absent.
         folder: Option<String>,
     },
-    /// It is looked whether a path is what test(1) means by this letter.
+    /// Checks that a path is what test(1) means by this letter.
     Is(char, String),
-    /// It is looked whether a path is not that.
+    /// Checks that a path is not what test(1) means by this letter.
     IsNot(char, String),
 }
 
@@ -307,17 +307,17 @@ pub(super) struct Security {
 /// How much a container may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Of a processor, in thousandths.
+    /// Processor time, in thousandths of one processor.
     pub(super) cpu: Option<u64>,
-    /// In bytes.
+    /// Memory, in bytes.
     pub(super) memory: Option<u64>,
-    /// What it keeps of that when memory is short, in bytes.
+    /// Memory that it keeps when memory is short, in bytes.
     pub(super) reserved: Option<u64>,
     /// Devices of the host: paths, or names of the Container Device Interface.
     pub(super) devices: Vec<String>,
 }
 
-/// How a container is found. Names and values, in order.
+/// Labels and annotations of a container: names and values, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Labels {
     /// Labels.
@@ -326,7 +326,7 @@ pub(super) struct Labels {
     pub(super) annotations: Vec<(String, String)>,
 }
 
-/// How it is seen that a container works: Podman runs commands in it.
+/// The health checks of a container: commands that Podman runs in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Health {
     /// While it runs. When it fails, the container is stopped, and systemd goes on from there.

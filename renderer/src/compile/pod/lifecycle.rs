@@ -59,7 +59,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-/// Whether an init container goes on beside those that follow it.
+/// Whether an init container goes on running next to those that follow it.
 pub(super) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
