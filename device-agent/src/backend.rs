@@ -151,9 +151,16 @@ pub trait Podman {
     ) -> impl Future<Output = Result<Option<Container>, BackendError>>;
     /// Stops a container, by its id, within its grace period; false when it does not run.
     fn stop(&self, id: &str) -> impl Future<Output = Result<bool, BackendError>>;
-    /// Runs a command in a container, by its id; the exit code.
-    fn exec(&self, id: &str, command: &[String])
-    -> impl Future<Output = Result<i32, BackendError>>;
+    /// Prepares a command in a container, by its id; a name for it.
+    fn prepare(
+        &self,
+        id: &str,
+        command: &[String],
+    ) -> impl Future<Output = Result<String, BackendError>>;
+    /// Runs a command that was prepared, to its end; the exit code. Whoever stops waiting leaves it running.
+    fn run(&self, command: &str) -> impl Future<Output = Result<i32, BackendError>>;
+    /// Whether such a command has not ended yet.
+    fn is_running(&self, command: &str) -> impl Future<Output = Result<bool, BackendError>>;
     /// Why Podman will not use its storage until the next boot, whatever has become of the cause; none when it will.
     fn remembers(&self) -> Option<String>;
     /// Has it look again.

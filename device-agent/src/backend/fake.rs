@@ -270,15 +270,24 @@ impl Podman for World {
         })
     }
 
-    async fn exec(&self, id: &str, command: &[String]) -> Result<i32, BackendError> {
+    async fn prepare(&self, id: &str, command: &[String]) -> Result<String, BackendError> {
         let mut state = self.state();
         state.storage()?;
         let runs = state.runs.values().any(|run| run.invocation == id);
-        let fails = command
-            .iter()
-            .any(|word| state.faults.commands.contains(word));
-        runs.then_some(i32::from(fails))
+        runs.then(|| command.join(" "))
             .ok_or_else(|| refused("no such container".to_owned()))
+    }
+
+    async fn run(&self, command: &str) -> Result<i32, BackendError> {
+        if self.state().faults.hangs.contains(command) {
+            self.state().hanging += 1;
+            std::future::pending::<()>().await;
+        }
+        Ok(i32::from(self.state().faults.commands.contains(command)))
+    }
+
+    async fn is_running(&self, command: &str) -> Result<bool, BackendError> {
+        Ok(self.state().faults.hangs.contains(command))
     }
 
     fn remembers(&self) -> Option<String> {

@@ -70,6 +70,14 @@ struct ContainerState {
     running: bool,
 }
 
+/// A command in a container.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct CommandState {
+    running: bool,
+    exit_code: i32,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct NetworkSettings {
@@ -176,6 +184,17 @@ impl Socket {
             .unwrap_or_else(|_| Err(failed(&"no answer in time")))
     }
 
+    /// How a command in a container is; none when it is gone, as its container is.
+    async fn command(&self, session: &str) -> Result<Option<CommandState>, BackendError> {
+        let path = format!("/exec/{session}/json");
+        let (status, body) = self.ask(Method::GET, &path, SHORT).await?;
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body).map_err(|error| unread(&error)),
+            StatusCode::NOT_FOUND => Ok(None),
+            other => Err(failure(other, &body)),
+        }
+    }
+
     /// Removes all of `kind` that carry a label.
     async fn remove(&self, kind: &str, label: &str) -> Result<(), BackendError> {
         // The label is made of a name's characters: only JSON's own need an escape.
@@ -228,6 +247,10 @@ fn failure(status: StatusCode, body: &[u8]) -> BackendError {
     } else {
         prose::podman(message)
     }
+}
+
+fn unread(error: &serde_json::Error) -> BackendError {
+    BackendError::Other(format!("Podman's command in a container: {error}"))
 }
 
 impl Podman for Socket {
@@ -287,13 +310,7 @@ impl Podman for Socket {
         }
     }
 
-    async fn exec(&self, id: &str, command: &[String]) -> Result<i32, BackendError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Exec {
-            running: bool,
-            exit_code: i32,
-        }
+    async fn prepare(&self, id: &str, command: &[String]) -> Result<String, BackendError> {
         let session =
             serde_json::json!({"Cmd": command, "AttachStdout": true, "AttachStderr": true});
         let path = format!("/containers/{id}/exec");
@@ -301,28 +318,28 @@ impl Podman for Socket {
         if !status.is_success() {
             return Err(failure(status, &body));
         }
-        let unread =
-            |error| BackendError::Other(format!("Podman's command in a container: {error}"));
-        let session: Item = serde_json::from_slice(&body).map_err(unread)?;
-        let path = format!("/exec/{}/start", session.id);
+        let session: Item = serde_json::from_slice(&body).map_err(|error| unread(&error))?;
+        Ok(session.id)
+    }
+
+    async fn run(&self, command: &str) -> Result<i32, BackendError> {
+        let path = format!("/exec/{command}/start");
         // its output is the answer, which ends with it
         let (status, body) = self.post(&path, &serde_json::json!({})).await?;
         if !status.is_success() {
             let error = failure(status, &body);
             return prose::not_run(&error.to_string()).ok_or(error);
         }
-        let path = format!("/exec/{}/json", session.id);
-        let (status, body) = self.ask(Method::GET, &path, SHORT).await?;
-        if !status.is_success() {
-            return Err(failure(status, &body));
-        }
-        let exec: Exec = serde_json::from_slice(&body).map_err(unread)?;
-        if exec.running {
-            return Err(BackendError::Other(
-                "a command in a container goes on".to_owned(),
-            ));
-        }
-        Ok(exec.exit_code)
+        let state = self.command(command).await?;
+        let ended = state.filter(|state| !state.running);
+        ended
+            .map(|state| state.exit_code)
+            .ok_or_else(|| BackendError::Other("a command in a container has no end".to_owned()))
+    }
+
+    async fn is_running(&self, command: &str) -> Result<bool, BackendError> {
+        let state = self.command(command).await?;
+        Ok(state.is_some_and(|state| state.running))
     }
 
     fn remembers(&self) -> Option<String> {

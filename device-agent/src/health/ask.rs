@@ -1,5 +1,6 @@
 //! Makes a check once.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use tokio::time::timeout;
 use super::net::{Place, Request};
 use crate::backend::{BackendError, Container, Podman};
 
+/// A command that may not have ended in time: nobody can end it, so there must not be more and more of them.
+pub(super) type Late = RefCell<Option<String>>;
+
 /// Makes checks.
 pub(super) trait Ask {
     /// Makes a check once: that it passed, or why not. An error is that nobody could ask.
@@ -16,6 +20,7 @@ pub(super) trait Ask {
         &self,
         check: &HealthCheck,
         container: &Container,
+        late: &Late,
     ) -> Result<Result<(), String>, BackendError>;
 }
 
@@ -35,6 +40,7 @@ impl<P: Podman> Ask for Asker<'_, P> {
         &self,
         check: &HealthCheck,
         container: &Container,
+        late: &Late,
     ) -> Result<Result<(), String>, BackendError> {
         let limit = Duration::from_secs(check.timeout_seconds.into());
         let address = container.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -72,14 +78,25 @@ impl<P: Podman> Ask for Asker<'_, P> {
             }
             Action::Exec { command } => {
                 let what = format!("`{}`", command.join(" "));
-                let run = self.podman.exec(&container.id, command);
-                let exit = match timeout(limit, run).await {
+                let before = late.take();
+                if let Some(before) = before
+                    && self.podman.is_running(&before).await?
+                {
+                    late.replace(Some(before));
+                    return Ok(Err(format!("{what}: the one before has not ended")));
+                }
+                let command = self.podman.prepare(&container.id, command).await?;
+                late.replace(Some(command.clone()));
+                let exit = match timeout(limit, self.podman.run(&command)).await {
                     Ok(exit) => Ok(match exit? {
                         0 => Ok(()),
                         code => Err(format!("exited {code}")),
                     }),
-                    Err(late) => Err(late),
+                    Err(elapsed) => Err(elapsed),
                 };
+                if exit.is_ok() {
+                    late.take();
+                }
                 (what, exit)
             }
         };

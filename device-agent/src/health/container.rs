@@ -7,7 +7,7 @@ use flotta_bundle::health::{HealthCheck, Purpose};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ask::Ask;
+use super::ask::{Ask, Late};
 use super::{Readiness, Ready, Stop, Target, not_ready};
 use crate::backend::{Container, Podman};
 use crate::backoff::Backoff;
@@ -54,6 +54,7 @@ struct Rounds<'a> {
     check: &'a HealthCheck,
     due: Instant,
     tally: Tally,
+    late: Late,
 }
 
 impl<'a> Rounds<'a> {
@@ -62,6 +63,7 @@ impl<'a> Rounds<'a> {
             check,
             due: started + Duration::from_secs(check.delay_seconds.into()),
             tally: Tally::default(),
+            late: Late::default(),
         }
     }
 }
@@ -148,7 +150,7 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
             // nobody closes it
             let turn = self.turns.acquire().await;
             let began = Instant::now();
-            let asked = self.ask.ask(check, container).await;
+            let asked = self.ask.ask(check, container, &rounds.late).await;
             drop(turn);
             // what was missed, because the machine slept or a check took long, is not made up for
             let period = Duration::from_secs(check.period_seconds.into());

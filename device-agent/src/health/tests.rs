@@ -8,6 +8,7 @@ use std::time::Duration;
 use flotta_bundle::health::Action;
 use tokio::time::{advance, timeout};
 
+use super::ask::Late;
 use super::container::Tally;
 use super::*;
 use crate::backend::fake::bundle::{Bundle, Workload};
@@ -93,6 +94,7 @@ impl Ask for Script {
         &self,
         check: &HealthCheck,
         _: &Container,
+        _: &Late,
     ) -> Result<Result<(), String>, BackendError> {
         let at = self.began.map(|began| began.elapsed().as_secs());
         self.asked

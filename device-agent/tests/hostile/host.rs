@@ -203,9 +203,17 @@ impl Podman for Hand {
         Ok(false)
     }
 
-    async fn exec(&self, id: &str, _command: &[String]) -> Result<i32, BackendError> {
+    async fn prepare(&self, id: &str, _command: &[String]) -> Result<String, BackendError> {
         self.note(format!("exec {id}"));
+        Ok(id.to_owned())
+    }
+
+    async fn run(&self, _command: &str) -> Result<i32, BackendError> {
         Ok(0)
+    }
+
+    async fn is_running(&self, _command: &str) -> Result<bool, BackendError> {
+        Ok(false)
     }
 
     fn remembers(&self) -> Option<String> {

@@ -83,6 +83,8 @@ pub struct State {
     pub remembered: Option<String>,
     /// The files whose changes are told.
     pub watched: BTreeSet<DevicePath>,
+    /// Commands that were begun and did not end.
+    pub hanging: usize,
     pub(super) calls: usize,
     /// The call at which the agent dies, and whether what it asked for still happens.
     pub(super) dies: Option<(usize, bool)>,
@@ -114,8 +116,10 @@ pub struct Faults {
     pub no_storage: Option<&'static str>,
     /// Images that do not fit on the disk.
     pub large: BTreeSet<String>,
-    /// Words of commands that fail in containers.
+    /// Commands that fail in containers.
     pub commands: BTreeSet<String>,
+    /// Commands that do not end.
+    pub hangs: BTreeSet<String>,
     pub no_reload: bool,
     pub no_sweep: bool,
 }

@@ -140,6 +140,30 @@ async fn what_checks_say_is_reported_and_decides_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_does_not_end_is_not_begun_again() {
+    let (mut bench, watcher) = Bench::new();
+    let mut watcher = pin!(watcher.run());
+    let wanted = bundle("hello:1", &[(Purpose::Readiness, "ready")]);
+    bench.converge(&wanted).await;
+    let world = bench.world.clone();
+    let hangs = |hangs: &[&str]| {
+        let hangs = hangs.iter().map(|command| (*command).to_owned());
+        world.state().faults.hangs = hangs.collect();
+    };
+    hangs(&["ready"]);
+    let passed = timeout(Duration::from_secs(1000), &mut watcher).await;
+    passed.expect_err("it runs for ever");
+    assert_eq!(world.state().hanging, 1);
+    hangs(&[]);
+    let problem = bench.look(&wanted).await.problem.expect("it is not ready");
+    let late = "the one before has not ended";
+    assert!(problem.detail.ends_with(late), "{problem}");
+    let passed = timeout(Duration::from_secs(20), &mut watcher).await;
+    passed.expect_err("it runs for ever");
+    assert_eq!(bench.look(&wanted).await.problem, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_waits_for_its_next_image_keeps_the_checks_it_has() {
     let (mut bench, watcher) = Bench::new();
     let mut watcher = pin!(watcher.run());

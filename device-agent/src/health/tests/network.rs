@@ -102,7 +102,9 @@ async fn ask(check: &HealthCheck) -> Result<(), String> {
         address: None,
     };
     let world = World::default();
-    let asked = Asker::new(&world).ask(check, &container).await;
+    let asked = Asker::new(&world)
+        .ask(check, &container, &Late::default())
+        .await;
     asked.expect("it can be asked")
 }
 
