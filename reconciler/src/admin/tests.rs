@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use super::client::{Client, ClientError};
 use super::query::Query;
 use super::request::{
-    Approval, Decided, Denial, RestoredDevices, Revocation, TokenCreated, TokenRequest,
+    Approval, ClockAccepted, Decided, Denial, RestoredDevices, Revocation, TokenCreated,
+    TokenRequest,
 };
 use super::resource::{Change, List, What};
 use super::*;

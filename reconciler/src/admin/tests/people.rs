@@ -212,3 +212,27 @@ async fn a_token_is_listed_with_who_made_it_and_is_taken_back() {
         .await;
     assert!(error.unwrap_err().is_not_found());
 }
+
+#[tokio::test]
+async fn a_clock_in_doubt_is_accepted_by_a_person_who_is_named() {
+    let desk = Desk::new();
+    let accept = async || -> ClockAccepted {
+        let path = "/v1/clock/accept";
+        desk.client.post(path, &()).await.unwrap()
+    };
+    assert_eq!(accept().await.doubt, None);
+    let clock = desk.house.fleet.clock();
+    // what was signed last is from a time that is still to come
+    clock.signed(Timestamp::now() + jiff::SignedDuration::from_hours(24 * 365));
+    assert!(clock.look(Timestamp::now(), &[], 0).is_some());
+    assert!(clock.check().is_err());
+    let doubt = accept().await.doubt.expect("it was in doubt");
+    assert_eq!(doubt.code, code::SERVER_CLOCK.id);
+    assert!(clock.check().is_ok());
+    let events = desk.list::<EventObject>("").await;
+    let event = events
+        .iter()
+        .find(|event| event.status.reason == "ClockAccepted");
+    let message = &event.expect("an event").status.message;
+    assert!(message.contains("is right, says "), "{message}");
+}
