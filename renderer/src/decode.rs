@@ -5,8 +5,8 @@
 
 mod list;
 mod node;
+mod pointers;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flotta_bundle::code;
@@ -16,6 +16,7 @@ use serde_saphyr::Spanned;
 use crate::finding::{Finding, Scope};
 use crate::place::{ObjectRef, Place};
 use node::Node;
+use pointers::Pointers;
 
 /// Largest file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -43,10 +44,10 @@ enum Origin {
     /// A YAML document of a file, with the place of every key and value.
     File {
         path: Arc<str>,
-        /// JSON pointer (RFC 6901) of each value -> where it stands.
-        spots: BTreeMap<Box<str>, Stands>,
-        /// Block scalars (`|`), whose lines are lines of the file: pointer -> where the first one begins.
-        blocks: BTreeMap<Box<str>, Spot>,
+        /// Where each value stands.
+        spots: Pointers<Stands>,
+        /// Block scalars (`|`), whose lines are lines of the file: where the first one begins.
+        blocks: Pointers<Spot>,
     },
     /// An object of a cluster.
     Object(Arc<ObjectRef>),
@@ -234,16 +235,16 @@ pub fn decode(path: &str, content: &[u8]) -> Result<Vec<Document>, Box<Finding>>
         .map(|root| {
             let mut places = Places {
                 lines: &lines,
-                spots: BTreeMap::new(),
-                blocks: BTreeMap::new(),
+                spots: pointers::Builder::default(),
+                blocks: pointers::Builder::default(),
             };
             let value = places.flatten(root, &mut String::new(), None);
             let Places { spots, blocks, .. } = places;
             let path = Arc::clone(&path);
             let origin = Origin::File {
                 path,
-                spots,
-                blocks,
+                spots: spots.build(),
+                blocks: blocks.build(),
             };
             Document { value, origin }
         })
@@ -284,8 +285,8 @@ fn words(error: &serde_saphyr::Error) -> String {
 struct Places<'a> {
     /// Of the file.
     lines: &'a [&'a str],
-    spots: BTreeMap<Box<str>, Stands>,
-    blocks: BTreeMap<Box<str>, Spot>,
+    spots: pointers::Builder<Stands>,
+    blocks: pointers::Builder<Spot>,
 }
 
 impl Places<'_> {
@@ -295,13 +296,12 @@ impl Places<'_> {
         let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
         let len = if scalar { at.span().len() } else { 0 };
         let value = Spot::new(at, len);
-        self.spots
-            .insert(pointer.as_str().into(), Stands { value, key });
+        self.spots.insert(pointer, Stands { value, key });
         let length = pointer.len();
         match node.value {
             Node::Scalar(value) => {
                 if let Some(block) = block(&value, key, self.lines) {
-                    self.blocks.insert(pointer.as_str().into(), block);
+                    self.blocks.insert(pointer, block);
                 }
                 value
             }

@@ -1,11 +1,11 @@
 //! A list of objects, taken apart: each object keeps the places that it has in the list's file.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flotta_api::{GROUP, VERSION};
 use serde_json::{Value, json};
 
+use super::pointers::{Builder, Pointers};
 use super::{Document, Origin};
 
 impl Document {
@@ -44,9 +44,7 @@ impl Origin {
                 return vec![Self::Object(object); count];
             }
         };
-        let parts = of_items(spots, count)
-            .into_iter()
-            .zip(of_items(blocks, count));
+        let parts = of_items(&spots, count).zip(of_items(&blocks, count));
         let origin = |(spots, blocks)| Self::File {
             path: Arc::clone(&path),
             spots,
@@ -57,9 +55,9 @@ impl Origin {
 }
 
 /// What is known by pointer, item by item.
-fn of_items<T: Clone>(all: BTreeMap<Box<str>, T>, count: usize) -> Vec<BTreeMap<Box<str>, T>> {
-    let mut of_items = vec![BTreeMap::new(); count];
-    for (pointer, what) in all {
+fn of_items<T: Copy>(all: &Pointers<T>, count: usize) -> impl Iterator<Item = Pointers<T>> {
+    let mut of_items: Vec<_> = (0..count).map(|_| Builder::default()).collect();
+    for (pointer, what) in all.iter() {
         let Some(below) = pointer.strip_prefix("/items/") else {
             continue;
         };
@@ -67,8 +65,8 @@ fn of_items<T: Clone>(all: BTreeMap<Box<str>, T>, count: usize) -> Vec<BTreeMap<
         let (index, pointer) = below.split_at(end);
         let index = index.parse().ok();
         if let Some(item) = index.and_then(|index: usize| of_items.get_mut(index)) {
-            item.insert(pointer.into(), what);
+            item.insert(pointer, *what);
         }
     }
-    of_items
+    of_items.into_iter().map(Builder::build)
 }
