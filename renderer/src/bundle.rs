@@ -141,15 +141,17 @@ fn clashes(parts: &[Part<'_>]) -> Vec<Clash> {
             let before = parts[..index]
                 .iter()
                 .flat_map(|p| p.compiled.ports.iter().map(|port| (p.name, port)));
-            if let Some((owner, _)) = before.chain(own).find(|(_, other)| port.clashes(other)) {
+            let mut clashing = before
+                .chain(own)
+                .filter_map(|(owner, other)| Some((owner, port.clash(other)?)));
+            if let Some((owner, number)) = clashing.next() {
                 let both = if owner == part.name {
                     format!("workload `{owner}` wants")
                 } else {
                     format!("workloads `{owner}` and `{}` both want", part.name)
                 };
                 let message = format!(
-                    "{both} port {}/{}{}",
-                    port.number,
+                    "{both} port {number}/{}{}",
                     port.protocol,
                     if owner == part.name { " twice" } else { "" }
                 );

@@ -39,6 +39,9 @@ use unit::Unit;
 
 pub use references::Need;
 
+/// Most files in a workload. Each is looked for in the others.
+const MAX_FILES: usize = 1_000;
+
 /// Something about a file that a person should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -103,7 +106,30 @@ impl<'a> Set<'a> {
     /// Reads files by their names: `web.container`, `web.container.d/10.conf`, `site/nginx.conf`.
     pub fn read(files: &'a BTreeMap<String, String>) -> Self {
         let mut set = Self::default();
-        for (name, content) in files {
+        if let Some((name, _)) = files.iter().nth(MAX_FILES) {
+            let message = format!("more than {MAX_FILES} files in one workload");
+            let fault = Fault::error(code::LIMIT, name, None, message);
+            set.faults.push(fault);
+        }
+        let mut folded = BTreeSet::new();
+        for (name, content) in files.iter().take(MAX_FILES) {
+            let key = name.to_ascii_lowercase();
+            let mut folders = key.match_indices('/').map(|(at, _)| &key[..at]);
+            let other = folders.find(|folder| folded.contains(*folder));
+            let message = match other {
+                Some(other) => Some(format!(
+                    "`{other}` is a file, and a folder because of {name}"
+                )),
+                None if folded.contains(&key) => {
+                    Some(format!("{name} differs from another file only in case"))
+                }
+                None => None,
+            };
+            if let Some(message) = message {
+                set.faults
+                    .push(Fault::error(code::CONFLICT, name, None, message));
+            }
+            folded.insert(key);
             match names::role(name) {
                 Ok(_) => {
                     set.files.insert(name, content);
@@ -132,11 +158,8 @@ impl<'a> Set<'a> {
     fn unit(&self, name: &'a str) -> Unit<'a> {
         let base = self.content(name);
         let mut files = vec![(base, file::parse(self.files[base]))];
-        let quadlet = Kind::of(name).is_some();
-        if quadlet {
-            for drop_in in self.drop_ins(name) {
-                files.push((drop_in, file::parse(self.files[drop_in])));
-            }
+        for drop_in in self.drop_ins(name) {
+            files.push((drop_in, file::parse(self.files[drop_in])));
         }
         Unit { name, files }
     }
@@ -169,14 +192,13 @@ impl<'a> Set<'a> {
 
     /// A drop-in without its unit would change one of another workload, or of the machine's owner.
     fn check_drop_ins(&mut self) {
-        let services: Vec<String> = self.units.values().map(Unit::service).collect();
+        let instances = install::services(self).into_iter();
+        let mut services: BTreeSet<String> = instances.map(|service| service.name).collect();
+        services.extend(self.units.values().map(Unit::service));
         for name in self.files.keys() {
             let (unit, is_there) = match names::role(name) {
                 Ok(Role::QuadletDropIn(unit)) => (unit, self.units.contains_key(unit)),
-                Ok(Role::SystemdDropIn(unit)) => {
-                    let is_there = |service: &String| service == unit;
-                    (unit, services.iter().any(is_there))
-                }
+                Ok(Role::SystemdDropIn(unit)) => (unit, services.contains(unit)),
                 _ => continue,
             };
             if !is_there {
@@ -199,6 +221,7 @@ impl<'a> Set<'a> {
             needs.extend(desk.needs);
         }
         self.check_services(&mut faults);
+        self.check_templates(&mut faults);
         // what is wrong with a template is wrong once, whatever instances it has
         let place = |fault: &Fault| (fault.file.clone(), fault.spot, fault.message.clone());
         faults.sort_by_cached_key(place);
@@ -211,7 +234,31 @@ impl<'a> Set<'a> {
     /// The files of the set whose change means that a unit must be started anew: its own, its drop-ins, those that it names,
     /// and what an image that it runs is built from.
     pub fn inputs(&self, unit: &Unit<'a>, service: &str) -> BTreeSet<&'a str> {
-        let mut inputs = BTreeSet::from([unit.name]);
+        let mut inputs = BTreeSet::new();
+        let mut open = vec![(unit.clone(), service.to_owned())];
+        let mut seen = BTreeSet::new();
+        while let Some((unit, service)) = open.pop() {
+            if seen.insert(unit.name) {
+                let builds = self.own_inputs(&unit, &service, &mut inputs);
+                open.extend(
+                    builds
+                        .into_iter()
+                        .map(|build| (build.clone(), build.service())),
+                );
+            }
+        }
+        inputs
+    }
+
+    /// Adds the inputs of one unit; returns those that build an image that it runs.
+    fn own_inputs(
+        &self,
+        unit: &Unit<'a>,
+        service: &str,
+        inputs: &mut BTreeSet<&'a str>,
+    ) -> Vec<&Unit<'a>> {
+        let mut builds = Vec::new();
+        inputs.insert(unit.name);
         inputs.extend(unit.files.iter().skip(1).map(|(name, _)| *name));
         let template = names::template(service).map(|(template, _)| template);
         for of in [Some(service), template.as_deref()].into_iter().flatten() {
@@ -221,12 +268,7 @@ impl<'a> Set<'a> {
         desk.check();
         for need in &desk.needs {
             if Kind::of(&need.name) == Some(Kind::Build) {
-                let build = self.units.get(need.name.as_str());
-                inputs.extend(
-                    build
-                        .into_iter()
-                        .flat_map(|build| self.inputs(build, &build.service())),
-                );
+                builds.extend(self.units.get(need.name.as_str()));
             } else if Kind::of(&need.name).is_none() {
                 inputs.extend(self.below(&need.name));
             }
@@ -251,7 +293,7 @@ impl<'a> Set<'a> {
                 .and_then(|socket| self.files.get_key_value(socket.as_str()))
                 .map(|(name, _)| *name),
         );
-        inputs
+        builds
     }
 
     /// The files that a path among the files leads to: one, or those of a folder.
@@ -272,6 +314,32 @@ impl<'a> Set<'a> {
     /// Whether a unit, a file or a folder of this name is among the files.
     pub fn has(&self, name: &str) -> bool {
         self.below(name).next().is_some()
+    }
+
+    /// A template that nothing makes a unit of is no use, and would take the place of one that the machine has by its name.
+    fn check_templates(&self, faults: &mut Vec<Fault>) {
+        let services = install::services(self);
+        for unit in self.units.values().filter(|unit| unit.is_template()) {
+            // an instance's empty file stands for the template
+            let is_of = |made: &Unit<'_>| made.name == unit.name || made.files[0].0 == unit.name;
+            let has_instance = services.iter().any(|service| is_of(service.unit));
+            let is_accepting = unit
+                .name
+                .strip_suffix("@.service")
+                .and_then(|stem| self.units.get(format!("{stem}.socket").as_str()))
+                .is_some_and(|socket| socket.is_on("Socket", "Accept") == Some(true));
+            let is_wrong = faults.iter().any(|fault| fault.file == unit.name);
+            if !has_instance && !is_accepting && !is_wrong {
+                let message = format!(
+                    "{} is a template, and nothing in the workload names an instance of it",
+                    unit.name
+                );
+                let help =
+                    "set DefaultInstance= in [Install], or add an empty file NAME@INSTANCE.KIND";
+                let fault = Fault::error(code::UNIT_FILE, unit.name, None, message);
+                faults.push(fault.with_help(help));
+            }
+        }
     }
 
     /// Two files must not make one unit: only one of them would run.

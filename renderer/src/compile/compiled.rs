@@ -92,8 +92,10 @@ pub struct Volume {
 pub struct Port {
     /// Host address; empty for all.
     pub address: String,
-    /// Port of the device.
-    pub number: u16,
+    /// First port of the device.
+    pub first: u16,
+    /// Last port of the device: the first, unless it is a range.
+    pub last: u16,
     /// What is spoken there.
     pub protocol: Protocol,
     /// Where it is asked for.
@@ -101,10 +103,11 @@ pub struct Port {
 }
 
 impl Port {
-    /// Whether both cannot be published on one device.
-    pub fn clashes(&self, other: &Self) -> bool {
-        let same_address = self.address == other.address || self.is_any() || other.is_any();
-        self.number == other.number && self.protocol == other.protocol && same_address
+    /// The first port that both want and only one of them can have; none when both can be published on one device.
+    pub fn clash(&self, other: &Self) -> Option<u16> {
+        let (first, last) = (self.first.max(other.first), self.last.min(other.last));
+        let same_address = || self.address == other.address || self.is_any() || other.is_any();
+        (first <= last && self.protocol == other.protocol && same_address()).then_some(first)
     }
 
     /// Whether it is published on every address.

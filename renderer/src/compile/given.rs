@@ -2,10 +2,10 @@
 
 mod kube;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::code;
-use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit};
+use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit, Wanted};
 use flotta_bundle::path::UNITS;
 
 use super::QUADLET_FOLDER;
@@ -18,9 +18,13 @@ use crate::finding::{Finding, Scope};
 use crate::place::Place;
 use crate::quadlet::file::Spot;
 use crate::quadlet::install::{Service, services};
+use crate::quadlet::keys::Kind;
 use crate::quadlet::names::{Role, role};
 use crate::quadlet::unit::{self, Value};
 use crate::quadlet::{Set, ports};
+
+/// Most ports, or ranges of them, that a workload publishes: each is compared with all others of the device.
+const MAX_PORTS: usize = 1_000;
 
 pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
     if files.is_empty() {
@@ -60,6 +64,7 @@ pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
             wanted: service.wanted,
         });
     }
+    rests(job, &services);
     images(job, &set);
     volumes(job, &set);
     publish(job, &set, &services);
@@ -96,6 +101,29 @@ fn check(job: &mut Job<'_>, set: &Set<'_>) {
             place: place(job, &need.file, Some(need.spot)),
             message: need.message,
         });
+    }
+}
+
+/// Says that a workload is there and not started, which is easily overlooked. Jobs are started by a timer, which may be
+/// another workload's.
+fn rests(job: &mut Job<'_>, services: &[Service<'_, '_>]) {
+    let starts = |service: &Service<'_, '_>| service.wanted != Wanted::Loaded;
+    let runs = |service: &&Service<'_, '_>| {
+        let kinds = [Kind::Container, Kind::Pod, Kind::Kube].map(Some);
+        kinds.contains(&service.unit.kind()) && !service.ends
+    };
+    let Some(service) = services.iter().find(runs) else {
+        return;
+    };
+    // a workload that is refused has other worries
+    let is_refused = job.out.findings.iter().any(Finding::is_error);
+    if !is_refused && !services.iter().any(starts) {
+        let message = format!(
+            "{} is not started: no unit of the workload has WantedBy= in [Install], and none is started by a timer, path or socket that is",
+            service.name
+        );
+        let place = place(job, service.unit.name, None);
+        job.warn(code::UNIT_FILE, place, message);
     }
 }
 
@@ -177,21 +205,38 @@ fn publish(job: &mut Job<'_>, set: &Set<'_>, services: &[Service<'_, '_>]) {
         let mut ports = kube::ports(job, set, service.unit);
         for (value, published) in claims(service.unit) {
             let place = place(job, value.file, Some(value.spot()));
-            let first = published.first.into_iter();
-            let numbers = first.flat_map(|first| first..=first.saturating_add(published.count - 1));
-            ports.extend(numbers.map(|number| Port {
-                address: published.address.clone(),
-                number,
+            ports.extend(published.first.map(|first| Port {
+                address: published.address,
+                first,
+                last: first.saturating_add(published.count - 1),
                 protocol: Protocol::of(&published.protocol),
-                place: place.clone(),
+                place,
             }));
         }
+        let own = excluded(service);
+        let apart = |other: &Service<'_, '_>| {
+            other.name == service.name
+                || own.contains(&other.name)
+                || excluded(other).contains(&service.name)
+        };
+        let before: Vec<Port> = claimed
+            .iter()
+            .filter(|(other, _)| apart(other))
+            .map(|(_, port)| port.clone())
+            .collect();
         for port in ports {
-            let apart = |other: &Service<'_, '_>| {
-                other.name == service.name || exclude(service, other) || exclude(other, service)
-            };
-            let mut known = claimed.iter();
-            if !known.any(|(other, known)| apart(other) && known.clashes(&port)) {
+            let mut of_own = claimed
+                .iter()
+                .filter(|(other, _)| other.name == service.name);
+            let is_known = before.iter().any(|known| known.clash(&port).is_some())
+                || of_own.any(|(_, known)| known.clash(&port).is_some());
+            if claimed.len() >= MAX_PORTS {
+                let message = format!("more than {MAX_PORTS} published ports in one workload");
+                let finding = Finding::error(code::LIMIT, port.place, message);
+                job.out.findings.push(finding);
+                return;
+            }
+            if !is_known {
                 claimed.push((service, port));
             }
         }
@@ -201,10 +246,10 @@ fn publish(job: &mut Job<'_>, set: &Set<'_>, services: &[Service<'_, '_>]) {
         .extend(claimed.into_iter().map(|(_, port)| port));
 }
 
-/// Whether a unit cannot run together with another: `Conflicts=`.
-fn exclude(one: &Service<'_, '_>, other: &Service<'_, '_>) -> bool {
-    let conflicts = one.unit.names("Unit", "Conflicts");
-    conflicts.iter().any(|(_, word)| word.text == other.name)
+/// The units that cannot run together with one: `Conflicts=`.
+fn excluded(service: &Service<'_, '_>) -> BTreeSet<String> {
+    let conflicts = service.unit.names("Unit", "Conflicts").into_iter();
+    conflicts.map(|(_, word)| word.text).collect()
 }
 
 /// What a unit asks of the machine's ports.

@@ -1,5 +1,6 @@
 //! The rules of Quadlet files: what Podman's Quadlet refuses, and what it would drop without a word.
 
+use flotta_bundle::path::is_unit_name;
 use flotta_bundle::{Code, code};
 
 use super::file::{Spot, is_blank};
@@ -57,6 +58,8 @@ const SWITCHES: &[&str] = &[
     "TLSVerify",
     "VolatileTmp",
 ];
+/// A unit would take the place of one that the machine has by that name.
+pub(super) const NO_ALIAS: &str = "Alias= is not supported: a unit of a workload has one name, which ServiceName= or the file says";
 /// One unit on its way through the rules.
 #[derive(Debug)]
 pub struct Desk<'s, 'a> {
@@ -143,9 +146,22 @@ impl<'s, 'a> Desk<'s, 'a> {
         let unit = self.unit;
         let name = unit.said(kind.section(), "ServiceName");
         if let Some(name) = &name {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
-            if !name.text.chars().all(plain) || name.text.starts_with(['.', '-', '@']) {
-                let message = format!("`{}` is not a unit name that can be used here", name.text);
+            let is_template = name.text.ends_with('@');
+            let message = if !is_unit_name(&format!("{}.service", name.text)) {
+                Some(format!(
+                    "`{}` is not a unit name that can be used here",
+                    name.text
+                ))
+            } else if is_template != unit.is_template() {
+                let what = if is_template { "is" } else { "is not" };
+                Some(format!(
+                    "`{}` {what} the name of a template: NAME@",
+                    name.text
+                ))
+            } else {
+                None
+            };
+            if let Some(message) = message {
                 self.faults.push(Fault::error(
                     code::BAD_NAME,
                     name.file,
@@ -292,6 +308,14 @@ impl<'s, 'a> Desk<'s, 'a> {
             let key = value.entry.key.as_str();
             let at = value.entry.at;
             match key {
+                "Alias" => self.refuse(&value, at, NO_ALIAS),
+                "DefaultInstance" if unit.is_template() => {
+                    let text = value.text.trim();
+                    if !is_unit_name(&format!("x@{text}.service")) {
+                        let message = format!("`{text}` cannot be the name of an instance");
+                        self.refuse(&value, value.spot(), message);
+                    }
+                }
                 "Also" | "UpheldBy" => {
                     let message = format!("Quadlet does not act on {key}= in [Install]");
                     self.warn(code::NOT_ACTED_ON, &value, at, message);

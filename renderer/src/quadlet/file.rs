@@ -42,11 +42,8 @@ impl Entry {
 
     /// Where a part of the value stands: `offset` in bytes, `len` in characters.
     pub fn spot_at(&self, offset: usize, len: usize) -> Spot {
-        let piece = self
-            .pieces
-            .iter()
-            .rev()
-            .find(|(start, ..)| *start <= offset);
+        let after = self.pieces.partition_point(|(start, ..)| *start <= offset);
+        let piece = after.checked_sub(1).and_then(|at| self.pieces.get(at));
         let Some((start, line, column)) = piece else {
             return self.at;
         };

@@ -44,6 +44,8 @@ pub struct Service<'s, 'a> {
     pub unit: &'s Unit<'a>,
     /// What it should be.
     pub wanted: Wanted,
+    /// Whether it is at rest again when it has done its work.
+    pub ends: bool,
 }
 
 /// The units of a set, sorted by name. A template has none of its own, only its instances: those that have a file, the one
@@ -76,16 +78,41 @@ pub fn services<'s, 'a>(set: &'s Set<'a>) -> Vec<Service<'s, 'a>> {
             }
         }
     }
+    // what a timer, path or socket starts when it does not say what: the service of its name
+    let implied: Vec<String> = found.keys().filter_map(|name| implied(name)).collect();
+    for name in implied {
+        let template = names::template(&name).filter(|(_, instance)| !instance.is_empty());
+        let template = template.and_then(|(template, _)| {
+            let mut templates = set.units.values().filter(|unit| unit.is_template());
+            templates.find(|unit| unit.service() == template)
+        });
+        if let Some(template) = template {
+            found.entry(name).or_insert(template);
+        }
+    }
     let started = with_what_they_bring(set, &found, started);
     let services = found.into_iter().map(|(name, unit)| {
+        let ends = ends_by_itself(set, unit, &name);
         let wanted = match started.contains(&name) {
             false => Wanted::Loaded,
-            true if ends_by_itself(unit) => Wanted::Once,
+            true if ends => Wanted::Once,
             true => Wanted::Active,
         };
-        Service { name, unit, wanted }
+        Service {
+            name,
+            unit,
+            wanted,
+            ends,
+        }
     });
     services.collect()
+}
+
+/// The service that a timer, path or socket starts by its name alone.
+fn implied(name: &str) -> Option<String> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let starts = ["timer", "path", "socket"].contains(&kind);
+    starts.then(|| format!("{stem}.service"))
 }
 
 /// The units that `[Install]` has this one started with.
@@ -194,7 +221,20 @@ fn with_what_they_bring(
 }
 
 /// Whether a unit is at rest again when it has done its work.
-fn ends_by_itself(unit: &Unit<'_>) -> bool {
+fn ends_by_itself(set: &Set<'_>, unit: &Unit<'_>, service: &str) -> bool {
+    if service
+        .rsplit_once('.')
+        .is_some_and(|(_, kind)| kind == "timer")
+    {
+        return unit.is_on("Timer", "RemainAfterElapse") == Some(false);
+    }
+    // systemd reads the drop-ins of the service that Quadlet makes
+    let mut unit = unit.clone();
+    if unit.kind().is_some() {
+        let drop_ins = set.drop_ins(service).into_iter();
+        unit.files
+            .extend(drop_ins.map(|name| (name, super::file::parse(set.files[name]))));
+    }
     let said = unit.last("Service", "Type");
     let (is_oneshot, remains) = match unit.kind() {
         None if !unit.name.ends_with(".service") => return false,

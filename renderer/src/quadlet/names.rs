@@ -1,9 +1,8 @@
 //! What a file of a workload is, by its name.
 
-use super::keys::Kind;
+use flotta_bundle::path::UNIT_KINDS;
 
-/// The systemd units that may lie next to Quadlet files.
-pub const SYSTEMD: [&str; 5] = ["service", "timer", "socket", "path", "target"];
+use super::keys::Kind;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +62,7 @@ fn check_part(part: &str) -> Result<(), String> {
 /// The extension of a file that is a unit.
 fn unit_kind(name: &str) -> Option<&str> {
     let (_, extension) = name.rsplit_once('.')?;
-    (Kind::of(name).is_some() || SYSTEMD.contains(&extension)).then_some(extension)
+    (Kind::of(name).is_some() || UNIT_KINDS.contains(&extension)).then_some(extension)
 }
 
 /// The unit of a folder for drop-ins, or the kind of one for all units of a kind.

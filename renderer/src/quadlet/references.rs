@@ -49,11 +49,6 @@ pub fn resolve(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Whether systemd fills in where the path begins: `%h/…`. `%%` is a percent sign.
-fn starts_with_specifier(path: &str) -> bool {
-    path.starts_with('%') && !path.starts_with("%%")
-}
-
 impl Desk<'_, '_> {
     /// Another Quadlet file of the device.
     pub(super) fn need_unit(&mut self, value: &Value<'_>, spot: Spot, name: &str) {
@@ -71,11 +66,11 @@ impl Desk<'_, '_> {
 
     /// A file that a path names; only those next to the unit are the fleet's.
     pub(super) fn need_file(&mut self, value: &Value<'_>, spot: Spot, path: &str) {
-        // which instance it will be is not known in a template
-        if path.starts_with('/') || starts_with_specifier(path) || path.contains('%') {
+        // what systemd fills in is not known here: `%h/…`, the instance of a template; `%%` is a percent sign
+        if path.starts_with('/') || path.replace("%%", "").contains('%') {
             return;
         }
-        if let Some(name) = resolve(path) {
+        if let Some(name) = resolve(&path.replace("%%", "%")) {
             let message = format!("`{path}` is not among the files next to {}", self.unit.name);
             self.needs.push(Need {
                 name,

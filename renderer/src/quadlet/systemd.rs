@@ -111,6 +111,7 @@ impl Desk<'_, '_> {
         if kind == "service" {
             self.plain_service();
         }
+        self.installed();
         for section in ["Timer", "Path"] {
             if let Some(other) = unit.said(section, "Unit") {
                 self.is_unit(&other, other.text);
@@ -134,6 +135,35 @@ impl Desk<'_, '_> {
         }
     }
 
+    /// `[Install]`, which the device carries out: it must not reach units that are not the workload's.
+    fn installed(&mut self) {
+        let unit = self.unit;
+        for value in unit
+            .entries("Install")
+            .filter(|value| value.entry.key == "Alias")
+        {
+            self.refuse(&value, value.entry.at, super::check::NO_ALIAS);
+        }
+        for (value, word) in unit.names("Install", "Also") {
+            let other = &word.text;
+            if !self.set.units.values().any(|unit| unit.service() == *other) {
+                let message = format!("`{other}` is not a unit of this workload");
+                self.refuse(&value, value.spot_of(&word), message);
+            }
+        }
+        for key in ["WantedBy", "RequiredBy", "UpheldBy"] {
+            for (value, word) in unit.names("Install", key) {
+                if !word.text.contains('.') {
+                    let message = format!(
+                        "`{}` is not the name of a unit: which kind is it?",
+                        word.text
+                    );
+                    self.refuse(&value, value.spot_of(&word), message);
+                }
+            }
+        }
+    }
+
     /// A service that runs something of the machine's own.
     fn plain_service(&mut self) {
         let unit = self.unit;
@@ -152,6 +182,17 @@ impl Desk<'_, '_> {
         {
             let message = "systemd refuses more than one ExecStart= unless Type=oneshot";
             self.refuse(second, second.entry.at, message);
+        }
+        for value in starts {
+            // what stands before the path says how it is run (systemd.service(5))
+            let program = value.text.trim_start_matches(['@', '-', ':', '+', '!']);
+            let program = program.split_whitespace().next().unwrap_or_default();
+            let program = program.trim_matches(['"', '\'']);
+            if program.contains('/') && !program.starts_with('/') && !program.starts_with('%') {
+                let message =
+                    format!("`{program}` is a relative path: systemd starts absolute ones");
+                self.refuse(&value, value.spot(), message);
+            }
         }
         self.restart(is_oneshot);
     }

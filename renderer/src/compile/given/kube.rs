@@ -52,7 +52,8 @@ pub(super) fn ports(job: &mut Job<'_>, set: &Set<'_>, unit: &Unit<'_>) -> Vec<Po
                     .and_then(|n| u16::try_from(n).ok());
                 ports.extend(number.filter(|number| *number > 0).map(|number| Port {
                     address: text("hostIP").to_owned(),
-                    number,
+                    first: number,
+                    last: number,
                     protocol: Protocol::of(text("protocol")),
                     place: at(job, document.place(&format!("{pointer}/hostPort")).span()),
                 }));

@@ -87,7 +87,8 @@ fn publish(
     let place = job.workload.document.place(&format!("{pointer}/{field}"));
     job.out.ports.push(Port {
         address: address.clone(),
-        number: host,
+        first: host,
+        last: host,
         protocol,
         place,
     });
