@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flotta_bundle::manifest::Manifest;
+use flotta_bundle::manifest::{Manifest, Unit};
 use flotta_bundle::path::UNITS;
-use flotta_bundle::{Problem, code};
+use flotta_bundle::{Owner, Problem, code};
 
 use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
 use crate::converge::Host;
 use crate::fault;
 use crate::ledger::{Due, Ledger, LedgerError, Owned, OwnedUnit};
-use crate::plan::{Plan, Step, inputs, masked, workload_of};
+use crate::plan::{Plan, Step, inputs, masked};
 
 /// Longest wait for jobs. systemd goes on with them; the next look finds them done.
 const JOBS: Duration = Duration::from_secs(90);
 
-/// What did not work, by workload.
-pub type Failures = BTreeMap<String, Problem>;
+/// What did not work, by the object that it belongs to.
+pub type Failures = BTreeMap<Owner, Problem>;
 
 /// Walks a plan. What fails is the workload's problem and the others go on; when the ledger fails, all stops.
 pub async fn apply<S: Systemd, P: Podman, F: Files>(
@@ -49,14 +49,13 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     steps.next();
                 }
                 for (name, error) in host.systemd.jobs(&jobs, JOBS).await {
-                    let unit = ledger.owned().units.get(&name);
-                    let workload = unit.map_or("", |unit| &unit.workload);
-                    walk.refused(workload, &name, "stop", &error);
+                    let owner = owner_of(ledger.owned(), &name);
+                    walk.refused(owner, &name, "stop", &error);
                 }
             }
             Step::Write(file) => {
-                let workload = workload_of(&file.path, &manifest.units);
-                if walk.failures.contains_key(workload) {
+                let owner = file.object();
+                if walk.failures.contains_key(owner) {
                     continue;
                 }
                 let read = ledger.blobs().read(&file.digest).map_err(|error| {
@@ -68,17 +67,18 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     written.map_err(|error| error.of_file())
                 });
                 if let Err(problem) = written {
-                    walk.fail(workload, problem);
+                    walk.fail(owner, problem);
                 }
             }
             Step::Remove(path) => {
-                let workload = ledger.owned().files.get(path).map_or("", String::as_str);
+                let owner = ledger.owned().files.get(path);
+                let owner = owner.unwrap_or(Owner::device());
                 // What still runs of it needs its files.
-                if walk.failures.contains_key(workload) {
+                if walk.failures.contains_key(owner) {
                     continue;
                 }
                 if let Err(error) = host.files.remove(path) {
-                    walk.fail(workload, error.of_file());
+                    walk.fail(owner, error.of_file());
                 }
             }
             Step::Enable(name) => walk.enable(name, &mut host.systemd).await,
@@ -107,7 +107,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     jobs.push((*verb, name.clone()));
                     steps.next();
                 }
-                jobs.retain(|(_, name)| !walk.failures.contains_key(walk.workload(name)));
+                jobs.retain(|(_, name)| !walk.failures.contains_key(walk.owner(name)));
                 for (name, error) in host.systemd.jobs(&jobs, JOBS).await {
                     // Why it does not run is read off the unit itself.
                     tracing::info!(unit = %name, %error, "job did not succeed");
@@ -129,6 +129,12 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
     Ok(walk.failures)
 }
 
+/// Whose a unit is, as far as the ledger knows.
+fn owner_of<'a>(owned: &'a Owned, unit: &str) -> &'a Owner {
+    let unit = owned.units.get(unit);
+    unit.map_or(Owner::device(), |unit| &unit.workload)
+}
+
 struct Walk<'a> {
     plan: &'a Plan,
     manifest: &'a Manifest,
@@ -136,31 +142,30 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn fail(&mut self, workload: &str, problem: Problem) {
-        self.failures.entry(workload.to_owned()).or_insert(problem);
+    fn fail(&mut self, owner: &Owner, problem: Problem) {
+        self.failures.entry(owner.clone()).or_insert(problem);
     }
 
     /// systemd does not do with a unit what it is asked to.
-    fn refused(&mut self, workload: &str, unit: &str, what: &str, error: &BackendError) {
+    fn refused(&mut self, owner: &Owner, unit: &str, what: &str, error: &BackendError) {
         let problem = Problem::new(code::BACKEND, format!("{unit} does not {what}"))
             .about(unit)
             .with_detail(error.to_string());
-        self.fail(workload, problem);
+        self.fail(owner, problem);
     }
 
     async fn enable<S: Systemd>(&mut self, unit: &str, systemd: &mut S) {
-        let workload = self.workload(unit).to_owned();
-        if !self.failures.contains_key(&workload)
+        let owner = self.owner(unit).clone();
+        if !self.failures.contains_key(&owner)
             && let Err(error) = systemd.enable(unit).await
         {
-            self.refused(&workload, unit, "become enabled", &error);
+            self.refused(&owner, unit, "become enabled", &error);
         }
     }
 
     async fn disable<S: Systemd>(&mut self, unit: &str, owned: &Owned, systemd: &mut S) {
         if let Err(error) = systemd.disable(unit).await {
-            let workload = owned.units.get(unit).map_or("", |unit| &unit.workload);
-            self.refused(workload, unit, "become disabled", &error);
+            self.refused(owner_of(owned, unit), unit, "become disabled", &error);
         }
     }
 
@@ -173,26 +178,30 @@ impl Walk<'_> {
             let problem = Problem::new(code::BACKEND, message)
                 .about(workload)
                 .with_detail(error.to_string());
-            self.fail(workload, problem);
+            self.fail(&Owner::workload(workload), problem);
         }
     }
 
     fn fail_all(&mut self, owned: &Owned, problem: &Problem) {
         let wanted = self.manifest.units.iter().map(|unit| &unit.workload);
         let ours = owned.units.values().map(|unit| &unit.workload);
-        for workload in wanted.chain(ours) {
+        for owner in wanted.chain(ours) {
             self.failures
-                .entry(workload.clone())
+                .entry(owner.clone())
                 .or_insert_with(|| problem.clone());
         }
     }
 
-    fn workload(&self, unit: &str) -> &str {
-        let at = self
-            .manifest
-            .units
-            .binary_search_by(|other| other.name.as_str().cmp(unit));
-        at.map_or("", |at| &self.manifest.units[at].workload)
+    /// The unit of the manifest of this name.
+    fn unit(&self, name: &str) -> Option<&Unit> {
+        let units = &self.manifest.units;
+        let at = units.binary_search_by(|unit| unit.name.as_str().cmp(name));
+        at.ok().map(|at| &units[at])
+    }
+
+    fn owner(&self, unit: &str) -> &Owner {
+        self.unit(unit)
+            .map_or(Owner::device(), |unit| &unit.workload)
     }
 
     /// Whether a unit is read by systemd as it is.
@@ -207,15 +216,14 @@ impl Walk<'_> {
     /// What will be the fleet's, with the units that change marked.
     fn begun(&self, owned: &Owned) -> Owned {
         let mut owned = owned.clone();
-        let units = &self.manifest.units;
         for file in &self.manifest.files {
-            let workload = workload_of(&file.path, units);
-            if !self.plan.held.contains_key(workload) {
-                owned.files.insert(file.path.clone(), workload.to_owned());
+            let object = file.object();
+            if !self.plan.held.contains_key(object) {
+                owned.files.insert(file.path.clone(), object.clone());
             }
         }
         for (name, inputs) in &self.plan.due {
-            let workload = self.workload(name).to_owned();
+            let workload = self.owner(name).clone();
             owned.units.insert(
                 name.clone(),
                 OwnedUnit {
@@ -232,12 +240,12 @@ impl Walk<'_> {
     async fn reloaded<S: Systemd>(&mut self, owned: &Owned, systemd: &mut S) -> Owned {
         let mut since = BTreeMap::new();
         for name in self.plan.due.keys() {
-            let workload = self.workload(name).to_owned();
+            let object = self.owner(name).clone();
             match systemd.unit(name).await {
                 Ok(state) if state.is_loaded() => {
                     since.insert(name, state.invocation);
                 }
-                Ok(state) if state.is_masked() => self.fail(&workload, masked(name)),
+                Ok(state) if state.is_masked() => self.fail(&object, masked(name)),
                 Ok(state) => {
                     let who = if self.is_of_systemd(name) {
                         "systemd does not take"
@@ -247,16 +255,16 @@ impl Walk<'_> {
                     let problem = Problem::new(code::GENERATOR, format!("{who} {name}"))
                         .about(name)
                         .with_detail(format!("systemd says {}", state.load));
-                    self.fail(&workload, problem);
+                    self.fail(&object, problem);
                 }
                 Err(error) => {
-                    self.fail(&workload, error.of_unit(name));
+                    self.fail(&object, error.of_unit(name));
                 }
             }
         }
         let mut owned = owned.clone();
         for (name, invocation) in since {
-            let failed = self.failures.contains_key(self.workload(name));
+            let failed = self.failures.contains_key(self.owner(name));
             if let Some(unit) = owned.units.get_mut(name).filter(|_| !failed) {
                 unit.due = Some(Due::Since(invocation));
             }
@@ -285,16 +293,15 @@ impl Walk<'_> {
     /// What is done is settled, what has left is forgotten; what failed stays marked for the next try.
     fn finished(&self, owned: &Owned) -> Owned {
         let mut owned = owned.clone();
-        let open = |workload: &str| {
-            self.failures.contains_key(workload) || self.plan.held.contains_key(workload)
-        };
+        let open =
+            |owner: &Owner| self.failures.contains_key(owner) || self.plan.held.contains_key(owner);
         let files = &self.manifest.files;
-        owned.files.retain(|path, workload| {
-            open(workload) || files.binary_search_by(|file| file.path.cmp(path)).is_ok()
+        owned.files.retain(|path, object| {
+            open(object) || files.binary_search_by(|file| file.path.cmp(path)).is_ok()
         });
         owned
             .units
-            .retain(|name, unit| open(&unit.workload) || !self.workload(name).is_empty());
+            .retain(|name, unit| open(&unit.workload) || self.unit(name).is_some());
         for unit in &self.manifest.units {
             if open(&unit.workload) {
                 continue;

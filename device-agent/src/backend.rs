@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use flotta_bundle::DevicePath;
 use flotta_bundle::Digest;
+use flotta_bundle::Owner;
 use flotta_bundle::manifest::File;
 use jiff::Timestamp;
 
@@ -183,6 +184,9 @@ pub enum Found {
     Other,
 }
 
+/// Told of a file that bears the mark: its path, whose it is if that is noted, and its content.
+pub type Tell<'a> = dyn FnMut(DevicePath, Option<Owner>, &[u8]) + 'a;
+
 /// The file system.
 pub trait Files {
     /// What is at the path of a file that is wanted.
@@ -195,7 +199,7 @@ pub trait Files {
         None
     }
     /// Tells every file that bears the mark, where a release may have files.
-    fn each_written(&mut self, _tell: &mut dyn FnMut(DevicePath, &[u8])) {}
+    fn each_written(&mut self, _tell: &mut Tell<'_>) {}
     /// Removes a file if it is there, what a write of it left half-done, and folders of workloads that are empty then.
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError>;
     /// Whether a file could be written at a path, as the agent sees the machine's mounts.

@@ -136,7 +136,9 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         progress(Phase::Fetching, &reports);
     }
     let held = missing.get(&host.podman).await;
-    let came = came.into_iter().filter(|name| !held.contains_key(name));
+    let came = came
+        .into_iter()
+        .filter(|name| !held.contains_key(name.as_str()));
     let hopeful = if repaired {
         down.clone()
     } else {
@@ -162,15 +164,14 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         Err(error) => problems.push(ledger_problem(&error)),
     }
     let mut workloads = states::states(manifest, ledger.owned(), host).await;
-    for (workload, problem) in &failures {
-        if !states::blame(&mut workloads, workload, problem) && !problems.contains(problem) {
+    for (owner, problem) in &failures {
+        if !states::blame(&mut workloads, owner.as_str(), problem) && !problems.contains(problem) {
             problems.push(problem.clone());
         }
     }
     host.failures.clone_from(&failures);
     // what could not be put back is still as somebody left it
-    host.drift
-        .retain(|workload, _| failures.contains_key(workload));
+    host.drift.retain(|owner, _| failures.contains_key(owner));
     let runs = |report: &WorkloadReport| {
         report.state == WorkloadState::Running && report.problem.is_none()
     };
@@ -217,13 +218,14 @@ pub async fn look<S: Systemd, P: Podman, F: Files>(
     host: &mut Host<S, P, F>,
 ) -> Vec<WorkloadReport> {
     let mut workloads = states::states(manifest, ledger.owned(), host).await;
-    for (workload, problem) in &host.failures {
-        states::blame(&mut workloads, workload, problem);
+    for (owner, problem) in &host.failures {
+        states::blame(&mut workloads, owner.as_str(), problem);
     }
-    for (workload, problem) in &host.drift {
-        let well = |report: &&WorkloadReport| report.name == *workload && report.problem.is_none();
+    for (owner, problem) in &host.drift {
+        let owner = owner.as_str();
+        let well = |report: &&WorkloadReport| report.name == owner && report.problem.is_none();
         if workloads.iter().any(|report| well(&report)) {
-            states::blame(&mut workloads, workload, problem);
+            states::blame(&mut workloads, owner, problem);
         }
     }
     host.judge(&mut workloads);

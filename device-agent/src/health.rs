@@ -57,7 +57,7 @@ impl Target {
         let now = Instant::now();
         (!checks.is_empty()).then(|| Self {
             unit: unit.name.clone(),
-            workload: unit.workload.clone(),
+            workload: unit.workload.to_string(),
             invocation: found.invocation.clone(),
             started: now.checked_sub(up).unwrap_or(now),
             checks,

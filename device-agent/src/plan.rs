@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 
 use flotta_bundle::manifest::{File, FileKind, Unit, Wanted};
 use flotta_bundle::path::UNITS;
-use flotta_bundle::{Code, DevicePath, Digest, Manifest, Problem, code};
+use flotta_bundle::{Code, DevicePath, Digest, Manifest, Owner, Problem, code};
 
 use crate::backend::{BackendError, Found, UnitState, Verb};
 use crate::ledger::{Due, Owned, OwnedUnit};
@@ -15,7 +15,7 @@ use crate::observe::Observed;
 mod found;
 mod install;
 
-pub use found::{find_owned, workload_of};
+pub use found::find_owned;
 
 /// Where Quadlet's sources are.
 const QUADLET: &str = "/etc/containers/systemd/";
@@ -56,8 +56,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Units that change: what they will run with.
     pub due: BTreeMap<String, Digest>,
-    /// Workloads that are left as they are, and why.
-    pub held: BTreeMap<String, Problem>,
+    /// Objects of which all is left as it is, and why.
+    pub held: BTreeMap<Owner, Problem>,
 }
 
 impl Plan {
@@ -83,8 +83,8 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (workload, problem) in &self.held {
-            writeln!(f, "hold     {workload}: {problem}")?;
+        for (owner, problem) in &self.held {
+            writeln!(f, "hold     {owner}: {problem}")?;
         }
         for step in &self.steps {
             match step {
@@ -129,12 +129,12 @@ pub fn inputs(unit: &Unit, files: &[File]) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-/// Plans. Workloads in `held` are left as they are: what they need is not there.
+/// Plans. What belongs to objects in `held` is left as it is: what they need is not there.
 pub fn plan(
     manifest: &Manifest,
     observed: &Observed,
     owned: &Owned,
-    held: &BTreeMap<String, Problem>,
+    held: &BTreeMap<Owner, Problem>,
 ) -> Plan {
     let mut desk = Desk {
         manifest,
@@ -154,8 +154,8 @@ pub fn plan(
     let gone: BTreeSet<_> = owned
         .units
         .values()
-        .map(|unit| unit.workload.as_str())
-        .filter(|name| desk.has_left(name))
+        .map(|unit| &unit.workload)
+        .filter(|owner| owner.is_workload() && desk.has_left(owner))
         .collect();
     let news = desk.is_news(&due);
     let mut steps = Vec::new();
@@ -192,7 +192,7 @@ pub fn plan(
     }
     steps.extend(reset);
     steps.extend(jobs.into_iter().map(|(verb, name)| Step::Job(verb, name)));
-    steps.extend(gone.into_iter().map(|name| Step::Sweep(name.to_owned())));
+    steps.extend(gone.into_iter().map(|owner| Step::Sweep(owner.to_string())));
     let unsettled = owned
         .units
         .values()
@@ -211,26 +211,26 @@ struct Desk<'a> {
     manifest: &'a Manifest,
     observed: &'a Observed,
     owned: &'a Owned,
-    held: BTreeMap<String, Problem>,
+    held: BTreeMap<Owner, Problem>,
     /// Files whose content changes.
     changed: BTreeSet<&'a DevicePath>,
     reload: bool,
 }
 
 impl Desk<'_> {
-    fn hold(&mut self, workload: &str, code: Code, message: String) {
-        self.hold_by(workload, Problem::new(code, message));
+    fn hold(&mut self, owner: &Owner, code: Code, message: String) {
+        self.hold_by(owner, Problem::new(code, message));
     }
 
-    fn hold_by(&mut self, workload: &str, problem: Problem) {
-        self.held.entry(workload.to_owned()).or_insert(problem);
+    fn hold_by(&mut self, owner: &Owner, problem: Problem) {
+        self.held.entry(owner.clone()).or_insert(problem);
     }
 
     /// What somebody else put on the machine is not touched, and what cannot be seen is not changed.
     fn hold_what_is_not_ours(&mut self) {
         let manifest = self.manifest;
         for file in &manifest.files {
-            let workload = workload_of(&file.path, &manifest.units);
+            let owner = file.object();
             // what bears the mark is as an agent wrote it, whether its ledger was lost or not
             let ours = self.owned.files.contains_key(&file.path)
                 || self.observed.written.contains_key(&file.path);
@@ -239,13 +239,13 @@ impl Desk<'_> {
                 // A file becomes a folder, or a folder a file: the old one leaves first.
                 None | Some(Found::Other) if self.observed.leaving.iter().any(goes) => {}
                 Some(Found::Other) => self.hold(
-                    workload,
+                    owner,
                     code::FILE_FAILED,
                     format!("{} is not a plain file", file.path),
                 ),
                 Some(Found::File { digest, .. }) if !ours && *digest != file.digest => {
                     self.hold(
-                        workload,
+                        owner,
                         code::UNIT_TAKEN,
                         format!("{} is there already, and not from this fleet", file.path),
                     );
@@ -254,7 +254,7 @@ impl Desk<'_> {
                 None => {
                     let error = self.observed.blind.get(file.path.as_str());
                     let unknown = || Problem::new(code::FILE_FAILED, file.path.as_str());
-                    self.hold_by(workload, error.map_or_else(unknown, BackendError::of_file));
+                    self.hold_by(owner, error.map_or_else(unknown, BackendError::of_file));
                 }
             }
         }
@@ -294,24 +294,24 @@ impl Desk<'_> {
         self.owned.units.contains_key(&unit.name) || unit.restart_on.iter().any(from)
     }
 
-    fn is_held(&self, workload: &str) -> bool {
-        self.held.contains_key(workload)
+    fn is_held(&self, owner: &Owner) -> bool {
+        self.held.contains_key(owner)
     }
 
-    fn has_left(&self, workload: &str) -> bool {
-        !self.is_held(workload)
+    fn has_left(&self, owner: &Owner) -> bool {
+        !self.is_held(owner)
             && self
                 .manifest
                 .units
                 .iter()
-                .all(|unit| unit.workload != workload)
+                .all(|unit| unit.workload != *owner)
     }
 
     fn writes(&mut self) -> Vec<File> {
         let manifest = self.manifest;
         let mut writes = Vec::new();
         for file in &manifest.files {
-            if self.is_held(workload_of(&file.path, &manifest.units)) {
+            if self.is_held(file.object()) {
                 continue;
             }
             let same = matches!(self.observed.files.get(&file.path), Some(Found::File { digest, .. }) if *digest == file.digest);
@@ -332,8 +332,8 @@ impl Desk<'_> {
 
     fn removes(&mut self) -> Vec<DevicePath> {
         let leaving = self.observed.leaving.iter().filter(|path| {
-            let workload = self.owned.files.get(*path).map_or("", String::as_str);
-            !self.held.contains_key(workload)
+            let owner = self.owned.files.get(*path);
+            !owner.is_some_and(|owner| self.is_held(owner))
         });
         let leaving: Vec<_> = leaving.cloned().collect();
         self.reload |= leaving.iter().any(|path| {
@@ -425,7 +425,7 @@ impl Desk<'_> {
             .manifest
             .files
             .iter()
-            .filter(|file| !self.held.contains_key(workload_of(&file.path, units)));
+            .filter(|file| !self.is_held(file.object()));
         let begun = |(name, inputs): (&String, &Digest)| {
             self.owned
                 .units
@@ -449,12 +449,12 @@ impl Desk<'_> {
             manifest.units.iter().all(|wanted| wanted.name != *unit.0)
                 && !self.held.contains_key(&unit.1.workload)
         };
-        let gone_file = |(path, workload): (&DevicePath, &String)| {
+        let gone_file = |(path, owner): (&DevicePath, &Owner)| {
             manifest
                 .files
                 .binary_search_by(|file| file.path.cmp(path))
                 .is_err()
-                && !self.held.contains_key(workload)
+                && !self.is_held(owner)
         };
         self.owned.units.iter().any(gone) || self.owned.files.iter().any(gone_file)
     }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use flotta_bundle::Digest;
 use flotta_bundle::code::{self, Problem};
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::manifest::Settings;
 use flotta_bundle::wire::{
     Applied, Event, Hardware, MAX_REPORT_BYTES, Phase, Report, WorkloadReport,
 };
+use flotta_bundle::{Digest, Owner};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -102,6 +102,12 @@ impl Live {
             hardware: hardware.clone(),
             ..Report::new(env!("CARGO_PKG_VERSION"), boot, clock.now())
         };
+        // a server knows workloads; what is wrong with other objects is said of the device
+        let (workloads, others) = report.workloads.into_iter().partition(is_workload);
+        let others: Vec<WorkloadReport> = others;
+        report.workloads = workloads;
+        let others = others.into_iter().filter_map(|other| other.problem);
+        report.problems.extend(others);
         report.problems.truncate(MAX_PROBLEMS);
         for words in [256, 64, 0] {
             // half of it is for events
@@ -128,6 +134,11 @@ impl Live {
         }
         report
     }
+}
+
+fn is_workload(report: &WorkloadReport) -> bool {
+    let owner = report.name.parse::<Owner>();
+    owner.is_ok_and(|owner| owner.is_workload())
 }
 
 /// What the server knows of the device, as far as it is shown: a few lines of plain text.
@@ -269,6 +280,29 @@ mod tests {
             message: "release 1".to_owned(),
             warning: false,
         }
+    }
+
+    #[test]
+    fn a_server_hears_of_objects_that_are_no_workloads_as_of_the_device() {
+        let report = |name: &str, problem: Option<&Problem>| WorkloadReport {
+            name: name.to_owned(),
+            state: WorkloadState::Failed,
+            problem: problem.cloned(),
+            since: None,
+            restarts: 0,
+        };
+        let problem = Problem::new(code::UNIT_FAILED, "net.service exited 1");
+        let live = Live {
+            workloads: vec![
+                report("EdgeConfig/net", Some(&problem)),
+                report("web", None),
+            ],
+            ..Live::default()
+        };
+        let clock = Clock::new(Timestamp::UNIX_EPOCH);
+        let told = live.report("boot", &Hardware::default(), &clock);
+        assert_eq!(told.workloads, [report("web", None)]);
+        assert_eq!(told.problems, [problem]);
     }
 
     #[test]

@@ -149,6 +149,7 @@ pub(crate) fn bundle_with(
             digest: Digest::of(content),
             size: content.len() as u64,
             kind: FileKind::Data,
+            belongs_to: None,
         }],
         units: Vec::new(),
         images: Vec::new(),

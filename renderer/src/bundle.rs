@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flotta_bundle::leaf::Leaf;
 use flotta_bundle::manifest::{File, Image, Manifest, Mode, SCHEMA, Settings};
-use flotta_bundle::{Code, DeviceName, Digest, code};
+use flotta_bundle::{Code, DeviceName, Digest, Owner, code};
 
 use crate::compile::{Compiled, Volume};
 use crate::place::Place;
@@ -74,6 +74,7 @@ pub fn assemble(
                 digest,
                 size: content.bytes.len() as u64,
                 kind: content.kind,
+                belongs_to: Some(Owner::workload(part.name)),
             });
             blobs.entry(digest).or_insert_with(|| content.bytes.clone());
         }

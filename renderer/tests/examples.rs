@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use flotta_bundle::manifest::Manifest;
-use flotta_bundle::{DevicePath, Digest};
+use flotta_bundle::{DevicePath, Digest, Owner};
 use flotta_renderer::{Batch, Input, Options, Rendered, render};
 
 #[test]
@@ -91,10 +91,11 @@ fn show(rendered: &Rendered) -> String {
             );
         }
         for image in &manifest.images {
+            let of: Vec<_> = image.workloads.iter().map(Owner::as_str).collect();
             let _ = writeln!(
                 text,
                 "image {} {:?} for {:?}",
-                image.reference, image.pull, image.workloads
+                image.reference, image.pull, of
             );
         }
         for file in &manifest.files {

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tokio::time::{Instant, sleep_until};
 
 use super::watch::{BLIND, PACE, Pace, Watch};
-use super::{BackendError, Files, Found};
+use super::{BackendError, Files, Found, Tell};
 
 mod mark;
 
@@ -206,7 +206,7 @@ impl Files for Disk {
         let finished = written.map_err(failed_io(&file.path)).and_then(|()| {
             rustix::fs::fchown(&open, Some(uid), Some(gid)).map_err(&failed)?;
             rustix::fs::fchmod(&open, Mode::from_raw_mode(file.mode.bits())).map_err(&failed)?;
-            mark::set(&open, &file.path, &file.digest);
+            mark::set(&open, file);
             rustix::fs::fsync(&open).map_err(&failed)?;
             rustix::fs::renameat(&folder, &name, &folder, file.path.file_name())
                 .map_err(&failed)?;
@@ -220,10 +220,10 @@ impl Files for Disk {
 
     fn written(&mut self, path: &DevicePath) -> Option<Timestamp> {
         let folder = self.root.folder(path, false).ok()?;
-        mark::read(&folder, path, true).map(|(at, _)| at)
+        mark::read(&folder, path, true).map(|mark| mark.at)
     }
 
-    fn each_written(&mut self, tell: &mut dyn FnMut(DevicePath, &[u8])) {
+    fn each_written(&mut self, tell: &mut Tell<'_>) {
         mark::walk(&self.root.0, tell);
     }
 

@@ -61,6 +61,7 @@ fn file(at: &str, content: &str) -> File {
         digest: Digest::of(content.as_bytes()),
         size: content.len() as u64,
         kind: FileKind::Quadlet,
+        belongs_to: None,
     }
 }
 

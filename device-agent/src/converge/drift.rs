@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flotta_bundle::Owner;
 use flotta_bundle::code::{self, Problem};
 use flotta_bundle::manifest::{File, Manifest};
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 use crate::apply::Failures;
 use crate::backend::{Files, Found};
 use crate::ledger::{Ledger, LedgerError, Owned};
-use crate::plan::{Plan, Step, inputs, workload_of};
+use crate::plan::{Plan, Step, inputs};
 
 /// Most files that are named in one message.
 const MAX_NAMED: usize = 3;
@@ -22,15 +23,13 @@ pub(super) fn seen(
     failures: &Failures,
     files: &mut impl Files,
 ) -> Failures {
-    let settled = |file: &&File| {
-        is_settled(file, manifest, owned)
-            && !failures.contains_key(workload_of(&file.path, &manifest.units))
-    };
+    let settled =
+        |file: &&File| is_settled(file, manifest, owned) && !failures.contains_key(file.object());
     let drifted = manifest.files.iter().filter(settled).filter(|file| {
         let found = files.look(file);
         !matches!(found, Ok(Found::File { digest, fits: true }) if digest == file.digest)
     });
-    problems(drifted, manifest)
+    problems(drifted)
 }
 
 /// The same, of a manifest that was applied, by what is planned for it.
@@ -39,21 +38,18 @@ pub(super) fn planned(plan: &Plan, manifest: &Manifest, owned: &Owned) -> Failur
         Step::Write(file) => Some(file),
         _ => None,
     });
-    problems(
-        written.filter(|file| is_settled(file, manifest, owned)),
-        manifest,
-    )
+    problems(written.filter(|file| is_settled(file, manifest, owned)))
 }
 
 /// Whether a file was there as this manifest has it, and nothing is being done with it.
 fn is_settled(file: &File, manifest: &Manifest, owned: &Owned) -> bool {
-    let Some(workload) = owned.files.get(&file.path) else {
+    let Some(object) = owned.files.get(&file.path) else {
         return false;
     };
     let mut units = manifest
         .units
         .iter()
-        .filter(|unit| unit.workload == *workload);
+        .filter(|unit| unit.workload == *object);
     units.all(|unit| {
         let known = owned.units.get(&unit.name);
         known.is_some_and(|known| {
@@ -62,11 +58,10 @@ fn is_settled(file: &File, manifest: &Manifest, owned: &Owned) -> bool {
     })
 }
 
-fn problems<'a>(drifted: impl Iterator<Item = &'a File>, manifest: &Manifest) -> Failures {
-    let mut paths: BTreeMap<&str, Vec<&File>> = BTreeMap::new();
+fn problems<'a>(drifted: impl Iterator<Item = &'a File>) -> Failures {
+    let mut paths: BTreeMap<&Owner, Vec<&File>> = BTreeMap::new();
     for file in drifted {
-        let workload = workload_of(&file.path, &manifest.units);
-        paths.entry(workload).or_default().push(file);
+        paths.entry(file.object()).or_default().push(file);
     }
     let problem = |files: &[&File]| {
         let named: Vec<_> = files
@@ -86,7 +81,7 @@ fn problems<'a>(drifted: impl Iterator<Item = &'a File>, manifest: &Manifest) ->
         Problem::new(code::DRIFTED, message)
     };
     let all = paths.iter();
-    all.map(|(workload, files)| ((*workload).to_owned(), problem(files)))
+    all.map(|(owner, files)| ((*owner).clone(), problem(files)))
         .collect()
 }
 
@@ -97,10 +92,10 @@ pub(super) fn note(
     drift: &Failures,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<(), LedgerError> {
-    for (workload, problem) in drift {
-        if known.get(workload) != Some(problem) {
+    for (owner, problem) in drift {
+        if known.get(owner) != Some(problem) {
             // what cannot be written is written with the next, at the latest at the end
-            let _ = ledger.note(now(), "Drifted", format!("{workload}: {problem}"), true);
+            let _ = ledger.note(now(), "Drifted", format!("{owner}: {problem}"), true);
         }
     }
     ledger.save_unsaved()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flotta_bundle::Owner;
 use flotta_bundle::code::{self, Code, Problem};
 use flotta_bundle::manifest::{Image, Manifest, Pull};
 use futures_util::StreamExt as _;
@@ -38,7 +39,12 @@ pub(super) async fn missing<'a, P: Podman>(
         wanted: starts.union(down).map(String::as_str).collect(),
     };
     for image in &manifest.images {
-        let of = |names: &BTreeSet<String>| image.workloads.iter().any(|name| names.contains(name));
+        let of = |names: &BTreeSet<String>| {
+            image
+                .workloads
+                .iter()
+                .any(|owner| names.contains(owner.as_str()))
+        };
         let (starts, down) = (of(starts), of(down));
         if !starts && !down {
             continue;
@@ -81,7 +87,7 @@ impl<'a> Missing<'a> {
     pub(super) fn workloads(&self) -> impl Iterator<Item = &'a str> {
         self.images
             .iter()
-            .flat_map(|image| image.workloads.iter().map(String::as_str))
+            .flat_map(|image| image.workloads.iter().map(Owner::as_str))
     }
 
     /// Pulls; the workloads whose images did not come.

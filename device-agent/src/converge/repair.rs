@@ -86,7 +86,9 @@ pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
             .steps
             .iter()
             .any(|step| matches!(step, Step::Job(_, name) if *name == unit.name));
-        let waits = hopeful.contains(&unit.workload) && down.contains(&unit.workload);
+        let waits = [hopeful, down]
+            .iter()
+            .all(|names| names.contains(unit.workload.as_str()));
         if is_planned || !waits {
             continue;
         }

@@ -79,9 +79,9 @@ pub(super) async fn states<S: Systemd, P, F>(
             }
         };
         let report = reports
-            .entry(&unit.workload)
+            .entry(unit.workload.as_str())
             .or_insert_with(|| WorkloadReport {
-                name: unit.workload.clone(),
+                name: unit.workload.to_string(),
                 state: WorkloadState::Running,
                 problem: None,
                 since: None,

@@ -9,7 +9,7 @@ use flotta_bundle::manifest::Unit;
 use flotta_bundle::release::{self, Release, Revision};
 use flotta_bundle::verify::Memory;
 use flotta_bundle::wire::Event;
-use flotta_bundle::{DevicePath, Digest};
+use flotta_bundle::{DevicePath, Digest, Owner};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -68,8 +68,8 @@ pub struct Seen {
 /// What on the machine is the fleet's: nothing else is ever changed or removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owned {
-    /// Files, and the workload each belongs to (empty for none).
-    pub files: BTreeMap<DevicePath, String>,
+    /// Files, and the object each belongs to.
+    pub files: BTreeMap<DevicePath, Owner>,
     /// Units.
     pub units: BTreeMap<String, OwnedUnit>,
 }
@@ -85,8 +85,8 @@ impl Owned {
 /// A unit that is the fleet's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnedUnit {
-    /// The workload it belongs to.
-    pub workload: String,
+    /// The object it belongs to.
+    pub workload: Owner,
     /// Digest over the files it was, or is to be, started with.
     pub inputs: Digest,
     /// Set from before its files change until it is known to run with them.
@@ -100,7 +100,7 @@ pub struct OwnedUnit {
 
 impl OwnedUnit {
     /// A unit that was found again, and of which it is not known what it was started with.
-    pub fn found(workload: String) -> Self {
+    pub fn found(workload: Owner) -> Self {
         Self {
             workload,
             inputs: Self::unknown_inputs(),
@@ -223,9 +223,9 @@ impl HostState {
             owned,
             ..
         } = &mut state;
-        files.retain(|path, workload| match (path.parse(), workload.as_str()) {
-            (Ok(path), Some(workload)) => {
-                owned.files.insert(path, workload.to_owned());
+        files.retain(|path, said| match (path.parse(), whose(said)) {
+            (Ok(path), Some(object)) => {
+                owned.files.insert(path, object);
                 false
             }
             _ => true,
@@ -247,8 +247,8 @@ impl HostState {
 
     pub(super) fn json(&self) -> Map<String, Value> {
         let (mut files, mut units) = (self.files.clone(), self.units.clone());
-        for (path, workload) in &self.owned.files {
-            files.insert(path.to_string(), json(workload));
+        for (path, owner) in &self.owned.files {
+            files.insert(path.to_string(), json(owner));
         }
         for (name, unit) in &self.owned.units {
             units.insert(name.clone(), json(unit));
@@ -264,6 +264,14 @@ impl HostState {
                 ("owned", Value::Object(owned)),
             ],
         )
+    }
+}
+
+/// Whose a file is. The first programs wrote nothing for one of no workload.
+fn whose(said: &Value) -> Option<Owner> {
+    match said.as_str()? {
+        "" => Some(Owner::device().clone()),
+        object => object.parse().ok(),
     }
 }
 

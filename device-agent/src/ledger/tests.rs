@@ -13,7 +13,7 @@ use flotta_bundle::release::{self, Release};
 use flotta_bundle::root::{self, Role, TrustRoot};
 use flotta_bundle::tree::Tree;
 use flotta_bundle::verify::verify_offer;
-use flotta_bundle::{DeviceName, Digest, code};
+use flotta_bundle::{DeviceName, DevicePath, Digest, Owner, code};
 use jiff::SignedDuration;
 use serde_json::json;
 use tempfile::TempDir;
@@ -32,13 +32,13 @@ fn bench() -> (TempDir, Ledger) {
 
 fn owned(unit: &str) -> Owned {
     let known = OwnedUnit {
-        workload: "web".to_owned(),
+        workload: Owner::workload("web"),
         inputs: Digest::of(b"inputs"),
         due: Some(Due::Since("abc".to_owned())),
     };
     let path = "/etc/containers/systemd/web.container".parse();
     Owned {
-        files: [(path.expect("allowed"), "web".to_owned())].into(),
+        files: [(path.expect("allowed"), Owner::workload("web"))].into(),
         units: [(unit.to_owned(), known)].into(),
     }
 }
@@ -358,4 +358,36 @@ fn a_device_that_joins_anew_owes_nothing_to_the_last_fleet() {
     let noted = ledger.note(NOW, "Failed", "web".to_owned(), true);
     noted.expect("written");
     assert_ne!(ledger.log_id(), log, "no number twice in one log");
+}
+
+#[test]
+fn whose_a_file_was_is_kept_after_it_left_the_manifest() {
+    let (state, mut ledger) = bench();
+    let path = |name: &str| -> DevicePath {
+        let path = format!("/etc/containers/systemd/{name}");
+        path.parse().expect("a path")
+    };
+    let mut all = owned("web.service");
+    let config: Owner = "EdgeConfig/net".parse().expect("an owner");
+    all.files.insert(path("net"), config.clone());
+    all.files.insert(path("plain"), Owner::device().clone());
+    let mut unit = all.units["web.service"].clone();
+    unit.workload = config;
+    all.units.insert("net.service".to_owned(), unit);
+    ledger.own(all.clone(), None).expect("written");
+    drop(ledger);
+    assert_eq!(*Ledger::open(state.path()).expect("a ledger").owned(), all);
+    // the first programs wrote nothing for a file of no workload; what a newer one wrote is kept
+    let file = state.path().join("ledger/machine.json");
+    let text = fs::read_to_string(&file).expect("text");
+    let old = text.replace("\"EdgeDevice\"", "\"\"");
+    assert_ne!(old, text);
+    let newer = old.replace("EdgeConfig/net", "EdgeMachine/net");
+    fs::write(&file, newer).expect("written");
+    let mut ledger = Ledger::open(state.path()).expect("a ledger");
+    assert_eq!(ledger.owned().files[&path("plain")], *Owner::device());
+    assert_eq!(ledger.owned().files.len(), 2);
+    ledger.own(owned("web.service"), None).expect("written");
+    let text = fs::read_to_string(&file).expect("text");
+    assert_eq!(text.matches("EdgeMachine/net").count(), 2);
 }

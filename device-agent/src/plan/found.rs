@@ -1,59 +1,47 @@
 //! What of a machine is the fleet's when the ledger does not say it.
 
-use flotta_bundle::DevicePath;
-use flotta_bundle::manifest::Unit;
 use flotta_bundle::path::UNITS;
+use flotta_bundle::{DevicePath, Owner};
 
 use super::QUADLET;
 use crate::backend::{Files, Systemd};
 use crate::ledger::{Owned, OwnedUnit};
 
-/// Where the files that workloads mount are, each workload's in a folder of its name.
-const DATA: &str = "/etc/flotta/workloads/";
-
-/// The workload a file belongs to; empty for none.
-pub fn workload_of<'a>(path: &'a DevicePath, units: &'a [Unit]) -> &'a str {
-    if let Some((workload, _)) = path
-        .as_str()
-        .strip_prefix(DATA)
-        .and_then(|rest| rest.split_once('/'))
-    {
-        return workload;
-    }
-    let unit = units.iter().find(|unit| unit.restart_on.contains(path));
-    unit.map_or("", |unit| &unit.workload)
-}
-
 /// What of the machine is the fleet's, by the marks of its files: for when the ledger was lost. A unit is the fleet's only as
 /// long as systemd has it from no other file: a release may name one as the machine does.
 pub async fn find_owned(files: &mut impl Files, systemd: &mut impl Systemd) -> Owned {
     let (mut owned, mut units) = (Owned::default(), Vec::new());
-    files.each_written(&mut |path, content| {
-        let mut workload = workload_of(&path, &[]).to_owned();
+    files.each_written(&mut |path, object, content| {
         let text = String::from_utf8_lossy(content);
-        if let Some((unit, stem)) = unit_of(&path, &text) {
-            let label = text.split_once("flotta.workload=");
-            let label = label.map(|(_, rest)| rest.split(['"', '\n']).next().unwrap_or(stem));
-            label.unwrap_or(stem).clone_into(&mut workload);
-            units.push((unit, path.clone(), workload.clone()));
+        let object = object.or_else(|| labelled(&text));
+        let object = object.unwrap_or_else(|| Owner::device().clone());
+        if let Some(unit) = unit_of(&path, &text) {
+            units.push((unit, path.clone(), object.clone()));
         }
-        owned.files.insert(path, workload);
+        owned.files.insert(path, object);
     });
-    for (unit, path, workload) in units {
+    for (unit, path, object) in units {
         let Ok(state) = systemd.unit(&unit).await else {
             continue;
         };
         let is_nobodys = state.source.is_empty() && state.fragment.is_empty();
         let is_from = [&state.source, &state.fragment].contains(&&path.to_string());
         if is_from || is_nobodys {
-            owned.units.insert(unit, OwnedUnit::found(workload));
+            owned.units.insert(unit, OwnedUnit::found(object));
         }
     }
     owned
 }
 
-/// The unit that Quadlet or systemd makes of a file, and the file's stem. Of a template that is the instance it names itself.
-fn unit_of<'a>(path: &'a DevicePath, text: &str) -> Option<(String, &'a str)> {
+/// The workload whose label a container gets. The first programs did not note whose a file is.
+fn labelled(text: &str) -> Option<Owner> {
+    let (_, rest) = text.split_once("flotta.workload=")?;
+    let name = rest.split(['"', '\n']).next()?;
+    name.parse().ok().filter(Owner::is_workload)
+}
+
+/// The unit that Quadlet or systemd makes of a file. Of a template that is the instance it names itself.
+fn unit_of(path: &DevicePath, text: &str) -> Option<String> {
     let path = path.as_str();
     let name = path.strip_prefix(UNITS).or(path.strip_prefix(QUADLET))?;
     let (stem, kind) = name
@@ -66,7 +54,7 @@ fn unit_of<'a>(path: &'a DevicePath, text: &str) -> Option<(String, &'a str)> {
         None => Some(service.to_owned()),
     };
     if path.starts_with(UNITS) {
-        return Some((format!("{}.{kind}", instance(stem)?), stem));
+        return Some(format!("{}.{kind}", instance(stem)?));
     }
     let (suffix, section) = match kind {
         "container" => ("", "[Container]"),
@@ -79,7 +67,7 @@ fn unit_of<'a>(path: &'a DevicePath, text: &str) -> Option<(String, &'a str)> {
         _ => return None,
     };
     let service = value(text, section, "ServiceName").unwrap_or_else(|| format!("{stem}{suffix}"));
-    Some((format!("{}.service", instance(&service)?), stem))
+    Some(format!("{}.service", instance(&service)?))
 }
 
 /// The last value of a key in a section.

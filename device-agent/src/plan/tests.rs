@@ -14,8 +14,7 @@ fn settled(bundle: &Bundle) -> (Observed, Owned) {
     let (mut observed, mut owned) = (Observed::default(), Owned::default());
     let Manifest { files, units, .. } = &bundle.manifest;
     for file in files {
-        let workload = workload_of(&file.path, units).to_owned();
-        owned.files.insert(file.path.clone(), workload);
+        owned.files.insert(file.path.clone(), file.object().clone());
         let found = Found::File {
             digest: file.digest,
             fits: true,
@@ -228,7 +227,7 @@ fn removed_after_a_death_in_the_midst_of_it() {
 #[test]
 fn held_is_left_as_it_is() {
     let problem = Problem::new(code::IMAGE_PULL, "no such image");
-    let held = BTreeMap::from([("web".to_owned(), problem)]);
+    let held = BTreeMap::from([(Owner::workload("web"), problem)]);
     let to = Bundle::of(&[Workload::new("web").says("Environment=A=b")]);
     let (observed, owned) = towards(&Bundle::of(&[web()]), &to);
     let plan = plan(&to.manifest, &observed, &owned, &held);

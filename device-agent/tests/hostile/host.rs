@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flotta_agent::backend::files::Disk;
 use flotta_agent::backend::{
-    BackendError, Container, Files, Found, Podman, Systemd, UnitState, Verb,
+    BackendError, Container, Files, Found, Podman, Systemd, Tell, UnitState, Verb,
 };
 use flotta_agent::converge::Host;
 use flotta_bundle::DevicePath;
@@ -239,7 +239,7 @@ impl Files for Hand {
         Disk::new(self.root.clone()).written(path)
     }
 
-    fn each_written(&mut self, tell: &mut dyn FnMut(DevicePath, &[u8])) {
+    fn each_written(&mut self, tell: &mut Tell<'_>) {
         Disk::new(self.root.clone()).each_written(tell);
     }
 

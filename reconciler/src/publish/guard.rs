@@ -28,9 +28,9 @@ impl Content {
     pub fn of(manifest: &Manifest) -> Self {
         let mut content = Self::default();
         for unit in &manifest.units {
-            content.has.insert(unit.workload.clone());
+            content.has.insert(unit.workload.to_string());
             if unit.wanted != Wanted::Loaded {
-                content.runs.insert(unit.workload.clone());
+                content.runs.insert(unit.workload.to_string());
             }
         }
         content

@@ -14,6 +14,7 @@
 //! | [`wire`] | request and answer bodies of the edge API, the join file |
 //! | [`health`] | the checks that a device makes of its containers |
 //! | [`name`], [`path`], [`digest`] | checked names, device paths, content digests |
+//! | [`owner`] | the object that a file, a unit or an image belongs to |
 //! | [`clock`] | when a machine's clock is believed |
 //! | [`code`] | every stable error code, with what to do |
 
@@ -26,6 +27,7 @@ pub mod health;
 pub mod leaf;
 pub mod manifest;
 pub mod name;
+pub mod owner;
 pub mod path;
 pub mod release;
 pub mod root;
@@ -38,6 +40,7 @@ pub use digest::Digest;
 pub use leaf::Leaf;
 pub use manifest::Manifest;
 pub use name::{DeviceName, FleetName};
+pub use owner::Owner;
 pub use path::DevicePath;
 pub use release::Release;
 pub use root::TrustRoot;

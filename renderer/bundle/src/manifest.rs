@@ -9,7 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::health::{HealthCheck, MAX_CHECKS};
-use crate::path::{self, DevicePath, UNITS};
+use crate::owner::Owner;
+use crate::path::{DevicePath, UNITS};
+use rules::{ascending, check_account, check_reference, check_unit_name, is_unit_name_of_old};
+
+mod owners;
+mod rules;
+
+pub use rules::check_servers;
 
 /// The newest version of the manifest's shape that this program knows. It reads all from 1 and refuses newer ones: a device
 /// must not run half of what was meant. A manifest is encoded in the lowest version that can say its content, so that a new
@@ -37,7 +44,7 @@ pub const MAX_SERVER_BYTES: usize = 270;
 pub struct Manifest {
     /// The lowest version that can say the rest; [`Self::encode`] sets it. 2: `settings.servers`. 3: units of systemd's own
     /// (files in [`crate::path::UNITS`], names that end in `.socket`, `.path` or `.target`), instances of templates,
-    /// [`Wanted::Once`], and `health`.
+    /// [`Wanted::Once`], `health`, [`File::belongs_to`], and owners other than workloads.
     pub schema: u32,
     /// Files on the device, sorted by path.
     pub files: Vec<File>,
@@ -70,6 +77,10 @@ pub struct File {
     pub size: u64,
     /// What the file is to the machine.
     pub kind: FileKind,
+    /// The object it belongs to. Left out where that is the object of all units that restart on it; and where there are none,
+    /// of a file of the device itself. Whoever has parsed a manifest finds it here, said or not: see [`File::object`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub belongs_to: Option<Owner>,
 }
 
 /// What a file is to the machine.
@@ -125,8 +136,8 @@ impl From<Mode> for String {
 pub struct Unit {
     /// Full name, as systemd knows it: `web.service`.
     pub name: String,
-    /// The workload it belongs to: how people and reports call it.
-    pub workload: String,
+    /// The object it belongs to: how people and reports call it.
+    pub workload: Owner,
     /// What it should be.
     pub wanted: Wanted,
     /// Files whose change means that the unit must be restarted, sorted.
@@ -157,8 +168,8 @@ pub struct Image {
     pub digest: Option<Digest>,
     /// When to pull.
     pub pull: Pull,
-    /// The workloads that need it, sorted.
-    pub workloads: Vec<String>,
+    /// The objects that need it, sorted.
+    pub workloads: Vec<Owner>,
 }
 
 /// When the agent pulls an image (Kubernetes' `imagePullPolicy`). Where two workloads differ, the lesser value wins.
@@ -215,6 +226,7 @@ pub enum ManifestError {
 impl Manifest {
     /// The canonical bytes: what is hashed, stored and sent. The lists are sorted here, so callers need not.
     pub fn encode(mut self) -> Vec<u8> {
+        self.leave_out_owners();
         self.schema = self.lowest_schema();
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.units.sort_by(|a, b| a.name.cmp(&b.name));
@@ -243,24 +255,37 @@ impl Manifest {
         if !(1..=u64::from(SCHEMA)).contains(&version.schema) {
             return Err(ManifestError::Schema(version.schema));
         }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
+        let mut manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
         manifest.check().map_err(ManifestError::Rule)?;
+        manifest.fill_in_owners();
         Ok(manifest)
     }
 
     /// The first version that has all of the sections used here.
     fn lowest_schema(&self) -> u32 {
-        let units = &self.units;
-        let is_new = |unit: &Unit| unit.wanted == Wanted::Once || !is_unit_name_of_old(&unit.name);
-        let is_unit = |file: &File| file.path.as_str().starts_with(UNITS);
-        let has_checks = !self.health.is_empty();
-        if has_checks || units.iter().any(is_new) || self.files.iter().any(is_unit) {
+        let says_owner = |file: &File| file.belongs_to.is_some();
+        if self.needs_third() || self.files.iter().any(says_owner) {
             3
         } else if self.settings.servers.is_empty() {
             1
         } else {
             2
         }
+    }
+
+    /// Whether the first two versions cannot say it, whomever the files belong to.
+    fn needs_third(&self) -> bool {
+        let is_new = |unit: &Unit| {
+            unit.wanted == Wanted::Once
+                || !is_unit_name_of_old(&unit.name)
+                || !unit.workload.is_workload()
+        };
+        let is_unit = |file: &File| file.path.as_str().starts_with(UNITS);
+        let of_others = |image: &Image| !image.workloads.iter().all(Owner::is_workload);
+        !self.health.is_empty()
+            || self.units.iter().any(is_new)
+            || self.files.iter().any(is_unit)
+            || self.images.iter().any(of_others)
     }
 
     /// The rules that types alone do not hold.
@@ -285,9 +310,9 @@ impl Manifest {
         ascending("units", self.units.iter().map(|u| u.name.as_str()))?;
         ascending("images", self.images.iter().map(|i| i.reference.as_str()))?;
         self.check_files()?;
+        self.check_owners()?;
         for unit in &self.units {
             check_unit_name(&unit.name)?;
-            check_workload(&unit.workload)?;
             ascending("restart_on", unit.restart_on.iter().map(DevicePath::as_str))?;
             for path in &unit.restart_on {
                 if self.files.binary_search_by(|f| f.path.cmp(path)).is_err() {
@@ -300,11 +325,7 @@ impl Manifest {
         }
         for image in &self.images {
             check_reference(&image.reference)?;
-            ascending("workloads", image.workloads.iter().map(String::as_str))?;
-            image
-                .workloads
-                .iter()
-                .try_for_each(|name| check_workload(name))?;
+            ascending("workloads", image.workloads.iter().map(Owner::as_str))?;
             let named = image
                 .reference
                 .split_once('@')
@@ -369,103 +390,6 @@ impl Manifest {
         }
         Ok(())
     }
-}
-
-fn ascending<'a>(what: &str, mut items: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let Some(mut last) = items.next() else {
-        return Ok(());
-    };
-    for item in items {
-        if item <= last {
-            return Err(format!(
-                "{what} are not sorted, or {item:?} is listed twice"
-            ));
-        }
-        last = item;
-    }
-    Ok(())
-}
-
-/// Whether the first two schemas had this name: a service or timer without `@`.
-fn is_unit_name_of_old(name: &str) -> bool {
-    let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
-    !name.contains('@') && ["service", "timer"].contains(&kind)
-}
-
-/// What a release may name: a unit that can be started, so no template without its instance.
-fn check_unit_name(name: &str) -> Result<(), String> {
-    let stem = name.rsplit_once('.').map_or("", |(stem, _)| stem);
-    if path::is_unit_name(name) && !stem.ends_with('@') {
-        return Ok(());
-    }
-    Err(format!(
-        "{name:?} is not a unit name that a release may use"
-    ))
-}
-
-fn check_workload(name: &str) -> Result<(), String> {
-    crate::name::check_subdomain(name).map_err(|error| error.to_string())
-}
-
-/// The rule of useradd(8), so that a name cannot be read as a number or an option.
-fn check_account(name: &str) -> Result<(), String> {
-    let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
-    let first = |b: u8| b.is_ascii_lowercase() || b == b'_';
-    if name.len() <= 32 && name.bytes().next().is_some_and(first) && name.bytes().all(rest) {
-        return Ok(());
-    }
-    Err(format!("{name:?} is not an account name"))
-}
-
-fn check_reference(reference: &str) -> Result<(), String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b);
-    if (1..=512).contains(&reference.len())
-        && reference.bytes().all(plain)
-        && !reference.starts_with('-')
-    {
-        return Ok(());
-    }
-    Err(format!("{reference:?} is not an image reference"))
-}
-
-/// Checks the addresses of a server: see [`Settings::servers`].
-pub fn check_servers(servers: &[String]) -> Result<(), String> {
-    if servers.len() > MAX_SERVERS {
-        let count = servers.len();
-        return Err(format!(
-            "{count} servers, at most {MAX_SERVERS} are allowed"
-        ));
-    }
-    for (at, server) in servers.iter().enumerate() {
-        if !is_server(server) {
-            return Err(format!(
-                "{server:?} is not the address of a server: write https://HOST or https://HOST:PORT"
-            ));
-        }
-        if servers[..at].contains(server) {
-            return Err(format!("server {server} is named twice"));
-        }
-    }
-    Ok(())
-}
-
-/// A DNS name, an IPv4 address, or an IPv6 address in brackets; then a port, or none for 443.
-fn is_server(server: &str) -> bool {
-    let Some(authority) = server.strip_prefix("https://") else {
-        return false;
-    };
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    let is_host = match host.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => crate::name::check_subdomain(host).is_ok(),
-    };
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number > 0);
-    server.len() <= MAX_SERVER_BYTES && is_host && port.is_none_or(is_port)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Typed units to what the manifest has of them: a Quadlet file and a unit that is wanted.
 
-use flotta_bundle::DevicePath;
 use flotta_bundle::manifest::{FileKind, Unit, Wanted};
+use flotta_bundle::{DevicePath, Owner};
 
 use super::job::Job;
 use super::unit::{ContainerUnit, PodUnit};
@@ -38,7 +38,7 @@ fn file(job: &mut Job<'_>, name: &str, bytes: Vec<u8>, pointer: &str) -> Option<
 fn want(job: &mut Job<'_>, name: String, restart_on: Vec<DevicePath>) {
     job.out.units.push(Unit {
         name,
-        workload: job.name.to_owned(),
+        workload: Owner::workload(job.name),
         wanted: Wanted::Active,
         restart_on,
     });

@@ -4,9 +4,9 @@ mod kube;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flotta_bundle::code;
 use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit, Wanted};
 use flotta_bundle::path::UNITS;
+use flotta_bundle::{Owner, code};
 
 use super::QUADLET_FOLDER;
 use super::compiled::{Need, Port, Volume};
@@ -60,7 +60,7 @@ pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
         job.out.units.push(Unit {
             restart_on: restart_on.collect(),
             name: service.name.clone(),
-            workload: job.name.to_owned(),
+            workload: Owner::workload(job.name),
             wanted: service.wanted,
         });
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flotta_api::v1alpha1::EdgeWorkload;
 use flotta_bundle::manifest::{FileKind, Image, Pull};
-use flotta_bundle::{Code, DevicePath, code};
+use flotta_bundle::{Code, DevicePath, Owner, code};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::compiled::{Compiled, Content};
@@ -140,7 +140,7 @@ impl Job<'_> {
                 reference: reference.to_owned(),
                 digest,
                 pull,
-                workloads: vec![self.name.to_owned()],
+                workloads: vec![Owner::workload(self.name)],
             });
         }
     }

@@ -231,7 +231,7 @@ pub(super) enum Mount {
         inside: String,
         /// Whether the container cannot write to it.
         read_only: bool,
-        /// The SELinux label that its content gets.
+        /// The `SELinux` label that its content gets.
         label: Option<Label>,
         /// Which mounts below it come through; none when absent.
         through: Option<Through>,
@@ -263,7 +263,7 @@ pub(super) enum Mount {
     },
 }
 
-/// An SELinux label for the content of a mount.
+/// An `SELinux` label for the content of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Label {
     /// All containers may use it.

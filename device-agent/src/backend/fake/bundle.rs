@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flotta_bundle::manifest::{FileKind, Image, Mode, Pull, SCHEMA, Settings, Unit, Wanted};
 use flotta_bundle::path::UNITS;
-use flotta_bundle::{DevicePath, Digest, Manifest};
+use flotta_bundle::{DevicePath, Digest, Manifest, Owner};
 
 use super::{File, QUADLET};
 
@@ -133,6 +133,7 @@ pub fn file(at: &str, content: &[u8]) -> File {
         } else {
             FileKind::Data
         },
+        belongs_to: None,
     }
 }
 
@@ -227,13 +228,13 @@ impl Bundle {
         let images = &mut self.manifest.images;
         if let Some(known) = images.iter_mut().find(|known| known.reference == *image) {
             known.pull = known.pull.min(workload.pull);
-            known.workloads.push(name.clone());
+            known.workloads.push(Owner::workload(name));
         } else {
             images.push(Image {
                 reference: image.clone(),
                 digest: None,
                 pull: workload.pull,
-                workloads: vec![name.clone()],
+                workloads: vec![Owner::workload(name)],
             });
         }
     }
@@ -256,7 +257,7 @@ impl Bundle {
     }
 
     fn unit(&mut self, name: String, workload: &str, wanted: Wanted, restart_on: Vec<DevicePath>) {
-        let workload = workload.to_owned();
+        let workload = Owner::workload(workload);
         self.manifest.units.push(Unit {
             name,
             workload,

@@ -11,43 +11,59 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use flotta_bundle::manifest::{MAX_FILE_BYTES, MAX_FILES};
+use flotta_bundle::manifest::{File, MAX_FILE_BYTES, MAX_FILES};
 use flotta_bundle::path::ALLOWED_PREFIXES;
-use flotta_bundle::{DevicePath, Digest};
+use flotta_bundle::{DevicePath, Digest, Owner};
 use jiff::Timestamp;
 use rustix::fs::{FileType, Mode, OFlags, XattrFlags};
 
+use crate::backend::Tell;
+
 /// The attribute.
 const NAME: &str = "user.flotta.written";
+/// Next to it, whose the file is.
+const OWNER: &str = "user.flotta.owner";
+
+/// A file whose mark holds.
+pub(super) struct Marked {
+    /// When it was written.
+    pub(super) at: Timestamp,
+    /// Whose it is; older programs did not note it.
+    owner: Option<Owner>,
+    content: Vec<u8>,
+}
 
 /// The mark of a file of this path and content.
 fn of(path: &DevicePath, content: &Digest) -> Digest {
     Digest::of(format!("{path}\0{content}").as_bytes())
 }
 
-/// Marks a file of this content. That it cannot be marked is no reason not to have it.
-pub(super) fn set(file: impl AsFd, path: &DevicePath, digest: &Digest) {
-    let value = of(path, digest).to_string();
-    if let Err(error) = rustix::fs::fsetxattr(file, NAME, value.as_bytes(), XattrFlags::empty()) {
-        tracing::debug!(%error, "a file is not marked");
+/// Marks a file. That it cannot be marked is no reason not to have it.
+pub(super) fn set(open: impl AsFd, file: &File) {
+    let mark = of(&file.path, &file.digest).to_string();
+    let owner = file.belongs_to.as_ref().map(Owner::as_str);
+    for (name, value) in [(NAME, Some(mark.as_str())), (OWNER, owner)] {
+        let value = value.map(str::as_bytes);
+        let set = value.map(|value| rustix::fs::fsetxattr(&open, name, value, XattrFlags::empty()));
+        if let Some(Err(error)) = set {
+            tracing::debug!(%error, "a file is not marked");
+        }
     }
 }
 
-/// When a file was written, and its content, if its mark holds. Older programs marked a file by its content alone, and a copy
+fn attribute(open: &OwnedFd, name: &str) -> Option<String> {
+    let mut value = [0; 512];
+    let length = rustix::fs::fgetxattr(open, name, &mut value).ok()?;
+    String::from_utf8(value.get(..length)?.to_vec()).ok()
+}
+
+/// A file, if its mark holds. Older programs marked a file by its content alone, and a copy
 /// with all attributes has that mark, too: it counts where the manifest names the file (`is_wanted`).
-pub(super) fn read(
-    folder: &OwnedFd,
-    path: &DevicePath,
-    is_wanted: bool,
-) -> Option<(Timestamp, Vec<u8>)> {
+pub(super) fn read(folder: &OwnedFd, path: &DevicePath, is_wanted: bool) -> Option<Marked> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let open = rustix::fs::openat(folder, path.file_name(), flags, Mode::empty()).ok()?;
-    let mut value = [0; 128];
-    let length = rustix::fs::fgetxattr(&open, NAME, &mut value).ok()?;
-    let marked: Digest = std::str::from_utf8(value.get(..length)?)
-        .ok()?
-        .parse()
-        .ok()?;
+    let marked: Digest = attribute(&open, NAME)?.parse().ok()?;
+    let owner = attribute(&open, OWNER).and_then(|owner| owner.parse().ok());
     let stat = rustix::fs::fstat(&open).ok()?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return None;
@@ -59,11 +75,11 @@ pub(super) fn read(
         .read_to_end(&mut content);
     let digest = Digest::of(&content);
     let holds = marked == of(path, &digest) || is_wanted && marked == digest;
-    (read.is_ok() && holds).then_some((at, content))
+    (read.is_ok() && holds).then_some(Marked { at, owner, content })
 }
 
 /// Tells every file below `root` whose mark holds, where a release may have files.
-pub(super) fn walk(root: &Path, tell: &mut dyn FnMut(DevicePath, &[u8])) {
+pub(super) fn walk(root: &Path, tell: &mut Tell<'_>) {
     let top = ALLOWED_PREFIXES
         .iter()
         .map(|prefix| prefix.trim_end_matches('/').to_owned());
@@ -87,8 +103,8 @@ pub(super) fn walk(root: &Path, tell: &mut dyn FnMut(DevicePath, &[u8])) {
             let Ok(path) = path.parse::<DevicePath>() else {
                 continue;
             };
-            if let Some((_, content)) = read(&open, &path, false) {
-                tell(path, &content);
+            if let Some(marked) = read(&open, &path, false) {
+                tell(path, marked.owner, &marked.content);
                 left -= 1;
             }
             if left == 0 {

@@ -275,7 +275,7 @@ fn a_mark_is_of_one_path_and_an_older_one_counts_where_a_manifest_names_the_file
     put(&copied, &mark[..length]);
     let told = |disk: &mut Disk| {
         let mut told = Vec::new();
-        disk.each_written(&mut |path, _| told.push(path.to_string()));
+        disk.each_written(&mut |path, _, _| told.push(path.to_string()));
         told
     };
     assert_eq!(told(&mut disk), [UNIT]);

@@ -115,7 +115,7 @@ proptest! {
         for file in &to.manifest.files {
             if unseen.next().unwrap_or(false) {
                 observed.files.remove(&file.path);
-                let of = workload_of(&file.path, &to.manifest.units);
+                let of = file.object();
                 blind.insert(file.path.to_string(), of.to_owned());
             }
         }
@@ -132,7 +132,7 @@ proptest! {
         let mut forgotten = forgotten.into_iter();
         owned.units.retain(|_, _| !forgotten.next().unwrap_or(false));
         let problem = Problem::new(code::IMAGE_PULL, "no such image");
-        let given: BTreeMap<_, _> = held.then(|| ("web".to_owned(), problem)).into_iter().collect();
+        let given: BTreeMap<_, _> = held.then(|| (Owner::workload("web"), problem)).into_iter().collect();
         let plan = plan(&to.manifest, &observed, &owned, &given);
 
         let workload = |name: &String| {
@@ -169,7 +169,7 @@ proptest! {
                     prop_assert!(!plan.held.contains_key(&owned.units[name].workload));
                 }
                 Step::Write(file) => {
-                    let of = workload_of(&file.path, &to.manifest.units);
+                    let of = file.object();
                     prop_assert!(!plan.held.contains_key(of));
                     prop_assert!(begun || owned.files.contains_key(&file.path));
                     prop_assert!(observed.files.get(&file.path) != Some(&Found::Other));
@@ -183,7 +183,7 @@ proptest! {
                     prop_assert!(workload.is_some_and(|name| !plan.held.contains_key(&name)));
                 }
                 Step::Sweep(name) => {
-                    prop_assert!(to.manifest.units.iter().all(|unit| unit.workload != *name));
+                    prop_assert!(to.manifest.units.iter().all(|unit| unit.workload.as_str() != name));
                 }
                 _ => {}
             }

@@ -84,11 +84,17 @@ async fn a_unit_that_the_machine_has_from_elsewhere_is_not_found_to_be_the_fleet
     let unit = "/etc/containers/systemd/web.container";
     let named = "[Container]\nServiceName=web\nServiceName = nginx\nLabel=flotta.workload=shop\n\
                  [Service]\nServiceName=other\n";
-    for (at, text) in [
-        (unit, named),
-        ("/etc/containers/systemd/data.volume", "[Volume]\n"),
+    let config: Owner = "EdgeConfig/data".parse().expect("an owner");
+    for (at, text, owner) in [
+        (unit, named, None),
+        (
+            "/etc/containers/systemd/data.volume",
+            "[Volume]\n",
+            Some(config.clone()),
+        ),
     ] {
-        let file = file(at, text.as_bytes());
+        let mut file = file(at, text.as_bytes());
+        file.belongs_to = owner;
         disk.write(&file, text.as_bytes()).expect("written");
     }
     let world = World::default();
@@ -105,8 +111,12 @@ async fn a_unit_that_the_machine_has_from_elsewhere_is_not_found_to_be_the_fleet
     assert_eq!(owned.files.len(), 2);
     let units: Vec<_> = owned.units.keys().collect();
     assert_eq!(units, ["data-volume.service"]);
+    let [of_unit, of_config] = [unit, "/etc/containers/systemd/data.volume"].map(path);
+    assert_eq!(owned.files[&of_unit].as_str(), "shop");
+    assert_eq!(owned.files[&of_config], config);
+    assert_eq!(owned.units["data-volume.service"].workload, config);
     has(unit);
     let owned = find_owned(&mut disk, &mut world.clone()).await;
-    assert_eq!(owned.units["nginx.service"].workload, "shop");
+    assert_eq!(owned.units["nginx.service"].workload.as_str(), "shop");
     assert_eq!(owned.units.len(), 2);
 }

@@ -76,7 +76,7 @@ async fn devices_and_workloads_are_found_by_what_they_run() {
             reference: reference.to_owned(),
             digest: Some(reference.split_once('@').unwrap().1.parse().unwrap()),
             pull: Pull::Missing,
-            workloads: vec!["web".to_owned()],
+            workloads: vec![flotta_bundle::Owner::workload("web")],
         }],
         health: Vec::new(),
         settings: Settings::default(),

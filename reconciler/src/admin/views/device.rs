@@ -6,7 +6,7 @@ use std::sync::Arc;
 use flotta_api::condition::{ConditionStatus, ConditionType, Reason};
 use flotta_api::v1alpha1::Condition;
 use flotta_bundle::wire::WorkloadReport;
-use flotta_bundle::{DeviceName, Digest, manifest};
+use flotta_bundle::{DeviceName, Digest, Owner, manifest};
 use jiff::Timestamp;
 
 use super::{COMMITS, named};
@@ -298,7 +298,8 @@ impl Seen<'_> {
         let problem = report.problem.map(|problem| (problem.text(), problem.code));
         let (message, code) = problem.unwrap_or_default();
         let images = self.runs.iter().flat_map(|known| &known.images);
-        let images = images.filter(|image| image.workloads.contains(&report.name));
+        let is_its = |owner: &Owner| owner.as_str() == report.name;
+        let images = images.filter(|image| image.workloads.iter().any(is_its));
         DeviceWorkload {
             images: images.map(|image| image.reference.clone()).collect(),
             name: report.name,

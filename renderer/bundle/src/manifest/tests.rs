@@ -11,6 +11,7 @@ fn file(path: &str) -> File {
         digest: content,
         size: 1,
         kind: FileKind::Quadlet,
+        belongs_to: None,
     }
 }
 
@@ -21,7 +22,7 @@ fn manifest() -> Manifest {
         files: vec![file(web), file("/etc/containers/systemd/till.container")],
         units: vec![Unit {
             name: "web.service".into(),
-            workload: "web".into(),
+            workload: Owner::workload("web"),
             wanted: Wanted::Active,
             restart_on: vec![web.parse().expect("a path")],
         }],
@@ -29,7 +30,7 @@ fn manifest() -> Manifest {
             reference: "registry.example/web:1".into(),
             digest: None,
             pull: Pull::Missing,
-            workloads: vec!["web".into()],
+            workloads: vec![Owner::workload("web")],
         }],
         health: Vec::new(),
         settings: Settings::default(),
@@ -100,6 +101,97 @@ fn rules_that_types_do_not_hold_are_checked() {
     for (expected, why) in cases {
         assert!(why.contains(expected), "{expected:?} not in {why:?}");
     }
+}
+
+#[test]
+fn a_file_belongs_to_the_object_of_its_units_unless_it_says_otherwise() {
+    let object = |change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        let bytes = manifest.encode();
+        let manifest = Manifest::parse(&bytes).expect("a manifest");
+        assert_eq!(manifest.clone().encode(), bytes);
+        let mut files = manifest.files.iter();
+        let file = files.find(|file| file.path.file_name() == "web.container");
+        (
+            manifest.schema,
+            file.expect("the file").object().to_string(),
+        )
+    };
+    let net = || "EdgeConfig/net".parse::<Owner>().expect("an owner");
+    let say = |manifest: &mut Manifest, owner: Owner| manifest.files[0].belongs_to = Some(owner);
+    let more = |manifest: &mut Manifest, owner: Owner| {
+        let mut unit = manifest.units[0].clone();
+        (unit.name, unit.workload) = ("more.service".to_owned(), owner);
+        manifest.units.push(unit);
+    };
+    assert_eq!(object(&|_| ()), (1, "web".to_owned()));
+    assert_eq!(
+        object(&|m| say(m, Owner::workload("web"))),
+        (1, "web".to_owned())
+    );
+    assert_eq!(object(&|m| say(m, net())), (3, "EdgeConfig/net".to_owned()));
+    assert_eq!(
+        object(&|m| say(m, Owner::device().clone())),
+        (3, "EdgeDevice".to_owned())
+    );
+    // two units of one object say it, of two do not
+    assert_eq!(
+        object(&|m| more(m, Owner::workload("web"))),
+        (1, "web".to_owned())
+    );
+    assert_eq!(
+        object(&|m| more(m, Owner::workload("till"))),
+        (1, "EdgeDevice".to_owned())
+    );
+    assert_eq!(object(&|m| more(m, net())), (3, "EdgeDevice".to_owned()));
+    // that it is a workload's is said where older agents cannot read the manifest anyway
+    let unit = |m: &mut Manifest| m.units[0].restart_on.clear();
+    let once = |m: &mut Manifest| m.units[0].wanted = Wanted::Once;
+    let says = |m: &mut Manifest| say(m, Owner::workload("till"));
+    assert_eq!(
+        object(&|m| {
+            unit(m);
+            says(m);
+        }),
+        (1, "EdgeDevice".to_owned())
+    );
+    assert_eq!(
+        object(&|m| {
+            unit(m);
+            says(m);
+            once(m);
+        }),
+        (3, "till".to_owned())
+    );
+}
+
+#[test]
+fn an_owner_is_said_in_one_way() {
+    let mut third = manifest();
+    third.units[0].wanted = Wanted::Once;
+    third.files[0].belongs_to = Some("EdgeConfig/net".parse().expect("an owner"));
+    let good = String::from_utf8(third.encode()).expect("text");
+    assert!(Manifest::parse(good.as_bytes()).is_ok());
+    for (owner, why) in [
+        ("web", "says needlessly"),
+        ("EdgeConfig/", "is not a"),
+        ("EdgeSet/a", "is not a"),
+        ("", "is not a"),
+    ] {
+        let bent = good.replace("EdgeConfig/net", owner);
+        let error = Manifest::parse(bent.as_bytes()).expect_err(owner);
+        let error = format!("{error} {:?}", std::error::Error::source(&error));
+        assert!(error.contains(why), "{owner:?}: {error}");
+    }
+    let first = String::from_utf8(manifest().encode()).expect("text");
+    let said = first.replace(
+        "\"kind\":\"quadlet\"}]",
+        "\"kind\":\"quadlet\",\"belongs_to\":\"till\"}]",
+    );
+    assert_ne!(said, first);
+    let said = said.replace("\"schema\":1", "\"schema\":3");
+    assert!(Manifest::parse(said.as_bytes()).is_err());
 }
 
 #[test]
