@@ -11,24 +11,32 @@ metadata: {name: box-1}
 const IMAGE: &str =
     "registry.example/app@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
 
-/// A workload of one container that mounts one volume.
-fn workload(name: &str, volume: &str, source: &str) -> String {
+/// A workload of the device; the rest of its spec follows.
+fn of_device(name: &str, kind: &str, spec: &str) -> String {
     format!(
         "---
 apiVersion: management.project-flotta.io/v1alpha1
 kind: EdgeWorkload
 metadata: {{name: {name}}}
 spec:
-  type: pod
+  type: {kind}
   device: box-1
-  pod:
-    spec:
+  {kind}:
+{spec}"
+    )
+}
+
+/// A workload of one container that mounts one volume.
+fn workload(name: &str, volume: &str, source: &str) -> String {
+    let spec = format!(
+        "    spec:
       containers:
         - {{name: main, image: {IMAGE}, volumeMounts: [{{name: {volume}, mountPath: /data, subPath: x}}]}}
       volumes:
         - {{name: {volume}, {source}}}
 "
-    )
+    );
+    of_device(name, "pod", &spec)
 }
 
 fn rendered(documents: &[String]) -> Rendered {
@@ -57,21 +65,9 @@ fn file(documents: &[String], name: &str) -> String {
 #[test]
 fn no_two_volumes_are_one_by_their_names() {
     let disk = "emptyDir: {}";
-    let quadlet = |name: &str, files: &str| {
-        format!(
-            "---
-apiVersion: management.project-flotta.io/v1alpha1
-kind: EdgeWorkload
-metadata: {{name: {name}}}
-spec:
-  type: quadlet
-  device: box-1
-  quadlet:
-{files}"
-        )
-    };
-    let by_hand = quadlet(
+    let by_hand = of_device(
         "hand",
+        "quadlet",
         &format!(
             "    hand.container: |
       [Container]
@@ -80,8 +76,9 @@ spec:
 "
         ),
     );
-    let of_unit = quadlet(
+    let of_unit = of_device(
         "unit",
+        "quadlet",
         "    data.volume: |\n      [Volume]\n      VolumeName=a-b-c\n",
     );
     let claim = "persistentVolumeClaim: {claimName: a-b-c}";
@@ -122,16 +119,8 @@ fn a_volume_that_moves_to_memory_is_not_the_old_one_on_disk() {
 
 #[test]
 fn a_sidecar_that_ends_leaves_what_follows_it_running() {
-    let pod = format!(
-        "---
-apiVersion: management.project-flotta.io/v1alpha1
-kind: EdgeWorkload
-metadata: {{name: app}}
-spec:
-  type: pod
-  device: box-1
-  pod:
-    spec:
+    let spec = format!(
+        "    spec:
       initContainers:
         - {{name: first, image: {IMAGE}}}
         - {{name: proxy, image: {IMAGE}, restartPolicy: Always}}
@@ -142,6 +131,7 @@ spec:
         - {{name: main, image: {IMAGE}}}
 "
     );
+    let pod = of_device("app", "pod", &spec);
     let said = |container: &str, key: &str| {
         let text = file(
             std::slice::from_ref(&pod),

@@ -5,42 +5,21 @@
 //! the file out. With `+` (`#^+ CODE`) Quadlet takes the file, and what runs is not what it says; `#^~` is a warning. The lab
 //! asks the real Quadlet about each of them (`tests/lab/quadlet.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+mod corpus;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use corpus::Files;
 use flotta_renderer::quadlet::Set;
 use flotta_renderer::{Severity, quadlet::Fault};
 
-fn corpus(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/quadlet")
-        .join(folder);
-    let cases = std::fs::read_dir(folder).expect("a corpus");
-    let mut cases: Vec<_> = cases.map(|case| case.expect("a case").path()).collect();
-    cases.sort();
+/// The cases of a folder of the corpus.
+fn cases(folder: &str) -> Vec<(String, Files)> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/quadlet");
+    let mut cases = corpus::cases(&corpus);
+    cases.retain(|(name, _)| name.starts_with(folder));
     cases
-}
-
-/// The files of a case, by the names that they have in a workload.
-fn files(case: &Path) -> BTreeMap<String, String> {
-    let mut files = BTreeMap::new();
-    let mut open = vec![case.to_owned()];
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            let inside = std::fs::read_dir(&path).expect("a folder");
-            open.extend(inside.map(|entry| entry.expect("a file").path()));
-            continue;
-        }
-        let base = if case.is_dir() {
-            case
-        } else {
-            case.parent().expect("a folder")
-        };
-        let name = path.strip_prefix(base).expect("inside").to_str();
-        let text = std::fs::read_to_string(&path).expect("text");
-        files.insert(name.expect("UTF-8").to_owned(), text);
-    }
-    files
 }
 
 /// Severity, code, file and line of what was found.
@@ -91,29 +70,25 @@ fn expected(files: &BTreeMap<String, String>) -> Found {
 
 #[test]
 fn nothing_is_found_in_good_files() {
-    let cases = corpus("good");
+    let cases = cases("good/");
     assert!(cases.len() >= 50, "{}", cases.len());
-    for case in cases {
-        let (found, faults) = found(&files(&case));
-        assert!(found.is_empty(), "{}: {faults:#?}", case.display());
+    for (case, files) in cases {
+        let (found, faults) = found(&files);
+        assert!(found.is_empty(), "{case}: {faults:#?}");
     }
 }
 
 #[test]
 fn what_is_wrong_in_bad_files_is_found_at_its_line_and_nothing_else() {
-    let cases = corpus("bad");
+    let cases = cases("bad/");
     assert!(cases.len() >= 80, "{}", cases.len());
     let mut wrong = Vec::new();
-    for case in cases {
-        let files = files(&case);
+    for (case, files) in cases {
         let expected = expected(&files);
-        assert!(!expected.is_empty(), "{} says nothing", case.display());
+        assert!(!expected.is_empty(), "{case} says nothing");
         let (found, faults) = found(&files);
         if found != expected {
-            wrong.push(format!(
-                "{}: {faults:#?}, expected {expected:?}",
-                case.display()
-            ));
+            wrong.push(format!("{case}: {faults:#?}, expected {expected:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -1,6 +1,9 @@
 //! What `flotta lint` says of Quadlet files, and what the real Quadlet says: the corpus of the renderer's own tests, each case
 //! given to the generator of a device.
 
+#[path = "../../renderer/tests/corpus/mod.rs"]
+mod corpus;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,41 +13,6 @@ use flotta_renderer::quadlet::{Fault, Need, Set};
 
 use crate::device::{Device, wait};
 use crate::site::{EXITS, HELLO, Site, device};
-
-/// The files of a case, by the names that they have in a workload.
-fn files(case: &Path) -> BTreeMap<String, String> {
-    let mut files = BTreeMap::new();
-    let mut open = vec![case.to_owned()];
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            let inside = std::fs::read_dir(&path).expect("a folder");
-            open.extend(inside.map(|entry| entry.expect("a file").path()));
-            continue;
-        }
-        let base = if case.is_dir() {
-            case
-        } else {
-            case.parent().expect("a folder")
-        };
-        let name = path.strip_prefix(base).expect("inside").to_str();
-        let text = std::fs::read_to_string(&path).expect("text");
-        files.insert(name.expect("UTF-8").to_owned(), text);
-    }
-    files
-}
-
-fn corpus() -> Vec<(String, BTreeMap<String, String>)> {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("renderer/tests/quadlet");
-    let mut cases = Vec::new();
-    for folder in ["good", "bad"] {
-        for case in std::fs::read_dir(base.join(folder)).expect("a corpus") {
-            let case = case.expect("a case").path();
-            let name = case.file_name().expect("a name").to_string_lossy();
-            cases.push((format!("{folder}/{name}"), files(&case)));
-        }
-    }
-    cases
-}
 
 /// What the generator makes of each case: its output, by case.
 fn generated(
@@ -78,7 +46,8 @@ fn generated(
 fn quadlet_takes_what_lint_passes_and_lint_finds_what_quadlet_refuses() {
     let device = Device::create("quadlet-corpus");
     device.boot();
-    let cases = corpus();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("renderer/tests/quadlet");
+    let cases = corpus::cases(&corpus);
     let generated = generated(&device, &cases);
     let (mut taken, mut refused, mut stricter) = (0, 0, 0);
     for (name, files) in &cases {
