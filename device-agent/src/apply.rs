@@ -1,9 +1,9 @@
 //! Walks a plan, step by step. It makes no choice: what a failing step means for the steps after it is all it decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use flotta_bundle::manifest::{Manifest, Unit};
+use flotta_bundle::manifest::{Manifest, Unit, Wanted};
 use flotta_bundle::path::UNITS;
 use flotta_bundle::{Owner, Problem, code};
 
@@ -30,6 +30,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
         plan,
         manifest,
         failures: Failures::new(),
+        unsuccessful: BTreeSet::new(),
     };
     let mut steps = plan.steps.iter().peekable();
     let mut number = 0;
@@ -107,11 +108,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     jobs.push((*verb, name.clone()));
                     steps.next();
                 }
-                jobs.retain(|(_, name)| !walk.failures.contains_key(walk.owner(name)));
-                for (name, error) in host.systemd.jobs(&jobs, JOBS).await {
-                    // Why it does not run is read off the unit itself.
-                    tracing::info!(unit = %name, %error, "job did not succeed");
-                }
+                walk.jobs(jobs, &mut host.systemd).await;
             }
             Step::Sweep(workload) => walk.sweep(workload, &host.podman).await,
             Step::Finish => {
@@ -139,6 +136,8 @@ struct Walk<'a> {
     plan: &'a Plan,
     manifest: &'a Manifest,
     failures: Failures,
+    /// Units whose job did not succeed.
+    unsuccessful: BTreeSet<String>,
 }
 
 impl Walk<'_> {
@@ -152,6 +151,15 @@ impl Walk<'_> {
             .about(unit)
             .with_detail(error.to_string());
         self.fail(owner, problem);
+    }
+
+    async fn jobs<S: Systemd>(&mut self, mut jobs: Vec<(Verb, String)>, systemd: &mut S) {
+        jobs.retain(|(_, name)| !self.failures.contains_key(self.owner(name)));
+        for (name, error) in systemd.jobs(&jobs, JOBS).await {
+            // Why it does not run is read off the unit itself.
+            tracing::info!(unit = %name, %error, "job did not succeed");
+            self.unsuccessful.insert(name);
+        }
     }
 
     async fn enable<S: Systemd>(&mut self, unit: &str, systemd: &mut S) {
@@ -272,7 +280,8 @@ impl Walk<'_> {
         owned
     }
 
-    /// A unit that still runs as it did before its files changed stays marked: its job takes longer than the wait for it.
+    /// A unit that still runs as it did before its files changed stays marked: its job takes longer than the wait for it. So does
+    /// one that is to run once and was not started, because what it requires was not.
     async fn keep_open<S: Systemd>(&self, owned: &mut Owned, before: &Owned, systemd: &mut S) {
         for name in self.plan.due.keys() {
             let Some(Due::Since(invocation)) =
@@ -281,7 +290,15 @@ impl Walk<'_> {
                 continue;
             };
             let same = match systemd.unit(name).await {
-                Ok(state) => state.is_up() && state.invocation == *invocation,
+                Ok(state) => {
+                    let was_not_started = || {
+                        let unit = self.unit(name);
+                        unit.is_some_and(|unit| unit.wanted == Wanted::Once)
+                            && self.unsuccessful.contains(name)
+                            && !state.is_failed()
+                    };
+                    state.invocation == *invocation && (state.is_up() || was_not_started())
+                }
                 Err(_) => true,
             };
             if let Some(unit) = owned.units.get_mut(name).filter(|_| same) {

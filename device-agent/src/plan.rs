@@ -383,7 +383,8 @@ impl Desk<'_> {
             // The files may be in place since the last try, and systemd not know them.
             self.reload |= known.is_some_and(|known| known.due == Some(Due::Files));
             let known = known.filter(|known| known.inputs == inputs && !touched);
-            let has_changed = known.is_none_or(|known| !runs_with_its_files(known, state))
+            let has_changed = known
+                .is_none_or(|known| !runs_with_its_files(known, unit.wanted, state))
                 && (touched || !self.is_older_than(unit, state));
             if has_changed {
                 due.insert(unit.name.clone(), inputs);
@@ -461,13 +462,15 @@ impl Desk<'_> {
 }
 
 /// Whether what runs was started with the files that are there.
-fn runs_with_its_files(known: &OwnedUnit, state: &UnitState) -> bool {
+fn runs_with_its_files(known: &OwnedUnit, wanted: Wanted, state: &UnitState) -> bool {
     match &known.due {
         None => true,
         Some(Due::Files) => false,
-        // A run that has failed since was a run with them; one that is at rest may never have been.
+        // A run that has failed since was a run with them; one that is at rest may never have been. A job that has another
+        // invocation has run, and after a boot it has none until it is started.
         Some(Due::Since(invocation)) => {
-            state.invocation != *invocation && (state.is_up() || state.is_failed())
+            let has_run = wanted == Wanted::Once && !state.invocation.is_empty();
+            state.invocation != *invocation && (state.is_up() || state.is_failed() || has_run)
         }
     }
 }

@@ -25,25 +25,43 @@ impl Desk<'_> {
         enables
     }
 
-    /// Units that leave and are enabled.
+    /// Units that are not to be enabled any more: they leave, or what is read as it is becomes a Quadlet file, or an instance is
+    /// not wanted any more. What systemd has cached of one whose file leaves is not asked: a death between two steps may have
+    /// made it old.
     pub(super) fn disables(&self) -> Vec<String> {
-        let wanted = |name: &String| self.manifest.units.iter().any(|unit| unit.name == *name);
-        let leaving = self
-            .owned
-            .units
-            .iter()
-            .filter(|(name, unit)| !wanted(name) && !self.is_held(&unit.workload));
-        let enabled = leaving.filter(|(name, _)| {
+        let disables = self.owned.units.iter().filter(|(name, unit)| {
+            let mut wanted = self.manifest.units.iter();
+            let wanted = wanted.find(|wanted| wanted.name == **name);
+            if self.is_held(&unit.workload) || wanted.is_some_and(installs) {
+                return false;
+            }
             let state = self.observed.units.get(*name);
-            state.is_some_and(|state| state.file_state == "enabled")
+            match state.map_or("", |state| state.file_state.as_str()) {
+                "enabled" => true,
+                "disabled" => self.own_file_leaves(name),
+                _ => false,
+            }
         });
-        enabled.map(|(name, _)| name.clone()).collect()
+        disables.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether a unit's own file is on the device and not in the manifest.
+    fn own_file_leaves(&self, name: &str) -> bool {
+        let own = format!("{UNITS}{name}");
+        let is_own = |path: &str| path == own;
+        let mut files = self.owned.files.keys();
+        files.any(|path| is_own(path.as_str()))
+            && !self
+                .manifest
+                .files
+                .iter()
+                .any(|file| is_own(file.path.as_str()))
     }
 }
 
 /// Whether systemd is to be told of a unit's `[Install]`: it has a file of its own, or it is a template's instance that is
 /// wanted.
-fn installs(unit: &Unit) -> bool {
+pub(super) fn installs(unit: &Unit) -> bool {
     let mut units = unit
         .restart_on
         .iter()

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::backend::BackendError;
 use crate::backend::fake::bundle::Job;
+use crate::plan::install::installs;
 
 fn workload(name: &'static str) -> impl Strategy<Value = Workload> {
     let keys = proptest::collection::btree_set(prop_oneof!["a", "b", "c"], 0..3);
@@ -165,7 +166,11 @@ proptest! {
         for step in &plan.steps {
             match step {
                 Step::Stop(name) | Step::Disable(name) => {
-                    prop_assert!(owned.units.contains_key(name) && workload(name).is_none());
+                    let mut wanted = to.manifest.units.iter();
+                    let wanted = wanted.find(|unit| unit.name == *name);
+                    let disables = matches!(step, Step::Disable(_));
+                    prop_assert!(wanted.is_none_or(|unit| disables && !installs(unit)));
+                    prop_assert!(owned.units.contains_key(name));
                     prop_assert!(!plan.held.contains_key(&owned.units[name].workload));
                 }
                 Step::Write(file) => {

@@ -104,3 +104,34 @@ fn a_unit_that_the_machine_has_from_elsewhere_is_not_replaced() {
     assert_eq!(steps, NONE);
     assert_eq!(held, ["backup FLT0504"]);
 }
+
+#[test]
+fn a_timer_that_leaves_is_disabled_whatever_systemd_has_cached() {
+    let (steps, _) = steps(&[backup("")], &[], |observed, owned| {
+        at_rest(observed, owned);
+        let timer = observed.units.get_mut("backup.timer").expect("a timer");
+        "disabled".clone_into(&mut timer.file_state);
+    });
+    let disable = "disable backup.timer".to_owned();
+    assert!(steps.contains(&disable), "{steps:?}");
+}
+
+/// A job whose files are in place since a try that ended before it was settled.
+fn unsettled(invocation: &str) -> Vec<String> {
+    let (steps, _) = steps(&[migrate("")], &[migrate("")], |observed, owned| {
+        at_rest(observed, owned);
+        let job = observed.units.get_mut("migrate.service").expect("a job");
+        invocation.clone_into(&mut job.invocation);
+        let job = owned.units.get_mut("migrate.service").expect("a job");
+        job.due = Some(Due::Since("before".to_owned()));
+    });
+    steps
+}
+
+#[test]
+fn a_job_that_has_run_is_not_run_again_for_a_death_before_it_was_settled() {
+    assert!(unsettled("before").contains(&"start migrate.service".to_owned()));
+    // a boot was in between
+    assert!(unsettled("").contains(&"start migrate.service".to_owned()));
+    assert_eq!(unsettled("after"), ["finish"]);
+}
