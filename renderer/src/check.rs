@@ -48,7 +48,7 @@ pub struct Batch {
 /// An object that says its name.
 #[derive(Debug)]
 struct Named {
-    kind: String,
+    kind: &'static str,
     namespace: String,
     name: String,
     place: Place,
@@ -56,7 +56,7 @@ struct Named {
     object: Option<Object>,
     findings: Vec<Finding>,
     /// That it is encrypted. Whether that is an error depends on who needs it.
-    encrypted: Option<Finding>,
+    encrypted: Option<Box<Finding>>,
 }
 
 #[derive(Debug)]
@@ -125,7 +125,7 @@ pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>,
                 },
                 Some(Object::ConfigMap(map)) => objects.config_maps.push(map),
                 None => {
-                    let why = named.encrypted.as_ref();
+                    let why = named.encrypted.as_deref();
                     objects.unusable.add(kind, namespace, name, why);
                 }
             }
@@ -212,17 +212,17 @@ impl Batch {
             Is::Foreign(other) => return foreign.push(other),
             Is::Wrong(finding) => return self.findings.push(*finding),
         };
-        prepare(&kind, &mut document.value);
-        let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
+        prepare(kind, &mut document.value);
+        let text = |pointer: &str| document.at(pointer).and_then(Value::as_str);
         let name = text("/metadata/name").unwrap_or_default().to_owned();
         let namespace = text("/metadata/namespace").unwrap_or_default().to_owned();
         let place = document.place("/metadata/name");
-        let encrypted = kind::encrypted(&kind, &name, &document);
+        let encrypted = kind::encrypted(kind, &name, &document);
         let mut findings = Vec::new();
         if encrypted.is_none() {
-            findings = schema::check(&kind, &document);
+            findings = schema::check(kind, &document);
         }
-        if let (true, Err(error)) = (findings.is_empty(), check_name(&kind, &namespace, &name)) {
+        if let (true, Err(error)) = (findings.is_empty(), check_name(kind, &namespace, &name)) {
             findings.push(Finding::error(
                 code::BAD_NAME,
                 place.clone(),
@@ -230,14 +230,18 @@ impl Batch {
             ));
         }
         let object = if encrypted.is_none() && findings.is_empty() {
-            findings = rules::unused(&kind, &document);
-            known(&kind, document, &mut findings)
+            findings = rules::unused(kind, &document);
+            known(kind, document, &mut findings)
         } else {
             None
         };
         if name.is_empty() {
             // nothing can refer to it
-            self.findings.extend(findings.into_iter().chain(encrypted));
+            self.findings.extend(
+                findings
+                    .into_iter()
+                    .chain(encrypted.map(|encrypted| *encrypted)),
+            );
             return;
         }
         self.named.push(Named {

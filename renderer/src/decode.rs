@@ -15,6 +15,7 @@ use serde_saphyr::Spanned;
 
 use crate::finding::{Finding, Scope};
 use crate::place::{ObjectRef, Place};
+use crate::pointer::{self, step};
 use node::Node;
 use pointers::Pointers;
 
@@ -103,6 +104,11 @@ impl Document {
         Self { value, origin }
     }
 
+    /// The value at a pointer.
+    pub fn at(&self, pointer: &str) -> Option<&Value> {
+        pointer::find(&self.value, pointer)
+    }
+
     /// The name of its file.
     pub fn file_name(&self) -> Option<&str> {
         match &self.origin {
@@ -173,11 +179,6 @@ fn leave_out_nulls(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(leave_out_nulls),
         _ => {}
     }
-}
-
-/// A key as one step of a JSON pointer.
-pub fn step(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// Reads every document of a file; empty ones are left out. What is not YAML is one finding: where a parser lost the

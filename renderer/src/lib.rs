@@ -20,6 +20,7 @@
 //! | [`render`] | the way through all of them |
 //! | [`finding`] | what is wrong, how far that reaches, and what to do |
 //! | [`place`] | where something stands: in a file, or in an object of a cluster |
+//! | [`pointer`] | JSON pointers into documents |
 
 pub mod bundle;
 pub mod check;
@@ -30,6 +31,7 @@ pub mod fleet;
 pub mod input;
 pub mod merge;
 pub mod place;
+pub mod pointer;
 pub mod quadlet;
 pub mod render;
 pub mod select;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::decode::Document;
 use crate::place::Place;
+use crate::pointer;
 
 /// Lists that merge by a key instead of being replaced: pointer below `spec` and the key's name.
 const KEYED_LISTS: [(&str, &str); 1] = [("/mounts", "folder")];
@@ -61,7 +62,7 @@ impl Onto<'_> {
             (_, Value::Null) => {}
             (Value::Object(under), Value::Object(over)) => {
                 for (key, value) in over {
-                    let step = key.replace('~', "~0").replace('/', "~1");
+                    let step = pointer::step(key);
                     let slot = under.entry(key.clone()).or_insert(Value::Null);
                     self.lay(
                         &format!("{at}/{step}"),

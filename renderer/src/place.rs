@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::pointer::key;
+
 /// An object of a cluster, as it was at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
@@ -93,7 +95,7 @@ impl fmt::Display for Place {
             Self::Field { pointer, .. } => {
                 let mut before = " ";
                 for step in pointer.split('/').skip(1) {
-                    let step = step.replace("~1", "/").replace("~0", "~");
+                    let step = key(step);
                     if !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()) {
                         write!(f, "[{step}]")?;
                     } else {

@@ -3,11 +3,11 @@
 use flotta_bundle::manifest::Settings;
 use serde_json::Value;
 
+use crate::pointer;
+
 /// The agent's settings: every one is read here, or it does not compile.
 pub fn settings(spec: &Value) -> Settings {
-    let period = spec
-        .pointer("/heartbeat/periodSeconds")
-        .and_then(Value::as_u64);
+    let period = pointer::find(spec, "/heartbeat/periodSeconds").and_then(Value::as_u64);
     let period = period
         .and_then(|seconds| u32::try_from(seconds).ok())
         .filter(|seconds| *seconds > 0);

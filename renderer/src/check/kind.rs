@@ -9,11 +9,12 @@ use super::schema;
 use crate::decode::Document;
 use crate::finding::Finding;
 use crate::place::Place;
+use crate::pointer;
 
 /// What a document is.
 pub(super) enum Is {
     /// An object of this kind.
-    Ours(String),
+    Ours(&'static str),
     /// Objects, of this kind where they do not say it themselves.
     List(Option<String>),
     /// It takes no part in the fleet.
@@ -55,9 +56,7 @@ pub(super) fn read(document: &Document) -> Is {
 /// Whether a document that does not say both what it is was meant to be an object: it names something of ours, or looks like it.
 fn is_meant(version: Option<&str>, kind: Option<&str>, value: &Value) -> bool {
     let is_ours = |version: &str| version.starts_with(GROUP);
-    let named = value
-        .pointer("/metadata/name")
-        .is_some_and(Value::is_string);
+    let named = pointer::find(value, "/metadata/name").is_some_and(Value::is_string);
     let body = ["spec", "data"].iter().any(|key| value.get(key).is_some());
     version.is_some_and(is_ours) || kind.is_some_and(|kind| alike(kind).is_some()) || named && body
 }
@@ -65,15 +64,17 @@ fn is_meant(version: Option<&str>, kind: Option<&str>, value: &Value) -> bool {
 fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
     let ours = format!("{GROUP}/{VERSION}");
     let expected = |kind: &str| if kind == "ConfigMap" { "v1" } else { &ours };
-    if schema::knows(kind) && version == expected(kind) {
-        return Is::Ours(kind.to_owned());
+    if let Some(kind) = schema::known(kind)
+        && version == expected(kind)
+    {
+        return Is::Ours(kind);
     }
     if version == "v1" && kind == "List" {
         return Is::List(None);
     }
     // as an API server answers
     if let Some(of) = kind.strip_suffix("List")
-        && schema::knows(of)
+        && schema::known(of).is_some()
         && version == expected(of)
     {
         return Is::List(Some(of.to_owned()));
@@ -168,22 +169,22 @@ pub(super) fn ignored(foreign: Vec<Foreign>) -> Option<Finding> {
 
 /// Whether SOPS encrypted it: it leaves this behind in what it encrypts.
 fn is_encrypted(value: &Value) -> bool {
-    value.pointer("/sops/mac").is_some_and(Value::is_string)
+    pointer::find(value, "/sops/mac").is_some_and(Value::is_string)
 }
 
 /// That an object of ours is encrypted: an error, unless it is a `ConfigMap`, which may be meant for somebody else.
-pub(super) fn encrypted(kind: &str, name: &str, document: &Document) -> Option<Finding> {
+pub(super) fn encrypted(kind: &str, name: &str, document: &Document) -> Option<Box<Finding>> {
     if !is_encrypted(&document.value) {
         return None;
     }
     let message = format!("{kind} `{name}` is encrypted with SOPS: it cannot be read");
     let place = document.key_place("/sops");
     let finding = Finding::error(code::ENCRYPTED, place, message);
-    Some(if kind == "ConfigMap" {
+    Some(Box::new(if kind == "ConfigMap" {
         finding.as_warning()
     } else {
         finding
-    })
+    }))
 }
 
 /// Whether a text that is not YAML names something of ours.

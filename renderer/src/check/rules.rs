@@ -60,7 +60,7 @@ pub(super) fn unused(kind: &str, document: &Document) -> Vec<Finding> {
         .flat_map(|(_, fields)| *fields);
     fields
         .map(|field| (field, format!("/spec/{field}")))
-        .filter(|(_, pointer)| document.value.pointer(pointer).is_some())
+        .filter(|(_, pointer)| document.at(pointer).is_some())
         .map(|(field, pointer)| {
             let field = field.replace('/', ".");
             let message = format!("`{field}` is accepted but not acted on yet");
@@ -132,7 +132,7 @@ pub(super) fn workload(workload: &Checked<EdgeWorkload>) -> Vec<Finding> {
         WorkloadType::Pod => ("pod", "quadlet"),
         WorkloadType::Quadlet => ("quadlet", "pod"),
     };
-    let given = |field: &str| document.value.pointer(&format!("/spec/{field}")).is_some();
+    let given = |field: &str| document.at(&format!("/spec/{field}")).is_some();
     if !given(wanted) {
         let message = format!("`type: {wanted}` needs the field `{wanted}`");
         findings.push(Finding::error(

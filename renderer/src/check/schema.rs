@@ -11,8 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::decode::{Document, step};
+use crate::decode::Document;
 use crate::finding::Finding;
+use crate::pointer::{key, step};
 
 /// Closest spelling that is still called a guess worth making.
 const ALIKE: f64 = 0.75;
@@ -106,8 +107,11 @@ pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
     VALIDATORS.keys().map(String::as_str)
 }
 
-pub(super) fn knows(kind: &str) -> bool {
-    VALIDATORS.contains_key(kind)
+/// A kind by its name.
+pub(super) fn known(kind: &str) -> Option<&'static str> {
+    VALIDATORS
+        .get_key_value(kind)
+        .map(|(kind, _)| kind.as_str())
 }
 
 /// What the schema of its kind says about an object.
@@ -175,7 +179,7 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
 fn name_of(at: &str) -> String {
     let mut steps = at.rsplit('/');
     let step = steps.next().unwrap_or_default();
-    let key = |key: &str| key.replace("~1", "/").replace("~0", "~");
+
     match steps.next() {
         None => "the object".to_owned(),
         Some(list) if step.bytes().all(|b| b.is_ascii_digit()) && !list.is_empty() => {
@@ -217,9 +221,9 @@ fn type_of(value: &Value) -> &'static str {
 fn fields_at<'a>(schema: &'a Value, at: &str) -> Vec<&'a str> {
     let mut here = schema;
     for part in at.split('/').skip(1) {
-        let name = part.replace("~1", "/").replace("~0", "~");
+        let name = key(part);
         let next = here["properties"]
-            .get(&name)
+            .get(name.as_ref())
             .or_else(|| here.get("items"))
             .or_else(|| here.get("additionalProperties"));
         here = next.unwrap_or(&Value::Null);

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use flotta_bundle::code;
 
 use super::{Device, Fleet, Workload};
-use crate::decode::step;
 use crate::finding::Finding;
 use crate::place::Place;
+use crate::pointer::step;
 use crate::select::{ByLabel, MEMBER_OF};
 
 impl Fleet<'_> {

@@ -7,6 +7,7 @@ use crate::compile::compiled::Port;
 use crate::compile::job::Job;
 use crate::compile::unit::Protocol;
 use crate::decode::decode;
+use crate::pointer;
 use crate::quadlet::Set;
 use crate::quadlet::file::Spot;
 use crate::quadlet::references::resolve;
@@ -41,11 +42,11 @@ pub(super) fn ports(job: &mut Job<'_>, set: &Set<'_>, unit: &Unit<'_>) -> Vec<Po
     let mut ports = Vec::new();
     for document in &documents {
         for spec in SPECS {
-            if document.value.pointer(&format!("{spec}/hostNetwork")) == Some(&Value::Bool(true)) {
+            if document.at(&format!("{spec}/hostNetwork")) == Some(&Value::Bool(true)) {
                 continue;
             }
             for pointer in host_ports(&document.value, spec) {
-                let port = document.value.pointer(&pointer).unwrap_or(&Value::Null);
+                let port = document.at(&pointer).unwrap_or(&Value::Null);
                 let text = |key: &str| port[key].as_str().unwrap_or_default();
                 let number = port["hostPort"]
                     .as_u64()
@@ -66,7 +67,7 @@ pub(super) fn ports(job: &mut Job<'_>, set: &Set<'_>, unit: &Unit<'_>) -> Vec<Po
 /// The pointers of all ports of a pod's containers.
 fn host_ports(value: &Value, spec: &str) -> Vec<String> {
     let list = |pointer: &str| {
-        let items = value.pointer(pointer).and_then(Value::as_array);
+        let items = pointer::find(value, pointer).and_then(Value::as_array);
         0..items.map_or(0, Vec::len)
     };
     let mut found = Vec::new();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::asked::SPEC;
 use crate::compile::job::Job;
-use crate::decode::step;
+use crate::pointer::step;
 
 /// A field of a `PodSpec` and what becomes of it. Each feature has a list of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Rules {
     /// Says what of the workload's spec is not carried out.
     pub(super) fn judge(&self, job: &mut Job<'_>) {
         let workload = job.workload;
-        if let Some(spec) = workload.document.value.pointer(SPEC) {
+        if let Some(spec) = workload.document.at(SPEC) {
             self.walk(job, spec, "", SPEC);
         }
     }

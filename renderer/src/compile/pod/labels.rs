@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::compile::job::Job;
 use crate::compile::unit::Labels;
-use crate::decode::step;
+use crate::pointer::step;
 
 /// A label by which the workload's containers are found, and those that the user passes on (`podman/`, as Project Flotta has it).
 pub(super) fn labels(job: &mut Job<'_>) -> Labels {

@@ -10,7 +10,7 @@ use super::field::Field;
 use super::quantity::Quantity;
 use crate::compile::job::Job;
 use crate::compile::unit::Limits;
-use crate::decode::step;
+use crate::pointer::step;
 
 pub(super) const FIELDS: &[Field] = &[
     Field::carried(
