@@ -23,14 +23,14 @@ use jiff::Timestamp;
 
 pub use error::BackendError;
 
-/// A unit as systemd has it.
+/// The state of a unit, as systemd reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitState {
     /// `loaded`, `not-found`, `bad-setting`, `error`, `masked`.
     pub load: String,
     /// `active`, `reloading`, `inactive`, `failed`, `activating`, `deactivating`.
     pub active: String,
-    /// The finer state: `running`, `exited`, `auto-restart`, `start`.
+    /// The sub-state: `running`, `exited`, `auto-restart`, `start`.
     pub sub: String,
     /// `success`, or why it failed: `exit-code`, `signal`, `timeout`, …
     pub result: String,
@@ -38,72 +38,72 @@ pub struct UnitState {
     pub source: String,
     /// The unit file itself.
     pub fragment: String,
-    /// Whether its `[Install]` is in force: `enabled`, `disabled`, `static` (it has none), `generated`; empty without a file.
+    /// Whether its `[Install]` is in effect: `enabled`, `disabled`, `static` (it has none), `generated`; empty without a file.
     pub file_state: String,
-    /// Which run it is: changes with every start.
+    /// The `InvocationID` of its run; it changes with every start.
     pub invocation: String,
     /// Exit status, or signal, of its last main process.
     pub exit_status: i32,
-    /// Whether that was a signal.
+    /// Whether `exit_status` is a signal.
     pub killed: bool,
     /// Automatic restarts since it was started.
     pub restarts: u32,
     /// Its `Restart=`.
     pub restart: String,
-    /// When it came into its state, by the machine's clock.
+    /// When it entered its state, by the machine's clock.
     pub since: Option<Timestamp>,
     /// How long it has been active.
     pub active_for: Option<Duration>,
 }
 
 impl UnitState {
-    /// Whether systemd has its definition.
+    /// Whether systemd has loaded its definition.
     pub fn is_loaded(&self) -> bool {
         self.load == "loaded"
     }
 
-    /// Whether somebody forbade it to start.
+    /// Whether somebody masked it.
     pub fn is_masked(&self) -> bool {
         self.load == "masked"
     }
 
-    /// Whether it runs, or is done and stays so.
+    /// Whether it is active: running, or a finished job that remains active.
     pub fn is_active(&self) -> bool {
         matches!(self.active.as_str(), "active" | "reloading")
     }
 
-    /// Whether it runs, is about to, or is about to end: anything but at rest.
+    /// Whether it is running, starting or stopping.
     pub fn is_up(&self) -> bool {
         self.is_active() || matches!(self.active.as_str(), "activating" | "deactivating")
     }
 
-    /// Whether it failed, or goes round in restarts.
+    /// Whether it failed, or is in a restart loop.
     pub fn is_failed(&self) -> bool {
         self.active == "failed" || self.awaits_restart()
     }
 
-    /// Whether systemd will start it again in a while: `auto-restart`, `auto-restart-queued`.
+    /// Whether systemd will restart it after a delay: `auto-restart`, `auto-restart-queued`.
     pub fn awaits_restart(&self) -> bool {
         self.sub.starts_with("auto-restart")
     }
 }
 
-/// What a job does to a unit.
+/// The kind of a systemd job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
-    /// Start it.
+    /// Starts the unit.
     Start,
-    /// Stop it.
+    /// Stops the unit.
     Stop,
-    /// Stop and start it; start it when it does not run.
+    /// Stops and starts the unit; only starts one that is not running.
     Restart,
 }
 
-/// systemd.
+/// What the agent needs of systemd.
 pub trait Systemd {
-    /// Reads all unit files again and runs the generators, Quadlet among them.
+    /// Reloads all unit files and runs the generators, Quadlet among them.
     fn reload(&mut self) -> impl Future<Output = Result<(), BackendError>>;
-    /// A unit; its `load` is `not-found` when there is none.
+    /// Returns the state of a unit; its `load` is `not-found` when there is none.
     fn unit(&mut self, name: &str) -> impl Future<Output = Result<UnitState, BackendError>>;
     /// Starts jobs together, so that systemd can order them, and waits until they are done or `limit` has passed.
     fn jobs(
@@ -111,100 +111,100 @@ pub trait Systemd {
         jobs: &[(Verb, String)],
         limit: Duration,
     ) -> impl Future<Output = Vec<(String, BackendError)>>;
-    /// Puts a unit's `[Install]` in force, and takes back what it said before. It holds after the next reload.
+    /// Enables a unit: its `[Install]` replaces what it said before. Takes effect at the next reload.
     fn enable(&mut self, name: &str) -> impl Future<Output = Result<(), BackendError>>;
-    /// Takes it back.
+    /// Disables a unit.
     fn disable(&mut self, name: &str) -> impl Future<Output = Result<(), BackendError>>;
-    /// Forgets that a unit failed.
+    /// Clears the failed state of a unit.
     fn reset_failed(&mut self, name: &str) -> impl Future<Output = Result<(), BackendError>>;
-    /// The last lines that a unit wrote to the journal.
+    /// Returns the last lines that a unit wrote to the journal.
     fn journal(&mut self, name: &str) -> impl Future<Output = Vec<String>>;
-    /// Waits until a unit of ours may have changed its state, or the time given to [`Systemd::look_again`] has come.
+    /// Waits until one of the agent's units may have changed its state, or the time set by [`Systemd::look_again`] has passed.
     fn changed(&mut self) -> impl Future<Output = ()>;
-    /// Has [`Systemd::changed`] return after this time even if nothing changes; none: not.
+    /// Makes [`Systemd::changed`] return after this time even if nothing changes; `None` cancels that.
     fn look_again(&mut self, after: Option<Duration>);
-    /// Whether the machine itself may write at a path, as systemd sees its mounts: the agent has mounts of its own. None when
-    /// systemd does not say.
+    /// Whether the machine itself can write at a path, in systemd's mount namespace: the agent has a namespace of its own. None
+    /// when systemd does not say.
     fn is_writable(&mut self, path: &str) -> impl Future<Output = Option<bool>>;
 }
 
-/// A container that runs.
+/// A running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Which it is: another one of the same name has another.
+    /// Its id; a new container of the same name has another one.
     pub id: String,
-    /// Its address, or that of its pod; none where its network is the device's.
+    /// Its address, or its pod's; none when it uses the host's network.
     pub address: Option<IpAddr>,
 }
 
-/// Podman.
+/// What the agent needs of Podman.
 pub trait Podman {
-    /// Whether an image is in the store.
+    /// Whether an image is in the local store.
     fn has_image(&self, reference: &str) -> impl Future<Output = Result<bool, BackendError>>;
     /// Pulls an image.
     fn pull(&self, reference: &str) -> impl Future<Output = Result<(), BackendError>>;
     /// Removes what a workload left behind: its pod, and containers that carry its label.
     fn sweep(&self, workload: &str) -> impl Future<Output = Result<(), BackendError>>;
-    /// The container of this name; none when none runs.
+    /// Returns the running container of this name, if there is one.
     fn container(
         &self,
         name: &str,
     ) -> impl Future<Output = Result<Option<Container>, BackendError>>;
-    /// Stops a container, by its id, within its grace period; false when it does not run.
+    /// Stops a container by its id, within its grace period; false when it is not running.
     fn stop(&self, id: &str) -> impl Future<Output = Result<bool, BackendError>>;
-    /// Prepares a command in a container, by its id; a name for it.
+    /// Prepares a command in a container, given by its id. Returns the id of the exec session.
     fn prepare(
         &self,
         id: &str,
         command: &[String],
     ) -> impl Future<Output = Result<String, BackendError>>;
-    /// Runs a command that was prepared, to its end; the exit code. Whoever stops waiting leaves it running.
+    /// Runs a prepared command and returns its exit code. A caller that stops waiting leaves it running.
     fn run(&self, command: &str) -> impl Future<Output = Result<i32, BackendError>>;
-    /// Whether such a command has not ended yet.
+    /// Whether a prepared command is still running.
     fn is_running(&self, command: &str) -> impl Future<Output = Result<bool, BackendError>>;
-    /// Why Podman will not use its storage until the next boot, whatever has become of the cause; none when it will.
+    /// Why Podman refuses its storage until the next boot, even when the cause is gone; none when it does not.
     fn remembers(&self) -> Option<String>;
-    /// Has it look again.
+    /// Makes Podman try its storage again.
     fn forget(&self) -> Result<(), BackendError>;
 }
 
-/// A file as it is.
+/// What is found at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing.
+    /// Nothing is there.
     Absent,
-    /// A plain file.
+    /// A regular file.
     File {
-        /// Of its content.
+        /// The digest of its content.
         digest: Digest,
-        /// Whether mode and owner are as wanted.
+        /// Whether its mode and owner are as wanted.
         fits: bool,
     },
-    /// A folder, a link, a device: not ours to touch.
+    /// A folder, a link or a device, which the agent never touches.
     Other,
 }
 
-/// Told of a file that bears the mark: its path, whose it is if that is noted, and its content.
+/// Called for each marked file with its path, its owner if that is recorded, and its content.
 pub type Tell<'a> = dyn FnMut(DevicePath, Option<Owner>, &[u8]) + 'a;
 
-/// The file system.
+/// What the agent needs of the file system.
 pub trait Files {
-    /// What is at the path of a file that is wanted.
+    /// Returns what is at the path of a wanted file.
     fn look(&mut self, file: &File) -> Result<Found, BackendError>;
-    /// Writes a file whole, with its mode and owner.
+    /// Writes a file atomically, with its mode and owner.
     fn write(&mut self, file: &File, content: &[u8]) -> Result<(), BackendError>;
-    /// When a file was written, if it is as an agent wrote it: it bears a mark of that, which outlives the agent's own state.
-    /// Whoever changes the file spoils the mark, and a copy or another file in its place has none.
+    /// When a file was written, if it is still as an agent wrote it. The file carries a mark that says so and outlives the
+    /// agent's own state. Changing the file invalidates the mark; a copy, or another file in its place, has none.
     fn written(&mut self, _path: &DevicePath) -> Option<Timestamp> {
         None
     }
-    /// Tells every file that bears the mark, where a release may have files.
+    /// Calls `tell` for every marked file, in the folders where a release may have files.
     fn each_written(&mut self, _tell: &mut Tell<'_>) {}
-    /// Removes a file if it is there, what a write of it left half-done, and folders of workloads that are empty then.
+    /// Removes a file if it exists, its leftover temporary file, and workload folders that are empty afterwards.
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError>;
-    /// Whether a file could be written at a path, as the agent sees the machine's mounts.
+    /// Whether a file could be written at a path, in the agent's own mount namespace.
     fn is_writable(&self, path: &DevicePath) -> bool;
-    /// From now on [`Files::changed`] tells of these files and no others.
+    /// Sets the files that [`Files::changed`] watches.
     fn watch(&mut self, paths: BTreeSet<DevicePath>);
     /// Waits until one of the watched files may have been changed, removed or hidden.
     fn changed(&mut self) -> impl Future<Output = ()>;

@@ -28,7 +28,7 @@ impl Backoff {
         }
     }
 
-    /// How long to wait now. At least a tenth of a second: no jitter may make this a busy loop.
+    /// How long to wait now: at least a tenth of a second, so that jitter never makes a busy loop.
     pub fn next_delay(&mut self) -> Duration {
         self.next_delay_within(Duration::MAX)
     }
@@ -47,14 +47,14 @@ impl Backoff {
         self.attempts
     }
 
-    /// It worked: the next wait is short again.
+    /// Call after a success: the next wait is short again.
     pub fn reset(&mut self) {
         self.attempts = 0;
         self.next = self.bounds.build();
     }
 }
 
-/// `whole`, give or take a tenth: for what many devices do in the same rhythm.
+/// `whole`, give or take a tenth: for what many devices do at the same interval.
 pub fn about(whole: Duration) -> Duration {
     whole.mul_f64(0.9 + 0.2 * rand::random::<f64>())
 }

@@ -52,7 +52,7 @@ pub struct Cli {
         hide = true
     )]
     runtime: PathBuf,
-    /// What the paths of a manifest are under
+    /// The root that the paths of a manifest are under
     #[arg(
         long,
         global = true,
@@ -68,23 +68,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Join a fleet by a join file: flotta token create NAME > NAME.join
+    /// Join a fleet with a join file: flotta token create NAME > NAME.join
     Enrol(Enrol),
     /// Run the agent; systemd does this: flotta-agent.service
     Run,
-    /// How this device is: 0 well, 1 not
+    /// Show the state of this device: 0 well, 1 not
     Status(Output),
-    /// What on this machine differs from what it should have: 0 nothing, 1 something
+    /// Show what on this machine differs from the release: 0 nothing, 1 something
     Diff,
-    /// Verify again everything the agent holds and the files it wrote: 0 it holds, 1 it does not
+    /// Verify again everything the agent holds and the files it wrote: 0 verified, 1 not
     Verify,
-    /// The releases this device has accepted
+    /// List the releases this device has accepted
     History(Output),
 }
 
 #[derive(Debug, Args)]
 struct Enrol {
-    /// The join file [default: the one that waits for approval, or /etc/flotta/join]
+    /// The join file [default: the one waiting for approval, or /etc/flotta/join]
     #[arg(value_name = "JOINFILE")]
     file: Option<PathBuf>,
     /// Join as this device [default: as the join file says, or the host name]
@@ -93,7 +93,7 @@ struct Enrol {
     /// Wait this long for approval: 90s, 30m, 1h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
-    /// Join anew with new keys; until that is done the device stays what it is
+    /// Join again with new keys; until that is done the device keeps its identity
     #[arg(long)]
     reset: bool,
     /// Do not start flotta-agent.service
@@ -116,7 +116,7 @@ enum Format {
     Json,
 }
 
-/// What a command found.
+/// The answer of a command, which sets its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Yes,
@@ -166,7 +166,7 @@ pub fn log(cli: &Cli) {
     }
 }
 
-/// Runs the command.
+/// Runs a command.
 pub async fn run(cli: Cli) -> ExitCode {
     let config = Config {
         state: cli.state,
@@ -190,7 +190,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let error = match done {
         Ok(Answer::Yes) => return ExitCode::SUCCESS,
         Ok(Answer::No) => return ExitCode::from(1),
-        // whoever read this has seen enough
+        // the reader of a pipe has seen enough
         Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;
         }
@@ -227,7 +227,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     print(&json)
 }
 
-/// The ledger of a device that has joined; nothing is made by looking.
+/// Opens the ledger of a device that has joined, and creates nothing.
 fn ledger(config: &Config) -> Result<Ledger, CliError> {
     let joined = crate::identity::joined(&config.identity()).map_err(EnrolError::from)?;
     joined.ok_or(EnrolError::NotJoined)?;
@@ -249,7 +249,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
     match number.checked_mul(factor) {
-        // ten years: longer is a slip of the finger
+        // at most ten years: longer is a typing error
         Some(seconds @ 1..=315_360_000) => Ok(Duration::from_secs(seconds)),
         _ => Err(wrong()),
     }

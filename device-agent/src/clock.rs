@@ -1,11 +1,12 @@
-//! What time it is, on machines whose clock begins at 1970 after a power cut, and in fleets whose server was wrong once.
+//! The agent's clock, for machines whose clock starts at 1970 after a power cut, and for fleets whose server's clock was once
+//! wrong.
 //!
-//! A clock that the network sets is believed, whatever was signed. Any other is helped by the floor: when the release accepted
-//! last was issued, or this program was built, and what has passed since. A clock that is behind the floor is wrong; a floor
-//! that is ahead of a believed clock is wrong, and left behind. What a server says unsigned is not among them.
+//! A clock that the network sets is believed, whatever was signed. Any other clock is corrected by the floor: the time when
+//! the last accepted release was issued, or this program was built, plus the time that has passed since. A clock behind the
+//! floor is wrong; a floor ahead of a believed clock is wrong, and is dropped. What a server says unsigned does not count.
 //!
-//! No time found here keeps a device from its server or a release from a device: content is protected by signature and
-//! sequence, the server is known by its authority and name (`docs/decisions.md`).
+//! No time found here cuts a device off from its server or keeps a release from it: content is protected by signature and
+//! sequence, and the server is identified by its CA and name (`docs/decisions.md`).
 
 use std::fmt;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub use source::follow;
 
 /// When this program was built, in seconds since 1970, where the build says so (reproducible-builds.org).
 const BUILT: Option<&str> = option_env!("SOURCE_DATE_EPOCH");
-/// A clock that gains or loses more than this between two looks was set, or the machine slept.
+/// A clock that gains or loses more than this between two reads was set, or the machine was suspended.
 const LEAP: SignedDuration = SignedDuration::from_secs(5);
 
 type TimeSource = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -46,16 +47,16 @@ struct Inner {
 }
 
 struct State {
-    /// The machine's clock, as it was when it was looked at last.
+    /// The machine's clock, as last read.
     looked: Floor,
     floor: Floor,
-    /// When the release accepted last was issued.
+    /// When the last accepted release was issued.
     issued: Option<Timestamp>,
     /// Whether the network sets the machine's clock; none when nothing says so.
     synchronised: Option<bool>,
-    /// A floor that was ahead of a believed clock, until it is told.
+    /// A floor that was ahead of a believed clock, until it has been reported.
     left: Option<Timestamp>,
-    /// What of the server's certificate does not fit the clock.
+    /// The problem of a server certificate whose validity does not fit the clock.
     doubt: Option<Problem>,
 }
 
@@ -73,7 +74,7 @@ impl Floor {
         }
     }
 
-    /// Time goes on after it was learned, whatever the clock does.
+    /// The floor plus the time that has passed since it was learned, whatever the clock does.
     fn now(self) -> Timestamp {
         let passed = SignedDuration::try_from(self.learned.elapsed()).unwrap_or_default();
         self.time.checked_add(passed).unwrap_or(self.time)
@@ -95,7 +96,7 @@ impl Clock {
         Self::of(Timestamp::now, floor)
     }
 
-    /// The same over another clock than the machine's.
+    /// The same with another time source than the machine's clock.
     pub fn of(source: impl Fn() -> Timestamp + Send + Sync + 'static, floor: Timestamp) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::new(State {
@@ -112,8 +113,8 @@ impl Clock {
         }))
     }
 
-    /// The clock as it was last saved. A file that cannot be read is one that is not there: the clock is a help, and must not
-    /// keep a device from starting.
+    /// Loads the saved clock. An unreadable file counts as missing: the saved time is only a help, and must not keep a device
+    /// from starting.
     pub fn load(path: &Path) -> Self {
         let built = BUILT
             .and_then(|text| text.parse().ok())
@@ -128,7 +129,8 @@ impl Clock {
         Self::new(built.max(saved))
     }
 
-    /// Saves the floor: the machine's clock only where the network sets it, so that one wrong clock does not outlive its repair.
+    /// Saves the floor. The machine's clock is part of it only where the network sets it, so that a wrong clock does not survive
+    /// its correction.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
         durable::write(path, format!("{:.0}\n", self.floor()).as_bytes(), 0o600)
     }
@@ -146,12 +148,12 @@ impl Clock {
         now
     }
 
-    /// Returns when somebody has looked at the machine's clock since it was set.
+    /// Returns when the machine's clock was found to have been set.
     async fn leaps(&self) {
         self.0.leap.notified().await;
     }
 
-    /// Changes when something is to be told: [`Self::left_behind`], [`Self::doubt`], [`Self::synchronised`].
+    /// Changes when there is something new to report: [`Self::left_behind`], [`Self::doubt`], [`Self::synchronised`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
     }
@@ -160,8 +162,8 @@ impl Clock {
         self.0.changes.send_modify(|count| *count += 1);
     }
 
-    /// When the newest release that was accepted was issued. One that was issued before the release that it follows says that
-    /// the earlier one was signed by a clock that was ahead.
+    /// Learns when the newest accepted release was issued. If that is before the release that it follows, the earlier one was
+    /// signed by a clock that was ahead.
     pub fn learn(&self, issued: Timestamp) {
         let mut state = self.state();
         let was_ahead = state.issued.is_some_and(|before| issued < before);
@@ -172,7 +174,7 @@ impl Clock {
         state.issued = Some(issued);
     }
 
-    /// What is known of the machine's clock: set by the network, not set, or nothing.
+    /// Sets whether the network sets the machine's clock; none when that is unknown.
     pub fn set_synchronised(&self, synchronised: Option<bool>) {
         let now = self.unaided();
         let mut state = self.state();
@@ -201,12 +203,12 @@ impl Clock {
         self.synchronised() == Some(true)
     }
 
-    /// A floor that turned out to be ahead of a believed clock; once.
+    /// Takes a floor that turned out to be ahead of a believed clock; it is returned once.
     pub fn left_behind(&self) -> Option<Timestamp> {
         self.state().left.take()
     }
 
-    /// What of the server's certificate does not fit the clock.
+    /// The problem of a server certificate whose validity does not fit the clock.
     pub fn doubt(&self) -> Option<Problem> {
         self.state().doubt.clone()
     }
@@ -220,7 +222,7 @@ impl Clock {
         }
     }
 
-    /// The time that it is at least; where the machine's clock is believed, the time that it is.
+    /// The earliest time that it can be; the exact time where the machine's clock is believed.
     pub fn floor(&self) -> Timestamp {
         if self.is_believed() {
             return self.unaided();
@@ -228,12 +230,12 @@ impl Clock {
         self.state().floor.now()
     }
 
-    /// The time: the machine's, unless that cannot be.
+    /// The time: the machine's clock, unless that is impossible.
     pub fn now(&self) -> Timestamp {
         self.unaided().max(self.floor())
     }
 
-    /// The times that it may be, the likeliest first: one where the clock is believed.
+    /// The times that it may be, the likeliest first; only one where the clock is believed.
     pub fn candidates(&self) -> Vec<Timestamp> {
         let (unaided, floor) = (self.unaided(), self.floor());
         let mut all = vec![unaided.max(floor), unaided.min(floor)];
@@ -241,7 +243,7 @@ impl Clock {
         all
     }
 
-    /// Whether `then` is past, whichever of the candidates is right.
+    /// Whether `then` is past by all of the candidates.
     pub fn is_past(&self, then: Timestamp) -> bool {
         self.candidates().into_iter().all(|now| now >= then)
     }
@@ -252,7 +254,7 @@ impl Clock {
     }
 }
 
-/// A time as TLS has it; before 1970 there is none.
+/// A time as TLS represents it, which has none before 1970.
 pub(crate) fn unix(time: Timestamp) -> UnixTime {
     let seconds = u64::try_from(time.as_second()).unwrap_or_default();
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))

@@ -1,4 +1,4 @@
-//! Where the agent keeps and finds things.
+//! The agent's paths and proxies.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -9,20 +9,20 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::pull::Proxies;
 
-/// Where the agent keeps and finds things. Every path can be moved, so that tests need no root.
+/// The agent's paths and proxies. Every path can be changed, so that tests need no root.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What must outlive a reboot: identity, ledger, blobs. 0700.
+    /// The state directory, which survives a reboot: identity, ledger, blobs. Mode 0700.
     pub state: PathBuf,
-    /// What need not: the state file that `flotta-agent status` reads.
+    /// The runtime directory, which does not: the state file that `flotta-agent status` reads.
     pub runtime: PathBuf,
-    /// What paths of a manifest are under: `/`.
+    /// The root that the paths of a manifest are under: `/`.
     pub root: PathBuf,
-    /// Podman's API.
+    /// The socket of Podman's API.
     pub podman: PathBuf,
     /// Where an image, cloud-init or Ignition leaves a join file.
     pub join: PathBuf,
-    /// The way to the server.
+    /// The proxies on the way to the server.
     pub proxies: Proxies,
 }
 
@@ -39,65 +39,65 @@ impl Default for Config {
     }
 }
 
-/// A process's hold on the state directory, or on a part of it; it ends when this is dropped, and with the process.
+/// A process's lock on the state directory, or on a part of it; released on drop, and when the process ends.
 #[derive(Debug)]
 pub struct Hold {
     _file: File,
 }
 
 impl Config {
-    /// Keys and certificate.
+    /// The folder with keys and certificate.
     pub fn identity(&self) -> PathBuf {
         self.state.join("identity")
     }
 
-    /// An identity that is to take over from that one.
+    /// The folder of a new identity that is to replace the current one.
     pub fn next(&self) -> PathBuf {
         self.state.join("identity.new")
     }
 
-    /// The identity before, while the next one takes its place.
+    /// The folder of the previous identity, during the switch to the next one.
     pub fn last(&self) -> PathBuf {
         self.state.join("identity.old")
     }
 
-    /// The join file of a request that waits for approval.
+    /// The join file of a request that is waiting for approval.
     pub fn pending(&self) -> PathBuf {
         self.state.join("join")
     }
 
-    /// The newest time that the agent has reason to believe in.
+    /// The file with the saved floor of the clock.
     pub fn clock(&self) -> PathBuf {
         self.state.join("clock")
     }
 
-    /// Since when the server has not served this device; there is none while it does.
+    /// The file that says since when the server has not served this device; missing while it does.
     pub fn outage(&self) -> PathBuf {
         self.state.join("outage.json")
     }
 
-    /// What `flotta-agent status` reads.
+    /// The state file that `flotta-agent status` reads.
     pub fn status(&self) -> PathBuf {
         self.runtime.join("status.json")
     }
 
-    /// When the agent last ended to have fresh mounts.
+    /// The file with the time when the agent last exited to get a fresh view of the mounts.
     pub fn ended(&self) -> PathBuf {
         self.runtime.join("ended")
     }
 
-    /// Makes the state directory, readable by its owner alone.
+    /// Creates the state directory, for its owner only.
     pub fn make_state(&self) -> io::Result<()> {
         make_private(&self.state)
     }
 
-    /// Takes the state directory for this process; none when another one has it.
+    /// Locks the state directory for this process; none when another process has it.
     pub fn hold(&self) -> io::Result<Option<Hold>> {
         self.lock("lock")
     }
 
-    /// Takes the identity that is to take over, for this process; none when another one has it. It is another lock than that
-    /// of the state directory: the agent works on while a new identity is made.
+    /// Locks the new identity for this process; none when another process has it. This lock is separate from that of the state
+    /// directory, because the agent keeps running while a new identity is made.
     pub fn lock_next(&self) -> io::Result<Option<Hold>> {
         self.lock("lock.new")
     }
@@ -117,7 +117,7 @@ impl Config {
     }
 }
 
-/// Makes a directory that only its owner may enter.
+/// Creates a directory that only its owner may enter.
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

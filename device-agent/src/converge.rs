@@ -1,5 +1,5 @@
-//! One way from whatever the machine is to what the manifest says: look, get the images, look again, plan, apply, look.
-//! Nothing of it depends on how the last try ended.
+//! Converges the machine to the manifest, always in the same way: observe, pull images, observe again, plan, apply, look.
+//! None of it depends on how the last try ended.
 
 mod drift;
 mod images;
@@ -28,29 +28,29 @@ use crate::pull::chain;
 
 pub use states::Reasons;
 
-/// The machine that is changed.
+/// The machine to converge, and what is remembered of it between two tries.
 #[derive(Debug)]
 pub struct Host<S, P, F> {
-    /// systemd.
+    /// systemd on this machine.
     pub systemd: S,
-    /// Podman.
+    /// Podman on this machine.
     pub podman: P,
-    /// Its file system.
+    /// The file system of this machine.
     pub files: F,
-    /// Why units failed, as long as they do.
+    /// Why units failed, for as long as they do.
     pub reasons: Reasons,
     /// What the last try could not do, by workload.
     pub failures: Failures,
-    /// What somebody changed of the fleet's files, by workload, until it is put back.
+    /// Drift: files of the fleet that somebody changed, by workload, until they are restored.
     pub drift: Failures,
-    /// The checks of what runs, where somebody makes them.
+    /// The health checks of running containers, if they are made.
     pub health: Option<Health>,
-    /// The manifest that the last try was for: only against that can files have drifted.
+    /// The manifest of the last try: files can only have drifted from that one.
     tried: Option<Digest>,
 }
 
 impl<S, P, F> Host<S, P, F> {
-    /// A machine that nothing is known of yet.
+    /// A machine of which nothing is known yet.
     pub fn new(systemd: S, podman: P, files: F) -> Self {
         Self {
             systemd,
@@ -66,7 +66,7 @@ impl<S, P, F> Host<S, P, F> {
 }
 
 impl<S, P, F> Host<S, P, F> {
-    /// Says of workloads that run whether they are ready.
+    /// Adds to the reports which running workloads are not ready.
     fn judge(&self, reports: &mut [WorkloadReport]) {
         if let Some(health) = &self.health {
             health.judge(reports);
@@ -75,7 +75,7 @@ impl<S, P, F> Host<S, P, F> {
 }
 
 impl Host<Bus, Socket, Disk> {
-    /// The machine this program runs on.
+    /// Opens the machine that this program runs on.
     pub async fn open(config: &Config) -> Result<Self, BackendError> {
         Ok(Self::new(
             Bus::open().await?,
@@ -85,20 +85,20 @@ impl Host<Bus, Socket, Disk> {
     }
 }
 
-/// How it went.
+/// The outcome of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Every workload, sorted by name.
     pub workloads: Vec<WorkloadReport>,
-    /// What is wrong that is no workload's own affair.
+    /// Problems that do not belong to one workload.
     pub problems: Vec<Problem>,
-    /// Everything is as the manifest says.
+    /// Whether everything is as the manifest says.
     pub complete: bool,
-    /// Something failed that a later try may fix.
+    /// Whether something failed that a later try may fix.
     pub retry: bool,
 }
 
-/// Makes the machine what the manifest says. Its blobs must be in the ledger.
+/// Brings the machine to the state that the manifest describes. Its blobs must be in the ledger.
 pub async fn converge<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     release: u64,
@@ -170,16 +170,16 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
         }
     }
     host.failures.clone_from(&failures);
-    // what could not be put back is still as somebody left it
+    // what could not be restored is still drifted
     host.drift.retain(|owner, _| failures.contains_key(owner));
     let runs = |report: &WorkloadReport| {
         report.state == WorkloadState::Running && report.problem.is_none()
     };
-    // A unit may run and not yet with its new files: its restart was not taken.
+    // A unit may be running with its old files, because systemd refused its restart.
     let settled = ledger.owned().units.values().all(|unit| unit.due.is_none());
     let complete =
         settled && problems.is_empty() && failures.is_empty() && workloads.iter().all(runs);
-    // of a plan that the ledger stopped not all was done, and nobody knows what: that it failed is all that is said
+    // when the ledger stopped the plan, nobody knows how much of it was done: only the failure is reported
     let done = is_applied
         .then(|| done(manifest, &plan, &failures))
         .flatten();
@@ -201,7 +201,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
             .map(|error| ledger_problem(&error)),
     );
     let complete = complete && problems.is_empty();
-    // Not before: what a check says of a workload decides nothing.
+    // Only now, because the result of a health check must not decide anything above.
     host.judge(&mut workloads);
     Outcome {
         workloads,
@@ -211,7 +211,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     }
 }
 
-/// How the workloads are. Changes nothing.
+/// Returns the state of the workloads. Changes nothing.
 pub async fn look<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &Ledger,
@@ -232,14 +232,14 @@ pub async fn look<S: Systemd, P: Podman, F: Files>(
     workloads
 }
 
-/// Looks whether somebody changed files of the fleet's, and notes it. Changes nothing.
+/// Checks whether somebody changed files of the fleet, and notes it. Changes nothing on the machine.
 pub fn look_at_files<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &mut Ledger,
     host: &mut Host<S, P, F>,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<(), LedgerError> {
-    // of a manifest that was never tried, files are not there yet
+    // the files of a manifest that was never tried are not there yet
     if host.tried != Some(Digest::of(&manifest.clone().encode())) {
         return Ok(());
     }
@@ -249,8 +249,8 @@ pub fn look_at_files<S: Systemd, P: Podman, F: Files>(
     noted
 }
 
-/// Whether what keeps the agent from writing is its own view of the machine's mounts, made when it was started: the machine
-/// itself may write where the agent may not.
+/// Whether the agent cannot write only because its mount namespace, made when it was started, is out of date: the machine
+/// itself can write where the agent cannot.
 pub async fn is_shut_out<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     host: &mut Host<S, P, F>,
@@ -263,7 +263,7 @@ pub async fn is_shut_out<S: Systemd, P: Podman, F: Files>(
     Some(host.systemd.is_writable(shut.path.as_str()).await == Some(true))
 }
 
-/// Has changes of the files told that the fleet has or wants.
+/// Watches the files that the fleet has or wants.
 fn watch<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &Ledger,
@@ -274,7 +274,7 @@ fn watch<S: Systemd, P: Podman, F: Files>(
     host.files.watch(paths);
 }
 
-/// What would be done. Changes nothing.
+/// Returns the plan without applying it.
 pub async fn plan_only<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     ledger: &Ledger,
@@ -298,14 +298,14 @@ fn ledger_problem(error: &LedgerError) -> Problem {
     Problem::new(code::LEDGER, chain(error))
 }
 
-/// What was done.
+/// What an apply did.
 struct Done {
     /// In words: `restarted web; started db, radio`.
     words: String,
     workloads: BTreeSet<String>,
 }
 
-/// What was done; none when nothing was.
+/// Summarises what was done; none when nothing was.
 fn done(manifest: &Manifest, plan: &Plan, failures: &Failures) -> Option<Done> {
     let mut done: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for step in &plan.steps {
@@ -333,7 +333,7 @@ fn done(manifest: &Manifest, plan: &Plan, failures: &Failures) -> Option<Done> {
     })
 }
 
-/// Tells the server what was done and what failed.
+/// Notes events for the server: what was done and what failed.
 fn note(
     ledger: &mut Ledger,
     release: u64,
@@ -342,7 +342,7 @@ fn note(
     problems: &[Problem],
     now: &dyn Fn() -> Timestamp,
 ) -> Result<(), LedgerError> {
-    // what cannot be written is written with the next, at the latest at the end
+    // an event that cannot be written is written with the next one, at the latest at the end
     if let Some(done) = done {
         let message = format!("release {release}: {}", done.words);
         let _ = ledger.note_applied(now(), message, done.workloads);

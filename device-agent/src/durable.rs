@@ -1,18 +1,18 @@
-//! Small files: whole or not there, and never longer than expected.
+//! Small files, written atomically and never longer than expected.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// How names of files begin that are not whole yet.
+/// The prefix of temporary file names.
 pub(crate) const TEMPORARY: &str = ".new-";
 
-/// Writes `bytes` so that after a power cut there is the old content or the new, and never a part. `mode` from the start: a
-/// secret is at no moment readable by others.
+/// Writes `bytes` so that a power cut leaves the old content or the new, never a part. The file has `mode` from the start, so
+/// that a secret is never readable by others.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    // The crate's own way to open and write puts the random name into errors: each would be another one.
+    // tempfile's own functions put the random name into errors, so each would look like a new one.
     let open = |path: &Path| {
         let mut new = File::options();
         new.write(true).create_new(true).mode(mode).open(path)
@@ -26,7 +26,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The content, if it is at most `max` bytes; none when there is no such file.
+/// Reads a file of at most `max` bytes; none when there is no such file.
 pub(crate) fn read(path: &Path, max: usize) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -38,7 +38,7 @@ pub(crate) fn read(path: &Path, max: usize) -> io::Result<Option<Vec<u8>>> {
     bounded(bytes, max).map(Some)
 }
 
-/// What is not longer than `max` bytes: nothing is written that would not be read again.
+/// Refuses content longer than `max` bytes, because it could not be read back.
 pub(crate) fn bounded(bytes: Vec<u8>, max: usize) -> io::Result<Vec<u8>> {
     if bytes.len() > max {
         return Err(io::Error::new(
@@ -49,7 +49,7 @@ pub(crate) fn bounded(bytes: Vec<u8>, max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Removes a file that may not be there.
+/// Removes a file if it exists.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,4 +1,4 @@
-//! How a device joins: a join file tells where the server is and what to trust; the keys are made here.
+//! Enrolment: a join file says where the server is and what to trust; the device makes its own keys.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,42 +25,42 @@ mod tests;
 /// Why the device has not joined.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// A join file that cannot be used; the text begins with its place.
+    /// A join file that cannot be used; the text begins with its path.
     #[error("{0}")]
     File(String),
-    /// No join file, and none was joined by.
+    /// There is no join file, and the device has not joined.
     #[error("this device has not joined a fleet")]
     NotJoined,
-    /// It has joined already.
+    /// The device has joined already.
     #[error("this device has joined already, as {0}")]
     AlreadyJoined(DeviceName),
-    /// Another identity was approved.
-    #[error("a new identity waits to take over")]
+    /// A new identity was approved, and has not taken over yet.
+    #[error("a new identity is waiting to take over")]
     Complete,
-    /// A person has to approve it.
-    #[error("{0} waits for approval")]
+    /// A person has to approve the request.
+    #[error("{0} is waiting for approval")]
     Pending(DeviceName),
-    /// A person said no.
+    /// A person denied the request.
     #[error("the request to join was denied: {0}")]
     Denied(String),
-    /// `flotta-agent run` is at work.
-    #[error("another flotta-agent works on {0}")]
+    /// Another `flotta-agent` holds the lock.
+    #[error("another flotta-agent is using {0}")]
     Busy(PathBuf),
-    /// Its mounts were made when it was started; the machine's have changed since.
+    /// The mounts of the machine have changed since the agent was started with its own view of them.
     #[error(
-        "the agent's view of the machine's mounts is out of date: it ends, and systemd starts it again"
+        "the agent's view of the machine's mounts is out of date: it exits, and systemd starts it again"
     )]
     ShutOut,
-    /// The disk.
+    /// The disk failed.
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
-    /// The server.
+    /// The request to the server failed.
     #[error(transparent)]
     Pull(#[from] PullError),
-    /// Keys or certificate.
+    /// Something is wrong with keys or certificate.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The ledger.
+    /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
@@ -73,7 +73,7 @@ impl EnrolError {
             Self::NotJoined => code::NO_CERTIFICATE,
             Self::AlreadyJoined(_) => {
                 return Problem {
-                    help: "to leave it and join anew: flotta-agent enrol --reset JOINFILE"
+                    help: "to leave it and join again: flotta-agent enrol --reset JOINFILE"
                         .to_owned(),
                     ..Problem::new(code::NAME_TAKEN, self.to_string())
                 };
@@ -100,19 +100,19 @@ impl EnrolError {
     }
 }
 
-/// A join file that can be used: its trust root holds.
+/// A join file with a valid trust root.
 #[derive(Debug, Clone)]
 pub struct Join {
-    /// The file.
+    /// The file's content.
     pub file: JoinFile,
-    /// The trust root in it.
+    /// The trust root in the file.
     pub trust: TrustRoot,
     /// The name to join as.
     pub device: DeviceName,
 }
 
 impl Join {
-    /// Reads a join file; `name` goes before the one in the file, and that before the machine's host name.
+    /// Reads a join file. `name` takes precedence over the name in the file, and that over the machine's host name.
     pub fn read(path: &Path, name: Option<DeviceName>) -> Result<Self, EnrolError> {
         let place = path.display();
         let bytes = durable::read(path, MAX_JOIN_BYTES)
@@ -127,7 +127,7 @@ impl Join {
         let bad = |why: &dyn std::fmt::Display| EnrolError::File(format!("{place}: {why}"));
         let file: JoinFile = serde_json::from_slice(bytes).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            // serde_json says the place again, behind; it is said before
+            // serde_json repeats the place at the end; it is given in front
             let text = error.to_string();
             let what = text.split(" at line ").next().unwrap_or(&text);
             EnrolError::File(format!("{place}:{line}:{column}: {what}"))
@@ -158,7 +158,7 @@ impl Join {
         })
     }
 
-    /// Keeps the file, with the name that was given, for the agent: it goes on asking by it.
+    /// Saves the file, with the chosen name, for the agent to keep asking with.
     pub fn save(&self, path: &Path) -> Result<(), EnrolError> {
         let file = JoinFile {
             device: Some(self.device.clone()),
@@ -170,14 +170,14 @@ impl Join {
             .map_err(|error| EnrolError::Io(path.to_owned(), error))
     }
 
-    /// A client that knows the server by this file.
+    /// A client for the server that this file names.
     pub fn client(&self, clock: &Clock, proxies: &Proxies) -> Result<Client, EnrolError> {
         let JoinFile { server, ca, .. } = &self.file;
         Ok(Client::anonymous(server, ca, clock, proxies)?)
     }
 
-    /// Asks to join until there is a decision, or until `deadline`; `waits` is called once when a person has to approve.
-    /// Without a deadline it asks for as long as it takes.
+    /// Asks to join until there is a decision, or until `deadline`; without one, for as long as it takes. `waits` is called once
+    /// if a person has to approve.
     pub async fn ask(
         &self,
         identity: &Identity,
@@ -197,7 +197,7 @@ impl Join {
                     return Ok(Some((device, certificate)));
                 }
                 Ok(Some(Enrolment::Denied { reason })) => return Err(EnrolError::Denied(reason)),
-                // a newer server may have more to say than that it waits
+                // a newer server may have more states than pending
                 Ok(Some(Enrolment::Pending { .. } | Enrolment::Unknown)) => {
                     posted = true;
                     if !told {
@@ -205,7 +205,7 @@ impl Join {
                         waits();
                     }
                 }
-                // the server has forgotten: ask anew
+                // the server has forgotten the request: send it again
                 Ok(None) => posted = false,
                 Err(EnrolError::Pull(error)) if !error.is_final() => {
                     let past = deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -241,7 +241,7 @@ impl Join {
         Ok(Some(session.enrol(&request).await?))
     }
 
-    /// Keeps what joining gave. In this order after a crash at any point it is enough to ask again with the same keys.
+    /// Saves the result of joining, in an order that makes it enough to ask again with the same keys after a crash at any point.
     pub fn keep(
         &self,
         identity: &Identity,
@@ -259,14 +259,14 @@ impl Join {
             server: self.file.server.clone(),
         };
         identity.keep_joined(&joined, &self.file.ca)?;
-        // their copies
+        // also writes the copies
         identity::repair(identity.folder(), false)?;
         Ok((joined, certificate))
     }
 }
 
-/// What to remember after joining by `trust`; none when what is remembered already stays good: joining again must not open a
-/// way back to an older release.
+/// The memory to start with after joining with `trust`; none when the existing memory stays valid: joining again must not
+/// allow a rollback to an older release.
 fn remember(old: Option<&Memory>, trust: &TrustRoot) -> Option<Memory> {
     match old {
         Some(old) if old.trust == *trust => None,
@@ -277,7 +277,7 @@ fn remember(old: Option<&Memory>, trust: &TrustRoot) -> Option<Memory> {
                 highest: old.highest,
             })
         }
-        // another fleet, even if it has the same name
+        // a different fleet, even if it has the same name
         _ => Some(Memory {
             trust: trust.clone(),
             highest: None,
@@ -285,7 +285,7 @@ fn remember(old: Option<&Memory>, trust: &TrustRoot) -> Option<Memory> {
     }
 }
 
-/// The request to join, with its proofs.
+/// Builds the request to join, with its proofs.
 pub fn request(
     identity: &Identity,
     device: &DeviceName,
@@ -310,11 +310,11 @@ fn host_name() -> Result<DeviceName, String> {
         .to_lowercase();
     let name = DeviceName::new("default", &host);
     name.map_err(|error| {
-        format!("it names no device, and the host name cannot be one: {error}; say it: --as NAME")
+        format!("it names no device, and the host name cannot be a device's name: {error}; give one with --as NAME")
     })
 }
 
-/// `flotta-agent run` on a device that has not joined: asks by the join file that is there, for as long as it takes.
+/// Joins from `flotta-agent run` on a device that has not joined: asks with the join file it finds, for as long as it takes.
 pub async fn join_at_boot(
     config: &Config,
     clock: &Clock,
@@ -322,12 +322,13 @@ pub async fn join_at_boot(
 ) -> Result<Joined, EnrolError> {
     let hardware = crate::hardware::read(&config.root);
     loop {
-        // read again each time: a person may have put a better one in its place
+        // read again each time: a person may have replaced it
         let join = Join::read(&waiting_file(config).ok_or(EnrolError::NotJoined)?, None)?;
         let (identity, _) = Identity::open_or_make(&config.identity())?;
         let key = identity::short(&identity.fingerprint());
         let device = &join.device;
-        let waits = || tracing::info!(%device, key, "waits for approval: flotta approve {device}");
+        let waits =
+            || tracing::info!(%device, key, "waiting for approval: flotta approve {device}");
         let asked = match join.client(clock, &config.proxies) {
             Ok(client) => join.ask(&identity, &hardware, &client, None, waits).await,
             Err(error) => Err(error),
@@ -341,7 +342,7 @@ pub async fn join_at_boot(
                 return Ok(joined);
             }
             Ok(None) => {}
-            // a person can change each of these on the server, and nobody is here to start this again
+            // a person can still change the server's answer, and nobody is here to restart the agent
             Err(error @ (EnrolError::Denied(_) | EnrolError::Pull(_))) => {
                 tracing::warn!(problem = %error.problem(), "not joined");
                 sleep(crate::backoff::about(Duration::from_secs(300))).await;
@@ -351,13 +352,13 @@ pub async fn join_at_boot(
     }
 }
 
-/// The join file that a device joins by on its own: of a request that waits, or left by an image.
+/// The join file to join with unattended: that of a pending request, or one left by an image.
 pub fn waiting_file(config: &Config) -> Option<PathBuf> {
     let files = [config.pending(), config.join.clone()];
     files.into_iter().find(|path| path.exists())
 }
 
-/// Removes join files: a token in a drawer is a key to the fleet.
+/// Removes join files, because a token that lies around is a key to the fleet.
 pub fn forget(config: &Config) -> Result<(), EnrolError> {
     for path in [config.pending(), config.join.clone()] {
         durable::remove(&path).map_err(|error| EnrolError::Io(path, error))?;

@@ -1,7 +1,7 @@
-//! Fail points, in builds with the feature `faults` alone: the lab has the agent die at each step of an apply.
+//! Fail points, only in builds with the feature `faults`: the lab makes the agent crash at each step of an apply.
 
-/// Dies here if `FLOTTA_ABORT_AT_STEP` names this step and the file `FLOTTA_FUSE` is there: it is removed first, so that
-/// the agent dies once.
+/// Aborts if `FLOTTA_ABORT_AT_STEP` names this step and the file `FLOTTA_FUSE` exists: it is removed first, so that the agent
+/// crashes only once.
 #[cfg(feature = "faults")]
 pub(crate) fn point(step: usize) {
     let asked = std::env::var("FLOTTA_ABORT_AT_STEP").ok();
@@ -14,6 +14,6 @@ pub(crate) fn point(step: usize) {
     }
 }
 
-/// Nothing, in what ships.
+/// Does nothing in a release build.
 #[cfg(not(feature = "faults"))]
 pub(crate) fn point(_step: usize) {}

@@ -30,7 +30,7 @@ pub enum FetchError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The agent ends.
-    #[error("the agent ends")]
+    #[error("the agent is shutting down")]
     Ends,
 }
 

@@ -1,4 +1,4 @@
-//! What a machine says of itself, for people to recognise it by.
+//! Facts about the machine, for people to recognise it by.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::durable;
 /// Longest text of each kind, in characters.
 const MAX_TEXT: usize = 128;
 
-/// Reads model, serial number and system under `root`; what is not there is empty.
+/// Reads model, serial number and system under `root`; what is missing is empty.
 pub fn read(root: &Path) -> Hardware {
     let text = |path: &str| {
         let bytes = durable::read(&root.join(path), 4096).ok().flatten();

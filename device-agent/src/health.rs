@@ -1,8 +1,8 @@
-//! Watches health: makes the checks that the manifest has for the agent, of each container that runs.
+//! Health checks: runs those that the manifest leaves to the agent, for each running container.
 //!
-//! It runs next to the loop that changes the machine, so that a pull of an hour keeps no check from being made. What it finds has
-//! two effects and no others: a container whose startup or liveness check fails is stopped, and systemd goes on from there; and a
-//! workload that is not ready is reported so.
+//! They run next to the loop that changes the machine, so that an hour-long image pull delays no check. Their results have
+//! only two effects: a container whose startup or liveness check fails is stopped, and systemd takes it from there; and a
+//! workload that is not ready is reported as such.
 
 mod ask;
 mod container;
@@ -31,22 +31,22 @@ use crate::clock::Clock;
 use ask::{Ask, Asker};
 use container::Desk;
 
-/// Most checks that are made at the same time. A check takes a connection, or a process in a container.
+/// Most checks at the same time. A check takes a connection, or a process in a container.
 const AT_ONCE: usize = 16;
 
-/// A run of a container that is to be checked.
+/// A run of a container to check.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     unit: String,
     workload: String,
-    /// Which run of the unit it is.
+    /// The invocation id of the unit's run.
     invocation: String,
     started: Instant,
     checks: Vec<HealthCheck>,
 }
 
 impl Target {
-    /// The unit's run, when it has one that can be checked, and the manifest has checks for it.
+    /// The unit's run, if the unit is running and the manifest has checks for it.
     pub(crate) fn of(manifest: &Manifest, unit: &Unit, found: &UnitState) -> Option<Self> {
         let checks = manifest.health.iter();
         let checks: Vec<_> = checks
@@ -64,24 +64,24 @@ impl Target {
         })
     }
 
-    /// Whether it is the same run with the same checks.
+    /// Whether this is the same run with the same checks.
     fn is(&self, other: &Self) -> bool {
         (&self.unit, &self.invocation, &self.checks)
             == (&other.unit, &other.invocation, &other.checks)
     }
 }
 
-/// What a readiness check has found.
+/// The result of a readiness check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Ready {
     Yes,
     No(Problem, Timestamp),
 }
 
-/// What readiness checks have found, by unit, and of which of its runs.
+/// The results of readiness checks, by unit, with the run that each is about.
 type Readiness = BTreeMap<String, (String, Ready)>;
 
-/// A container that was stopped.
+/// A container that was stopped because a check failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stop {
     unit: String,
@@ -89,19 +89,19 @@ struct Stop {
     why: Problem,
 }
 
-/// Health, as the loop sees it that changes the machine.
+/// Health as seen by the loop that changes the machine.
 #[derive(Debug)]
 pub struct Health {
     targets: watch::Sender<Vec<Target>>,
     readiness: watch::Receiver<Readiness>,
     stops: mpsc::UnboundedReceiver<Stop>,
-    /// Why units were stopped, until they run again and go on doing so.
+    /// Why units were stopped, until they run again and stay up.
     stopped: BTreeMap<String, Stop>,
-    /// Stops that nobody has been told of.
+    /// Stops that were not reported yet.
     untold: Vec<Problem>,
 }
 
-/// The one who makes the checks.
+/// Runs the checks.
 #[derive(Debug)]
 pub struct Watcher<P> {
     podman: P,
@@ -111,7 +111,7 @@ pub struct Watcher<P> {
     stops: mpsc::UnboundedSender<Stop>,
 }
 
-/// Both ends.
+/// Creates both ends.
 pub fn watch<P: Podman>(podman: P, clock: Clock) -> (Health, Watcher<P>) {
     let (to_check, targets) = watch::channel(Vec::new());
     let (found, readiness) = watch::channel(Readiness::new());
@@ -134,7 +134,7 @@ pub fn watch<P: Podman>(podman: P, clock: Clock) -> (Health, Watcher<P>) {
 }
 
 impl Health {
-    /// Waits until there is something new to say of a workload.
+    /// Waits until there is something new to report about a workload.
     pub(crate) async fn changed(&mut self) {
         tokio::select! {
             Some(stop) = self.stops.recv() => self.note(stop),
@@ -148,7 +148,7 @@ impl Health {
         self.stopped.insert(stop.unit.clone(), stop);
     }
 
-    /// Why containers were stopped since this was asked last.
+    /// Takes the reasons for which containers were stopped since the last call.
     pub(crate) fn stops(&mut self) -> Vec<Problem> {
         while let Ok(stop) = self.stops.try_recv() {
             self.note(stop);
@@ -156,7 +156,7 @@ impl Health {
         std::mem::take(&mut self.untold)
     }
 
-    /// The run of a unit that is being checked: what is known of it holds until it ends, whatever is wanted by now.
+    /// The run of a unit that is being checked: its checks apply until it ends, whatever the manifest says by now.
     pub(crate) fn target(&self, unit: &str, found: &UnitState) -> Option<Target> {
         let targets = self.targets.borrow();
         let mut of_run = targets.iter();
@@ -164,7 +164,7 @@ impl Health {
         of_run.filter(|_| found.is_active()).cloned()
     }
 
-    /// Has these checked, and no others.
+    /// Sets the containers to check.
     pub(crate) fn set(&self, targets: Vec<Target>) {
         self.targets.send_if_modified(|known| {
             let same =
@@ -176,7 +176,7 @@ impl Health {
         });
     }
 
-    /// Why a unit does not run, or did not until now, when that is because of a check.
+    /// Why a unit is not running, or was not until now, if a failed check is the reason.
     pub(crate) fn why_stopped(&mut self, unit: &str, found: &UnitState) -> Option<Problem> {
         while let Ok(stop) = self.stops.try_recv() {
             self.note(stop);
@@ -185,17 +185,17 @@ impl Health {
         if found.invocation == stop.invocation || found.is_active() {
             return Some(stop.why.clone());
         }
-        // it ended another time since, and not because of a check
+        // it has ended again since then, for another reason
         self.stopped.remove(unit);
         None
     }
 
-    /// A unit runs and goes on doing so.
+    /// Records that a unit runs and stays up.
     pub(crate) fn runs(&mut self, unit: &str) {
         self.stopped.remove(unit);
     }
 
-    /// Says of workloads that run whether they are ready.
+    /// Adds to the reports which running workloads are not ready.
     pub(crate) fn judge(&self, reports: &mut [WorkloadReport]) {
         let readiness = self.readiness.borrow();
         for target in self.targets.borrow().iter() {
@@ -224,7 +224,7 @@ impl Health {
 }
 
 impl<P: Podman> Watcher<P> {
-    /// Makes the checks, for as long as it is polled.
+    /// Runs the checks, for as long as it is polled.
     pub async fn run(self) -> Infallible {
         let Self {
             podman,
@@ -246,7 +246,7 @@ impl<P: Podman> Watcher<P> {
     }
 }
 
-/// Watches each of the targets for as long as it is one.
+/// Checks each target for as long as it is one.
 async fn follow<P: Podman, A: Ask>(
     desk: &Desk<'_, P, A>,
     mut targets: watch::Receiver<Vec<Target>>,
@@ -281,7 +281,7 @@ async fn follow<P: Podman, A: Ask>(
     }
 }
 
-/// That a workload runs and is not ready.
+/// The problem of a running workload that is not ready.
 fn not_ready(what: &str) -> Problem {
     Problem::new(code::NOT_READY, "not ready").with_detail(what)
 }

@@ -1,4 +1,4 @@
-//! Who the device is: keys that are made here and never leave, and the certificate that vouches for them.
+//! The device's identity: keys that are made here and never leave, and the certificate for them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ const SEALING: &str = "sealing.key";
 const CERTIFICATE: &str = "certificate.pem";
 const CA: &str = "ca.pem";
 const JOINED: &str = "joined.json";
-/// Where the server answered last: a help, and nothing that another file does not hold as well is lost with it.
+/// The file with the address at which the server answered last. It is only a help: losing it loses nothing.
 const SERVER: &str = "server";
 /// Longest file of an identity, in bytes: a chain of certificates.
 const MAX_FILE: usize = 64 << 10;
@@ -38,16 +38,16 @@ const MAX_FILE: usize = 64 << 10;
 /// What is wrong with keys or certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The disk.
+    /// The disk failed.
     #[error("{0}")]
     Io(PathBuf, #[source] io::Error),
-    /// The content.
+    /// A file is malformed.
     #[error("{0}: {1}")]
     Malformed(PathBuf, String),
-    /// The cryptography library.
+    /// The cryptography library refused the keys.
     #[error("the keys cannot be used: {0}")]
     Keys(String),
-    /// A certificate for somebody else.
+    /// A certificate for another key or device.
     #[error("the server's certificate for this device is not usable: {0}")]
     Certificate(String),
 }
@@ -66,13 +66,13 @@ impl IdentityError {
     }
 }
 
-/// What the device joined: written last, so that it is there only when all else is.
+/// What the device joined. It is written last, so that it exists only when everything else does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Joined {
-    /// The fleet.
+    /// The fleet's name.
     pub fleet: FleetName,
-    /// The device's name in it.
+    /// The device's name in the fleet.
     pub device: DeviceName,
     /// URL of its edge API.
     pub server: String,
@@ -81,11 +81,11 @@ pub struct Joined {
 /// The device's certificate.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// The certificate, then the authority's.
+    /// The certificate, then the CA's.
     pub chain: Vec<CertificateDer<'static>>,
-    /// When it begins.
+    /// When it becomes valid.
     pub not_before: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub not_after: Timestamp,
     key: Vec<u8>,
     names: Vec<String>,
@@ -125,7 +125,7 @@ impl Certificate {
         })
     }
 
-    /// What there is of one that was lost.
+    /// A placeholder for a certificate that was lost.
     pub fn lost() -> Self {
         Self {
             chain: Vec::new(),
@@ -136,12 +136,12 @@ impl Certificate {
         }
     }
 
-    /// Whether it was lost.
+    /// Whether this is the placeholder for a lost certificate.
     pub fn is_lost(&self) -> bool {
         self.chain.is_empty()
     }
 
-    /// When it is time to ask for the next: at two thirds of its life, so that a month without network does no harm.
+    /// When to renew it: at two thirds of its lifetime, so that a month without network does no harm.
     pub fn renew_at(&self) -> Timestamp {
         let life = self.not_after.duration_since(self.not_before);
         self.not_after
@@ -166,7 +166,7 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// The keys in `folder`; made when there are none. Says whether they were made now.
+    /// Opens the keys in `folder`, and makes them if there are none. Returns whether they were made now.
     pub fn open_or_make(folder: &Path) -> Result<(Self, bool), IdentityError> {
         config::make_private(folder).map_err(|error| IdentityError::Io(folder.into(), error))?;
         let path = folder.join(KEY);
@@ -183,7 +183,7 @@ impl Identity {
         Ok((Self::open(folder)?, make))
     }
 
-    /// The keys in `folder`.
+    /// Opens the keys in `folder`.
     pub fn open(folder: &Path) -> Result<Self, IdentityError> {
         let there = |name: &str| {
             let path = folder.join(name);
@@ -215,7 +215,7 @@ impl Identity {
         Ok(())
     }
 
-    /// Forgets keys and certificate: the device is nobody until it joins again.
+    /// Removes keys and certificate: the device has no identity until it joins again.
     pub fn reset(folder: &Path) -> Result<(), IdentityError> {
         for name in [JOINED, CERTIFICATE, CA, KEY, SEALING, SERVER] {
             let path = folder.join(name);
@@ -229,16 +229,16 @@ impl Identity {
         &self.folder
     }
 
-    /// SHA-256 of the key's `SubjectPublicKeyInfo`: what the server knows the device by.
+    /// SHA-256 of the key's `SubjectPublicKeyInfo`, by which the server identifies the device.
     pub fn fingerprint(&self) -> Digest {
         Digest::of(&self.key.subject_public_key_info())
     }
 
-    /// A request for a certificate, PEM: proves that the private key is here.
+    /// A certificate signing request, PEM; it proves possession of the private key.
     pub fn csr(&self, device: &DeviceName) -> Result<String, IdentityError> {
         let keys = |error: rcgen::Error| IdentityError::Keys(error.to_string());
         let mut params = CertificateParams::default();
-        // RFC 5280 allows 64 characters; the name that counts is the one the authority gives
+        // RFC 5280 allows 64 characters; the name that counts is the one that the CA gives
         let name: String = device.to_string().chars().take(64).collect();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -253,7 +253,7 @@ impl Identity {
         BASE64.encode(PublicKey::from(&self.sealing).as_bytes())
     }
 
-    /// The identity key's word for the sealing key, base64.
+    /// The identity key's signature over the sealing key, base64.
     pub fn sealing_proof(&self, device: &DeviceName) -> Result<String, IdentityError> {
         let statement = sealing_statement(device, &self.sealing_key());
         self.key
@@ -267,7 +267,7 @@ impl Identity {
         PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
     }
 
-    /// Checks that a chain is for this key and this name, and keeps it.
+    /// Checks that a chain is for this key and this name, and saves it.
     pub fn keep_certificate(
         &self,
         pem: &str,
@@ -288,7 +288,7 @@ impl Identity {
         Ok(certificate)
     }
 
-    /// Keeps what the device joined. The certificate is there already: this is what makes it count.
+    /// Saves what the device joined. The certificate is there already; this puts it in force.
     pub fn keep_joined(&self, joined: &Joined, ca: &str) -> Result<(), IdentityError> {
         write(&self.folder.join(CA), ca.as_bytes(), 0o600)?;
         let path = self.folder.join(JOINED);
@@ -297,7 +297,7 @@ impl Identity {
         write(&path, &json, 0o600)
     }
 
-    /// The certificate.
+    /// Reads the certificate.
     pub fn certificate(&self) -> Result<Certificate, IdentityError> {
         let path = self.folder.join(CERTIFICATE);
         let pem =
@@ -305,13 +305,13 @@ impl Identity {
         Certificate::parse(&pem)
     }
 
-    /// Whether all is there that a device that has joined has.
+    /// Whether all files of a joined device are there.
     pub fn is_complete(&self) -> bool {
         let has = |name: &str| self.folder.join(name).is_file();
         self.certificate().is_ok() && has(CA) && has(JOINED)
     }
 
-    /// Where the server answered last, if that is known.
+    /// The address at which the server answered last, if that is known.
     pub fn last_server(&self) -> Option<String> {
         let text = read(&self.folder.join(SERVER)).ok()??;
         let server = text.trim().to_owned();
@@ -319,7 +319,7 @@ impl Identity {
         is_one.then_some(server)
     }
 
-    /// Keeps where the server answers, unless that is known.
+    /// Saves the address at which the server answers, if it has changed.
     pub fn keep_last_server(&self, server: &str) -> Result<(), IdentityError> {
         if self.last_server().as_deref() == Some(server) {
             return Ok(());
@@ -331,14 +331,14 @@ impl Identity {
         )
     }
 
-    /// The authority that vouches for the server, PEM.
+    /// The CA certificate for the server, PEM.
     pub fn ca(&self) -> Result<String, IdentityError> {
         let path = self.folder.join(CA);
         read(&path)?.ok_or_else(|| IdentityError::Io(path, io::ErrorKind::NotFound.into()))
     }
 }
 
-/// A fingerprint as people compare and paste it: `SHA256:` and 16 hex digits.
+/// A short fingerprint for people to compare and paste: `SHA256:` and 16 hex digits.
 pub fn short(fingerprint: &Digest) -> String {
     let mut hex = fingerprint.hex();
     hex.truncate(16);

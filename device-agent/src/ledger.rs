@@ -1,9 +1,9 @@
-//! What the device remembers: what it accepted, what of the machine is the fleet's, what happened. Every change is whole on
-//! disk (written next to their place, synced, renamed) before anything acts on it.
+//! What the device remembers: what it accepted, which files and units belong to the fleet, and what happened. Every change is
+//! durable (temporary file, fsync, rename) before anything acts on it.
 //!
 //! What it must not forget, its memory of trust and sequence, is kept twice: in `ledger/`, and in `identity/`, which it
-//! belongs to. What else is lost or damaged begins anew, is said ([`Loss`]), and is found again: on the machine, or by the
-//! server.
+//! belongs to. Any other file that is lost or damaged starts empty, is reported ([`Loss`]), and is rebuilt from the machine
+//! or by the server.
 
 mod blobs;
 pub(crate) mod file;
@@ -28,47 +28,47 @@ use crate::durable;
 use file::{Found, MAX_BYTES, find};
 use shape::{History, HostState, Log, Trust, VERSION};
 
-/// Accepted releases kept, to compare with another device's.
+/// Most accepted releases in the history, which is there to be compared with another device's.
 const MAX_HISTORY: usize = 1_000;
-/// The two places of the trust, the first to be written first.
+/// The two copies of the trust file, in the order in which they are written.
 const TRUST: [&str; 2] = ["identity/trust.json", "ledger/trust.json"];
 
-/// The ledger. It has one owner, who holds the state directory.
+/// The ledger. It has one owner, which holds the state directory.
 #[derive(Debug)]
 pub struct Ledger {
     state: PathBuf,
     folder: PathBuf,
     trust: Option<Trust>,
-    /// Why nothing is known of whom to trust; no loss before the device has joined.
+    /// Why there is no trust; before the device has joined that is not a loss.
     trust_lost: Option<String>,
     host: HostState,
     log: Log,
-    /// The last event that is on disk.
+    /// The id of the last event on disk.
     saved: u64,
-    /// The log has changed and could not be written.
+    /// Whether the log has changes that could not be written.
     is_log_unsaved: bool,
     history: History,
     blobs: Blobs,
-    /// What opening it found wrong.
+    /// The losses that were found when it was opened.
     losses: Vec<Loss>,
     is_settled: bool,
-    /// The device has joined.
+    /// Whether the device has joined.
     has_joined: bool,
-    /// Files that are not on disk as they are here.
+    /// Files whose content on disk is out of date.
     stale: BTreeSet<&'static str>,
 }
 
-/// What opening finds.
+/// What is found while the ledger is opened.
 #[derive(Default)]
 struct Opening {
     losses: Vec<Loss>,
     stale: BTreeSet<&'static str>,
-    /// Some file says that all of them were written once.
+    /// Whether some file says that all files have been written at least once.
     is_old: bool,
 }
 
 impl Opening {
-    /// Notes what is wrong with a file; `version` is its own.
+    /// Notes what is wrong with a file; `version` returns the version that it has.
     fn note<T>(
         &mut self,
         file: &'static str,
@@ -94,7 +94,7 @@ impl Opening {
 }
 
 impl Ledger {
-    /// Opens the ledger in the agent's state directory. What cannot be read is begun anew; nothing is written before
+    /// Opens the ledger in the agent's state directory. A file that cannot be read starts empty; nothing is written before
     /// [`Self::settle`].
     pub fn open(state: &Path) -> Result<Self, LedgerError> {
         let folder = state.join("ledger");
@@ -105,19 +105,19 @@ impl Ledger {
             look(state, TRUST[1], Trust::parse)?,
         ]);
         let version = |trust: &Trust| trust.version;
-        let again = "it is made again from its copy";
+        let again = "it is restored from its copy";
         opening.note(TRUST[0], &home, version, again);
         opening.note(TRUST[1], &here, version, again);
         let host = look(state, "ledger/machine.json", HostState::parse)?;
-        let then = "what is the fleet's is found again on the machine";
+        let then = "the fleet's files and units are found again on the machine";
         opening.note("ledger/machine.json", &host, |h| h.version, then);
         let log = look(state, "ledger/events.json", Log::parse)?;
-        let then = "a new log begins, and what was not told yet is not told";
+        let then = "a new log is started, and events that were not sent yet are lost";
         opening.note("ledger/events.json", &log, |log| log.version, then);
         let history = look(state, "ledger/history.json", History::parse)?;
-        let then = "it begins anew";
+        let then = "it starts empty";
         opening.note("ledger/history.json", &history, |h| h.version, then);
-        // before a device has joined, files that are not there were never written
+        // before a device has joined, missing files were never written
         if !opening.is_old {
             let damaged = |found: &Loss| found.how != Damage::Gone;
             opening.losses.retain(damaged);
@@ -137,7 +137,7 @@ impl Ledger {
         if trust.is_none() {
             opening.losses.retain(|loss| !TRUST.contains(&&*loss.file));
         }
-        // A device that joined another fleet tells it nothing of the last one's.
+        // A device that joined another fleet must not send it the previous fleet's events.
         let log = log.whole().filter(|_| !is_other);
         let log = log.unwrap_or_else(|| {
             opening.stale.insert("ledger/events.json");
@@ -166,15 +166,15 @@ impl Ledger {
         })
     }
 
-    /// Writes what was lost, and what an older program wrote, as it is now; notes these losses and those that `others` are.
-    /// For the owner of the state directory, when the device has joined.
+    /// Writes files that were lost, or written by an older agent, in their current form; notes these losses and `others`. The
+    /// caller must hold the state directory, and the device must have joined.
     pub fn settle(&mut self, others: Vec<Loss>, now: Timestamp) -> Result<(), LedgerError> {
         self.has_joined = true;
         let mut losses = std::mem::take(&mut self.losses);
         losses.extend(others);
         for loss in &losses {
             tracing::warn!(problem = %loss.problem(), "state");
-            // at the latest they are written below
+            // an event that cannot be written here is written below
             let _ = self.note(now, "Repaired", loss.problem().to_string(), true);
         }
         for file in self.stale.clone() {
@@ -185,7 +185,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes a file as it is now.
+    /// Writes the current content of a file.
     fn write(&mut self, file: &'static str) -> Result<(), LedgerError> {
         match file {
             "ledger/machine.json" => self.save("machine.json", &self.host.json()),
@@ -198,24 +198,24 @@ impl Ledger {
         }
     }
 
-    /// What [`flotta_bundle::verify`] needs; none before the device has joined, and when it was lost.
+    /// The memory that [`flotta_bundle::verify`] needs; none before the device has joined, or when it was lost.
     pub fn memory(&self) -> Option<&Memory> {
         self.trust.as_ref().map(|trust| &trust.memory)
     }
 
-    /// Whether all files of the state were written once: what is not there was lost.
+    /// Whether all files of the state have been written at least once, so that a missing file was lost.
     pub fn is_settled(&self) -> bool {
         self.is_settled
     }
 
-    /// Why nothing is known any more of whom to trust, when the device once knew.
+    /// Why the trust was lost, if it was.
     pub fn trust_lost(&self) -> Option<&str> {
         self.trust_lost.as_deref().filter(|_| self.has_joined)
     }
 
-    /// The device has joined: this trust root is believed from now on.
+    /// Starts a memory: the device has joined, and this trust root is believed from now on.
     pub fn begin(&mut self, memory: Memory) -> Result<(), LedgerError> {
-        // A device that joined another fleet owes nothing to the last one's releases, and tells it nothing of them.
+        // A device that joined another fleet is not bound by the previous one's releases, and sends nothing about them.
         let is_other = memory.highest.is_none();
         if is_other && !self.log.events.is_empty() {
             self.log = Log::new();
@@ -240,20 +240,20 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes a trust for an identity that is to take over, next to its keys in `folder`. What was accepted stays, unless the
-    /// memory is of another fleet.
+    /// Writes the trust for a new identity next to its keys in `folder`. What was accepted stays, unless the memory is of
+    /// another fleet.
     pub fn hand_over(&self, memory: Memory, folder: &Path) -> Result<(), LedgerError> {
         let accepted = self.accepted().filter(|_| memory.highest.is_some());
         let trust = Trust::new(memory, accepted.cloned());
         self.save_at(&folder.join("trust.json"), &trust.json())
     }
 
-    /// What to work towards.
+    /// The accepted state to work towards.
     pub fn accepted(&self) -> Option<&AcceptedState> {
         self.trust.as_ref()?.accepted.as_ref()
     }
 
-    /// Keeps an offer that was verified: memory and goal in one write.
+    /// Saves a verified offer: memory and goal in one write.
     pub fn accept(&mut self, offer: &Offer, accepted: &Accepted) -> Result<(), LedgerError> {
         let release = &accepted.release;
         let state = AcceptedState {
@@ -295,7 +295,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Twice: after a crash in between, the newer of the two counts.
+    /// Writes both copies: after a crash in between, the newer of the two counts.
     fn keep_trust(&mut self, trust: Trust) -> Result<(), LedgerError> {
         let json = trust.json();
         let paths = TRUST.map(|file| self.state.join(file));
@@ -307,17 +307,17 @@ impl Ledger {
         saved
     }
 
-    /// The last manifest that was applied whole.
+    /// The last manifest that was completely applied.
     pub fn applied(&self) -> Option<&AppliedState> {
         self.host.applied.as_ref()
     }
 
-    /// What on the machine is the fleet's.
+    /// The files and units that belong to the fleet.
     pub fn owned(&self) -> &Owned {
         &self.host.owned
     }
 
-    /// Changes what is the fleet's, and with `applied` says that a manifest is applied whole. One write.
+    /// Sets what belongs to the fleet, and with `applied`, that a manifest is completely applied. One write.
     pub fn own(&mut self, owned: Owned, applied: Option<AppliedState>) -> Result<(), LedgerError> {
         let mut state = self.host.clone();
         state.applied = applied.or(state.applied);
@@ -327,12 +327,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Where the server is, as the last manifest said that was there whole: with its content lost, too, the device finds it.
+    /// The server's addresses from the last manifest that was completely fetched, so that the device finds its server even when
+    /// the manifest is lost.
     pub fn servers(&self) -> &[String] {
         &self.host.servers
     }
 
-    /// Keeps where the server is.
+    /// Saves the server's addresses.
     pub fn keep_servers(&mut self, servers: &[String]) -> Result<(), LedgerError> {
         if self.host.servers == servers {
             return Ok(());
@@ -344,7 +345,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The content store.
+    /// The blob store.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
     }
@@ -354,7 +355,7 @@ impl Ledger {
         self.save_at(&self.folder.join(name), value)
     }
 
-    /// Writes a file. On a full disk, what can be had again gives way to it.
+    /// Writes a file. On a full disk, blobs that can be fetched again are removed for it.
     fn save_at<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), LedgerError> {
         file::save(path, value).or_else(|error| {
             if !error.is_full() || self.make_room().is_err() {
@@ -364,11 +365,11 @@ impl Ledger {
         })
     }
 
-    /// Removes content that neither the manifest that was applied last nor an accepted one that is there whole needs.
+    /// Removes blobs that are needed neither by the manifest applied last nor by an accepted one that is completely fetched.
     fn make_room(&self) -> Result<(), LedgerError> {
         let applied = self.applied().map(|applied| applied.manifest);
         if applied.is_some_and(|applied| self.blobs.read(&applied).is_err()) {
-            // nobody knows what it needs
+            // what it needs is not known
             return Ok(());
         }
         let mut keep: BTreeSet<_> = applied
@@ -377,7 +378,7 @@ impl Ledger {
             .collect();
         if let Some(accepted) = self.accepted() {
             let needed = self.blobs.needed(accepted.manifest);
-            // without the server, too, it can be applied
+            // it can be applied without the server
             if needed.iter().all(|digest| self.blobs.has(digest)) {
                 keep.extend(needed);
             }
@@ -385,7 +386,7 @@ impl Ledger {
         self.blobs.collect(&keep)
     }
 
-    /// Removes what a power cut left half-written. For the owner of the state directory alone.
+    /// Removes half-written files that a power cut left. The caller must hold the state directory.
     pub fn sweep(&self) -> Result<(), LedgerError> {
         for folder in [self.folder.clone(), self.state.join("identity")] {
             let entries = match fs::read_dir(&folder) {
@@ -409,7 +410,7 @@ impl Ledger {
     }
 }
 
-/// A copy of the trust that contradicts itself is damaged, as long as the other one does not.
+/// Treats an inconsistent copy of the trust as damaged if the other copy is consistent.
 fn consistent(copies: [Found<Trust>; 2]) -> [Found<Trust>; 2] {
     let is_good =
         |copy: &Found<Trust>| matches!(copy, Found::Whole(trust) if trust.is_consistent());
@@ -418,14 +419,14 @@ fn consistent(copies: [Found<Trust>; 2]) -> [Found<Trust>; 2] {
     }
     copies.map(|copy| match copy {
         Found::Whole(trust) if !trust.is_consistent() => {
-            Found::Damaged("it contradicts itself".to_owned())
+            Found::Damaged("it is inconsistent".to_owned())
         }
         copy => copy,
     })
 }
 
-/// The trust that counts, of that with the identity and that in the ledger: the first belongs to who the device is now, and
-/// of the same trust the one that has seen more.
+/// Chooses between the two copies of the trust: that with the identity, which belongs to the current identity, unless the
+/// ledger's is the same trust and has seen more.
 fn newest(home: Option<Trust>, here: Option<Trust>) -> Option<Trust> {
     let seen = |trust: &Trust| {
         let highest = trust.memory.highest.map(|highest| highest.sequence);

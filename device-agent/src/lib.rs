@@ -1,6 +1,6 @@
-//! The device side of Flotta: pull what is wanted, verify it, remember it, make it so, report what is.
+//! The device side of Flotta: pulls the desired state, verifies it, records it, applies it and reports the actual state.
 //!
-//! Two halves. One talks to the control plane: [`enrol`], [`identity`], [`pull`], [`report`], [`clock`]. The other changes the
+//! It has two halves. One talks to the control plane: [`enrol`], [`identity`], [`pull`], [`report`], [`clock`]. The other changes the
 //! machine: [`ledger`], [`observe`], [`plan`], [`apply`], [`converge`], [`health`] over a [`backend`]. [`run`] ties them together along the
 //! edges that [`state_machine`] allows.
 

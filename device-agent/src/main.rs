@@ -1,4 +1,4 @@
-//! `flotta-agent`: the device side of Flotta. Arguments and wiring; what it does is in the crate.
+//! `flotta-agent`: the device side of Flotta. Only starts the runtime; the code is in the library.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(cli::run(cli));
-            // Looking up a name while no name server answers blocks a thread for longer than systemd waits.
+            // A name lookup without an answer blocks a thread for longer than systemd waits for the process to exit.
             runtime.shutdown_background();
             code
         }

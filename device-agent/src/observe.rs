@@ -1,4 +1,4 @@
-//! The machine as it is, as far as a manifest and what the fleet owns concern it.
+//! Observes the machine, as far as a manifest and the fleet's files and units concern it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,24 +8,23 @@ use jiff::Timestamp;
 use crate::backend::{BackendError, Files, Found, Systemd, UnitState};
 use crate::ledger::Owned;
 
-/// The machine as it is.
+/// The actual state of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// What is at the paths of files that are wanted.
+    /// What is at the paths of wanted files.
     pub files: BTreeMap<DevicePath, Found>,
-    /// Files that are wanted and that the ledger knows nothing of, or whose units it knows nothing of, and that bear the mark of
-    /// an agent: when they were written.
+    /// Wanted files that carry an agent's mark while the ledger does not know them or their units: when they were written.
     pub written: BTreeMap<DevicePath, Timestamp>,
-    /// Files that are the fleet's and no longer wanted. Those that are gone are among them: a try before this one may have
-    /// ended between a file and what is left of it (its folder, its unit).
+    /// Files of the fleet that are no longer wanted. Those that are gone already are among them: an earlier try may have ended
+    /// between removing the file and its leftovers (its folder, its unit).
     pub leaving: Vec<DevicePath>,
-    /// Units that are wanted or the fleet's.
+    /// Units that are wanted, or that belong to the fleet.
     pub units: BTreeMap<String, UnitState>,
-    /// What could not be looked at: a path or unit, and why.
+    /// Paths and units that could not be observed, and why.
     pub blind: BTreeMap<String, BackendError>,
 }
 
-/// Looks at the machine. Changes nothing.
+/// Observes the machine. Changes nothing.
 pub async fn observe<S: Systemd, F: Files>(
     manifest: &Manifest,
     owned: &Owned,
@@ -71,7 +70,7 @@ pub async fn observe<S: Systemd, F: Files>(
     observed
 }
 
-/// Wanted files that the ledger says nothing of, and those of units that it says nothing of.
+/// Wanted files that the ledger does not know, and those of units that it does not know.
 fn unknown<'a>(manifest: &'a Manifest, owned: &Owned) -> BTreeSet<&'a DevicePath> {
     let files = manifest.files.iter().map(|file| &file.path);
     let files = files.filter(|path| !owned.files.contains_key(*path));

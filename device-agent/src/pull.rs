@@ -1,7 +1,7 @@
 //! The device's side of the edge API: one HTTP/2 connection over TLS 1.3 carries the held poll, reports and blobs.
 //!
-//! Everything that comes back is bounded, in length and in time, and nothing of it is believed here: offers and blobs are
-//! verified by those who asked for them. Redirects are never followed and encodings never undone.
+//! Every answer is bounded, in length and in time, and none is trusted here: the caller verifies offers and blobs. Redirects
+//! are never followed and content encodings never decoded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,17 +41,17 @@ pub use session::{Desired, Download, MAX_MANIFEST, Session};
 pub use state::{LinkState, Outage};
 use verifier::Verifier;
 
-/// How long name, connection, TLS and HTTP/2 may each take to be there.
+/// How long the name lookup, the TCP connection, TLS and HTTP/2 may each take.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How often an idle connection is tried: below the 60 s after which the hastiest NAT routers forget one.
+/// How often an idle connection is pinged: below the 60 s after which the most aggressive NAT routers drop one.
 const KEEP_ALIVE: Duration = Duration::from_secs(45);
 
-/// Where the server is and how to know it.
+/// A client of one server: its address, and how to verify it.
 #[derive(Clone)]
 pub struct Client {
     host: String,
     port: u16,
-    /// `HOST:PORT`, as people and HTTP write it.
+    /// `HOST:PORT`, as people and HTTP write them.
     authority: Arc<str>,
     proxy: Option<Proxy>,
     roots: Arc<RootCertStore>,
@@ -59,8 +59,8 @@ pub struct Client {
     tls: Tls,
 }
 
-/// TLS while the clock is believed, and while it is in doubt. Each has sessions of its own: resuming one verifies no
-/// certificate, and one that was taken in doubt says nothing once the time is known.
+/// TLS settings for a believed clock, and for one in doubt. Each has a session cache of its own, because resuming a session
+/// verifies no certificate, and one that was accepted in doubt must not count once the time is known.
 #[derive(Clone)]
 struct Tls {
     verifier: Arc<Verifier>,
@@ -75,7 +75,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client without a certificate: good for asking to join, and nothing else.
+    /// A client without a certificate, which can only ask to join.
     pub fn anonymous(
         server: &str,
         ca: &str,
@@ -86,14 +86,14 @@ impl Client {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
             let bad = |error: &dyn fmt::Display| {
-                PullError::Settings(format!("the server's authority cannot be read: {error}"))
+                PullError::Settings(format!("the server's CA cannot be read: {error}"))
             };
             roots
                 .add(certificate.map_err(|error| bad(&error))?)
                 .map_err(|error| bad(&error))?;
         }
         if roots.is_empty() {
-            let why = "it names no authority that vouches for the server";
+            let why = "it has no CA certificate for the server";
             return Err(PullError::Settings(why.to_owned()));
         }
         let roots = Arc::new(roots);
@@ -203,17 +203,17 @@ impl Client {
         })
     }
 
-    /// Verifies the server's certificate of an open connection at the time that it is now.
+    /// Verifies the server certificate of an open connection again, at the current time.
     pub(crate) fn verify_again(&self, session: &Session) -> Result<(), PullError> {
         let verify = || -> Result<(), BoxError> {
             let name = ServerName::try_from(self.host.as_str())?;
             Ok(self.tls.verifier.verify(&session.peer, &name)?)
         };
-        // as it is said where it is refused at once
+        // the same error as for a certificate that is refused at once
         verify().map_err(|error| PullError::Connect(self.authority.to_string(), error))
     }
 
-    /// One step of connecting, in bounded time.
+    /// Runs one step of connecting, with a timeout.
     async fn within<T>(
         &self,
         step: &str,
@@ -221,7 +221,7 @@ impl Client {
     ) -> Result<T, PullError> {
         let done = match timeout(CONNECT, work).await {
             Ok(done) => done,
-            Err(_) => Err(format!("{step}: nothing came in {CONNECT:?}").into()),
+            Err(_) => Err(format!("{step}: no answer in {CONNECT:?}").into()),
         };
         done.map_err(|error| PullError::Connect(self.authority.to_string(), error))
     }
@@ -234,9 +234,8 @@ fn tls(
 ) -> Result<Tls, PullError> {
     let bad = |error: rustls::Error| PullError::Settings(format!("TLS: {error}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier::new(roots, &provider, clock).map_err(|error| {
-        PullError::Settings(format!("the server's authority cannot be used: {error}"))
-    })?;
+    let verifier = Verifier::new(roots, &provider, clock)
+        .map_err(|error| PullError::Settings(format!("the server's CA cannot be used: {error}")))?;
     let verifier = Arc::new(verifier);
     let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -257,7 +256,7 @@ fn tls(
     })
 }
 
-/// As people and HTTP write it.
+/// `HOST:PORT`, as people and HTTP write it.
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -266,7 +265,7 @@ fn authority(host: &str, port: u16) -> String {
     }
 }
 
-/// `https://HOST:PORT`, and nothing more.
+/// Parses `https://HOST:PORT`, and nothing more.
 fn parse_server(server: &str) -> Result<(String, u16), PullError> {
     let bad =
         |why: &str| PullError::Settings(format!("`{server}` is not the URL of a server: {why}"));
@@ -277,7 +276,7 @@ fn parse_server(server: &str) -> Result<(String, u16), PullError> {
     let authority = uri.authority().ok_or_else(|| bad("it has no host"))?;
     if authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") || uri.query().is_some()
     {
-        return Err(bad("it may hold a host and a port alone"));
+        return Err(bad("it may hold only a host and a port"));
     }
     let host = authority.host().trim_matches(['[', ']']).to_owned();
     if host.is_empty() || ServerName::try_from(host.clone()).is_err() {

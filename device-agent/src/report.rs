@@ -1,4 +1,4 @@
-//! What the server is told: on change and as a heartbeat. A report that does not arrive holds nothing up.
+//! Reports to the server: on change and as a heartbeat. A failing report holds nothing up.
 
 use std::time::Duration;
 
@@ -17,43 +17,43 @@ use crate::backoff::{Backoff, about};
 use crate::clock::Clock;
 use crate::pull::{LinkState, Session};
 
-/// How long changes are gathered before they are told: a start of five containers is one report, not twenty.
+/// How long changes are gathered before a report: the start of five containers is one report, not twenty.
 const GATHER: Duration = Duration::from_millis(500);
-/// Most problems that are shown of those that a server knows.
+/// Most of the problems sent by the server that are shown.
 const MAX_TOLD: usize = 8;
-/// Most problems in one report that are no workload's own.
+/// Most problems in one report that do not belong to a workload.
 const MAX_PROBLEMS: usize = 1000;
 
-/// How the device is now. [`crate::run`] writes it; reports and the state file are made of it.
+/// The current state of the device. [`crate::run`] writes it; reports and the state file are made from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     /// Highest release accepted.
     #[serde(default)]
     pub release: Option<u64>,
-    /// The manifest to have.
+    /// The wanted manifest.
     #[serde(default)]
     pub wanted: Option<Digest>,
-    /// The manifest the machine has.
+    /// The applied manifest.
     #[serde(default)]
     pub applied: Option<Applied>,
     /// What the agent is doing.
     pub phase: Phase,
-    /// What is wrong, worst first.
+    /// The device's problems, worst first.
     #[serde(default)]
     pub problems: Vec<Problem>,
     /// Every workload, sorted by name.
     #[serde(default)]
     pub workloads: Vec<WorkloadReport>,
-    /// What the server has not acknowledged.
+    /// The events that the server has not acknowledged.
     #[serde(default)]
     pub events: Vec<Event>,
-    /// The log that they are numbered in.
+    /// The id of the log that the events are numbered in.
     #[serde(default)]
     pub log: String,
-    /// What the manifest in force says of the agent itself.
+    /// The settings of the agent in the manifest in force.
     #[serde(default)]
     pub settings: Settings,
-    /// The release that was accepted last, as it was signed.
+    /// The release that was accepted last, as signed.
     #[serde(skip)]
     pub accepted: Option<Envelope>,
 }
@@ -76,7 +76,7 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Whether the server should hear of this, having heard `told`: events that it has acknowledged are no news.
+    /// Whether this must be reported after `told` was: acknowledged events are no news.
     fn is_news(&self, told: &Self) -> bool {
         let last = |live: &Self| live.events.last().map_or(0, |event| event.id);
         let without = |live: &Self| Self {
@@ -86,8 +86,8 @@ impl Live {
         last(self) > last(told) || without(self) != without(told)
     }
 
-    /// The report that says this, with the release that was accepted. A server takes reports of some length: events that are too many wait for the next one, and
-    /// of messages that are too many the first words must do.
+    /// Builds the report, with the accepted release. Its length is limited: events that do not fit wait for the next report, and
+    /// too many messages are shortened.
     pub fn report(&self, boot: &str, hardware: &Hardware, clock: &Clock) -> Report {
         let mut report = Report {
             clock_synchronised: clock.synchronised(),
@@ -102,7 +102,7 @@ impl Live {
             hardware: hardware.clone(),
             ..Report::new(env!("CARGO_PKG_VERSION"), boot, clock.now())
         };
-        // a server knows workloads; what is wrong with other objects is said of the device
+        // the server knows only workloads; problems of other objects are reported as the device's
         let (workloads, others) = report.workloads.into_iter().partition(is_workload);
         let others: Vec<WorkloadReport> = others;
         report.workloads = workloads;
@@ -110,7 +110,7 @@ impl Live {
         report.problems.extend(others);
         report.problems.truncate(MAX_PROBLEMS);
         for words in [256, 64, 0] {
-            // half of it is for events
+            // half of the size is for events
             if size(&report) <= MAX_REPORT_BYTES / 2 {
                 break;
             }
@@ -124,7 +124,7 @@ impl Live {
                 ] {
                     code::cut(text, words);
                 }
-                // the code leads to it
+                // the help can be looked up by the code
                 problem.help.clear();
             }
         }
@@ -141,7 +141,7 @@ fn is_workload(report: &WorkloadReport) -> bool {
     owner.is_ok_and(|owner| owner.is_workload())
 }
 
-/// What the server knows of the device, as far as it is shown: a few lines of plain text.
+/// The problems sent by the server, limited to what is shown: a few lines of plain text.
 fn told(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.truncate(MAX_TOLD);
     for problem in &mut problems {
@@ -159,36 +159,36 @@ fn told(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems
 }
 
-/// Bytes of a report as it is sent.
+/// The size of a report in bytes.
 fn size(report: &Report) -> usize {
-    // what cannot be written is refused when it is sent
+    // a report that cannot be serialised fails when it is sent
     serde_json::to_vec(report).map_or(0, |bytes| bytes.len())
 }
 
-/// Tells the server.
+/// Sends reports.
 #[derive(Debug)]
 pub struct Reporter {
-    /// How the device is.
+    /// The state of the device.
     pub live: watch::Receiver<Live>,
-    /// The connection, while there is one.
+    /// The current connection, if there is one.
     pub sessions: watch::Receiver<Option<Session>>,
-    /// Where an answer is noted.
+    /// The state of the connection, to note answers in.
     pub link: watch::Sender<LinkState>,
-    /// The highest event that the server has kept.
+    /// The highest event id that the server has stored.
     pub acknowledged: watch::Sender<u64>,
-    /// What the machine is.
+    /// Facts about the machine.
     pub hardware: Hardware,
-    /// This boot.
+    /// The kernel's boot id.
     pub boot: String,
-    /// The clock.
+    /// The agent's clock.
     pub clock: Clock,
 }
 
 impl Reporter {
-    /// Runs until the agent ends.
+    /// Runs until the agent exits.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(120));
-        // the server has asked for the release that was accepted
+        // whether the server has asked for the accepted release as proof
         let mut prove = false;
         loop {
             let Ok(session) = self
@@ -215,13 +215,13 @@ impl Reporter {
                         link.last_answer = Some(now);
                         link.told = problems;
                     });
-                    // a server cannot have kept what it was not told
+                    // a server cannot have stored an event that was not sent
                     let told = report.events.last().map_or(0, |event| event.id);
                     live.events = report.events;
                     let kept = answer.events.min(told);
                     self.acknowledged
                         .send_if_modified(|seen| std::mem::replace(seen, kept.max(*seen)) < kept);
-                    // told at once, and once: what it does not take as proof it would not take the next time
+                    // sent at once, and once: a proof that the server does not accept would not be accepted next time either
                     prove = answer.prove && !prove;
                     if prove {
                         continue;
@@ -243,7 +243,7 @@ impl Reporter {
         }
     }
 
-    /// Waits for news, a new connection or the heartbeat. False when the agent ends.
+    /// Waits for news, a new connection or the heartbeat. False when the agent is shutting down.
     async fn wait_for_news(&mut self, told: &Live, due: Instant) -> bool {
         self.sessions.borrow_and_update();
         loop {
@@ -257,7 +257,7 @@ impl Reporter {
             }
             if self.live.borrow_and_update().is_news(told) {
                 let gathered = (Instant::now() + GATHER).min(due);
-                // only the deadline ends this, or the agent
+                // ends only at the deadline or with the agent
                 let _ = timeout_at(gathered, self.live.wait_for(|_| false)).await;
                 return true;
             }

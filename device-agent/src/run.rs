@@ -1,7 +1,7 @@
-//! The agent at work. One thread, nothing that ticks: it sleeps until an offer, a unit, a due retry or a signal wakes it.
+//! Runs the agent: one thread without polling, which sleeps until an offer, a unit, a due retry or a signal wakes it.
 //!
-//! What is durable is in the ledger before anything is touched, so work can be dropped at any point: by a newer manifest, by
-//! SIGTERM, by a power cut. They are all the same, and the same next `converge` repairs them.
+//! The ledger is written before anything is changed, so work can be interrupted at any point: by a newer manifest, by SIGTERM
+//! or by a power cut. The next `converge` recovers from all of them in the same way.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ mod agent;
 
 use agent::{AGAIN, Agent, RETRY, Stop};
 
-/// Shortest and longest wait until it is tried again to bring the identity back: a few files are read for it.
+/// Shortest and longest wait between two tries to restore the identity; each reads a few files.
 const WHOLE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -80,14 +80,14 @@ async fn work(config: &Config, clock: &Clock) -> Result<(), EnrolError> {
             Decision::Approved => tracing::info!("the new identity takes over"),
             Decision::Denied(error) => {
                 let problem = error.problem();
-                tracing::warn!(%problem, "not joined anew; the device stays what it is");
+                tracing::warn!(%problem, "the device did not join again; it keeps its identity");
                 denied = Some(problem);
             }
         }
     }
 }
 
-/// Works as what the device has joined, until there is a decision about another identity that asks to join.
+/// Works with the current identity, until there is a decision about a pending new one.
 async fn work_as_joined(
     config: &Config,
     clock: &Clock,
@@ -102,7 +102,7 @@ async fn work_as_joined(
     }
     let (mut ledger, joined) = prepare(config, clock)?;
     if let Some(problem) = denied {
-        // what cannot be written is written with the next event
+        // an event that cannot be written is written with the next one
         let _ = ledger.note(clock.now(), "Denied", problem.to_string(), true);
     }
     notify("ready");
@@ -125,7 +125,7 @@ async fn work_as_joined(
     }
 }
 
-/// Tasks that end when this is dropped.
+/// Tasks that are aborted on drop.
 #[derive(Default)]
 struct Tasks(Vec<JoinHandle<()>>);
 
@@ -137,12 +137,12 @@ impl Drop for Tasks {
     }
 }
 
-/// Opens the state directory for its owner, and brings back what of it was lost. What the device joined; none when it has
-/// not.
+/// Opens the state and restores what was lost. Returns what the device joined; none when it has not. The caller must hold
+/// the state directory.
 pub fn prepare(config: &Config, clock: &Clock) -> Result<(Ledger, Option<Joined>), EnrolError> {
     let mut ledger = Ledger::open(&config.state)?;
     ledger.sweep()?;
-    // a full disk is no reason not to start: what runs is kept up with what there is
+    // a full disk must not keep the agent from starting, which keeps workloads running with what there is
     let repaired = identity::repair(&config.identity(), ledger.is_settled());
     let losses = repaired.unwrap_or_else(|error| {
         tracing::error!(problem = %error.problem(), "not all of the identity is on disk");
@@ -150,7 +150,7 @@ pub fn prepare(config: &Config, clock: &Clock) -> Result<(Ledger, Option<Joined>
     });
     let joined = identity::joined(&config.identity())?;
     if joined.is_some() {
-        // what could not be written is shown by the agent, which goes on with what it has in memory
+        // the agent reports what could not be written, and carries on with what it has in memory
         if let Err(error) = ledger.settle(losses, clock.now()) {
             let problem = Problem::new(code::LEDGER, chain(&error));
             tracing::error!(%problem, "not all of the state is on disk");
@@ -159,7 +159,7 @@ pub fn prepare(config: &Config, clock: &Clock) -> Result<(Ledger, Option<Joined>
     Ok((ledger, joined))
 }
 
-/// Works for the fleet that the device has joined, for as long as it is polled.
+/// Runs the agent of a joined device, for as long as it is polled.
 pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
     config: &Config,
     clock: &Clock,
@@ -168,11 +168,11 @@ pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
     mut host: Host<S, P, F>,
 ) -> Result<Infallible, EnrolError> {
     if *ledger.owned() == Owned::default() {
-        // a new device, or one whose ledger was lost
+        // this is a new device, or its ledger was lost
         let found = find_owned(&mut host.files, &mut host.systemd).await;
         if let Err(error) = ledger.own(found, None) {
             let problem = Problem::new(code::LEDGER, chain(&error));
-            tracing::error!(%problem, "what is the fleet's was not noted");
+            tracing::error!(%problem, "the fleet's files and units could not be recorded");
         }
     }
     let (health, watcher) = health::watch(host.podman.clone(), clock.clone());
@@ -264,8 +264,8 @@ pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
     })
 }
 
-/// Keeps the link, as soon as the identity is whole: what could not be brought back at the start, because the disk was full, is
-/// tried again. What is in the ledger is kept up all the same.
+/// Runs the link once the identity is complete: files that could not be restored at the start, because the disk was full, are
+/// tried again. Meanwhile the agent keeps the machine as the ledger says.
 async fn keep_link(
     folder: PathBuf,
     is_settled: bool,
@@ -294,7 +294,7 @@ async fn keep_link(
     }
 }
 
-/// What the release that was accepted says of the agent itself, as far as it is there.
+/// The settings of the agent in the accepted release, if its manifest is there.
 fn settings_in_force(ledger: &Ledger) -> manifest::Settings {
     let accepted = ledger.accepted().map(|accepted| accepted.manifest);
     let applied = ledger.applied().map(|applied| applied.manifest);
@@ -312,7 +312,7 @@ fn notify(status: &str) {
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Tells systemd that this thread still turns: it shares it with all else.
+/// Pings systemd's watchdog from the thread that everything else runs on, to show that it is not stuck.
 async fn watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return;

@@ -1,27 +1,27 @@
-//! What the agent is doing: five states, and the only ways from one to another.
+//! The agent's states, and the edges between them.
 
 use flotta_bundle::wire::Phase;
 
-/// What the agent is doing.
+/// A state of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It belongs to no fleet yet.
+    /// The device belongs to no fleet yet.
     Unjoined,
     /// The machine is as wanted, or nothing is wanted yet.
     Idle,
-    /// It gets what the wanted manifest needs. Nothing has changed yet.
+    /// The agent fetches what the wanted manifest needs. Nothing has changed yet.
     Fetching,
-    /// It changes the machine.
+    /// The agent changes the machine.
     Applying,
-    /// Something failed; it tries again when the time comes.
+    /// Something failed; the agent will try again later.
     Waiting,
 }
 
-/// A way that is not there: a mistake in this program.
+/// An edge that does not exist: a bug in this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there is no edge {edge} from {from:?}")]
 pub struct NoEdge {
-    /// The state it was in.
+    /// The state that the agent was in.
     pub from: State,
     /// The edge that was asked for.
     pub edge: &'static str,
@@ -42,7 +42,7 @@ impl State {
         self.to(Self::Idle, "joined", &[Self::Unjoined])
     }
 
-    /// There is something to do: a new manifest, a start, a try that is due. A newer manifest interrupts older work.
+    /// There is something to do: a new manifest, a start, a retry that is due. A newer manifest interrupts older work.
     pub fn begin(self) -> Result<Self, NoEdge> {
         let from = [Self::Idle, Self::Fetching, Self::Applying, Self::Waiting];
         self.to(Self::Fetching, "begin", &from)
@@ -72,7 +72,7 @@ impl State {
         }
     }
 
-    /// The state as a report says it.
+    /// The phase that a report gives for this state.
     pub fn phase(self) -> Phase {
         match self {
             Self::Unjoined | Self::Idle | Self::Waiting => Phase::Idle,

@@ -1,4 +1,4 @@
-//! The state file: how the agent is now, for `flotta-agent status`.
+//! The state file: the agent's current state, for `flotta-agent status`.
 
 use std::path::{Path, PathBuf};
 
@@ -18,28 +18,28 @@ const MAX_BYTES: usize = 2 << 20;
 /// Longest note of an outage: a problem and a time.
 const MAX_OUTAGE: usize = 64 << 10;
 
-/// How the agent is.
+/// The agent's current state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Version of the agent that runs.
+    /// Version of the running agent.
     pub agent: String,
     /// When this was written, by the agent's clock.
     pub time: Timestamp,
-    /// The device.
+    /// The device's name.
     pub device: DeviceName,
-    /// Its fleet.
+    /// The fleet's name.
     pub fleet: FleetName,
     /// URL of the edge API.
     pub server: String,
-    /// The connection.
+    /// The state of the connection.
     pub link: LinkState,
-    /// The machine.
+    /// The state of the machine.
     #[serde(flatten)]
     pub live: Live,
 }
 
 impl Status {
-    /// The state file at `path`; none when no agent runs.
+    /// Reads the state file at `path`; none when no agent is running.
     pub fn read(path: &Path) -> std::io::Result<Option<Self>> {
         durable::read(path, MAX_BYTES)?
             .map(|bytes| serde_json::from_slice(&bytes).map_err(std::io::Error::other))
@@ -47,7 +47,7 @@ impl Status {
     }
 }
 
-/// What the agent before this one left of an outage. It is for people: one that cannot be read is one that is not there.
+/// Reads the outage that the previous agent recorded. It is only shown to people, so an unreadable file counts as missing.
 pub fn outage(path: &Path) -> Option<Outage> {
     let bytes = durable::read(path, MAX_OUTAGE).ok()??;
     serde_json::from_slice(&bytes).ok()
@@ -61,7 +61,7 @@ fn keep_outage(path: &Path, outage: Option<&Outage>) -> std::io::Result<()> {
     durable::write(path, &json, 0o600)
 }
 
-/// Writes the state file with every change, until the agent ends.
+/// Writes the state file with every change, until the agent exits.
 pub async fn keep(
     path: PathBuf,
     outage: PathBuf,
@@ -73,7 +73,7 @@ pub async fn keep(
     let mut kept = link.borrow().failing_since;
     loop {
         let link_state = link.borrow_and_update().clone();
-        // when it begins and when it ends: not with every try
+        // written when an outage begins and ends, not with every try
         if link_state.failing_since != kept {
             match keep_outage(&outage, link_state.outage().as_ref()) {
                 Ok(()) => kept = link_state.failing_since,

@@ -1,4 +1,4 @@
-//! The program as a person meets it: answers, exit codes, and nothing made by looking.
+//! The program as people use it: answers, exit codes, and queries that create nothing.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -132,7 +132,7 @@ fn an_enrolment_that_fails_leaves_a_joined_device_as_it_was_and_its_agent_at_wor
     let path = folder.path().join("new.join");
     std::fs::write(&path, join.to_string()).expect("written");
     let path = path.to_str().expect("text");
-    // the agent is at work, as its lock says
+    // an agent is running, as its lock says
     let lock = std::fs::File::create(state.join("lock")).expect("made");
     lock.lock().expect("locked");
     std::fs::write(state.join("lock.new"), b"").expect("made");
@@ -147,7 +147,7 @@ fn an_enrolment_that_fails_leaves_a_joined_device_as_it_was_and_its_agent_at_wor
     let stays = "nothing has changed: this device stays default/shop-17 of fleet shops";
     assert!(talk(&output).contains(stays), "{}", talk(&output));
     assert!(files(&state) == before, "{:?}", files(&state).keys());
-    // without --reset it says what it is, whether an agent runs or not
+    // without --reset it says what the device is, whether an agent is running or not
     let output = agent(folder.path(), &["enrol", path]);
     assert_eq!(output.status.code(), Some(1), "{}", talk(&output));
     assert!(
@@ -156,7 +156,7 @@ fn an_enrolment_that_fails_leaves_a_joined_device_as_it_was_and_its_agent_at_wor
         talk(&output)
     );
     assert!(files(&state) == before);
-    // when nobody knows any more what it joined, it can still join anew
+    // when what it joined cannot be read any more, it can still join again
     drop(lock);
     std::fs::write(state.join("identity/joined.json"), b"{").expect("written");
     let output = agent(folder.path(), &["enrol", path]);

@@ -1,8 +1,8 @@
-//! A server that lies, against the real agent: its loop, its connection, its verification and its ledger. Whatever comes is
-//! refused with a stable code, nothing on the machine is touched, what runs goes on, the refusal is reported, and when the
-//! server tells the truth again, under the same tag, the device follows.
+//! A malicious server against the real agent: its loop, connection, verification and ledger. Whatever it sends is refused
+//! with a stable code, nothing on the machine is touched, workloads keep running, the refusal is reported, and when the
+//! server is honest again, under the same tag, the device follows.
 //!
-//! The clock is the tests' own: an hour of silence takes no time.
+//! Time is paused: an hour of silence takes no time.
 
 #![allow(
     unreachable_pub,
@@ -48,9 +48,9 @@ use stage::{FIRST, Stage};
 pub struct Case {
     name: &'static str,
     code: Code,
-    /// What the refusal says: that it was refused for this, and for nothing else that is wrong with it.
+    /// Words of the refusal, which show that it was refused for this reason and no other.
     words: &'static str,
-    /// There is no connection meanwhile, so it is reported afterwards.
+    /// Whether it costs the connection, so that the refusal is reported afterwards.
     cut_off: bool,
     lie: fn(&mut Stage),
 }
@@ -115,7 +115,7 @@ impl Case {
                 assert!(stage.hand.touched() > before.touched, "the count counts");
             })
             .await;
-        // after a refusal, too, the ledger is one that can be opened
+        // the ledger can also be opened after a refusal
         stage.play_first().await;
     }
 
@@ -131,13 +131,13 @@ impl Case {
 }
 
 impl Stage {
-    /// The agent runs until the device has the truth.
+    /// Runs the agent until the device has the honest release.
     async fn play_first(&self) {
         self.play(self.well()).await;
     }
 }
 
-/// Plays every line, and says how many were refused.
+/// Runs every case, and prints how many were refused.
 pub async fn play(what: &str, cases: &[Case]) {
     for case in cases {
         println!("{}", case.name);

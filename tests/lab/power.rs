@@ -414,7 +414,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
         .collect();
     site.commit("too large", &files);
     let why = site.event(&["full", "FLT0507", "No space left"]);
-    assert!(why.contains("are to come"), "{why}");
+    assert!(why.contains("MiB are needed"), "{why}");
     assert_eq!(device.containers(), before, "what runs is kept");
     let files: Vec<_> = parts.iter().map(|(name, _)| (name.as_str(), "")).collect();
     site.commit("taken back", &files);

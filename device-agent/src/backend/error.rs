@@ -5,20 +5,20 @@ use flotta_bundle::{Code, DevicePath, Problem, code};
 /// Why the host did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// A file cannot be looked at, written or removed.
+    /// A file cannot be read, written or removed.
     #[error("{path}: {why}")]
     File {
-        /// Which.
+        /// The file.
         path: DevicePath,
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// A file cannot be written or removed, because its file system is mounted read-only.
     #[error("{path}: {why}")]
     ReadOnly {
-        /// Which.
+        /// The file.
         path: DevicePath,
-        /// Why, in the system's words.
+        /// The reason, as the system gives it.
         why: String,
     },
     /// Podman cannot use the storage for images and containers.
@@ -27,13 +27,13 @@ pub enum BackendError {
     /// The disk is full, or a quota is used up.
     #[error("{0}")]
     NoSpace(String),
-    /// Anything else, in the other program's words.
+    /// Anything else, as the other program says it.
     #[error("{0}")]
     Other(String),
 }
 
 impl BackendError {
-    /// What it means for a file.
+    /// The problem to report for a file.
     pub(crate) fn of_file(&self) -> Problem {
         let of = |code: Code, path: &DevicePath, why: &String| {
             Problem::new(code, path.as_str())
@@ -53,7 +53,7 @@ impl BackendError {
         }
     }
 
-    /// What it means for a unit: systemd does not answer for it.
+    /// The problem to report for a unit that systemd cannot be asked about.
     pub(crate) fn of_unit(&self, unit: &str) -> Problem {
         Problem::new(code::BACKEND, unit)
             .about(unit)

@@ -26,13 +26,13 @@ use super::{
     Systemd, UnitState, Verb, prose,
 };
 
-/// Where Quadlet looks.
+/// The folder that Quadlet reads.
 pub const QUADLET: &str = "/etc/containers/systemd/";
 
 const READ_ONLY: &str = "Read-only file system (os error 30)";
 const NO_FOLDER: &str = "there is a link or a file where a folder should be";
 
-/// What the agent's death carries: a test that sees another payload has found a bug.
+/// The panic payload of a simulated crash: a test that sees another payload has found a bug.
 #[derive(Debug)]
 pub struct Died;
 
@@ -45,26 +45,26 @@ impl World {
         self.0.borrow_mut()
     }
 
-    /// The agent dies at this call, counted from 1 and from now: before it takes effect, or after.
+    /// Makes the agent crash at this call, counted from 1 and from now: before it takes effect, or after.
     pub fn die_at(&self, call: usize, after: bool) {
         let mut state = self.state();
         state.calls = 0;
         state.dies = Some((call, after));
     }
 
-    /// Something happens at this call, counted from 1 and from now, before it takes effect.
+    /// Runs something at this call, counted from 1 and from now, before the call takes effect.
     pub fn at_call(&self, call: usize, what: impl FnOnce() + 'static) {
         let mut state = self.state();
         state.calls = 0;
         state.hook = Some((call, Hook(Box::new(what))));
     }
 
-    /// Whether a death is still to come. It does not come any more.
+    /// Cancels a crash that is still to come; whether there was one.
     pub fn spare(&self) -> bool {
         self.state().dies.take().is_some()
     }
 
-    /// What happened since the last time.
+    /// Returns what happened since the last call of this function.
     pub fn log(&self) -> Vec<Did> {
         std::mem::take(&mut self.state().log)
     }
@@ -78,7 +78,7 @@ impl World {
         self.state().files.insert(path.to_owned(), file);
     }
 
-    /// Counts a call; how the agent dies at it, if it does.
+    /// Counts a call, and returns whether the agent crashes at it: after its effect or before.
     fn count(&self) -> Option<bool> {
         let mut state = self.state();
         state.calls += 1;
@@ -135,7 +135,7 @@ impl Systemd for World {
             "masked".clone_into(&mut unit.load);
         } else if let Some(Definition { source, text }) = definition {
             "loaded".clone_into(&mut unit.load);
-            // what only services have
+            // only services have these
             if name.ends_with(".service") {
                 unit.result = or(run.result, "success");
                 unit.exit_status = run.exit;
@@ -159,7 +159,7 @@ impl Systemd for World {
         Ok(unit)
     }
 
-    /// Each job is a call of its own; systemd goes on with those it was given when the agent dies.
+    /// Each job is a call of its own; systemd carries on with the jobs it has when the agent crashes.
     async fn jobs(&mut self, jobs: &[(Verb, String)], _: Duration) -> Vec<(String, BackendError)> {
         for at in 0..jobs.len() {
             if let Some(after) = self.count() {

@@ -1,5 +1,5 @@
-//! Files, whole or not at all. A path is walked folder by folder and no link is followed, so nothing that a workload puts
-//! on the machine can lead a write out of the folders that a release may use.
+//! Writes files atomically. A path is walked folder by folder and no symbolic link is followed, so nothing that a workload
+//! puts on the machine can redirect a write out of the folders that a release may use.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use super::{BackendError, Files, Found, Tell};
 
 mod mark;
 
-/// Below here, folders that are empty go with their last file.
+/// Below these, an empty folder is removed with its last file.
 const FOLDERS: [&str; 3] = [
     "/etc/flotta/workloads",
     "/etc/containers/systemd",
@@ -36,16 +36,16 @@ pub struct Disk {
     watch: Option<Watch>,
     watched: BTreeSet<DevicePath>,
     pace: Pace,
-    /// When to look without a watch. Kept, since whoever waits may stop and come again.
+    /// When to check the files without a watch. Kept here, because the caller may stop waiting and come back.
     look_at: Option<Instant>,
 }
 
-/// Where a file system begins.
+/// The root directory of a file system.
 #[derive(Debug)]
 pub(super) struct Root(PathBuf);
 
 impl Root {
-    /// Opens the folder of a path, and makes what is missing.
+    /// Opens the folder of a path; creates missing folders if asked to.
     fn folder(&self, path: &DevicePath, make: bool) -> rustix::io::Result<OwnedFd> {
         let folder = path
             .as_str()
@@ -54,7 +54,7 @@ impl Root {
         self.walk(folder, make)
     }
 
-    /// Opens a folder, and makes it and those above it if asked to.
+    /// Opens a folder; creates it and its parents if asked to.
     pub(super) fn walk(&self, path: &str, make: bool) -> rustix::io::Result<OwnedFd> {
         let mut folder = rustix::fs::open(&self.0, FOLDER, Mode::empty())?;
         for name in path.split('/').skip(1) {
@@ -70,7 +70,7 @@ impl Root {
         Ok(folder)
     }
 
-    /// The numbers of owner and group, from the machine's own lists.
+    /// The ids of owner and group, from the machine's own `/etc/passwd` and `/etc/group`.
     fn account(&self, file: &File) -> Result<(Uid, Gid), BackendError> {
         let number = |list: &str, name: &str| {
             let text = fs::read_to_string(self.0.join(list)).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Root {
                 .or((name == "root").then_some(0))
                 .ok_or_else(|| BackendError::File {
                     path: file.path.clone(),
-                    why: format!("no account {name}"),
+                    why: format!("there is no user or group named {name}"),
                 })
         };
         let uid = number("etc/passwd", &file.owner)?;
@@ -96,7 +96,7 @@ impl Disk {
         Self::paced(root, PACE)
     }
 
-    /// The same, and changes are told at this pace.
+    /// The same, with another pace for reporting changes.
     pub(super) fn paced(root: PathBuf, pace: Pace) -> Self {
         Self {
             root: Root(root),
@@ -138,7 +138,7 @@ fn failed(path: &DevicePath) -> impl Fn(Errno) -> BackendError {
     }
 }
 
-/// The same, of an error of the standard library's.
+/// The same for an error of the standard library.
 fn failed_io(path: &DevicePath) -> impl Fn(std::io::Error) -> BackendError {
     move |error| match Errno::from_io_error(&error) {
         Some(error) => failed(path)(error),
@@ -149,7 +149,8 @@ fn failed_io(path: &DevicePath) -> impl Fn(std::io::Error) -> BackendError {
     }
 }
 
-/// The name that a file has until it is whole. One for each file: what a power cut leaves is overwritten by the next try.
+/// The temporary name of a file while it is written. One for each file, so that the next try overwrites what a power cut
+/// left.
 fn temporary(path: &DevicePath) -> String {
     format!(".{}.flotta-new", path.file_name())
 }
@@ -239,7 +240,7 @@ impl Files for Disk {
                 }
                 rustix::fs::fsync(&folder).map_err(&failed)?;
             }
-            // Gone already: the folders above it may not be.
+            // The file is gone already, but the folders above it may not be.
             Err(Errno::NOENT) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -257,7 +258,7 @@ impl Files for Disk {
                 .and_then(|parent| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR));
             match removed {
                 Ok(()) | Err(Errno::NOENT) => empty = folder,
-                // It is not empty: then it stays.
+                // The folder is not empty, so it stays.
                 Err(_) => break,
             }
         }
@@ -268,7 +269,7 @@ impl Files for Disk {
         let mut path = path.as_str();
         while let Some((folder, _)) = path.rsplit_once('/') {
             match self.root.walk(folder, false) {
-                // root may write anything but what is mounted read-only
+                // root can write everywhere but on a read-only mount
                 Ok(open) => {
                     return rustix::fs::fstatvfs(&open)
                         .is_ok_and(|disk| !disk.f_flag.contains(StatVfsMountFlags::RDONLY));
@@ -291,14 +292,14 @@ impl Files for Disk {
             match Watch::new(self.pace) {
                 Ok(mut watch) => {
                     watch.over(&self.root, &self.watched);
-                    // what changed until now nobody has told of
+                    // nobody has reported the changes until now
                     self.watch = Some(watch);
                     self.look_at = None;
                     return;
                 }
                 Err(error) => {
                     let look_at = *self.look_at.get_or_insert_with(|| {
-                        tracing::warn!(%error, "no file events; files are looked at once a minute");
+                        tracing::warn!(%error, "file events are not available; files are checked once a minute");
                         Instant::now() + BLIND
                     });
                     sleep_until(look_at).await;

@@ -1,4 +1,5 @@
-//! Podman by its REST API (libpod), on its Unix socket. A few calls, read tolerantly: what a newer Podman adds is ignored.
+//! A client of Podman's REST API (libpod) on its Unix socket: a few calls, with answers read tolerantly, so that what a newer
+//! Podman adds is ignored.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 use super::{BackendError, Container, Podman, prose};
 use crate::durable;
 
-/// The oldest API that has Quadlet's Podman (4.4) behind it; newer ones answer it too.
+/// The API version of the oldest Podman with Quadlet (4.4); newer ones serve it too.
 const API: &str = "/v4.0.0/libpod";
 /// Longest wait for an answer that needs no network.
 const SHORT: Duration = Duration::from_secs(60);
@@ -24,14 +25,14 @@ const PULL: Duration = Duration::from_secs(3600);
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// Where Podman notes that the kernel does not support its storage, so that it need not try each time. It takes a full disk for
-/// that as well, and then refuses everything until the next boot, which clears `/run`. The note is a cache and nothing else:
-/// without it Podman tries again, and what runs never looks at it.
+/// The file in which Podman notes that the kernel does not support its storage, so that it need not try each time. It writes
+/// it for a full disk as well, and then refuses everything until the next boot, which clears `/run`. The note is only a
+/// cache: without it Podman tries again, and running containers never read it.
 const REFUSAL: &str = "/run/containers/storage/overlay/overlay-false";
 /// Longest note that is read.
 const MAX_REFUSAL: usize = 4 << 10;
 
-/// Longest wait until a container has stopped: its grace period is at most a day, and who waits for it does nothing else.
+/// Longest wait until a container has stopped: its grace period is at most a day, and the caller does nothing else meanwhile.
 const STOP: Duration = Duration::from_secs(25 * 3600);
 
 /// Podman's socket.
@@ -54,7 +55,7 @@ struct Line {
     error: Option<String>,
 }
 
-/// What is of interest of a container.
+/// The fields of interest of a container.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
@@ -70,7 +71,7 @@ struct ContainerState {
     running: bool,
 }
 
-/// A command in a container.
+/// The state of a command in a container.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CommandState {
@@ -96,7 +97,7 @@ struct NetworkEnd {
 }
 
 impl Inspected {
-    /// The container, if it runs.
+    /// Returns the container if it is running.
     fn running(self) -> Option<Container> {
         let NetworkSettings { address, networks } = self.network_settings;
         let ends = networks.iter().flat_map(BTreeMap::values);
@@ -184,7 +185,7 @@ impl Socket {
             .unwrap_or_else(|_| Err(failed(&"no answer in time")))
     }
 
-    /// How a command in a container is; none when it is gone, as its container is.
+    /// The state of a command in a container; none when it is gone together with its container.
     async fn command(&self, session: &str) -> Result<Option<CommandState>, BackendError> {
         let path = format!("/exec/{session}/json");
         let (status, body) = self.ask(Method::GET, &path, SHORT).await?;
@@ -197,7 +198,7 @@ impl Socket {
 
     /// Removes all of `kind` that carry a label.
     async fn remove(&self, kind: &str, label: &str) -> Result<(), BackendError> {
-        // The label is made of a name's characters: only JSON's own need an escape.
+        // The label has only characters of a name, so JSON's escaping is enough.
         let filter = format!(
             "%7B%22label%22%3A%5B%22{}%22%5D%7D",
             label.replace('=', "%3D")
@@ -231,7 +232,7 @@ impl Socket {
     }
 }
 
-/// Reads what Podman says of a container.
+/// Parses Podman's description of a container.
 fn parse_container(body: &[u8]) -> Result<Option<Container>, BackendError> {
     let inspected: Inspected = serde_json::from_slice(body)
         .map_err(|error| BackendError::Other(format!("Podman's container: {error}")))?;
@@ -271,7 +272,7 @@ impl Podman for Socket {
         if !status.is_success() {
             return Err(failure(status, &body));
         }
-        // The status was sent before the pull began: how it ended is in the last lines.
+        // Podman sends the status before the pull begins; the last lines say how it ended.
         let lines = serde_json::Deserializer::from_slice(&body).into_iter::<Line>();
         match lines.filter_map(Result::ok).find_map(|line| line.error) {
             Some(error) => Err(prose::podman(error)),
@@ -324,7 +325,7 @@ impl Podman for Socket {
 
     async fn run(&self, command: &str) -> Result<i32, BackendError> {
         let path = format!("/exec/{command}/start");
-        // its output is the answer, which ends with it
+        // the answer is the command's output, and ends when the command does
         let (status, body) = self.post(&path, &serde_json::json!({})).await?;
         if !status.is_success() {
             let error = failure(status, &body);
@@ -332,9 +333,9 @@ impl Podman for Socket {
         }
         let state = self.command(command).await?;
         let ended = state.filter(|state| !state.running);
-        ended
-            .map(|state| state.exit_code)
-            .ok_or_else(|| BackendError::Other("a command in a container has no end".to_owned()))
+        ended.map(|state| state.exit_code).ok_or_else(|| {
+            BackendError::Other("Podman does not say how a command in a container ended".to_owned())
+        })
     }
 
     async fn is_running(&self, command: &str) -> Result<bool, BackendError> {

@@ -1,11 +1,11 @@
-//! What other programs say in words. Their texts are read here and nowhere else.
+//! Recognises the messages of other programs. Their texts are matched here and nowhere else.
 
 use super::BackendError;
 
 /// The exit status of Podman when it could not run a container (podman-run(1)).
 const PODMAN_FAILED: i32 = 125;
 
-/// What Podman says, as an error. It passes on what the kernel says, and has no word of its own for a full disk.
+/// Classifies an error message of Podman. It passes on the kernel's text, and has no error of its own for a full disk.
 pub(super) fn podman(words: String) -> BackendError {
     let full = ["no space left on device", "disk quota exceeded"];
     if is_storage(&words) {
@@ -17,7 +17,7 @@ pub(super) fn podman(words: String) -> BackendError {
     }
 }
 
-/// The exit code that podman-exec(1) has for a command that could not be run.
+/// The exit code that podman-exec(1) documents for a command that could not be run.
 pub(super) fn not_run(words: &str) -> Option<i32> {
     let words = words.to_lowercase();
     if words.contains("command that was not found") {
@@ -27,7 +27,7 @@ pub(super) fn not_run(words: &str) -> Option<i32> {
     }
 }
 
-/// Why a unit does not run, by the lines in its journal.
+/// Why a unit is not running, by the lines in its journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said<'a> {
     /// This port is in use.
@@ -36,13 +36,13 @@ pub(crate) enum Said<'a> {
     SomePortTaken(&'a str),
     /// Podman cannot use its storage.
     Storage(&'a str),
-    /// Podman did not get the image.
+    /// Podman could not pull the image.
     Pull(&'a str),
     /// The workload's own last line.
     LastLine(&'a str),
 }
 
-/// Reads the lines in a unit's journal; none when nothing but the usual messages of systemd and Podman is there.
+/// Reads the lines in a unit's journal; none when there are only the usual messages of systemd and Podman.
 pub(crate) fn journal<'a>(unit: &str, exit_status: i32, lines: &'a [String]) -> Option<Said<'a>> {
     let mut newest = lines.iter().rev().map(String::as_str);
     let taken = |line: &&str| line.contains("address already in use");
@@ -50,7 +50,7 @@ pub(crate) fn journal<'a>(unit: &str, exit_status: i32, lines: &'a [String]) -> 
         return Some(port(line).map_or(Said::SomePortTaken(line), Said::PortTaken));
     }
     let line = newest.find(|line| is_own(unit, line))?;
-    // Podman's last line says why it did not even start; the workload has said nothing in that run.
+    // Podman's last line says why the container did not even start; the workload wrote nothing in that run.
     let is_podman = exit_status == PODMAN_FAILED && line.starts_with("Error: ");
     Some(match line {
         line if is_podman && is_storage(line) => Said::Storage(line),
@@ -59,12 +59,12 @@ pub(crate) fn journal<'a>(unit: &str, exit_status: i32, lines: &'a [String]) -> 
     })
 }
 
-/// How Podman says that it cannot use its storage.
+/// Whether Podman says that it cannot use its storage.
 fn is_storage(words: &str) -> bool {
     words.contains("configure storage: ") || words.contains("kernel does not support overlay fs")
 }
 
-/// How Podman says that an image did not come, from a registry or from its own store.
+/// Whether Podman says that it could not get an image, from a registry or from its own store.
 fn is_pull(line: &str) -> bool {
     [
         "unable to copy from source ",

@@ -1,5 +1,5 @@
-//! What systemd, Quadlet, Podman and files do when they are asked, as one script. The unit tests play it on the fake and the
-//! lab plays it on a device; both must give the transcript in `script.txt`, so what the fake does is what the real thing does.
+//! One script of calls to systemd, Quadlet, Podman and the file system. The unit tests run it on the fake and the lab runs it
+//! on a device; both must give the transcript in `script.txt`, so the fake behaves as the real thing does.
 
 #[path = "script/timer.rs"]
 mod timer;
@@ -13,20 +13,20 @@ use flotta_bundle::{DevicePath, Digest};
 
 use super::{BackendError, Files, Found, Podman, Systemd, UnitState, Verb};
 
-/// An image that serves until it is told to end, one that exits as it is told, and one that no registry has.
+/// An image that serves until it is stopped, one that exits with a given status, and one that no registry has.
 pub(crate) const HELLO: &str = "registry.example/hello@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
 pub(crate) const EXITS: &str = "registry.example/exits@sha256:9c3547e04b2cfee17b23690223b2265402a4811e8ab558a88356b534066deafe";
 const GONE: &str =
     "registry.example/gone@sha256:00000000000000000000000000000000000000000000000000000000000000aa";
 
-/// What was seen when the script was played on a device.
+/// The transcript of the script on a device.
 pub(crate) const TRANSCRIPT: &str = include_str!("script.txt").trim_ascii();
 
-/// What happens to a machine that its agent does not do.
+/// What happens to a machine without its agent's doing.
 pub(crate) trait Stage {
-    /// The owner puts a unit of his own on the machine.
+    /// The owner installs a unit of their own.
     fn host_unit(&mut self, name: &str);
-    /// A container with a workload's label is there, and no unit that knows it.
+    /// Creates a container with a workload's label that no unit belongs to.
     fn stray(&mut self, workload: &str);
     /// Somebody changes the mode of a file.
     fn chmod(&mut self, path: &str);
@@ -36,7 +36,7 @@ pub(crate) trait Stage {
     fn containers(&mut self) -> Vec<String>;
 }
 
-/// The machine, and what it has said so far.
+/// The machine, and the transcript so far.
 pub(crate) struct Play<S, P, F, T> {
     pub(crate) systemd: S,
     pub(crate) podman: P,
@@ -68,14 +68,14 @@ fn file(at: &str, content: &str) -> File {
     }
 }
 
-/// A container's file.
+/// A Quadlet `.container` file.
 fn container(name: &str, image: &str, exec: &str, more: &str) -> String {
     format!(
         "[Container]\nImage={image}\nContainerName={name}\nLabel=flotta.workload={name}\nExec={exec}\nStopTimeout=10\n{more}\n"
     )
 }
 
-/// How often something is looked at, a tenth of a second apart at most, before it is what it is.
+/// How often a state is polled, at most a tenth of a second apart, before it is taken as it is.
 const LOOKS: usize = 600;
 const SERVES: &str = "8099 /index.txt";
 
@@ -105,7 +105,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         self.say(format!("{what}: {how}"));
     }
 
-    /// How a unit is. Which run it is counts only while there is one; its failure, only while systemd has its definition.
+    /// Notes the state of a unit: which run it is only while it runs, and its failure only while systemd has its definition.
     async fn unit(&mut self, name: &str) -> UnitState {
         let state = self.systemd.unit(name).await.expect("an answer");
         let UnitState {
@@ -132,7 +132,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         state
     }
 
-    /// Waits until a unit is so, and says how it is then.
+    /// Waits until a unit is in this state, and notes it.
     async fn until(&mut self, name: &str, is: impl Fn(&UnitState) -> bool) {
         for _ in 0..LOOKS {
             let state = self.systemd.unit(name).await.expect("an answer");
@@ -144,7 +144,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         self.unit(name).await;
     }
 
-    /// Waits until the journal has a line of systemd's: it is written some time after the unit has changed.
+    /// Waits until the journal has a line of systemd: it is written some time after the unit has changed.
     async fn until_journal(&mut self, name: &str, what: &str) {
         let line = format!("{name}: {what}");
         for _ in 0..LOOKS {
@@ -232,7 +232,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         }
         let done = self.podman.pull(EXITS).await;
         self.done("pull exits", done);
-        // Podman's own words, of which nothing depends
+        // Podman's own words, which nothing depends on
         let error = self
             .podman
             .pull(GONE)
@@ -352,7 +352,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         self.put("loop.container", &container("loop", EXITS, "3", again));
         self.reload().await;
         for name in ["bad.service", "loop.service"] {
-            // It may have said that it runs before it ended, or not: what the job says is not looked at.
+            // It may or may not have counted as started before it exited, so the result of the job is ignored.
             let job = [(Verb::Start, name.to_owned())];
             let _ = self.systemd.jobs(&job, Duration::from_secs(60)).await;
             self.until(name, UnitState::is_failed).await;
@@ -412,7 +412,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         }
         self.jobs(&[(Verb::Restart, "net-network.service")]).await;
         self.unit("net-network.service").await;
-        // it comes up again after the job that was asked for
+        // it comes up again after the requested job
         self.until("user.service", UnitState::is_active).await;
         self.jobs(&[(Verb::Stop, "net-network.service")]).await;
         self.unit("net-network.service").await;
@@ -426,7 +426,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         self.say("\n# a pod");
         let units = ["duo-pod.service", "duo-a.service", "duo-b.service"];
         for member in ["duo-a", "duo-b"] {
-            // in one network namespace no two may listen on one port
+            // they share a network namespace, so each needs a port of its own
             let port = if member == "duo-a" { "8091" } else { "8092" };
             let exec = format!("{port} /index.txt");
             let text = container(member, HELLO, &exec, "Pod=duo.pod");
@@ -445,7 +445,7 @@ impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
         ] {
             self.jobs(&job).await;
             for unit in units {
-                // the members' jobs are not the one that was asked for
+                // the members' jobs are not the requested one
                 let up = job[0].0 != Verb::Stop;
                 self.until(
                     unit,

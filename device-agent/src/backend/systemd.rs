@@ -1,4 +1,4 @@
-//! systemd by D-Bus (org.freedesktop.systemd1(5)).
+//! A client of systemd over D-Bus (org.freedesktop.systemd1(5)).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -26,11 +26,11 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 /// Longest wait for an answer. A reload with hundreds of Quadlet files on a slow disk takes seconds.
 const ANSWER: Duration = Duration::from_secs(90);
-/// Changes come in bursts: a start is five. They are looked at together.
+/// Changes come in bursts (a start is five), which are handled together.
 const BURST: Duration = Duration::from_millis(100);
 /// Longest wait for the journal.
 const JOURNAL: Duration = Duration::from_secs(10);
-/// Lines of the journal that are looked at, and their bytes.
+/// Most lines of the journal that are read, and their bytes.
 const LINES: &str = "30";
 const MAX_JOURNAL: usize = 64 << 10;
 
@@ -39,9 +39,9 @@ const MAX_JOURNAL: usize = 64 << 10;
 pub struct Bus {
     connection: Connection,
     manager: Proxy<'static>,
-    /// Object paths of the units that were asked for: their changes are of interest.
+    /// Object paths of the units that were asked for: only their changes matter.
     ours: Arc<Mutex<BTreeSet<String>>>,
-    /// Counts their changes; ends with the bus.
+    /// Counts their changes; closed when the bus is gone.
     changes: watch::Receiver<u64>,
     again: Option<Instant>,
 }
@@ -62,7 +62,7 @@ fn rule(interface: &'static str, member: &'static str) -> zbus::match_rule::Buil
 }
 
 impl Bus {
-    /// Connects, and has systemd tell of changes.
+    /// Connects, and subscribes to changes.
     pub async fn open() -> Result<Self, BackendError> {
         let connection = zbus::connection::Builder::system()
             .method_timeout(ANSWER)
@@ -76,7 +76,7 @@ impl Bus {
         let stream = MessageStream::for_match_rule(units, &connection, None).await?;
         let ours = Arc::new(Mutex::new(BTreeSet::new()));
         let (count, changes) = watch::channel(0);
-        // masked, unmasked, read again: what a unit is may have changed without its state
+        // masking, unmasking and reloading can change a unit without changing its state
         for member in ["UnitFilesChanged", "Reloading"] {
             let rule = rule(MANAGER, member).build()?;
             let stream = MessageStream::for_match_rule(rule, &connection, None).await?;
@@ -102,7 +102,7 @@ impl Bus {
         Ok(Properties(proxy.call("GetAll", &(interface,)).await?))
     }
 
-    /// Listens to how jobs end.
+    /// Listens for the results of jobs.
     async fn ends(&self) -> Result<(Ends, JoinHandle<()>), BackendError> {
         let rule = rule(MANAGER, "JobRemoved").build()?;
         let mut stream = MessageStream::for_match_rule(rule, &self.connection, None).await?;
@@ -123,8 +123,8 @@ impl Bus {
     }
 }
 
-/// Counts changes of our units, or all of a kind. Always listening: a stream that nobody reads fills up, and then the
-/// connection stops with all its answers.
+/// Counts changes of the agent's units, or all signals of a kind. It never stops reading: a stream that nobody reads fills
+/// up and then blocks the whole connection.
 async fn listen(
     mut stream: MessageStream,
     ours: Option<Arc<Mutex<BTreeSet<String>>>>,
@@ -146,7 +146,7 @@ async fn listen(
     }
 }
 
-/// The unit of what is mounted at a path, as `systemd-escape --path` names it.
+/// The mount unit of a path, as `systemd-escape --path` names it.
 fn mount_unit(path: &str) -> String {
     let mut name = String::new();
     for (at, byte) in path.trim_matches('/').bytes().enumerate() {
@@ -168,7 +168,7 @@ fn mount_unit(path: &str) -> String {
     name + ".mount"
 }
 
-/// How jobs ended, by their object path.
+/// The results of jobs, by their object path.
 type Ends = mpsc::UnboundedReceiver<(String, String)>;
 
 struct Properties(HashMap<String, OwnedVariant>);
@@ -258,7 +258,7 @@ impl Systemd for Bus {
                 .map(|(_, name)| (name.clone(), error.clone()))
                 .collect()
         };
-        // Listening before the first job starts: a job may be done before its call returns.
+        // Listen before the first job starts: a job may be done before its call returns.
         let (mut ends, listener) = match self.ends().await {
             Ok(found) => found,
             Err(error) => return all(&error),
@@ -356,7 +356,7 @@ impl Systemd for Bus {
         };
         self.again = None;
         if !alive {
-            // The bus was restarted. Until it is back, units are looked at now and then.
+            // The bus was restarted. Until it is back, units are polled from time to time.
             sleep(ANSWER).await;
             if let Ok(fresh) = Self::open().await {
                 *self = fresh;

@@ -1,8 +1,8 @@
-//! Tells when somebody may have changed files of the fleet's: an edit, a removal, another folder or mount in their place.
+//! Reports when somebody may have changed files of the fleet: an edit, a removal, another folder or mount in their place.
 //!
-//! inotify tells of names in folders, and every folder on the way to a file is watched, so that one that is removed and made
-//! again is watched again. Mounts over a folder raise no such event; the kernel tells of them by `/proc/self/mountinfo`.
-//! Nothing ticks: an idle machine costs nothing.
+//! inotify reports names in folders, and every folder on the way to a file is watched, so that one that is removed and
+//! created again is watched again. A mount over a folder raises no such event; the kernel signals those on
+//! `/proc/self/mountinfo`. Nothing polls: an idle machine costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,13 +19,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::files::Root;
 
-/// How soon changes are told.
+/// How soon changes are reported.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// Changes come in bursts: an editor's save is four. They are looked at together.
+    /// Changes come in bursts (an editor's save is four), which are reported together.
     pub(super) burst: Duration,
-    /// Shortest and longest time from one look to the next: somebody who goes on changing a file costs a look now and then,
-    /// and what they change is still seen within a minute.
+    /// Shortest and longest time between two reports: a file that keeps changing costs a check now and then, and its changes
+    /// are still seen within a minute.
     pub(super) gap: (Duration, Duration),
 }
 
@@ -34,9 +34,9 @@ pub(super) const PACE: Pace = Pace {
     burst: Duration::from_millis(300),
     gap: (Duration::from_secs(1), Duration::from_secs(30)),
 };
-/// How often files are looked at where the kernel does not tell of changes: it has no more watches to give.
+/// How often files are checked where the kernel has no more watches to give.
 pub(super) const BLIND: Duration = Duration::from_secs(60);
-/// What is of interest in a folder.
+/// The events that matter in a folder.
 const EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MODIFY)
@@ -46,13 +46,13 @@ const EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
-/// What tells of the folder itself.
+/// The events about the folder itself.
 const OF_FOLDER: ReadFlags = ReadFlags::DELETE_SELF
     .union(ReadFlags::MOVE_SELF)
     .union(ReadFlags::UNMOUNT)
     .union(ReadFlags::IGNORED);
 
-/// Which folder is at a path: device and inode.
+/// The identity of the folder at a path: device and inode.
 type FileId = (u64, u64);
 
 /// A watch over some files.
@@ -62,14 +62,14 @@ pub(super) struct Watch {
     mounts: Option<AsyncFd<File>>,
     /// Folders on the way to the files, parents first, and the names in them that matter.
     folders: BTreeMap<String, BTreeSet<String>>,
-    /// The watched folders, by the kernel's number for them.
+    /// The watched folders, by their inotify watch descriptor.
     watched: BTreeMap<i32, String>,
     seen: BTreeMap<String, FileId>,
-    /// The kernel did not take all folders.
+    /// Whether the kernel refused to watch some folders.
     partial: bool,
-    /// When to look whether or not anything is told, since the kernel did not take all folders.
+    /// When to check the files without an event, because the kernel refused to watch some folders.
     look_at: Option<Instant>,
-    /// Something has happened that nobody was told of: when to tell of it. Kept, since whoever waits may stop and come again.
+    /// When to report a change that was not reported yet. Kept here, because the caller may stop waiting and come back.
     due: Option<Instant>,
     last: Option<Instant>,
     gap: Duration,
@@ -77,7 +77,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A watch over nothing yet.
+    /// Creates a watch over no files.
     pub(super) fn new(pace: Pace) -> std::io::Result<Self> {
         let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let mounts = File::open("/proc/self/mountinfo")
@@ -106,8 +106,8 @@ impl Watch {
         }
     }
 
-    /// Watches the folders that are there now. A folder is watched before what is in it is opened: what is made in between is
-    /// told of.
+    /// Watches the folders that exist now. A folder is watched before its entries are opened, so that what is created in between
+    /// is reported.
     fn arm(&mut self, root: &Root) {
         let before = std::mem::take(&mut self.watched);
         self.seen.clear();
@@ -126,7 +126,7 @@ impl Watch {
                 }
                 Err(error) => {
                     if !self.partial {
-                        tracing::warn!(%error, folder, "not watched; files are looked at once a minute");
+                        tracing::warn!(%error, folder, "the folder cannot be watched; files are checked once a minute");
                     }
                     self.partial = true;
                 }
@@ -134,7 +134,7 @@ impl Watch {
         }
         for number in before.keys() {
             if !self.watched.contains_key(number) {
-                // it may be gone by itself
+                // the watch may be gone already
                 let _ = inotify::remove_watch(self.events.get_ref(), *number);
             }
         }
@@ -175,7 +175,7 @@ impl Watch {
         self.due = None;
     }
 
-    /// Reads all that the kernel has to tell; whether anything of it matters.
+    /// Reads all pending events; whether any of them matters.
     fn drain(&self) -> bool {
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(self.events.get_ref(), &mut space);
@@ -200,7 +200,7 @@ impl Watch {
         }
     }
 
-    /// Whether another folder is where one was.
+    /// Whether a folder was replaced by another one.
     fn has_moved(&self, root: &Root) -> bool {
         let now = |folder: &str| {
             let open = root.walk(folder, false).ok()?;
@@ -212,7 +212,7 @@ impl Watch {
     }
 }
 
-/// Has the runtime wait for a descriptor.
+/// Registers a descriptor with the runtime.
 fn registered<T: AsRawFd + Owned>(fd: T, interest: Interest) -> std::io::Result<AsyncFd<T>> {
     #[expect(
         deprecated,
@@ -221,7 +221,7 @@ fn registered<T: AsRawFd + Owned>(fd: T, interest: Interest) -> std::io::Result<
     AsyncFd::with_interest(fd, interest)
 }
 
-/// What owns its descriptor, and so keeps it open and the same.
+/// Types that own their descriptor, and so keep it open and the same.
 trait Owned {}
 impl Owned for OwnedFd {}
 impl Owned for File {}

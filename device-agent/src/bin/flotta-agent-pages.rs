@@ -1,5 +1,5 @@
-//! Writes the agent's manual pages and completions into a folder. Packaging does this; the agent itself is small, and a device
-//! has no use for what writes them.
+//! Writes the agent's manual pages and completions into a folder. Packaging runs it; it is not part of the agent, which is
+//! to stay small.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `flotta-agent diff`: what on the machine is not as the accepted release says.
+//! `flotta-agent diff`: what on the machine differs from the accepted release.
 
 use similar::TextDiff;
 
@@ -8,13 +8,13 @@ use crate::config::Config;
 use crate::converge::{self, Host};
 use flotta_bundle::code::{self, Problem};
 
-/// Longest file that is shown line by line.
+/// Largest file, in bytes, that is shown line by line.
 const MAX_TEXT: usize = 1 << 20;
 
 pub(super) async fn run(config: &Config) -> Result<Answer, CliError> {
     let ledger = ledger(config)?;
     let Some(accepted) = ledger.accepted() else {
-        print("no release was accepted yet: nothing to differ from\n")?;
+        print("no release has been accepted yet: there is nothing to compare with\n")?;
         return Ok(Answer::Yes);
     };
     let manifest = manifest(&ledger, accepted.manifest)
@@ -38,7 +38,7 @@ pub(super) async fn run(config: &Config) -> Result<Answer, CliError> {
     Ok(Answer::No)
 }
 
-/// A unified diff from what is there to what should be; nothing when they are the same.
+/// A unified diff from the file on disk to the wanted one; empty when they are the same.
 pub(super) fn file_diff(path: &str, old: Option<&[u8]>, new: &[u8]) -> String {
     if old == Some(new) {
         return String::new();

@@ -31,18 +31,18 @@ impl Enrol {
             join.trust.version
         );
         let old = match identity::joined(&config.identity()) {
-            // nobody knows what it had joined: it is left behind
+            // what it had joined cannot be read: the device starts without it
             Err(IdentityError::Malformed(..)) if self.reset => None,
             old => old.map_err(EnrolError::from)?,
         };
         if let Some(old) = old {
-            // A device that no longer knows whom to trust joins again, with the same keys.
+            // A device that has lost its trust root joins again with the same keys.
             let is_lost = Ledger::open(&config.state)?.memory().is_none();
             if !self.reset && !is_lost {
                 return Err(EnrolError::AlreadyJoined(old.device).into());
             }
             print(&fleet)?;
-            return self.join_anew(config, &join, &client, &old).await;
+            return self.join_again(config, &join, &client, &old).await;
         }
         let hold = config.hold().map_err(io)?;
         let hold = hold.ok_or_else(|| EnrolError::Busy(config.state.clone()))?;
@@ -73,7 +73,7 @@ impl Enrol {
         let Some((device, certificate)) = answer else {
             join.save(&config.pending())?;
             drop(hold);
-            self.start("goes on asking").await?;
+            self.start("keeps asking").await?;
             return Ok(Answer::Yes);
         };
         let mut ledger = Ledger::open(&config.state)?;
@@ -89,9 +89,9 @@ impl Enrol {
         Ok(Answer::Yes)
     }
 
-    /// Joins with an identity next to the one in force, which stays so until the new one is complete. The agent works on
-    /// meanwhile, and is started anew for the switch alone.
-    async fn join_anew(
+    /// Joins with a new identity. The current one stays in force until the new one is complete; the agent keeps running
+    /// meanwhile, and restarts only for the switch.
+    async fn join_again(
         &self,
         config: &Config,
         join: &Join,
@@ -130,7 +130,7 @@ impl Enrol {
                     certificate.not_after.strftime("%Y-%m-%d")
                 ))?;
                 drop(lock);
-                // an agent at work does it when it is started anew
+                // a running agent does it when it restarts
                 if let Some(_hold) = config.hold().map_err(io)? {
                     reset::switch(config)?;
                 }
@@ -139,7 +139,7 @@ impl Enrol {
             }
             Ok(None) => {
                 drop(lock);
-                self.start("goes on asking").await?;
+                self.start("keeps asking").await?;
             }
             Err(error) => {
                 reset::abandon(config)?;
@@ -159,7 +159,7 @@ impl Enrol {
         }
         match service::start().await {
             Ok(()) => print(&format!("started {}       {then}\n", service::UNIT)),
-            // the device has joined: that is the answer, and this is advice
+            // the device has joined, which is the answer; starting the agent is only advice
             Err(error) => {
                 eprintln!("{} was not started: {error}", service::UNIT);
                 print(&format!(

@@ -13,7 +13,7 @@ pub(super) fn run(config: &Config, format: Format) -> Result<Answer, CliError> {
     Ok(Answer::Yes)
 }
 
-/// Newest first.
+/// A table of accepted releases, newest first.
 pub(super) fn table(seen: &[Seen]) -> String {
     let line = |seen: &Seen| {
         let manifest = seen.manifest.short();

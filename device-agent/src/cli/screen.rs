@@ -9,18 +9,18 @@ use super::status::Release;
 use crate::identity::Joined;
 use crate::status::Status;
 
-/// Where the first line's second half begins.
+/// The column at which the second half of the first line begins.
 const COLUMN: usize = 50;
 
 /// All that the screen shows.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) now: Timestamp,
-    /// None when the agent does not run.
+    /// None when the agent is not running.
     pub(super) status: Option<Status>,
     pub(super) joined: Joined,
     pub(super) release: Option<Release>,
-    /// What it asks to join as, in place of what it is.
+    /// The name that it asks to join as, when that is to replace its current identity.
     pub(super) asks: Option<String>,
     pub(super) disk_used: Option<u64>,
     pub(super) synchronised: Option<bool>,
@@ -30,17 +30,17 @@ impl View {
     /// What is wrong, in a line, and what to do about it.
     pub(super) fn trouble(&self) -> Option<(String, String)> {
         let Some(status) = &self.status else {
-            let what = "the agent does not run; workloads go on without it".to_owned();
+            let what = "the agent is not running; workloads keep running without it".to_owned();
             return Some((
                 what,
                 "see: systemctl status flotta-agent.service".to_owned(),
             ));
         };
         let of = |problem: &Problem| (problem.to_string(), problem.help.clone());
-        // What runs of a workload may go on while its new release cannot be applied.
+        // A workload may keep running as before while its new version cannot be applied.
         let failed = |w: &&WorkloadReport| w.state == WorkloadState::Failed || w.problem.is_some();
-        // Why there is no connection goes before what only a connection brings (a newer release), and before all else when it
-        // is more than a network that is away: that is usual, and the rest is not.
+        // A connection problem comes before problems that only a connection can solve (they need a newer release). It comes
+        // before all else unless the network is merely down, which is usual.
         let cut = status.link.problem.as_ref();
         let cut = cut.filter(|_| status.link.connected_since.is_none());
         if let Some(problem) = cut.filter(|problem| problem.code != code::UNREACHABLE.id) {
@@ -66,7 +66,7 @@ impl View {
     }
 }
 
-/// The screen.
+/// The screen of a device that has joined.
 pub(super) fn status(view: &View) -> String {
     let Joined { device, fleet, .. } = &view.joined;
     let title = format!("{device} in fleet {fleet}");
@@ -78,7 +78,7 @@ pub(super) fn status(view: &View) -> String {
         lines.push(format!("  to do      {help}"));
     }
     if let Some(asks) = &view.asks {
-        lines.push(format!("  asks       to be {asks}: waits for approval"));
+        lines.push(format!("  asks       to be {asks}: waiting for approval"));
     }
     lines.push(format!("  server     {}", server(view)));
     lines.push(format!("  release    {}", release(view)));
@@ -96,7 +96,7 @@ pub(super) fn status(view: &View) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The screen of a device that waits to be let in.
+/// The screen of a device that is waiting for approval.
 pub(super) fn waiting(key: Option<&str>) -> String {
     let key = key.unwrap_or("not made yet");
     format!(
@@ -143,7 +143,7 @@ fn server(view: &View) -> String {
                 .passed_over
                 .as_ref()
                 .map_or(String::new(), |problem| {
-                    format!("; a better address does not answer: {problem}")
+                    format!("; a preferred address does not answer: {problem}")
                 });
             format!("connected{at} since {since}{last}{refuses}{instead}")
         }
@@ -247,7 +247,7 @@ fn is_ahead(now: Timestamp, then: Timestamp) -> bool {
     then.duration_since(now) > SignedDuration::from_mins(1)
 }
 
-/// How long ago, in the largest unit, cut. A time that is still to come shows as such: the clock was ahead, or is behind.
+/// How long ago, in the largest unit, rounded down. A future time is shown as such: the clock was ahead, or is behind.
 fn age(now: Timestamp, then: Timestamp) -> String {
     if is_ahead(now, then) {
         return format!("in {}", span(then.duration_since(now)));
@@ -265,7 +265,7 @@ fn span(length: SignedDuration) -> String {
     }
 }
 
-/// `10:41` of today, or the date before it. UTC: a device's zone is rarely set, and logs of a fleet are compared.
+/// `10:41` for today, else with the date. UTC: a device's time zone is rarely set, and logs of a fleet are compared.
 fn clock_time(now: Timestamp, then: Timestamp) -> String {
     let (now, then) = (now.to_zoned(TimeZone::UTC), then.to_zoned(TimeZone::UTC));
     if now.date() == then.date() {

@@ -13,20 +13,20 @@ use crate::identity::{self, Identity, Joined};
 use crate::ledger::Ledger;
 use crate::status::Status;
 
-/// What the ledger knows of the release in force.
+/// The release in force, from the ledger.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Release {
     pub(super) sequence: u64,
     pub(super) revision: Revision,
     pub(super) issued: Timestamp,
-    /// When its manifest was applied whole, if it was.
+    /// When its manifest was completely applied, if it was.
     pub(super) applied: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
 struct Json<'a> {
     joined: &'a Joined,
-    /// Absent when the agent does not run.
+    /// Absent when the agent is not running.
     status: Option<&'a Status>,
     release: Option<&'a Release>,
     well: bool,
@@ -88,6 +88,6 @@ pub(super) async fn run(config: &Config, format: Format) -> Result<Answer, CliEr
 fn disk_used(path: &std::path::Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
     let used = disk.f_blocks.checked_sub(disk.f_bfree)?;
-    // as df(1) counts: what root alone may use is not free
+    // as df(1) counts: space reserved for root is not free
     (used * 100).checked_div(used + disk.f_bavail)
 }

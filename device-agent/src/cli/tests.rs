@@ -77,7 +77,7 @@ fn view() -> View {
     }
 }
 
-/// The same device after `change`.
+/// The same device with a change.
 fn changed(change: impl FnOnce(&mut Status)) -> View {
     let mut view = view();
     view.status.as_mut().map(change).expect("a status");
@@ -244,7 +244,7 @@ fn why_there_is_no_connection_goes_before_what_only_a_connection_brings() {
         assert!(screen.contains(&tries), "{screen}");
         assert!(screen.contains("also       FLT0312: "), "{screen}");
     }
-    // a network that is away is usual: what does not run is not
+    // a network that is down is usual, a workload that is down is not
     let view = changed(|status| {
         status.link.connected_since = None;
         status.link.problem = Some(Problem::new(code::UNREACHABLE, "no connection"));

@@ -1,4 +1,4 @@
-//! `flotta-agent verify`: believes nothing that it can check.
+//! `flotta-agent verify`: checks everything again, from the signature to the files on disk.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(super) fn run(config: &Config) -> Result<Answer, CliError> {
     let joined = identity::joined(&config.identity()).map_err(EnrolError::from)?;
     let device = joined.ok_or(EnrolError::NotJoined)?.device;
     let (Some(memory), Some(accepted)) = (ledger.memory(), ledger.accepted()) else {
-        print("no release was accepted yet: nothing to verify\n")?;
+        print("no release has been accepted yet: there is nothing to verify\n")?;
         return Ok(Answer::Yes);
     };
     let offer = Offer {
@@ -59,7 +59,7 @@ pub(super) fn run(config: &Config) -> Result<Answer, CliError> {
         print(&format!("broken    {finding}\n"))?;
     }
     if findings.is_empty() {
-        print("all of it holds\n")?;
+        print("everything checks out\n")?;
         return Ok(Answer::Yes);
     }
     Ok(Answer::No)
@@ -87,20 +87,20 @@ fn files(manifest: &Manifest, root: &Path) -> Vec<String> {
     for file in &manifest.files {
         match on_disk(root, file.path.as_str(), file.size) {
             Ok(Some(bytes)) if Digest::of(&bytes) == file.digest => {}
-            Ok(Some(_)) => findings.push(format!("{} is not as the manifest says", file.path)),
-            Ok(None) => findings.push(format!("{} is not there", file.path)),
+            Ok(Some(_)) => findings.push(format!("{} differs from the manifest", file.path)),
+            Ok(None) => findings.push(format!("{} is missing", file.path)),
             Err(error) => findings.push(format!("{}: {error}", file.path)),
         }
     }
     findings
 }
 
-/// The content of a device path; longer than `size` is cut just behind it, so that it differs.
+/// The content at a device path. A file longer than `size` is read one byte past it, so that it differs.
 pub(super) fn on_disk(root: &Path, path: &str, size: u64) -> std::io::Result<Option<Vec<u8>>> {
     use std::io::Read as _;
     let path = root.join(path.trim_start_matches('/'));
     match std::fs::symlink_metadata(&path) {
-        Ok(found) if !found.is_file() => return Err(std::io::Error::other("not a plain file")),
+        Ok(found) if !found.is_file() => return Err(std::io::Error::other("not a regular file")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };

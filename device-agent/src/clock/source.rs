@@ -1,5 +1,5 @@
-//! Whether anything sets the machine's clock: systemd-timesyncd's mark if it is fresh, or what systemd-timedated has from the
-//! kernel, which says no when nothing has set the clock for nine hours.
+//! Whether the machine's clock is synchronised: by systemd-timesyncd's marker file if it is fresh, or by systemd-timedated,
+//! which asks the kernel and says no when nothing has set the clock for nine hours.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use zbus::{Connection, Proxy};
 use super::Clock;
 use crate::backoff::Backoff;
 
-/// How long the bus may take: timedated is started for the question.
+/// How long the bus may take: timedated is started on demand.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Shortest and longest wait between two questions: asking starts a program. A clock that leaps is asked about at once.
+/// Shortest and longest wait between two checks, since each starts a program. After a leap of the clock it is checked at once.
 const LOOK: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3600));
 
 impl Clock {
-    /// Asks whether the machine's clock is set by the network, and takes up the answer; none when nothing says so.
+    /// Checks whether the network sets the machine's clock, and records the answer; none when that is unknown.
     pub async fn ask(&self, root: &Path) -> Option<bool> {
         let synchronised = if is_marked(root, self.unaided()) {
             Some(true)
@@ -49,7 +49,7 @@ async fn ask() -> Option<bool> {
     time.get_property("NTPSynchronized").await.ok()
 }
 
-/// Keeps the clock told whether it is set, until the agent ends.
+/// Keeps that up to date until the agent exits.
 pub async fn follow(clock: Clock, root: &Path) {
     let mut backoff = Backoff::new(LOOK.0, LOOK.1);
     loop {
@@ -61,7 +61,7 @@ pub async fn follow(clock: Clock, root: &Path) {
         };
         tokio::select! {
             () = sleep(wait) => {}
-            // who sets the clock says a moment later that it is right
+            // the program that sets the clock marks it as synchronised a moment later
             () = clock.leaps() => sleep(Duration::from_secs(2)).await,
         }
     }

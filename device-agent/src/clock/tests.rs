@@ -25,7 +25,7 @@ fn a_release_that_follows_an_earlier_time_takes_the_floor_back() {
     assert!(clock.now() > right + DAY);
     clock.learn(right - SignedDuration::from_mins(5));
     assert_eq!(clock.now(), right);
-    // a release that has waited for the device is no reason to think that time went back
+    // an older release that reaches the device late is no sign that time went back
     clock.learn(right + DAY);
     let floor = clock.floor();
     clock.learn(right + DAY + SignedDuration::from_secs(1));
@@ -44,7 +44,7 @@ fn a_clock_that_the_network_sets_is_believed_and_a_floor_ahead_of_it_left_behind
     assert_eq!((clock.now(), clock.floor()), (right, right));
     assert!(clock.left_behind() > Some(right));
     assert_eq!(clock.left_behind(), None);
-    // behind what was signed it is believed as well, and what was signed is not learned for good
+    // a clock behind a signed time is believed as well, and that time is not learned for good
     clock.learn(time("2028-01-01T00:00:00Z"));
     assert_eq!(clock.now(), right);
     clock.set_synchronised(Some(false));
@@ -64,7 +64,7 @@ fn the_floor_is_kept_and_an_unreadable_one_is_none() {
         assert!(clock.floor() < then);
         assert!(clock.current_time().is_some(), "{content:?}");
     }
-    // a poisoned file is healed by the first save under a clock that the network sets
+    // a poisoned file is corrected by the first save under a clock that the network sets
     std::fs::write(&path, "2040-01-02T03:04:05Z\n").expect("written");
     let clock = Clock::load(&path);
     clock.set_synchronised(Some(true));
@@ -83,7 +83,7 @@ async fn a_mark_of_timesyncd_is_seen_when_the_clock_leaps() {
         let mark = root.path().join("run/systemd/timesync");
         std::fs::create_dir_all(&mark).expect("made");
         let file = std::fs::File::create(mark.join("synchronized")).expect("written");
-        // an hour ago by the clock as it is set now: until then, from the future
+        // an hour ago by the clock as it is about to be set; until then, in the future
         let time = Timestamp::now() + DAY - SignedDuration::from_hours(1);
         file.set_modified(time.into()).expect("set");
         *offset.lock().expect("no panic") = DAY;
@@ -109,7 +109,7 @@ async fn an_old_mark_of_timesyncd_is_no_word_that_the_clock_is_set() {
     let file = std::fs::File::create(folder.join("synchronized")).expect("written");
     let right = time("2026-11-28T12:00:00Z");
     file.set_modified(right.into()).expect("set");
-    // by a clock that has run away since, nobody set it
+    // a marker that is far from the clock says nothing about it
     for (offset, is_marked) in [
         (SignedDuration::from_mins(30), true),
         (DAY, false),

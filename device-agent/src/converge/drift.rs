@@ -1,4 +1,5 @@
-//! What somebody changed of the fleet's files. It is told, and then put back like anything that is not as the manifest says.
+//! Drift: files of the fleet that somebody changed. It is reported first, and then corrected like any other difference from
+//! the manifest.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +16,8 @@ use crate::plan::{Plan, Step, inputs};
 /// Most files that are named in one message.
 const MAX_NAMED: usize = 3;
 
-/// What is not as it was left, by looking at it. Workloads that the last try could not bring up are left out: their files are
-/// not all there yet.
+/// Finds drift by looking at the files. Workloads that the last try could not bring up are left out, because their files may
+/// not all be there yet.
 pub(super) fn seen(
     manifest: &Manifest,
     owned: &Owned,
@@ -32,7 +33,7 @@ pub(super) fn seen(
     problems(drifted)
 }
 
-/// The same, of a manifest that was applied, by what is planned for it.
+/// Finds drift from an applied manifest by the plan for it.
 pub(super) fn planned(plan: &Plan, manifest: &Manifest, owned: &Owned) -> Failures {
     let written = plan.steps.iter().filter_map(|step| match step {
         Step::Write(file) => Some(file),
@@ -41,7 +42,7 @@ pub(super) fn planned(plan: &Plan, manifest: &Manifest, owned: &Owned) -> Failur
     problems(written.filter(|file| is_settled(file, manifest, owned)))
 }
 
-/// Whether a file was there as this manifest has it, and nothing is being done with it.
+/// Whether a file had been written as this manifest has it, and is not being changed.
 fn is_settled(file: &File, manifest: &Manifest, owned: &Owned) -> bool {
     let Some(object) = owned.files.get(&file.path) else {
         return false;
@@ -85,7 +86,7 @@ fn problems<'a>(drifted: impl Iterator<Item = &'a File>) -> Failures {
         .collect()
 }
 
-/// Tells the server of drift that was not known before.
+/// Notes an event for the server about drift that was not known before.
 pub(super) fn note(
     ledger: &mut Ledger,
     known: &Failures,
@@ -94,7 +95,7 @@ pub(super) fn note(
 ) -> Result<(), LedgerError> {
     for (owner, problem) in drift {
         if known.get(owner) != Some(problem) {
-            // what cannot be written is written with the next, at the latest at the end
+            // an event that cannot be written is written with the next one, at the latest at the end
             let _ = ledger.note(now(), "Drifted", format!("{owner}: {problem}"), true);
         }
     }

@@ -1,4 +1,4 @@
-//! Images, fetched before anything of the running system changes.
+//! Pulls images before anything of the running system changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,20 +11,20 @@ use futures_util::stream;
 use crate::apply::Failures;
 use crate::backend::{BackendError, Podman};
 
-/// Images pulled at once: one that does not come must not hold up the others, and a small device has a small memory.
+/// Images pulled at once: a slow one must not hold up the others, and a small device has little memory.
 const AT_ONCE: usize = 3;
 
-/// Images that must be pulled, and those that nobody could look for.
+/// Images that must be pulled, and whether some could not be looked up.
 pub(super) struct Missing<'a> {
     images: Vec<&'a Image>,
     failures: BTreeMap<&'a str, (&'a Image, Problem)>,
-    /// Podman did not answer.
+    /// Whether Podman did not answer for some image.
     blind: bool,
     wanted: BTreeSet<&'a str>,
 }
 
-/// Looks for the images of workloads that are about to start, and of those that are down: what systemd starts again and again
-/// may lack nothing but its image. Of a new manifest, also for those that are always pulled.
+/// Looks up the images of workloads that are about to start, and of those that are down: a unit in a restart loop may lack
+/// only its image. For a new manifest, also those that are always pulled.
 pub(super) async fn missing<'a, P: Podman>(
     manifest: &'a Manifest,
     starts: &'a BTreeSet<String>,
@@ -63,7 +63,7 @@ pub(super) async fn missing<'a, P: Podman>(
             Ok(false) => missing.images.push(image),
             Err(error) => {
                 missing.blind = true;
-                // what is down has a reason of its own, until one is found that is before it
+                // a workload that is down has a reason of its own, unless its image is missing
                 if starts {
                     let problem = failure(image, &error);
                     missing.failures.insert(&image.reference, (image, problem));
@@ -79,7 +79,7 @@ impl<'a> Missing<'a> {
         self.images.is_empty()
     }
 
-    /// Whether Podman could not say of some image whether it is there.
+    /// Whether Podman could not say whether some image is there.
     pub(super) fn is_blind(&self) -> bool {
         self.blind
     }
@@ -90,7 +90,7 @@ impl<'a> Missing<'a> {
             .flat_map(|image| image.workloads.iter().map(Owner::as_str))
     }
 
-    /// Pulls; the workloads whose images did not come.
+    /// Pulls the images, and returns the workloads whose images could not be pulled.
     pub(super) async fn get<P: Podman>(self, podman: &P) -> Failures {
         let mut failures = self.failures;
         let mut pulls = stream::iter(self.images)
@@ -116,7 +116,7 @@ impl<'a> Missing<'a> {
     }
 }
 
-/// What it means that Podman does not find or pull an image.
+/// The problem to report when Podman does not find or pull an image.
 fn failure(image: &Image, error: &BackendError) -> Problem {
     let code = match error {
         BackendError::Storage(_) => code::STORAGE,

@@ -1,4 +1,4 @@
-//! What is wrong with Podman itself, where it can be put right without touching what runs.
+//! Repairs Podman itself, where that is possible without touching what runs.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use crate::backend::{Files, Podman, Systemd, Verb};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, Step};
 
-/// The unit that answers for Podman. systemd gives it up when the service behind it fails a few times in a row.
+/// Podman's socket unit. systemd stops it when the service behind it fails a few times in a row.
 const SOCKET: &str = "podman.socket";
 const SERVICE: &str = "podman.service";
-/// Longest wait for a socket to listen, and for restarts: systemd goes on with them.
+/// Longest wait for a socket to listen, and for restarts; systemd carries on with them after that.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Has Podman look again at a storage that it has given up until the next boot; whether it had.
+/// Makes Podman try a storage again that it refuses until the next boot. Returns whether it did refuse it.
 ///
-/// All that is removed is a note in `/run` that this storage did not work once: no container, image or mount. What runs does
-/// not look at it, and when the storage still does not work Podman writes the note again.
+/// Only a note in `/run` is removed, which says that this storage once did not work: no container, image or mount. Running
+/// containers never read it, and if the storage still does not work, Podman writes the note again.
 pub(super) fn podman<S: Systemd, P: Podman, F: Files>(
     reports: &[WorkloadReport],
     ledger: &mut Ledger,
     host: &mut Host<S, P, F>,
     now: &dyn Fn() -> Timestamp,
 ) -> bool {
-    // a machine on which all is well has no such note, or one that harms nobody; what has not run yet is held by it, not down
+    // on a healthy machine there is no such note, or a harmless one; a workload that has not run yet is held by it, not down
     let mut held = host.failures.values();
     let is_held = held.any(|problem| problem.is(code::STORAGE));
     if !is_held && states::failed(reports).next().is_none() {
@@ -45,12 +45,12 @@ pub(super) fn podman<S: Systemd, P: Podman, F: Files>(
     tracing::info!(why, "Podman is to look at its storage again");
     let message =
         format!("Podman had given up its storage until the next boot, and looks again: {why}");
-    // what cannot be written is written with the next
+    // an event that cannot be written is written with the next one
     let _ = ledger.note(now(), "Repaired", message, true);
     true
 }
 
-/// Starts Podman's socket when it does not listen; whether it does now and did not.
+/// Starts Podman's socket if it is not listening. Returns whether that helped.
 pub(super) async fn socket<S: Systemd, P: Podman, F: Files>(host: &mut Host<S, P, F>) -> bool {
     let is_down = match host.systemd.unit(SOCKET).await {
         Ok(unit) => unit.is_loaded() && !unit.is_active(),
@@ -72,7 +72,7 @@ pub(super) async fn socket<S: Systemd, P: Podman, F: Files>(host: &mut Host<S, P
     failed.is_empty()
 }
 
-/// Restarts units that systemd would start again by itself in a while, when what they lacked has come.
+/// Restarts units at once that systemd would restart later, when what they lacked is there now.
 pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     plan: &Plan,
@@ -102,7 +102,7 @@ pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
         return;
     }
     for (unit, error) in host.systemd.jobs(&jobs, LIMIT).await {
-        // why it does not run is read off the unit itself
+        // the unit's own state says why it is not running
         tracing::info!(unit, %error, "job did not succeed");
     }
 }

@@ -1,4 +1,4 @@
-//! How the workloads are, as systemd sees their units.
+//! The state of the workloads, from the state of their units.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,20 +14,21 @@ use crate::health::{Health, Target};
 use crate::ledger::{Due, Owned};
 use crate::plan::{inputs, masked};
 
-/// A unit that was restarted by itself counts as failed until it has stayed up for so long: between two of its ends a
-/// container that exits at once looks as if it ran.
+/// A unit that systemd restarted counts as failed until it has stayed up this long: between two exits, a container that
+/// exits at once looks as if it were running.
 const STAYS_UP: Duration = Duration::from_secs(10);
-/// After so long the restarts before are forgiven: systemd's delay before a restart only grows, and a crash a year must not
-/// cost a minute each in the end. Kubernetes has the same ten minutes.
+/// After staying up this long, a unit's restart count is reset: systemd's restart delay only grows, and one crash a year must
+/// not end up costing a minute each time. Kubernetes uses the same ten minutes.
 const FORGIVEN: Duration = Duration::from_secs(600);
-/// Longest line of a journal that is passed on.
+/// Longest line of the journal that is reported, in characters.
 const MAX_LINE: usize = 300;
 
-/// Why units failed, by exit status, result and number of the restart: reading a journal costs a process. After a restart it is
-/// read again; the journal may not have had all of it yet.
+/// Why units failed, with the exit status, result and restart count for which that was found: reading the journal costs a
+/// process. After a restart it is read again, because the journal may not have been complete.
 pub type Reasons = BTreeMap<String, ((i32, String, u32), Problem)>;
 
-/// Looks at every unit of the manifest. Those that are not the fleet's are not there yet, whatever the host runs by that name.
+/// Looks at every unit of the manifest. A unit that the fleet does not own yet counts as missing, whatever the host runs under
+/// that name.
 pub(super) async fn states<S: Systemd, P, F>(
     manifest: &Manifest,
     owned: &Owned,
@@ -44,7 +45,7 @@ pub(super) async fn states<S: Systemd, P, F>(
                 let state = state(&found, unit.wanted);
                 targets.extend(target(manifest, owned, unit, &found, host.health.as_ref()));
                 if found.is_masked() {
-                    // what runs of it goes on
+                    // its running units keep running
                     let state = match state {
                         WorkloadState::Running => state,
                         _ => WorkloadState::Failed,
@@ -101,8 +102,8 @@ pub(super) async fn states<S: Systemd, P, F>(
     reports.into_values().collect()
 }
 
-/// What of a unit is to be checked. The manifest's checks are of what it wants: a container that still runs with something
-/// else keeps those that it has.
+/// What to health-check of a unit. The manifest's checks are for the containers it describes: a container that still runs an
+/// older definition keeps the checks that it has.
 fn target(
     manifest: &Manifest,
     owned: &Owned,
@@ -138,13 +139,13 @@ fn state(unit: &UnitState, wanted: Wanted) -> WorkloadState {
     }
 }
 
-/// When the restarts of a unit that runs are to be forgotten; none when it has none.
+/// How long until the restart count of a running unit is reset; none when it is zero.
 fn forgiven_in(unit: &UnitState) -> Option<Duration> {
     let up = unit.active_for.filter(|_| unit.restarts > 0)?;
     Some(FORGIVEN.saturating_sub(up))
 }
 
-/// Which state of its units a workload has.
+/// Orders states: a workload has the worst state of its units.
 fn worse(state: WorkloadState) -> u8 {
     match state {
         WorkloadState::Running => 0,
@@ -156,7 +157,7 @@ fn worse(state: WorkloadState) -> u8 {
     }
 }
 
-/// Why a unit failed, in its own words where it left any.
+/// Why a unit failed, in its own words if it left any.
 async fn reason<S: Systemd, P, F>(
     name: &str,
     unit: &UnitState,
@@ -168,7 +169,7 @@ async fn reason<S: Systemd, P, F>(
         return problem;
     }
     let key = (unit.exit_status, unit.result.clone(), unit.restarts);
-    // Between two restarts systemd shows a clean slate: what was found before still holds.
+    // Between two restarts systemd shows no failure: the reason found before still holds.
     if let Some((known, problem)) = host.reasons.get(name)
         && (*known == key || unit.is_up() && unit.result == "success")
     {
@@ -209,7 +210,7 @@ fn ended(name: &str, unit: &UnitState) -> Problem {
         .with_help(format!("see its journal: journalctl -u {name}"))
 }
 
-/// A line that fits a table: no control characters, not endless.
+/// A line for a table: without control characters, and not too long.
 fn short(line: &str) -> String {
     let clean = line
         .trim_matches(|c: char| c.is_whitespace() || c.is_control())
@@ -218,7 +219,7 @@ fn short(line: &str) -> String {
     clean.take(MAX_LINE).collect()
 }
 
-/// Sets the state of workloads that something is being done for.
+/// Sets the state of workloads that are being changed.
 pub(super) fn mark<'a>(
     reports: &mut [WorkloadReport],
     workloads: impl Iterator<Item = &'a str>,
@@ -244,12 +245,12 @@ pub(super) fn failed(reports: &[WorkloadReport]) -> impl Iterator<Item = &str> {
         .map(|report| report.name.as_str())
 }
 
-/// Says what is wrong with a workload; false when there is none of that name.
+/// Attaches a problem to a workload's report; false when there is no workload of that name.
 pub(super) fn blame(reports: &mut [WorkloadReport], workload: &str, problem: &Problem) -> bool {
     let Some(report) = reports.iter_mut().find(|report| report.name == workload) else {
         return false;
     };
-    // What runs of it goes on.
+    // Its running units keep running.
     if report.state != WorkloadState::Running {
         report.state = WorkloadState::Failed;
     }

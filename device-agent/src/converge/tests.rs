@@ -1,4 +1,4 @@
-//! From a manifest to a machine, on a machine in memory.
+//! Convergence, on a machine in memory.
 
 mod crashes;
 mod failures;
@@ -16,13 +16,13 @@ use crate::backend::fake::{Did, Thing, World};
 struct Bench {
     state: TempDir,
     world: World,
-    /// The agent's program; none between its death and its next start.
+    /// The running agent; none between a crash and the next start.
     agent: Option<(Ledger, Host<World, World, World>)>,
-    /// Files and units of the host's own: they stay as they are.
+    /// The host's own files and units, which must stay as they are.
     host: (BTreeMap<String, Thing>, BTreeSet<String>),
 }
 
-/// In memory where there is such a place: the ledger is synced thousands of times.
+/// A folder in memory where possible, because the ledger is synced thousands of times.
 fn folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
@@ -59,7 +59,7 @@ impl Bench {
         }
     }
 
-    /// The agent, started if it does not run.
+    /// The agent, started if it is not running.
     fn agent(&mut self) -> &mut (Ledger, Host<World, World, World>) {
         let Self {
             state,
@@ -78,7 +78,7 @@ impl Bench {
         self.watched(bundle).0
     }
 
-    /// Converges, and what was said on the way.
+    /// Converges, and returns the progress reports too.
     fn watched(&mut self, bundle: &Bundle) -> (Outcome, Vec<(Phase, Vec<WorkloadReport>)>) {
         let (ledger, host) = self.agent();
         fetch(ledger, bundle);
@@ -112,14 +112,14 @@ impl Bench {
         starts.collect()
     }
 
-    /// The host has a file of its own.
+    /// Gives the host a file of its own.
     fn host_file(&mut self, path: &str, content: &str) {
         self.world.put(path, content);
         let thing = self.world.state().files[path].clone();
         self.host.0.insert(path.to_owned(), thing);
     }
 
-    /// The machine is as the bundle says, and nothing else is on it but what is the host's own.
+    /// Checks that the machine is as the bundle says, with nothing else on it but the host's own files and units.
     #[track_caller]
     fn assert_reached(&mut self, bundle: &Bundle) {
         let plan = self.plan(bundle);

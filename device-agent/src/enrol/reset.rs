@@ -1,16 +1,16 @@
-//! Joining anew. The identity that is in force stays so until another one is complete next to it:
+//! Joining again with a new identity. The current identity stays in force until the new one is complete next to it:
 //!
 //! ```text
 //! identity/                in force
 //! identity.new/            made by `enrol --reset`
 //!   key.pem, sealing.key     first
-//!   join                     before anybody is asked; from here on the agent goes on asking
+//!   join                     written before the first request; from here on the agent keeps asking
 //!   certificate.pem, ca.pem  approved
-//!   joined.json              last: from here on it takes over
-//! identity.old/            between the two renames of the switch alone
+//!   joined.json              written last; from here on the new identity takes over
+//! identity.old/            exists only between the two renames of the switch
 //! ```
 //!
-//! A crash at any point leaves one or the other, and a request that fails or is denied leaves nothing.
+//! A crash at any point leaves one identity or the other, and a request that fails or is denied leaves nothing.
 
 use std::fs::{self, File};
 use std::io;
@@ -32,7 +32,7 @@ use crate::ledger::Ledger;
 #[cfg(test)]
 mod tests;
 
-/// The join file that a new identity asks by.
+/// The join file of a new identity.
 const JOIN: &str = "join";
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> EnrolError {
@@ -46,9 +46,9 @@ fn remove(folder: &Path) -> Result<(), EnrolError> {
     }
 }
 
-/// Makes new keys next to those in force, or copies these, and keeps the join file: from here on the agent goes on asking
-/// with them. What was prepared before is thrown away, unless it was approved. For the holder of the lock
-/// ([`Settings::lock_next`]), as all below that change it.
+/// Makes new keys next to the current ones, or copies these, and saves the join file: from here on the agent keeps asking
+/// with them. An earlier preparation is discarded unless it was approved. The caller must hold the lock
+/// ([`Settings::lock_next`]), as for everything below that changes the new identity.
 pub fn prepare(config: &Config, join: &Join, keep_keys: bool) -> Result<Identity, EnrolError> {
     let next = config.next();
     if is_complete(&next) {
@@ -63,12 +63,12 @@ pub fn prepare(config: &Config, join: &Join, keep_keys: bool) -> Result<Identity
     Ok(identity)
 }
 
-/// Forgets what was prepared: the identity in force stays.
+/// Discards what was prepared; the current identity stays.
 pub fn abandon(config: &Config) -> Result<(), EnrolError> {
     remove(&config.next())
 }
 
-/// Keeps what joining gave: from here on the new identity takes over, at the agent's next start at the latest.
+/// Saves the result of joining: from here on the new identity takes over, at the agent's next start at the latest.
 pub fn complete(
     config: &Config,
     join: &Join,
@@ -76,7 +76,7 @@ pub fn complete(
     device: DeviceName,
     pem: &str,
 ) -> Result<(Joined, Certificate), EnrolError> {
-    // what to trust is in the join file
+    // the join file says what to trust
     join.save(&config.next().join(JOIN))?;
     let certificate = identity.keep_certificate(pem, &join.file.fleet, &device)?;
     let joined = Joined {
@@ -88,7 +88,7 @@ pub fn complete(
     Ok((joined, certificate))
 }
 
-/// The request of new keys that waits for a person, if there is one.
+/// The pending request of a new identity, if there is one.
 pub fn waiting(config: &Config) -> Option<(Join, Identity)> {
     let next = config.next();
     let join = Join::read(&next.join(JOIN), None).ok()?;
@@ -101,10 +101,10 @@ fn is_complete(next: &Path) -> bool {
         && Identity::open(next).is_ok_and(|identity| identity.is_complete())
 }
 
-/// Has a complete new identity take over, and clears away what is of no use. For the owner of the state directory, before
-/// anything of it is read.
+/// Switches to a complete new identity, and removes leftovers. The caller must hold the state directory, and must not have
+/// read anything from it yet.
 pub fn switch(config: &Config) -> Result<(), EnrolError> {
-    // whoever prepares one has the lock, and is not done
+    // another process has the lock and is still preparing
     let io = failed(&config.state);
     let Some(_lock) = config.lock_next().map_err(io)? else {
         return Ok(());
@@ -112,7 +112,7 @@ pub fn switch(config: &Config) -> Result<(), EnrolError> {
     switch_by_steps(config, &mut || Ok(()))
 }
 
-/// The same; `step` is called before each step that changes something, and may end it there.
+/// The same; `step` is called before each step that changes something, and can abort it there.
 pub(super) fn switch_by_steps(
     config: &Config,
     step: &mut dyn FnMut() -> Result<(), EnrolError>,
@@ -143,12 +143,12 @@ pub(super) fn switch_by_steps(
         step()?;
         rename(&next, &home)?;
     } else if !home.exists() && last.exists() {
-        // nothing took the place of the old one
+        // the switch did not complete: put the old one back
         step()?;
         rename(&last, &home)?;
     }
     if next.exists() && !next.join(JOIN).exists() {
-        // whoever made these keys has not come as far as to ask with them
+        // these keys were made, but never used to ask
         step()?;
         remove(&next)?;
     }
@@ -159,37 +159,37 @@ pub(super) fn switch_by_steps(
     remove(&last)
 }
 
-/// How a request that waited ended.
+/// The outcome of a pending request.
 #[derive(Debug)]
 pub enum Decision {
-    /// The new identity is complete, and takes over.
+    /// The new identity is complete and takes over.
     Approved,
-    /// A person said no. The identity in force stays.
+    /// A person denied the request. The current identity stays.
     Denied(EnrolError),
 }
 
-/// How long to wait before a new identity that could not take over is tried again: the agent starts anew for that, and its
-/// connection with it.
+/// How long to wait before another try to switch to a new identity: each try restarts the agent and its connection.
 pub fn switching() -> Backoff {
     Backoff::new(Duration::from_secs(60), Duration::from_secs(3600))
 }
 
-/// Goes on asking with the new keys for as long as it takes. `again` says when one that could not take over tries again.
+/// Keeps asking with the new keys for as long as it takes. `again` says when to try again after a failed switch.
 pub async fn ask(config: &Config, clock: &Clock, again: &mut Backoff) -> Decision {
     let hardware = hardware::read(&config.root);
     loop {
         let Some((join, identity)) = waiting(config) else {
             if is_complete(&config.next()) {
-                // it could not take over at the last start
+                // the switch failed at the last start
                 sleep(again.next_delay()).await;
                 return Decision::Approved;
             }
-            // nothing waits, or somebody has thrown it away
+            // there is no pending request, or somebody has discarded it
             return std::future::pending().await;
         };
         let key = identity::short(&identity.fingerprint());
         let device = &join.device;
-        let waits = || tracing::info!(%device, key, "waits for approval: flotta approve {device}");
+        let waits =
+            || tracing::info!(%device, key, "waiting for approval: flotta approve {device}");
         let asked = match join.client(clock, &config.proxies) {
             Ok(client) => join.ask(&identity, &hardware, &client, None, waits).await,
             Err(error) => Err(error),
@@ -198,7 +198,7 @@ pub async fn ask(config: &Config, clock: &Clock, again: &mut Backoff) -> Decisio
             Ok(Some(decision)) => return decision,
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(problem = %error.problem(), "not joined anew");
+                tracing::warn!(problem = %error.problem(), "the device did not join again");
                 sleep(about(Duration::from_secs(300))).await;
             }
         }
@@ -212,7 +212,7 @@ fn decide(
     asked: Result<Option<(DeviceName, String)>, EnrolError>,
 ) -> Result<Option<Decision>, EnrolError> {
     let io = failed(&config.state);
-    // another request is being made: it is the one that counts
+    // another process is preparing a new request, which replaces this one
     let lock = config.lock_next().map_err(io)?;
     let _lock = lock.ok_or_else(|| EnrolError::Busy(config.state.clone()))?;
     let still = waiting(config).is_some_and(|(_, now)| now.fingerprint() == identity.fingerprint());

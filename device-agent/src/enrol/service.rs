@@ -1,4 +1,4 @@
-//! `flotta-agent.service`, from the side of `flotta-agent enrol`.
+//! Starts `flotta-agent.service` for `flotta-agent enrol`.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ async fn manager() -> zbus::Result<Proxy<'static>> {
     .await
 }
 
-/// Has the agent started now and at every boot.
+/// Enables and starts the agent: now and at every boot.
 pub async fn start() -> zbus::Result<()> {
     let manager = manager().await?;
     let _: (bool, Vec<(String, String, String)>) = manager

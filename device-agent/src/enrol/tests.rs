@@ -30,7 +30,7 @@ fn key() -> SigningKey {
     SigningKey::generate().expect("a key").0
 }
 
-/// A join file that is in order, as JSON to be spoiled.
+/// A valid join file, as JSON for the tests to break.
 fn file(server: &str, ca: &str) -> Value {
     let key = key();
     let root = Envelope::sign(root::PAYLOAD_TYPE, &trust(&key, 1).encode(), &[&key]);

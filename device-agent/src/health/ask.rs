@@ -1,4 +1,4 @@
-//! Makes a check once.
+//! Runs a check once.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use super::net::{Place, Request};
 use crate::backend::{BackendError, Container, Podman};
 
-/// A command that may not have ended in time: nobody can end it, so there must not be more and more of them.
+/// A command that did not end in time: Podman cannot kill it, so the next one must wait for it or they would pile up.
 pub(super) type Late = RefCell<Option<String>>;
 
-/// Makes checks.
+/// Runs single checks.
 pub(super) trait Ask {
-    /// Makes a check once: that it passed, or why not. An error is that nobody could ask.
+    /// Runs a check once. Returns that it passed, or why it failed; an error means that the check could not be made.
     async fn ask(
         &self,
         check: &HealthCheck,
@@ -24,7 +24,7 @@ pub(super) trait Ask {
     ) -> Result<Result<(), String>, BackendError>;
 }
 
-/// By the network, and by Podman.
+/// Runs checks over the network and with Podman.
 pub(super) struct Asker<'a, P> {
     podman: &'a P,
 }
@@ -83,7 +83,7 @@ impl<P: Podman> Ask for Asker<'_, P> {
                     && self.podman.is_running(&before).await?
                 {
                     late.replace(Some(before));
-                    return Ok(Err(format!("{what}: the one before has not ended")));
+                    return Ok(Err(format!("{what}: the previous one has not ended")));
                 }
                 let command = self.podman.prepare(&container.id, command).await?;
                 late.replace(Some(command.clone()));

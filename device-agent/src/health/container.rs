@@ -1,4 +1,4 @@
-//! The checks of one container, from its start on.
+//! The health checks of one container, from its start.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::backend::{Container, Podman};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 
-/// Shortest and longest bound of the wait before Podman is asked again for a container: it has just started, or leaves.
+/// Shortest and longest bound of the wait before Podman is asked again for a container that is starting or ending.
 const FIND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// What the checks of all containers share.
+/// The state that the checks of all containers share.
 pub(super) struct Desk<'a, P, A> {
     pub(super) podman: &'a P,
     pub(super) ask: &'a A,
@@ -26,7 +26,7 @@ pub(super) struct Desk<'a, P, A> {
     pub(super) stops: mpsc::UnboundedSender<Stop>,
 }
 
-/// How often in a row a check went one way.
+/// How many times in a row a check has had the same result.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     passed: bool,
@@ -34,7 +34,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Counts one result; which way it is decided, once there are enough of them in a row.
+    /// Counts a result. Returns the verdict once there are enough equal results in a row.
     pub(super) fn count(&mut self, check: &HealthCheck, passed: bool) -> Option<bool> {
         if self.passed != passed {
             *self = Self { passed, run: 0 };
@@ -49,7 +49,7 @@ impl Tally {
     }
 }
 
-/// A check as time goes on.
+/// The schedule and tally of one check.
 struct Rounds<'a> {
     check: &'a HealthCheck,
     due: Instant,
@@ -69,7 +69,7 @@ impl<'a> Rounds<'a> {
 }
 
 impl<P: Podman, A: Ask> Desk<'_, P, A> {
-    /// Watches a container: for ever, as whoever started this ends it when the unit's run does.
+    /// Checks a container for ever; the caller drops this when the unit's run ends.
     pub(super) async fn watch(&self, target: Target) {
         let Some(check) = target.checks.first() else {
             return;
@@ -79,26 +79,26 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
         loop {
             let container = self.find(&check.container, last.as_ref()).await;
             self.watch_run(&target, &container, started).await;
-            // systemd starts another one, maybe before anybody hears of it
+            // systemd starts a new container, maybe before anybody notices
             last = Some(container.id);
             started = Instant::now();
         }
     }
 
-    /// The container, once it is there and another one than the last.
+    /// Waits for a running container other than the last one.
     async fn find(&self, name: &str, last: Option<&String>) -> Container {
         let mut backoff = Backoff::new(FIND.0, FIND.1);
         loop {
             match self.podman.container(name).await {
                 Ok(Some(found)) if Some(&found.id) != last => return found,
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%error, name, "container not seen"),
+                Err(error) => tracing::debug!(%error, name, "the container cannot be inspected"),
             }
             sleep(backoff.next_delay()).await;
         }
     }
 
-    /// Makes the checks of one run of the container until one of them has stopped it.
+    /// Runs the checks of one container until one of them has stopped it.
     async fn watch_run(&self, target: &Target, container: &Container, started: Instant) {
         let of = |purpose| {
             let mut checks = target.checks.iter();
@@ -142,23 +142,23 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
         }
     }
 
-    /// Makes a check until there is a decision, which may be the one before again.
+    /// Runs a check until there is a verdict, which may be the same as before.
     async fn decide(&self, rounds: &mut Rounds<'_>, container: &Container) -> Result<(), String> {
         let check = rounds.check;
         loop {
             sleep_until(rounds.due).await;
-            // nobody closes it
+            // the semaphore is never closed
             let turn = self.turns.acquire().await;
             let began = Instant::now();
             let asked = self.ask.ask(check, container, &rounds.late).await;
             drop(turn);
-            // what was missed, because the machine slept or a check took long, is not made up for
+            // checks that were missed, because the machine was suspended or a check took long, are skipped
             let period = Duration::from_secs(check.period_seconds.into());
             rounds.due = (began + period).max(Instant::now());
             let result = match asked {
                 Ok(result) => result,
                 Err(error) => {
-                    tracing::debug!(%error, unit = check.unit, "nobody could ask");
+                    tracing::debug!(%error, unit = check.unit, "the check could not be made");
                     continue;
                 }
             };
@@ -168,7 +168,7 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
         }
     }
 
-    /// Stops the container; whether it does not run any more.
+    /// Stops the container. Returns whether it is stopped now.
     async fn stop(
         &self,
         target: &Target,
@@ -186,7 +186,7 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
             Ok(false) => true,
             Ok(true) => {
                 tracing::warn!("{why}: stopped");
-                // the other end is there for as long as this is
+                // the receiver lives as long as this sender
                 let _ = self.stops.send(Stop {
                     unit: unit.clone(),
                     invocation: target.invocation.clone(),
@@ -224,11 +224,11 @@ impl<P: Podman, A: Ask> Desk<'_, P, A> {
         });
     }
 
-    /// Forgets what was found of these units.
+    /// Forgets the results for these units.
     pub(super) fn forget(&self, is_gone: impl Fn(&str) -> bool) {
         self.readiness.send_if_modified(|all| {
             all.retain(|unit, _| !is_gone(unit));
-            // nobody asks for these any more
+            // these are no longer checked
             false
         });
     }

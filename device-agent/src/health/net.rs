@@ -1,4 +1,4 @@
-//! HTTP and TCP, as kubelet does it: straight to the place, by no proxy, without keeping the connection.
+//! HTTP and TCP checks as kubelet makes them: directly, without a proxy, and with a new connection each time.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 
 use super::redirect;
 
-/// As kubelet calls itself: programs leave it out of their logs by this.
+/// kubelet's user agent, by which programs leave probes out of their logs.
 const AGENT: &str = "kube-probe/1.34";
 /// Most of an answer that is read.
 const MAX_BODY: usize = 10 << 10;
 /// Most redirects that are followed.
 const MAX_REDIRECTS: usize = 10;
 
-/// Where to.
+/// The target of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) tls: bool,
@@ -52,7 +52,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What the system says, without its number.
+/// The system's error message without its number.
 fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -67,7 +67,7 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Sends it, and follows redirects within the host.
+    /// Sends the request, and follows redirects within the host.
     pub(super) async fn send(&self) -> Result<(), String> {
         let (mut place, mut path) = (self.place.clone(), self.path.to_owned());
         for _ in 0..=MAX_REDIRECTS {
@@ -78,7 +78,12 @@ impl Request<'_> {
                 match redirect::follow(&place, &path, &location) {
                     Some((next, to)) if next.host == self.place.host => (place, path) = (next, to),
                     Some(_) => return Ok(()),
-                    None => return Err(format!("answered {} to no place", status.as_u16())),
+                    None => {
+                        return Err(format!(
+                            "answered {} without a usable Location",
+                            status.as_u16()
+                        ));
+                    }
                 }
                 continue;
             }
@@ -128,7 +133,7 @@ impl Request<'_> {
             }
             Ok((status, location))
         };
-        // the answer is whole, or there is none: the connection has no say of its own
+        // the answer is complete or there is none; an error of the connection itself adds nothing
         let connection = async {
             let _ = connection.await;
             std::future::pending::<()>().await;
@@ -151,7 +156,7 @@ impl Request<'_> {
             headers.append(name, value);
         }
         for (name, value) in [(USER_AGENT, AGENT), (ACCEPT, "*/*")] {
-            // as kubelet reads it, one without a value is not sent
+            // like kubelet, leave out headers without a value
             if headers.get(&name).is_some_and(HeaderValue::is_empty) {
                 headers.remove(name);
             } else {
@@ -169,7 +174,7 @@ impl Request<'_> {
     }
 }
 
-/// The last cause of a failure: hyper's own words name none.
+/// The root cause of a failure, which hyper's own message does not include.
 fn said(error: &hyper::Error) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(cause) = last.source() {

@@ -1,4 +1,4 @@
-//! Where an answer leads that says to look elsewhere.
+//! Resolves redirects.
 
 use http::{StatusCode, Uri};
 
@@ -9,7 +9,7 @@ pub(super) fn is_followed(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// The place and path that a `Location` means (RFC 3986, 5.2), seen from where it was given; none when it means no such thing.
+/// Resolves a `Location` (RFC 3986, 5.2) against the request it answers; none when it is not an HTTP URL.
 pub(super) fn follow(from: &Place, path: &str, location: &str) -> Option<(Place, String)> {
     let location = location.split('#').next().unwrap_or_default();
     let absolute = match location.strip_prefix("//") {

@@ -1,4 +1,4 @@
-//! Checks as time goes on, with a clock that does not wait, and containers that answer as they are told.
+//! Health checks over time, with a paused clock and containers that answer by a script.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -62,14 +62,14 @@ fn a_check_is_decided_by_so_many_results_in_a_row() {
     }
 }
 
-/// Answers each check as told, and notes at which second it was asked; without orders all is well.
+/// Answers each check as scripted, and notes the second at which it was made; without a script every check passes.
 #[derive(Default)]
 struct Script {
     began: Option<Instant>,
-    /// `+` passes, `-` fails, `?` cannot be asked; `*` in front of the last one: from then on always.
+    /// `+` passes, `-` fails, `?` cannot be made; `*` in front of the last one: always from then on.
     answers: RefCell<BTreeMap<Purpose, VecDeque<char>>>,
     asked: RefCell<Vec<(Purpose, u64)>>,
-    /// How many are being asked, and the most there were.
+    /// How many checks are under way, and the most there were.
     open: Cell<(usize, usize)>,
     takes: Duration,
 }
@@ -145,7 +145,7 @@ async fn target(world: &mut World, checks: Vec<HealthCheck>) -> Target {
     }
 }
 
-/// Makes these checks for so many seconds; when each was made, and what was stopped.
+/// Runs these checks for so many seconds. Returns when each was made, and what was stopped.
 async fn play(
     checks: Vec<HealthCheck>,
     answers: &[(Purpose, &str)],
@@ -194,7 +194,7 @@ async fn liveness_stops_after_failures_in_a_row_and_begins_anew_with_the_next_co
         why,
         ["web.service: liveness check failed: GET /: answered 503"]
     );
-    // one that nobody could ask is no failure
+    // a check that could not be made is not a failure
     let (_, why, _) = play(vec![check(Liveness)], &[(Liveness, "--?-+--??+")], 100).await;
     assert_eq!(why.len(), 1);
     let (_, why, _) = play(vec![check(Liveness)], &[(Liveness, "*?")], 1000).await;
@@ -218,7 +218,7 @@ async fn the_others_wait_for_the_startup_check() {
     assert_eq!(of(Readiness, &asked), [12]);
     assert!(why.is_empty());
     assert_eq!(found["web.service"].1, Ready::Yes);
-    // it fails for good
+    // it fails for ever
     let (asked, why, found) = play(checks, &[(Startup, "*-")], 59).await;
     assert_eq!(
         why,

@@ -1,5 +1,5 @@
-//! TLS as kubelet's probes speak it: whoever answers is believed. What a container serves on its own address has no certificate
-//! that anybody could verify, and nothing is told that needs a secret.
+//! TLS as kubelet's probes use it: any certificate is accepted. A container on its own address has no certificate that anybody
+//! could verify, and a probe sends nothing secret.
 
 use std::io;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) async fn connect(stream: TcpStream, host: &str) -> io::Result<TlsStre
         .await
 }
 
-/// Takes every certificate; that its key is there is verified all the same.
+/// Accepts every certificate, but still verifies that the server has its key.
 #[derive(Debug)]
 struct Any(Arc<CryptoProvider>);
 

@@ -1,8 +1,8 @@
-//! An identity that was lost or damaged, in part: what can bring the part back.
+//! Repairs an identity of which some files were lost or damaged.
 //!
-//! What the device joined and the authority that vouches for its server are kept twice, here and in the ledger. A certificate
-//! is asked for anew by its key, and a sealing key is made anew and told to the server. Nothing brings a private key back:
-//! there is no copy, and without it the device is nobody.
+//! What the device joined and the CA of its server are kept twice, here and in the ledger. A lost certificate is requested
+//! again with the key, and a lost sealing key is made again and sent to the server. A private key cannot be restored: there
+//! is no copy, and without it the device has no identity.
 
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,10 @@ use crate::durable;
 use crate::ledger::file::{Found, find};
 use crate::ledger::{Damage, Loss};
 
-/// The folder next to the identity's that has the copies.
+/// The folder with the copies, next to the identity's.
 const COPIES: &str = "ledger";
 
-/// What the device joined; none before it has. When that was lost, its copy in the ledger says it.
+/// Reads what the device joined, if necessary from its copy in the ledger; none before it has joined.
 pub fn joined(folder: &Path) -> Result<Option<Joined>, IdentityError> {
     let home = folder.join(JOINED);
     let why = match look(&home, parse_joined)? {
@@ -37,13 +37,13 @@ pub fn joined(folder: &Path) -> Result<Option<Joined>, IdentityError> {
     }
 }
 
-/// Brings back what can be, for the owner of the state directory. What was lost; `is_settled` says that all files of the
-/// state were written once.
+/// Restores what can be restored, and returns what was lost. The caller must hold the state directory. `is_settled` says that
+/// all files of the state have been written at least once.
 pub fn repair(folder: &Path, is_settled: bool) -> Result<Vec<Loss>, IdentityError> {
     let mut losses = Vec::new();
     let known = |bytes: &[u8]| parse_joined(bytes).map(drop);
     if !repair_twin(folder, JOINED, known, is_settled, &mut losses)? {
-        // it has not joined, or nothing says any more what it joined
+        // it has not joined, or there is no record any more of what it joined
         return Ok(losses);
     }
     repair_twin(folder, CA, parse_authority, is_settled, &mut losses)?;
@@ -60,9 +60,9 @@ pub fn repair(folder: &Path, is_settled: bool) -> Result<Vec<Loss>, IdentityErro
         parse_sealing(&text(bytes)?).map(drop)
     })?;
     if let Some(how) = sealing.how() {
-        let then = "a new one is made, and told to the server";
+        let then = "a new one is made and sent to the server";
         losses.push(loss("identity", SEALING, how, then));
-        // This first: asking for the next certificate is what tells the server.
+        // The sealing key comes first, because the request for a certificate sends it to the server.
         let path = folder.join(CERTIFICATE);
         durable::remove(&path).map_err(|error| IdentityError::Io(path, error))?;
         make_sealing(folder)?;
@@ -74,13 +74,13 @@ pub fn repair(folder: &Path, is_settled: bool) -> Result<Vec<Loss>, IdentityErro
         parsed.map(drop).map_err(|error| error.to_string())
     })?;
     if let Some(how) = certificate.how() {
-        let then = "a new one is asked for by the key";
+        let then = "a new one is requested with the key";
         losses.push(loss("identity", CERTIFICATE, how, then));
     }
     Ok(losses)
 }
 
-/// Brings a file back by its copy, or the other way round. Whether it is there then.
+/// Restores a file from its copy, or the copy from the file. Returns whether the file is there afterwards.
 fn repair_twin(
     folder: &Path,
     name: &'static str,
@@ -92,15 +92,15 @@ fn repair_twin(
     let [home, copy] = paths
         .each_ref()
         .map(|path| look(path, |bytes| parse(bytes).map(|()| bytes.to_vec())));
-    let then = "it is made again from its copy";
+    let then = "it is restored from its copy";
     match (home?, copy?) {
         (Found::Whole(home), Found::Whole(copy)) if home == copy => {}
         (Found::Whole(home), copy) => {
-            // another one is of the identity before this
+            // a different copy is that of an earlier identity
             if let Some(how) = copy.how().filter(|_| is_settled) {
                 losses.push(loss(COPIES, name, how, then));
             }
-            // without its copy, too, it is there; on a full disk the copy waits for the next start
+            // the file is there even without its copy; on a full disk the copy waits for the next start
             if let Err(error) = keep(&paths[1], &home) {
                 tracing::warn!(problem = %error.problem(), "not copied");
             }
@@ -143,7 +143,7 @@ fn parse_joined(bytes: &[u8]) -> Result<Joined, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-/// Whether these are certificates, PEM.
+/// Checks that these are PEM certificates.
 fn parse_authority(bytes: &[u8]) -> Result<(), String> {
     is_whole(bytes)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
@@ -153,12 +153,12 @@ fn parse_authority(bytes: &[u8]) -> Result<(), String> {
     parsed.map(drop).map_err(|error| error.to_string())
 }
 
-/// Whether certificates, PEM, come to their end: readers leave out one that does not.
+/// Checks that the last PEM certificate is complete: parsers silently skip one that is not.
 fn is_whole(bytes: &[u8]) -> Result<(), String> {
     let is_whole = bytes
         .trim_ascii_end()
         .ends_with(b"-----END CERTIFICATE-----");
     is_whole
         .then_some(())
-        .ok_or_else(|| "it is cut off".to_owned())
+        .ok_or_else(|| "it is truncated".to_owned())
 }

@@ -1,4 +1,4 @@
-//! Content by its SHA-256. What has its name has been checked; what is on its way has another.
+//! The blob store: content named by its SHA-256. A blob has that name only once it is complete and checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -15,15 +15,15 @@ use super::LedgerError;
 use crate::config::make_private;
 use crate::durable;
 
-/// How names of content end that is on its way.
+/// The suffix of a partly fetched blob.
 const PART: &str = ".part";
-/// Bytes that prefetching leaves free: the ledger's files, old and new side by side, are far smaller on most devices.
+/// Bytes that prefetching leaves free. The ledger's files, old and new next to each other, are far smaller on most devices.
 const RESERVE: u64 = MIB;
-/// Inodes that it leaves free.
+/// Inodes that prefetching leaves free.
 const RESERVE_INODES: u64 = 16;
 const MIB: u64 = 1 << 20;
 
-/// The content store of a device.
+/// The blob store of a device.
 #[derive(Debug)]
 pub struct Blobs(PathBuf);
 
@@ -42,12 +42,12 @@ impl Blobs {
         self.0.join(digest.hex() + PART)
     }
 
-    /// Whether the content is there.
+    /// Whether the blob is there.
     pub fn has(&self, digest: &Digest) -> bool {
         self.path(digest).is_file()
     }
 
-    /// The content. What no longer has its digest (a bad disk) is removed, so that it is fetched again.
+    /// Reads a blob. One that no longer matches its digest (a bad disk) is removed, so that it is fetched again.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, LedgerError> {
         let path = self.path(digest);
         let max = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
@@ -57,13 +57,13 @@ impl Blobs {
         if Digest::of(&bytes) != *digest {
             durable::remove(&path).map_err(LedgerError::write(&path))?;
             return Err(LedgerError::read(&path)(io::Error::other(
-                "the disk gave back other bytes than were written",
+                "the disk returned other bytes than were written",
             )));
         }
         Ok(bytes)
     }
 
-    /// Content that is on its way, as far as it came.
+    /// Opens a partly fetched blob, to append to it.
     pub fn partial(&self, digest: &Digest) -> Result<Partial, LedgerError> {
         let path = self.part(digest);
         let mut options = OpenOptions::new();
@@ -79,7 +79,7 @@ impl Blobs {
         })
     }
 
-    /// What a manifest needs that is there: itself and its files. Of one that is not there, its own name.
+    /// The digests that a manifest needs: its own and those of its files. Of a manifest that is not there, only its own.
     pub fn needed(&self, manifest: Digest) -> BTreeSet<Digest> {
         let bytes = self.read(&manifest).ok();
         let read = bytes.and_then(|bytes| verify_manifest(&bytes, manifest).ok());
@@ -87,8 +87,8 @@ impl Blobs {
         files.map(|file| file.digest).chain([manifest]).collect()
     }
 
-    /// Refuses to begin what the disk has no space for: contents of these sizes in bytes, as far as they have not come, while
-    /// the ledger must be written.
+    /// Refuses a download that the disk has no space for: blobs of these sizes in bytes, minus what is there already, with room
+    /// left for the ledger.
     pub fn expect(&self, contents: &BTreeMap<Digest, u64>) -> Result<(), LedgerError> {
         let disk = rustix::fs::statvfs(&self.0).map_err(io::Error::from);
         let disk = disk.map_err(LedgerError::read(&self.0))?;
@@ -99,7 +99,7 @@ impl Blobs {
         Err(LedgerError::write(&self.0)(error))
     }
 
-    /// Blocks of this many bytes, and inodes, that contents still need.
+    /// Blocks of this many bytes, and inodes, that blobs still need.
     pub(super) fn missing(&self, contents: &BTreeMap<Digest, u64>, block: u64) -> (u64, u64) {
         let (mut blocks, mut inodes) = (0_u64, 0);
         for (digest, size) in contents {
@@ -114,7 +114,7 @@ impl Blobs {
         (blocks, inodes)
     }
 
-    /// Removes all content but this, whether it is whole or on its way.
+    /// Removes all blobs but these, complete or not.
     pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<(), LedgerError> {
         let keep: BTreeSet<_> = keep.iter().map(Digest::hex).collect();
         for entry in fs::read_dir(&self.0).map_err(LedgerError::read(&self.0))? {
@@ -129,30 +129,30 @@ impl Blobs {
     }
 }
 
-/// What a disk lacks that is to take so many more blocks and inodes.
+/// What a disk lacks to hold this many more blocks and inodes; none when they fit.
 pub(super) fn lacks(disk: &StatVfs, (blocks, inodes): (u64, u64)) -> Option<String> {
     let block = disk.f_frsize.max(1);
-    // some file systems do not say how large they are, and some make inodes as they need them
+    // some file systems do not report their size, and some create inodes on demand
     let knows_size = disk.f_blocks > 0;
     let knows_inodes = disk.f_files > 0;
     if knows_size && blocks > 0 && blocks.saturating_add(RESERVE.div_ceil(block)) > disk.f_bavail {
-        // in units so coarse that it is not news at every look
+        // in coarse units, so that the message does not change at every try
         let coming = blocks.saturating_mul(block).div_ceil(MIB);
         let free = disk.f_bavail.saturating_mul(block) / MIB;
         let stay = RESERVE / MIB;
         Some(format!(
-            "No space left: {coming} MiB are to come, {free} MiB are free, and {stay} MiB stay free for the ledger"
+            "No space left: {coming} MiB are needed, {free} MiB are free, and {stay} MiB are reserved for the ledger"
         ))
     } else if knows_inodes && inodes > 0 && inodes.saturating_add(RESERVE_INODES) > disk.f_favail {
         Some(format!(
-            "No space left: {inodes} files are to come, and too few inodes are free"
+            "No space left: {inodes} files are needed, and too few inodes are free"
         ))
     } else {
         None
     }
 }
 
-/// Content on its way.
+/// A partly fetched blob.
 #[derive(Debug)]
 pub struct Partial {
     path: PathBuf,
@@ -172,7 +172,7 @@ impl Partial {
         self.length
     }
 
-    /// Begins again.
+    /// Starts again from the beginning.
     pub fn restart(&mut self) -> Result<(), LedgerError> {
         self.file
             .set_len(0)
@@ -181,7 +181,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Adds bytes.
+    /// Appends bytes.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), LedgerError> {
         self.file
             .write_all(bytes)
@@ -190,7 +190,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Checks the whole and gives it its name. What is not what was asked for is thrown away.
+    /// Checks the complete blob and gives it its name. A blob that does not match is discarded.
     pub fn finish(self) -> Result<Result<(), Refusal>, LedgerError> {
         let bytes = fs::read(&self.path).map_err(LedgerError::read(&self.path))?;
         if let Err(refusal) = verify_blob(&bytes, self.digest) {

@@ -1,4 +1,4 @@
-//! The ledger's files on the disk: whole or not there, bounded, and what to make of one that cannot be read.
+//! The ledger's files on disk: atomic, bounded, and with a distinction between a damaged file and one that is missing.
 
 use std::fmt;
 use std::io;
@@ -42,7 +42,7 @@ impl LedgerError {
         }
     }
 
-    /// Whether the disk has no space.
+    /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self.source.kind(), StorageFull | QuotaExceeded)
@@ -52,20 +52,20 @@ impl LedgerError {
 /// A file of the agent's state that was lost or damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// Which, below the state directory.
+    /// Its path below the state directory.
     pub file: String,
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub how: Damage,
-    /// What becomes of it.
+    /// What the agent does about it.
     pub then: &'static str,
 }
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Damage {
-    /// It is not there.
+    /// The file is missing.
     Gone,
-    /// It cannot be read, and why.
+    /// The file cannot be read, for this reason.
     Unreadable(String),
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Damage {
 }
 
 impl Loss {
-    /// The loss with its code.
+    /// The problem to report for the loss.
     pub fn problem(&self) -> Problem {
         Problem::new(code::STATE_LOST, self.to_string())
     }
@@ -91,19 +91,19 @@ impl fmt::Display for Loss {
     }
 }
 
-/// What is at a file's place.
+/// What was found where a file should be.
 #[derive(Debug)]
 pub(crate) enum Found<T> {
-    /// It.
+    /// The file's content.
     Whole(T),
-    /// Nothing.
+    /// The file is missing.
     Absent,
-    /// Something else, and what.
+    /// The file is damaged, in this way.
     Damaged(String),
 }
 
 impl<T> Found<T> {
-    /// What is wrong with it, if anything is.
+    /// What is wrong with the file, if anything is.
     pub(crate) fn how(&self) -> Option<Damage> {
         match self {
             Self::Whole(_) => None,
@@ -120,8 +120,8 @@ impl<T> Found<T> {
     }
 }
 
-/// Reads a file of at most `max` bytes. What the disk gives back wrong, or not at all, is damage; an error is what may pass
-/// by itself.
+/// Reads a file of at most `max` bytes. Wrong content and bad sectors are damage; an error is something that may pass by
+/// itself.
 pub(crate) fn find<T>(
     path: &Path,
     max: usize,
@@ -139,13 +139,13 @@ pub(crate) fn find<T>(
     Ok(parse(&bytes).map_or_else(Found::Damaged, Found::Whole))
 }
 
-/// Longer than any, or a sector that cannot be read.
+/// Whether an error means damage: a file that is too long, or a bad sector.
 fn is_damage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
         || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
-/// Writes a file whole; makes its folder again when that is gone.
+/// Writes a file atomically; recreates its folder if that is gone.
 pub(super) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
     let written = serde_json::to_vec(value)
         .map_err(io::Error::from)

@@ -1,4 +1,4 @@
-//! The event log: what happened, numbered, until the server has kept it.
+//! The event log: what happened, numbered, and kept until the server has stored it.
 
 use std::collections::BTreeSet;
 
@@ -9,24 +9,24 @@ use jiff::{SignedDuration, Timestamp};
 use super::shape::{About, VERSION};
 use super::{Ledger, LedgerError};
 
-/// Events kept, to be told and to tell no event twice; then the oldest go.
+/// Most events in the log, to be sent and to avoid duplicates; the oldest are dropped beyond that.
 pub(super) const MAX_EVENTS: usize = 200;
-/// Most workloads that an event of an apply is remembered to be about: in one of more, a failure that goes on is told once a day.
+/// Most workloads that are remembered for one event of an apply. For those beyond it, a lasting failure is noted once a day.
 const MAX_WORKLOADS: usize = 64;
-/// The reasons of events that the log itself looks for.
+/// Reasons of events that the log itself searches for.
 const APPLIED: &str = "Applied";
 const FAILED: &str = "Failed";
-/// After so long what goes on is noted again.
+/// After this long a lasting condition is noted again.
 pub(super) const REMINDER: SignedDuration = SignedDuration::from_hours(24);
 
 impl Ledger {
-    /// Which log the events are numbered in.
+    /// The id of the log that the events are numbered in.
     pub fn log_id(&self) -> &str {
         &self.log.id
     }
 
-    /// Notes an event for the server, its message cut at 1,024 characters. What was said within a day, and since something was
-    /// applied, is not said again. An event that cannot be written is kept in memory, and written with the next.
+    /// Notes an event for the server, with its message cut at 1,024 characters. An event that was noted within a day, and since
+    /// something was last applied, is not repeated. One that cannot be written is kept in memory and written with the next.
     pub fn note(
         &mut self,
         time: Timestamp,
@@ -60,8 +60,9 @@ impl Ledger {
         self.push(time, APPLIED, message, false, about)
     }
 
-    /// Notes that a workload failed; not when that was said within a day, and since something of it was applied. Another detail
-    /// makes it no other failure: the workload's own words, or Podman's, may have another time or port in them each time.
+    /// Notes that a workload failed, unless that was noted within a day and since something of it was last applied. A different
+    /// detail does not make it a different failure, because the messages of the workload and of Podman may have another time or
+    /// port in them each time.
     pub fn note_failure(
         &mut self,
         time: Timestamp,
@@ -128,14 +129,14 @@ impl Ledger {
         self.save_log()
     }
 
-    /// Events that the server has not kept yet, oldest first. Only those on disk: the number of one that a power cut took
-    /// would be given again, and the server keeps each number once.
+    /// Events that the server has not stored yet, oldest first. Only those on disk: a power cut would lose the others, their
+    /// numbers would be used again, and the server stores each number once.
     pub fn unacknowledged(&self) -> &[Event] {
         let after = |id: u64| self.log.events.partition_point(|event| event.id <= id);
         &self.log.events[after(self.log.kept)..after(self.saved)]
     }
 
-    /// The server has kept events up to this id.
+    /// Records that the server has stored events up to this id.
     pub fn acknowledge(&mut self, up_to: u64) -> Result<(), LedgerError> {
         let up_to = up_to.min(self.saved);
         if up_to <= self.log.kept {
@@ -145,7 +146,7 @@ impl Ledger {
         self.save_log()
     }
 
-    /// Writes the events that could not be written.
+    /// Writes the events that could not be written before.
     pub fn save_unsaved(&mut self) -> Result<(), LedgerError> {
         if self.is_log_unsaved {
             self.save_log()

@@ -1,6 +1,6 @@
-//! What the ledger's files hold. Each says its version. Whoever reads one ignores what it does not know and keeps it when it
-//! writes the file again: a machine whose system is rolled back runs an older agent on a newer ledger. What the agent
-//! remembers of trust and sequence ([`Memory`]) is strict: it never changes its shape, and what is new is kept next to it.
+//! The format of the ledger's files. Each has a version. An agent ignores fields that it does not know and keeps them when it
+//! writes the file again, because a machine whose system is rolled back runs an older agent on a newer ledger. The memory of
+//! trust and sequence ([`Memory`]) is strict: its format never changes, and new fields are kept next to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,81 +15,81 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// The version of the files that this program writes. Those without one (0) were written before there was any.
+/// The version of the files that this agent writes. Files without one (0) were written before there were versions.
 pub(super) const VERSION: u32 = 1;
 
-/// What was accepted last, with all that proves it.
+/// The accepted release, with everything that proves it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AcceptedState {
     /// The release's sequence.
     pub release: u64,
-    /// What it was made from.
+    /// The revision it was made from.
     pub revision: Revision,
-    /// When it was signed.
+    /// When it was issued.
     pub issued: Timestamp,
-    /// Until when it is to be believed.
+    /// When it expires.
     pub expires: Timestamp,
-    /// The manifest to work towards.
+    /// The digest of the manifest to work towards.
     pub manifest: Digest,
-    /// The release, as signed.
+    /// The signed release.
     pub envelope: Envelope,
-    /// This device's leaf, as it is in the tree.
+    /// This device's leaf, as encoded in the tree.
     pub leaf: String,
-    /// Its place.
+    /// The index of the leaf in the tree.
     pub index: u64,
-    /// The hashes that lead from it to the root.
+    /// The inclusion proof: the hashes from the leaf to the root.
     pub proof: Vec<Digest>,
 }
 
-/// The last manifest that was applied whole.
+/// The last manifest that was completely applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppliedState {
-    /// Its digest.
+    /// The manifest's digest.
     pub manifest: Digest,
-    /// The release it came with.
+    /// The sequence of the release it came with.
     pub release: u64,
-    /// When it was done.
+    /// When it was applied.
     pub since: Timestamp,
 }
 
-/// An accepted release.
+/// An accepted release, in the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Its sequence.
+    /// The release's sequence.
     pub sequence: u64,
-    /// The root of its tree.
+    /// The root of the release's tree.
     pub root: Digest,
     /// The manifest it gave this device.
     pub manifest: Digest,
-    /// When it was accepted: the time of the release, which no wrong clock of the device changes.
+    /// When the release was issued, which does not depend on the device's clock.
     pub time: Timestamp,
 }
 
-/// What on the machine is the fleet's: nothing else is ever changed or removed.
+/// What belongs to the fleet on the machine: nothing else is ever changed or removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owned {
     /// Files, and the object each belongs to.
     pub files: BTreeMap<DevicePath, Owner>,
-    /// Units.
+    /// The fleet's units, by name.
     pub units: BTreeMap<String, OwnedUnit>,
 }
 
 impl Owned {
-    /// Whether nothing is known of what a unit was started with.
+    /// Whether it is unknown what a unit was started with.
     pub fn is_unknown(&self, unit: &Unit) -> bool {
         let known = self.units.get(&unit.name);
         known.is_none_or(|known| known.inputs == OwnedUnit::unknown_inputs())
     }
 }
 
-/// A unit that is the fleet's.
+/// A unit of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnedUnit {
     /// The object it belongs to.
     pub workload: Owner,
-    /// Digest over the files it was, or is to be, started with.
+    /// The digest over the files that it was, or will be, started with.
     pub inputs: Digest,
-    /// Set from before its files change until it is known to run with them.
+    /// Set before its files change, until it is known to run with them.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -99,7 +99,7 @@ pub struct OwnedUnit {
 }
 
 impl OwnedUnit {
-    /// A unit that was found again, and of which it is not known what it was started with.
+    /// A unit that was found on the machine after the ledger was lost: what it was started with is unknown.
     pub fn found(workload: Owner) -> Self {
         Self {
             workload,
@@ -108,23 +108,23 @@ impl OwnedUnit {
         }
     }
 
-    /// In place of inputs that are not known: no unit has it, for it is the digest of no list of files.
+    /// Stands for unknown inputs. No unit has this digest, because no list of files does.
     fn unknown_inputs() -> Digest {
         Digest::of(b"unknown")
     }
 }
 
-/// How far a change of a unit has come.
+/// How far a change of a unit has progressed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Due {
-    /// Its files are being written: whatever runs may be old.
+    /// Its files are being written: what runs may have the old ones.
     Files,
-    /// systemd knows the new files. Whatever was started since this invocation (a unit's `InvocationID`) has them.
+    /// systemd has loaded the new files. A run with another `InvocationID` than this one has them.
     Since(String),
 }
 
-/// A state of change that this program does not know is one of which it knows nothing.
+/// Reads `due`; a value of a newer agent counts as unknown.
 fn due<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Due>, D::Error> {
     let value = Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(value).unwrap_or(Some(Due::Files)))
@@ -135,7 +135,7 @@ fn due<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Due>, D::Err
 pub(super) struct Trust {
     pub(super) version: u32,
     pub(super) memory: Memory,
-    /// None as well when it was written by a program that says it in another way: it is asked for anew.
+    /// Also none when another version of the agent wrote it in a form that cannot be read: it is then requested again.
     pub(super) accepted: Option<AcceptedState>,
     pub(super) rest: Map<String, Value>,
 }
@@ -161,7 +161,8 @@ impl Trust {
         })
     }
 
-    /// Whether what was accepted last is the highest release; as the release itself says it, too, if the keys in force signed it.
+    /// Whether the accepted release is the highest one seen, also by the sequence in the signed release if the current keys
+    /// signed it.
     pub(super) fn is_consistent(&self) -> bool {
         let Some(accepted) = &self.accepted else {
             return true;
@@ -196,9 +197,9 @@ pub(super) struct HostState {
     pub(super) version: u32,
     pub(super) applied: Option<AppliedState>,
     pub(super) owned: Owned,
-    /// Where the server is, as the last manifest said that was there whole.
+    /// The server's addresses, from the last manifest that was completely fetched.
     pub(super) servers: Vec<String>,
-    /// Files and units that a newer program owns in a way unknown here.
+    /// Files and units in a form that only a newer agent knows.
     files: Map<String, Value>,
     units: Map<String, Value>,
     rest: Map<String, Value>,
@@ -239,7 +240,7 @@ impl HostState {
         Ok(state)
     }
 
-    /// Forgets what another fleet's manifest said. What is on the machine stays the agent's, to keep or to remove.
+    /// Forgets the settings of another fleet's manifest. Files and units on the machine stay owned, to be kept or removed.
     pub(super) fn leave(&mut self) {
         self.applied = None;
         self.servers.clear();
@@ -267,7 +268,7 @@ impl HostState {
     }
 }
 
-/// Whose a file is. The first programs wrote nothing for one of no workload.
+/// The owner of a file. The first agents wrote nothing for a file without a workload.
 fn whose(said: &Value) -> Option<Owner> {
     match said.as_str()? {
         "" => Some(Owner::device().clone()),
@@ -280,29 +281,29 @@ fn whose(said: &Value) -> Option<Owner> {
 pub(super) struct Log {
     #[serde(default)]
     pub(super) version: u32,
-    /// Tells this log from every other: numbers begin anew in a new one.
+    /// The id of this log: numbers start again in a new one.
     #[serde(default)]
     pub(super) id: String,
     pub(super) last: u64,
-    /// The server has kept events up to this one.
+    /// The server has stored events up to this one.
     #[serde(default)]
     pub(super) kept: u64,
-    /// Those it has not, and before them the newest that it has: they are not noted again either.
+    /// The events that the server has not stored, after the newest of those that it has, which must not be repeated either.
     pub(super) events: Vec<Event>,
-    /// What they are about, by their number.
+    /// What the events are about, by their number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) about: BTreeMap<u64, About>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
-/// What an event is about. The server is not told: it tells the log which failures are the same.
+/// What an event is about. This is not sent; the log uses it to recognise repeated failures.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct About {
-    /// The workloads that something was done for, or the one that failed.
+    /// The workloads that were changed, or the one that failed.
     #[serde(default)]
     pub(super) workloads: BTreeSet<String>,
-    /// Code and message of the failure, without its detail.
+    /// The code and message of the failure, without its detail.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) failure: String,
 }
@@ -350,7 +351,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let wrong = |error: serde_json::Error| error.to_string();
-        // the list alone: version 0
+        // version 0 is only the list
         if bytes.first() == Some(&b'[') {
             let releases = serde_json::from_slice(bytes).map_err(wrong)?;
             return Ok(Self {
@@ -370,13 +371,13 @@ fn version(rest: &mut Map<String, Value>) -> u32 {
     take(rest, "version").unwrap_or_default()
 }
 
-/// A field, if it is there and can be read.
+/// Takes a field out of the object, if it is there and can be read.
 fn take<T: DeserializeOwned>(rest: &mut Map<String, Value>, name: &str) -> Option<T> {
     serde_json::from_value(rest.remove(name)?).ok()
 }
 
 fn json<T: Serialize>(value: &T) -> Value {
-    // plain data with strings for keys: nothing in it can fail
+    // plain data with string keys cannot fail to serialise
     serde_json::to_value(value).unwrap_or_default()
 }
 

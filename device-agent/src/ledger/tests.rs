@@ -128,7 +128,7 @@ impl Fleet {
     }
 }
 
-/// A ledger that has been through all of it.
+/// A ledger in which every file has content.
 fn full(fleet: &Fleet) -> (TempDir, Ledger) {
     let (state, mut ledger) = bench();
     ledger.begin(fleet.memory()).expect("written");
@@ -214,7 +214,7 @@ fn what_a_power_cut_left_is_no_harm_and_is_swept() {
 fn what_cannot_be_written_is_not_believed() {
     let (state, mut ledger) = bench();
     ledger.own(owned("web.service"), None).expect("written");
-    // A folder cannot be replaced by a file, even by root.
+    // Even root cannot replace a folder with a file.
     let path = state.path().join("ledger/machine.json");
     fs::remove_file(&path).expect("removed");
     fs::create_dir(&path).expect("made");
@@ -238,7 +238,7 @@ const FILES: [&str; 5] = [
     "ledger/history.json",
 ];
 
-/// The ledgers that programs of each version wrote, kept for ever, and one of a version to come.
+/// Reads a ledger as each version of the agent wrote it, and one of a future version. These fixtures are kept for ever.
 #[test]
 fn a_ledger_of_every_version_is_opened_and_its_memory_kept() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger");
@@ -272,10 +272,10 @@ fn a_ledger_of_every_version_is_opened_and_its_memory_kept() {
             assert_eq!(ledger.unacknowledged()[0].message, "web", "{version}");
         };
         check(&ledger);
-        // what a newer program says in another way is asked for anew
+        // what a newer agent wrote in another form is requested again
         assert_eq!(ledger.accepted().is_some(), version != "newer", "{version}");
         assert_eq!(ledger.losses, [], "{version}");
-        // and after this program has written each of the files: an older release is still refused
+        // after this agent has written every file, an older release is still refused
         ledger.settle(Vec::new(), NOW).expect("written");
         let owned = ledger.owned().clone();
         ledger.own(owned, None).expect("written");
@@ -307,7 +307,7 @@ fn a_ledger_of_every_version_is_opened_and_its_memory_kept() {
     );
 }
 
-/// Writes the fixture of the version that this program writes: `cargo test -p flotta-agent ledger_fixture -- --ignored`.
+/// Writes the fixture of the current version: `cargo test -p flotta-agent ledger_fixture -- --ignored`.
 #[test]
 #[ignore = "writes into the source tree, once for each version"]
 fn write_the_ledger_fixture_of_this_version() {
@@ -377,7 +377,7 @@ fn whose_a_file_was_is_kept_after_it_left_the_manifest() {
     ledger.own(all.clone(), None).expect("written");
     drop(ledger);
     assert_eq!(*Ledger::open(state.path()).expect("a ledger").owned(), all);
-    // the first programs wrote nothing for a file of no workload; what a newer one wrote is kept
+    // the first agents wrote nothing for a file without a workload; what a newer one wrote is kept
     let file = state.path().join("ledger/machine.json");
     let text = fs::read_to_string(&file).expect("text");
     let old = text.replace("\"EdgeDevice\"", "\"\"");

@@ -1,4 +1,4 @@
-//! Why the server did not give what was asked for.
+//! Errors of requests to the server.
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,39 +12,39 @@ use super::verifier::OutOfTime;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why the server did not give what was asked for.
+/// Why a request to the server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
-    /// The join file's URL or authority.
+    /// The URL or the CA in the join file cannot be used.
     #[error("{0}")]
     Settings(String),
-    /// What the environment says about the proxy.
+    /// The proxy setting in the environment cannot be used.
     #[error("{0}")]
     Proxy(String),
-    /// No connection.
+    /// No connection could be made.
     #[error("no connection to {0}")]
     Connect(String, #[source] Box<dyn Error + Send + Sync>),
-    /// It was there, and broke.
+    /// The connection broke.
     #[error("the connection to {0} broke")]
     Broken(String, #[source] Box<dyn Error + Send + Sync>),
-    /// No answer.
+    /// The server did not answer in time.
     #[error("{0} did not answer in {1:?}")]
     Silent(String, Duration),
-    /// Something else answers: a portal, a proxy, another server.
+    /// Something else answers: a captive portal, a proxy, another server.
     #[error("what answers at {0} is not a Flotta server: {1}")]
     NotFlotta(String, String),
-    /// More than was asked for.
+    /// The answer is longer than allowed.
     #[error("{0} sent more than {1} bytes")]
     TooLong(String, u64),
-    /// It goes on, and would take for ever.
-    #[error("{0} is too slow: less than {1} bytes, and not all, in {2:?}")]
+    /// The answer comes too slowly to wait for it.
+    #[error("{0} is too slow: it sent less than {1} bytes in {2:?}")]
     Slow(String, u64, Duration),
-    /// The server says no.
+    /// The server refused the request.
     #[error("{}", .problem.text())]
     Refused {
         /// The HTTP status.
         status: StatusCode,
-        /// Why.
+        /// The reason.
         problem: Box<Problem>,
         /// When to ask again.
         retry_after: Option<Duration>,
@@ -65,13 +65,13 @@ impl PullError {
         }
     }
 
-    /// The code, when something answered and was refused; none when nothing did, or the server itself says no.
+    /// The code for an answer that this device rejects; none when there was no answer, or the server itself refused the request.
     fn refusal(&self) -> Option<Code> {
         match self {
             Self::Connect(_, error) if error.is::<Blocked>() => Some(code::PROXY),
             Self::Connect(_, error) => match of_tls(error.as_ref())? {
                 rustls::Error::InvalidCertificate(_) => Some(code::UNTRUSTED_SERVER),
-                // a portal that speaks HTTP to whoever connects; TLS of another protocol
+                // a captive portal that answers in plain HTTP; TLS of another protocol
                 rustls::Error::InvalidMessage(_)
                 | rustls::Error::NoApplicationProtocol
                 | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
@@ -80,24 +80,24 @@ impl PullError {
                 _ => None,
             },
             Self::NotFlotta(..) | Self::TooLong(..) => Some(code::NOT_FLOTTA),
-            // h2 keeps no more than this text of what it found wrong in what the other side sent
+            // h2 keeps only this text of a protocol error by the other side
             Self::Broken(..) if chain(self).contains(" error detected: ") => Some(code::NOT_FLOTTA),
             Self::Slow(..) => Some(code::TOO_SLOW),
             _ => None,
         }
     }
 
-    /// Whether something answered that people should hear of.
+    /// Whether something answered that people should know about.
     pub fn is_refusal(&self) -> bool {
         self.refusal().is_some()
     }
 
-    /// Whether the connection is of no more use.
+    /// Whether the connection is unusable.
     pub fn is_lost(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::TooLong(..))
     }
 
-    /// Whether asking again the same way will not help: a person has to do something.
+    /// Whether retrying will not help: a person has to do something.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Settings(_) | Self::Proxy(_) => true,
@@ -108,7 +108,7 @@ impl PullError {
         }
     }
 
-    /// When the server wants to be asked again.
+    /// When the server allows another request.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -121,12 +121,12 @@ impl PullError {
         matches!(self, Self::Refused { problem, .. } if problem.is(code))
     }
 
-    /// Whether the server does not serve whoever has this identity: nothing else is to be had of it either.
+    /// Whether the server does not serve this identity, so that every other request would fail too.
     pub(super) fn is_of_identity(&self) -> bool {
         self.is_of(code::REVOKED) || self.is_of(code::UNKNOWN_DEVICE)
     }
 
-    /// Whether the server's TLS turned the device's certificate away. HTTP/2 keeps no more of such an error than its text.
+    /// Whether the server's TLS refused the device's certificate. HTTP/2 keeps only the text of such an error.
     pub(super) fn is_certificate_refused(&self) -> bool {
         let text = chain(self);
         let alert = text.split("received fatal alert: ").nth(1);
@@ -135,7 +135,7 @@ impl PullError {
     }
 }
 
-/// What TLS found wrong with the other side.
+/// The TLS error behind an error, if there is one.
 fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let io = error.downcast_ref::<std::io::Error>()?;
     io.get_ref()?.downcast_ref()
@@ -155,7 +155,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// An error's own words, but for those that name the second at which it was made: they would be other ones at each try.
+/// An error's own message, without the current time: with it the message would be another one at each try.
 fn words(error: &(dyn Error + 'static)) -> String {
     let out = match of_tls(error) {
         Some(rustls::Error::InvalidCertificate(error)) => OutOfTime::of(error),

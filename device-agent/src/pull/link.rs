@@ -1,4 +1,4 @@
-//! Keeps the connection: polls, renews the certificate, and comes back after whatever ended it.
+//! Keeps the connection to the server: polls, renews the certificate, and reconnects.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -23,32 +23,32 @@ mod rhythm;
 
 use rhythm::Rhythm;
 
-/// Longest wait between two tries to connect, and never longer than a heartbeat: a server that is back hears of its devices
-/// within one. A fleet of 100,000 devices that all wait a minute is 3,300 tries a second.
+/// Longest wait between two tries to connect. It is never longer than a heartbeat, so that a server that is back hears from
+/// its devices within one. A fleet of 100,000 devices that all wait up to a minute makes 3,300 tries a second.
 const MAX_WAIT: Duration = Duration::from_secs(300);
-/// Longest sleep until the certificate is looked at again: a machine that was suspended wakes with another time.
+/// Longest sleep until the certificate is checked again: a machine that was suspended wakes at another time.
 const LOOK: Duration = Duration::from_secs(3600);
-/// How soon a connection is made anew because the server took the device back, once more.
+/// Shortest time between two reconnections because the server took the device back.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Where the link's news go.
+/// The channels between the link and the rest of the agent.
 #[derive(Debug, Clone)]
 pub struct Ends {
-    /// Offers, not verified.
+    /// Offers that are not verified yet.
     pub offers: mpsc::Sender<Offer>,
-    /// The connection, while there is one.
+    /// The current connection, if there is one.
     pub sessions: watch::Sender<Option<Session>>,
-    /// How it is.
+    /// The state of the connection.
     pub state: watch::Sender<LinkState>,
-    /// What came that was no offer and was refused.
+    /// Problems of rejected answers that are not offers.
     pub refusals: mpsc::Sender<Problem>,
-    /// What became of the offers.
+    /// What the agent made of the offers.
     pub known: watch::Receiver<Known>,
-    /// How the device is: its heartbeat.
+    /// The state of the device, for its heartbeat.
     pub live: watch::Receiver<Live>,
 }
 
-/// What became of the offers.
+/// What the agent made of the offers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Known {
     /// Version of the trust root in force.
@@ -57,7 +57,7 @@ pub struct Known {
     pub ask_again: Option<Instant>,
 }
 
-/// Why the link is not up.
+/// Why the connection ended or could not be made.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
     #[error(transparent)]
@@ -66,48 +66,48 @@ enum LinkError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Enrol(#[from] enrol::EnrolError),
-    /// Not an error: the certificate is new, and the connection has the old one.
+    /// Not an error: the connection still has the old certificate.
     #[error("the certificate was renewed")]
     Renewed,
-    /// Not an error either: a better address of the server answers.
-    #[error("the server answers at a better address")]
+    /// Not an error either: a preferred address of the server answers.
+    #[error("the server answers at a preferred address")]
     Moves,
-    /// Nobody wants offers any more: the agent ends.
-    #[error("the agent ends")]
+    /// Nobody receives offers any more: the agent is shutting down.
+    #[error("the agent is shutting down")]
     Ends,
 }
 
-/// Keeps the connection of a joined device.
+/// The connection of a joined device.
 #[derive(Debug)]
 pub struct Link {
     joined: Joined,
     identity: Identity,
     servers: Servers,
     proxies: Proxies,
-    /// The current address, without a certificate.
+    /// A client for the current address without a certificate.
     anonymous: Client,
-    /// Whether this connection, or the last, has worked.
+    /// Whether this connection, or the last one, has worked.
     was_up: bool,
-    /// When to look for a better address.
+    /// When to try the preferred addresses.
     look_at: Instant,
     certificate: Certificate,
-    /// A client with that certificate. It is kept over connections, so that the next one resumes the TLS session of the last:
-    /// after a lost link neither side signs anything anew.
+    /// A client with that certificate. It is kept across connections, so that the next one resumes the TLS session of the last:
+    /// after a lost connection neither side has to sign anything again.
     client: Option<Client>,
     clock: Clock,
     ends: Ends,
     tag: Option<String>,
-    /// The refused offer that was asked for anew.
+    /// The refused offer that was requested again.
     asked_again: Option<Instant>,
     renewal: Backoff,
-    /// No new certificate is asked for before.
+    /// No new certificate is requested before this time.
     renew_after: Instant,
     /// When a server that had forgotten this device took it back.
     taken_back: Option<Instant>,
 }
 
 impl Link {
-    /// A link by the identity that the device joined with.
+    /// Creates the link of a device with the identity that it joined with.
     pub fn new(
         joined: Joined,
         identity: Identity,
@@ -116,7 +116,7 @@ impl Link {
         ends: Ends,
     ) -> Result<Self, enrol::EnrolError> {
         let anonymous = Client::anonymous(&joined.server, &identity.ca()?, clock, proxies)?;
-        // one that was lost is asked for anew, by the key
+        // a lost certificate is requested again with the key
         let certificate = identity
             .certificate()
             .unwrap_or_else(|_| Certificate::lost());
@@ -145,7 +145,7 @@ impl Link {
         })
     }
 
-    /// Runs until the agent ends.
+    /// Runs until the agent exits.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_secs(1), MAX_WAIT);
         loop {
@@ -165,7 +165,7 @@ impl Link {
                 LinkError::Pull(error) => error.retry_after(),
                 _ => None,
             };
-            // asked for where it was refused: another address may not answer at all
+            // request it at the address that refused: another one may not answer at all
             let refused =
                 matches!(&error, LinkError::Pull(error) if error.is_certificate_refused());
             let renewed = refused && self.has_joined_again().await;
@@ -191,7 +191,7 @@ impl Link {
     /// Connects and polls for as long as that works.
     async fn connected(&mut self, backoff: &mut Backoff) -> Result<Infallible, LinkError> {
         self.turn()?;
-        // by a clock that may be wrong it is tried first: the server knows
+        // if the clock may be wrong, the certificate is tried first: the server knows better
         if self.certificate.is_lost() || self.clock.is_past(self.certificate.not_after) {
             self.join_again().await?;
         }
@@ -216,7 +216,7 @@ impl Link {
             }
             let known = *known_changes.borrow_and_update();
             if known.ask_again.is_some() && known.ask_again != self.asked_again {
-                // A server that had a wrong answer may have the right one under the same tag.
+                // A server that gave a wrong answer may have the right one under the same tag.
                 self.tag = None;
                 rhythm.ask_at = known.ask_again.unwrap_or(rhythm.ask_at);
             }
@@ -233,8 +233,8 @@ impl Link {
             let poll = async {
                 sleep_until(ask_at).await;
                 let asked = Instant::now();
-                // The first is answered at once: until it is, nobody knows whether the server takes this certificate, and
-                // what is half fetched or not reported waits for that.
+                // The first poll is answered at once. Until then it is not known whether the server accepts this certificate, so
+                // downloads and reports wait for it.
                 let answer = session.desired(known.root, tag.as_deref(), said).await;
                 (answer, asked.elapsed())
             };
@@ -258,7 +258,7 @@ impl Link {
                 }
                 () = self.ends.offers.closed() => return Err(LinkError::Ends),
             };
-            // whatever it says, a server that was verified has answered this device
+            // whatever the answer is, a verified server has answered this device
             let first = !said;
             if first && !matches!(&answer, Err(error) if error.is_lost() || error.is_of_identity())
             {
@@ -274,7 +274,7 @@ impl Link {
         }
     }
 
-    /// Takes an answer to a poll. An error ends the connection.
+    /// Handles an answer to a poll. An error ends the connection.
     async fn take(
         &mut self,
         session: &Session,
@@ -292,14 +292,14 @@ impl Link {
                     let sent = self.ends.offers.send(desired.offer).await;
                     sent.map_err(|_| LinkError::Ends)?;
                     if self.tag.is_none() {
-                        // a server without tags is not asked in a busy loop
+                        // do not poll a server without tags in a busy loop
                         rhythm.ask_at += about(Duration::from_secs(30));
                     }
                 }
                 Ok(())
             }
             Err(error) if error.is_lost() => Err(error.into()),
-            // A resumed session skips the handshake in which TLS would have said so: the next one is whole.
+            // A resumed session skips the handshake in which TLS would have refused it: the next handshake is a full one.
             Err(error) if error.is_of(code::BAD_CERTIFICATE) => {
                 self.client = None;
                 Err(error.into())
@@ -317,8 +317,8 @@ impl Link {
         }
     }
 
-    /// What to show of what the server refuses. One that has forgotten this device, as it was restored from a backup, is asked to
-    /// take it back first, which a person decides.
+    /// Returns the problem to show for a refusal. A server that does not know this device, because it was restored from a backup,
+    /// is first asked to take it back, which a person decides.
     async fn refusal(
         &mut self,
         session: &Session,
@@ -328,7 +328,7 @@ impl Link {
             return Ok(error.problem());
         }
         match self.ask_to_come_back(session).await {
-            // one that approves and goes on refusing is not asked in a busy loop
+            // do not ask in a busy loop a server that approves and still refuses
             Ok(()) if self.taken_back.is_some_and(|then| then.elapsed() < AGAIN) => {
                 Ok(error.problem())
             }
@@ -346,7 +346,7 @@ impl Link {
         }
     }
 
-    /// Has it noted, if there is room: one of a kind is enough.
+    /// Passes a problem on to be noted, if there is room: one of each kind is enough.
     fn refused(&self, problem: &Problem) {
         let _ = self.ends.refusals.try_send(problem.clone());
     }
@@ -364,7 +364,7 @@ impl Link {
         });
     }
 
-    /// Ends the connection when there is a new certificate.
+    /// Requests a new certificate, and ends the connection when there is one.
     async fn try_to_renew(&mut self, session: &Session) -> Result<(), LinkError> {
         self.renew_after = Instant::now() + self.renewal.next_delay();
         match self.renew(session).await {
@@ -376,7 +376,7 @@ impl Link {
         }
     }
 
-    /// When to ask for the next certificate: at once when this one begins later, for then the server's clock was ahead.
+    /// When to request the next certificate: at once if this one is not valid yet, because then the server's clock was ahead.
     fn renew_at(&self) -> Timestamp {
         let Certificate { not_before, .. } = self.certificate;
         let now = self.clock.now();
@@ -386,7 +386,7 @@ impl Link {
         self.certificate.renew_at()
     }
 
-    /// A new certificate by the one in force.
+    /// Renews the certificate with the current one.
     async fn renew(&mut self, session: &Session) -> Result<(), LinkError> {
         let csr = self.identity.csr(&self.joined.device)?;
         let pem = session.renew(csr).await?.certificate;
@@ -394,13 +394,13 @@ impl Link {
         Ok(())
     }
 
-    /// A new certificate by the key alone: the one in force has expired, or the server does not take it.
+    /// Requests a new certificate with only the key: the current one has expired, or the server does not accept it.
     async fn join_again(&mut self) -> Result<(), LinkError> {
         let session = self.anonymous.connect().await?;
         self.ask_to_come_back(&session).await
     }
 
-    /// Whether that gave a new certificate.
+    /// The same; returns whether that gave a new certificate.
     async fn has_joined_again(&mut self) -> bool {
         let joined = self.join_again().await;
         if let Err(error) = &joined {
@@ -409,8 +409,7 @@ impl Link {
         joined.is_ok()
     }
 
-    /// Asks to join with the keys that are there. Over a connection with the device's certificate that is the proof that it
-    /// was in the fleet.
+    /// Asks to join with the current keys. On a connection with the device's certificate this proves that it was in the fleet.
     async fn ask_to_come_back(&mut self, session: &Session) -> Result<(), LinkError> {
         let machine = hardware::read("/".as_ref());
         let request = enrol::request(&self.identity, &self.joined.device, None, machine)?;
@@ -428,7 +427,7 @@ impl Link {
         let Joined { fleet, device, .. } = &self.joined;
         self.certificate = self.identity.keep_certificate(pem, fleet, device)?;
         self.client = None;
-        // one that is old already must not be asked for in a busy loop
+        // a certificate that is due for renewal at once must not be requested in a busy loop
         if self.renew_at() > self.clock.now() {
             self.renewal.reset();
         }

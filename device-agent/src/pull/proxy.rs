@@ -1,5 +1,5 @@
-//! The way to the server when it leads through an HTTP proxy: `CONNECT`, and inside of it TLS to the server itself. A proxy
-//! sees the server's name and port, and can hold things up; it can read and change nothing.
+//! Connects to the server through an HTTP proxy: `CONNECT`, with TLS to the server itself inside. A proxy sees the server's
+//! name and port and can delay traffic, but can neither read nor change it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -16,17 +16,17 @@ use tokio::net::TcpStream;
 use super::PullError;
 use super::error::BoxError;
 
-/// Longest head of a proxy's answer: what it says to `CONNECT` is a line and a few headers.
+/// Longest head of a proxy's answer: to `CONNECT` it is a line and a few headers.
 const MAX_HEAD: usize = 8 << 10;
 
-/// What the environment says about proxies. Read once, when the program starts.
+/// The proxy settings from the environment, read once when the program starts.
 #[derive(Clone, Default)]
 pub struct Proxies {
     https: String,
     no: String,
 }
 
-/// There may be a password in it.
+/// Shows nothing, because there may be a password in it.
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut proxies = f.debug_struct("Proxies");
@@ -35,7 +35,7 @@ impl fmt::Debug for Proxies {
 }
 
 impl Proxies {
-    /// `HTTPS_PROXY` and `NO_PROXY`, or the same in small letters.
+    /// Reads `HTTPS_PROXY` and `NO_PROXY`, or the same in lower case.
     pub fn of_environment() -> Self {
         Self::of(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))
     }
@@ -51,22 +51,22 @@ impl Proxies {
         }
     }
 
-    /// The proxy on the way to a server; none when the way is a direct one.
+    /// The proxy for a server; none for a direct connection.
     pub(super) fn towards(&self, authority: &str) -> Result<Option<Proxy>, PullError> {
         let https = self.https.trim();
-        // hyper's own rules have `*` mean every name, but no address
+        // in hyper's own rules `*` matches every name, but no IP address
         if https.is_empty() || self.no.split(',').any(|entry| entry.trim() == "*") {
             return Ok(None);
         }
-        // not the value itself: there may be a password in it
+        // the error leaves out the value, which may have a password in it
         let bad = |why| PullError::Proxy(format!("the value of HTTPS_PROXY cannot be used: {why}"));
         let shape = "write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT";
         let server = Uri::try_from(format!("https://{authority}")).map_err(|_| bad(shape))?;
-        // The matcher has no error: what it cannot read is no proxy to it, and the way would be a direct one.
+        // The matcher reports no errors: what it cannot parse it ignores, and the connection would be a direct one.
         let always = Matcher::builder().https(https).build();
         let found = always.intercept(&server).ok_or_else(|| bad(shape))?;
         if found.uri().scheme_str() != Some("http") {
-            return Err(bad("only proxies of http:// are known"));
+            return Err(bad("only http:// proxies are supported"));
         }
         let host = found.uri().host().unwrap_or_default();
         if host.is_empty() {
@@ -82,12 +82,12 @@ impl Proxies {
     }
 }
 
-/// A proxy that the way leads through.
+/// A proxy to connect through.
 #[derive(Clone)]
 pub(super) struct Proxy {
     host: String,
     port: u16,
-    /// As people know it, without its password.
+    /// Its URL without the password, for messages.
     shown: String,
     credentials: Option<HeaderValue>,
 }
@@ -98,7 +98,7 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// A proxy that is there and does not let the device through.
+/// The error of a proxy that answers, but does not let the device through.
 #[derive(Debug, thiserror::Error)]
 #[error("{proxy}: {why}")]
 pub(super) struct Blocked {
@@ -107,7 +107,7 @@ pub(super) struct Blocked {
 }
 
 impl Proxy {
-    /// A stream through the proxy to `authority`. The proxy looks up the name.
+    /// Opens a connection through the proxy to `authority`. The proxy resolves the name.
     pub(super) async fn dial(&self, authority: &str) -> Result<TcpStream, BoxError> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
         let stream = stream.map_err(|error| format!("{self}: {error}"))?;
@@ -132,7 +132,7 @@ impl Proxy {
             let through = hyper::upgrade::on(answer).await;
             through.map_err(|error| self.no_answer(&error))
         };
-        // Its end is told to the one who asks.
+        // An error of the connection also ends the request, which reports it.
         let carry = async {
             let _ = connection.with_upgrades().await;
             pending::<Infallible>().await
@@ -142,10 +142,10 @@ impl Proxy {
             never = carry => match never {},
         };
         let parts = through.downcast::<TokioIo<TcpStream>>();
-        let parts = parts.map_err(|_| self.blocked("it is not the stream it was"))?;
+        let parts = parts.map_err(|_| self.blocked("the connection cannot be taken over"))?;
         if !parts.read_buf.is_empty() {
-            // in TLS the client speaks first
-            return Err(self.blocked("it says more than that the way is free"));
+            // in TLS the client speaks first, so nothing may have come yet
+            return Err(self.blocked("it sent more than its answer to CONNECT"));
         }
         Ok(parts.io.into_inner())
     }
@@ -155,10 +155,10 @@ impl Proxy {
         Blocked { proxy, why }.into()
     }
 
-    /// What a proxy means that says no.
+    /// The error for a proxy's refusal.
     fn no(&self, status: StatusCode, authority: &str) -> BoxError {
         if status.is_server_error() {
-            // it would, and cannot: the server is not to be reached from there either
+            // it is willing, but cannot reach the server either
             return format!("{self} cannot reach it: {status}").into();
         }
         self.blocked(match status {
@@ -166,7 +166,7 @@ impl Proxy {
                 format!("it does not take the user and password in HTTPS_PROXY: {status}")
             }
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                format!("it wants a user and password, and HTTPS_PROXY has none: {status}")
+                format!("it requires a user and password, and HTTPS_PROXY has none: {status}")
             }
             _ => format!("it does not connect to {authority}: {status}"),
         })

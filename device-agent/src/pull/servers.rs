@@ -1,23 +1,23 @@
-//! The server's addresses, and which one it is the turn of. Pure.
+//! The server's addresses, and which one to use. Pure.
 //!
-//! The release says where the server is, in order of preference; where it answered last, and where it was when the device
-//! joined, come after these: a release with a wrong address takes no device from its server. A lost connection begins again
-//! with the first, and every address has its turn before the device waits.
+//! The release lists the server's addresses in order of preference; the address where it answered last, and the one that the
+//! device joined at, come after these, so that a release with a wrong address cuts no device off from its server. After a
+//! lost connection the first address is tried first, and every address is tried before the device waits.
 
 /// The addresses of one server.
 #[derive(Debug, Clone)]
 pub(super) struct Servers {
     joined: String,
-    /// Where it answered last.
+    /// The address at which it answered last.
     worked: Option<String>,
     preferred: Vec<String>,
-    /// All of them, each once.
+    /// All addresses, without duplicates.
     all: Vec<String>,
     at: usize,
 }
 
 impl Servers {
-    /// What a device knows that has no release: where it joined, and where the server answered last.
+    /// The addresses that a device knows without a release: where it joined, and where the server answered last.
     pub(super) fn new(joined: String, worked: Option<String>) -> Self {
         let mut servers = Self {
             joined,
@@ -44,26 +44,26 @@ impl Servers {
         self.all.iter().position(|known| known == server)
     }
 
-    /// Whether these are the preferred ones.
+    /// Whether these are the preferred addresses.
     pub(super) fn are(&self, preferred: &[String]) -> bool {
         self.preferred == preferred
     }
 
-    /// Takes what a release says. The one in use stays in use: it is left when a better one has answered, or when it is gone.
+    /// Adopts the addresses of a release. The current one stays in use until a preferred one has answered, or it fails.
     pub(super) fn prefer(&mut self, preferred: &[String]) {
         let current = self.current().to_owned();
         self.preferred = preferred.to_vec();
         self.list();
-        // one that is no longer named, and never worked, is the least preferred
+        // an address that is no longer named, and never worked, is the least preferred
         self.at = self.find(&current).unwrap_or(self.all.len() - 1);
     }
 
-    /// The one whose turn it is.
+    /// The current address.
     pub(super) fn current(&self) -> &str {
         &self.all[self.at]
     }
 
-    /// The current one serves this device. Returns it.
+    /// Records that the current address serves this device, and returns it.
     pub(super) fn works(&mut self) -> &str {
         let current = self.current().to_owned();
         self.worked = Some(current.clone());
@@ -72,23 +72,23 @@ impl Servers {
         self.current()
     }
 
-    /// Those that are preferred to it, best first.
+    /// The addresses that are preferred to the current one, best first.
     pub(super) fn better(&self) -> Vec<String> {
         self.all[..self.at.min(self.preferred.len())].to_vec()
     }
 
-    /// One of them has answered.
+    /// Makes an address the current one, because it has answered.
     pub(super) fn use_this(&mut self, server: &str) {
         self.at = self.find(server).unwrap_or(self.at);
     }
 
-    /// The current one has failed: the turn of the next. False when all have had their turn, and the first is the next.
+    /// Moves to the next address after a failure. False when all have been tried, and the first is next again.
     pub(super) fn advance(&mut self) -> bool {
         self.at = (self.at + 1) % self.all.len();
         self.at != 0
     }
 
-    /// A connection that worked is lost: the first is tried first.
+    /// Starts again with the first address, after a working connection is lost.
     pub(super) fn restart(&mut self) {
         self.at = 0;
     }
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(servers.better(), ["https://new", "https://spare"]);
         servers.use_this("https://spare");
         assert_eq!(servers.better(), ["https://new"]);
-        // a release that swaps them does not break the connection either
+        // a release that reorders them does not break the connection either
         servers.prefer(&texts(&["https://spare", "https://new"]));
         assert_eq!(servers.current(), "https://spare");
         assert!(servers.better().is_empty());
@@ -153,7 +153,7 @@ mod tests {
         servers.prefer(&texts(&["https://mistyped"]));
         assert_eq!(servers.current(), "https://new");
         assert_eq!(servers.better(), ["https://mistyped"]);
-        // also after a reboot
+        // this also holds after a reboot
         let kept = Some("https://new".to_owned());
         let mut servers = Servers::new("https://old".to_owned(), kept);
         servers.prefer(&texts(&["https://mistyped"]));

@@ -1,4 +1,4 @@
-//! A connection, and what is asked over it.
+//! A connection to the server, and its requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,26 +23,26 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::{BoxError, PullError};
 
-/// How long an answer may take that is not held.
+/// Longest wait for an answer that the server does not hold.
 const ANSWER: Duration = Duration::from_secs(60);
-/// How long a body may be silent.
+/// Longest pause within a body.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Least bytes of a body in [`SILENCE`]: an eighth of what GPRS carries, for each of the blobs that come together.
+/// Fewest bytes of a body in [`SILENCE`]: an eighth of what GPRS carries, for each of the parallel downloads.
 pub(crate) const MIN_BYTES: u64 = 1 << 10;
-/// How long the server may hold a poll. Shorter than an hour, so that a device asks again after a server lost track of it.
+/// How long the server may hold a poll. Well below an hour, so that a device asks again after a server has lost track of it.
 const HOLD: Duration = Duration::from_secs(300);
-/// How long a failed request waits to hear why its connection ended.
+/// How long a failed request waits for the reason why its connection ended.
 const LAST_WORD: Duration = Duration::from_secs(1);
-/// Longest `Retry-After` that is obeyed: a mistake on the server must not silence a fleet for a day.
+/// Longest `Retry-After` that is honoured: a mistake on the server must not silence a fleet for a day.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 pub(super) const JSON: &str = "application/json";
 
-/// An offer, and what to say to be told only of another one.
+/// An offer with its tag, which makes the server answer only when there is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
-    /// The offer; not verified.
+    /// The offer, not verified yet.
     pub offer: Offer,
-    /// Its `ETag`.
+    /// The `ETag` of the offer.
     pub tag: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct Session {
     pub(super) authority: Arc<str>,
     /// The certificates that the server showed.
     pub(super) peer: Arc<Vec<CertificateDer<'static>>>,
-    /// Why the connection ended; without its sender it has.
+    /// Why the connection ended; it has ended when the sender is gone.
     pub(super) ended: watch::Receiver<Option<String>>,
 }
 
@@ -67,7 +67,7 @@ impl Session {
     /// Waits until the connection has ended, and says why.
     pub async fn ended(&self) -> String {
         let mut ended = self.ended.clone();
-        // an error is told before the sender goes; without one the end itself is the news
+        // an error is sent before the sender is dropped; without one, the drop itself is the signal
         let _ = ended.changed().await;
         let why = ended.borrow().clone();
         why.unwrap_or_else(|| "it was closed".to_owned())
@@ -78,7 +78,7 @@ impl Session {
         self.send(Method::POST, "/v1/enrolments", request).await
     }
 
-    /// `GET /v1/enrolments/{key}`; none when the server knows of no request.
+    /// `GET /v1/enrolments/{key}`; none when the server knows no such request.
     pub async fn enrolment(&self, key: &Digest) -> Result<Option<Enrolment>, PullError> {
         let path = format!("/v1/enrolments/{}", key.hex());
         let response = self.call(Method::GET, &path, HeaderMap::new(), Bytes::new(), ANSWER);
@@ -100,7 +100,7 @@ impl Session {
         self.send(Method::PUT, "/v1/report", report).await
     }
 
-    /// `GET /v1/desired`; none when it does not differ from `tag`. With `hold` the server waits for a while until it does.
+    /// `GET /v1/desired`; none when the offer still has this `tag`. With `hold` the server waits for a while for a new one.
     pub async fn desired(
         &self,
         root: u32,
@@ -154,11 +154,13 @@ impl Session {
                     .and_then(|range| range.to_str().ok()?.strip_prefix("bytes ")?.split_once('-'))
                     .and_then(|(start, _)| start.parse().ok());
                 if start != Some(offset) {
-                    return Err(self.not_flotta("it sent another part of a blob than asked for"));
+                    return Err(
+                        self.not_flotta("it sent another range of a blob than was requested")
+                    );
                 }
                 offset
             }
-            // it does not do ranges, or there was no need for one
+            // the server does not support ranges, or none was needed
             _ => 0,
         };
         Ok(Download {
@@ -211,7 +213,7 @@ impl Session {
         };
         let response = match timeout(limit, answer).await {
             Ok(Ok(response)) => response,
-            // the connection's own error says more than the request's: a TLS alert, say
+            // the connection's own error says more than the request's, for example a TLS alert
             Ok(Err(error)) => {
                 let why = timeout(LAST_WORD, self.ended()).await;
                 return Err(broken(why.map_or_else(|_| error.into(), Into::into)));
@@ -229,7 +231,7 @@ impl Session {
         Ok(response)
     }
 
-    /// The response if it is a success; what the server says if it is not.
+    /// Returns the response if it is a success, else the server's error.
     async fn success(&self, response: Response<Incoming>) -> Result<Response<Incoming>, PullError> {
         let status = response.status();
         if status.is_success() {
@@ -295,32 +297,32 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
         .unwrap_or_default()
 }
 
-/// Largest blob whose size nothing says beforehand: a manifest.
+/// Longest manifest, the only blob whose size is not known beforehand.
 pub const MAX_MANIFEST: u64 = manifest::MAX_BYTES as u64;
 
-/// A blob on its way.
+/// The download of a blob.
 #[derive(Debug)]
 pub struct Download {
-    /// Where the server began: what was asked for, or the beginning.
+    /// The offset at which the server started: the requested one, or 0.
     pub from: u64,
     left: u64,
     max: u64,
     body: Incoming,
     authority: Arc<str>,
-    /// When it is looked at how much came, and what came since the last look.
+    /// When the speed is checked next, and the bytes since the last check.
     look_at: Instant,
     came: u64,
 }
 
 impl Download {
-    /// The next piece; none at the end.
+    /// Returns the next chunk; none at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
         loop {
             let Ok(frame) = timeout_at(self.look_at, self.body.frame()).await else {
                 self.look()?;
                 continue;
             };
-            // what always has something to give must not give nothing
+            // a body that never pauses must not be too slow either
             if Instant::now() >= self.look_at {
                 self.look()?;
             }
@@ -341,7 +343,7 @@ impl Download {
         }
     }
 
-    /// Ends what is silent, or so slow that it may as well be.
+    /// Fails a download that has stalled, or is as slow as if it had.
     fn look(&mut self) -> Result<(), PullError> {
         match std::mem::take(&mut self.came) {
             0 => Err(PullError::Silent(self.authority.to_string(), SILENCE)),

@@ -1,52 +1,52 @@
-//! How the connection is.
+//! The state of the connection.
 
 use flotta_bundle::Problem;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How the connection is, for the people in front of the device.
+/// The state of the connection, for the people at the device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkState {
-    /// Since when there is one.
+    /// Since when there is a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected_since: Option<Timestamp>,
-    /// When the server said something last.
+    /// When the server last answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_answer: Option<Timestamp>,
-    /// Why there is none, or what the server refuses.
+    /// Why there is no connection, or what the server refuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
-    /// Since when the server has not served this device: it was not reached, or refuses.
+    /// Since when the server has not served this device: it cannot be reached, or it refuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
-    /// Tries since there was one.
+    /// Tries since the last connection.
     #[serde(default)]
     pub attempts: u32,
-    /// What the server knows of the device and the device cannot know, as it said last.
+    /// Problems that only the server knows about this device, as it last reported them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Problem>,
-    /// When the device's certificate ends.
+    /// When the device's certificate expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_until: Option<Timestamp>,
-    /// The address that is in use, or is tried.
+    /// The address that is in use, or is being tried.
     #[serde(default)]
     pub server: String,
-    /// Why one that is preferred to it is not in use.
+    /// Why a preferred address is not in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<Problem>,
 }
 
-/// Since when the server has not served this device, and why: what an agent leaves to the next.
+/// Since when the server has not served this device, and why. It survives a restart of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outage {
-    /// Then.
+    /// When it began.
     pub since: Timestamp,
-    /// Why, at first.
+    /// The first reason.
     pub problem: Problem,
 }
 
 impl LinkState {
-    /// Before the first try, after what the agent before this one left.
+    /// The state before the first try, with an outage that an earlier agent recorded.
     pub fn after(outage: Option<Outage>) -> Self {
         let mut state = Self::default();
         if let Some(Outage { since, problem }) = outage {
@@ -55,18 +55,18 @@ impl LinkState {
         state
     }
 
-    /// The server does not serve this device.
+    /// Records that the server does not serve this device.
     pub(crate) fn fails(&mut self, problem: Problem, now: Timestamp) {
         self.failing_since.get_or_insert(now);
         self.problem = Some(problem);
     }
 
-    /// It does.
+    /// Records that the server serves this device.
     pub(crate) fn works(&mut self) {
         (self.failing_since, self.problem) = (None, None);
     }
 
-    /// What to leave to the next agent.
+    /// The outage to record for the next agent, if there is one.
     pub(crate) fn outage(&self) -> Option<Outage> {
         Some(Outage {
             since: self.failing_since?,

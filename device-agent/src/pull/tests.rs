@@ -1,4 +1,4 @@
-//! Against a small server on the loopback, over real TLS.
+//! Requests to a small server on the loopback, over real TLS.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,11 +26,11 @@ use tokio_rustls::TlsAcceptor;
 use super::session::{JSON, MAX_RETRY_AFTER};
 use super::*;
 
-/// A server that answers by a function, and the authority that vouches for it.
+/// A server that answers by a function, and its CA.
 pub(crate) struct TestServer {
     pub(crate) url: String,
     pub(crate) ca: String,
-    /// Connections that resumed the TLS session of an earlier one.
+    /// Number of connections that resumed an earlier TLS session.
     resumed: Arc<AtomicUsize>,
 }
 
@@ -41,7 +41,7 @@ impl TestServer {
         Self::start_with(false, answer).await
     }
 
-    /// One that wants a certificate from its clients.
+    /// Starts a server that requires a client certificate.
     async fn start_strict(
         answer: impl Fn(Request<Bytes>) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
@@ -159,7 +159,7 @@ fn offer() -> Offer {
     }
 }
 
-/// What comes of asking for the desired state when the server answers like this.
+/// The error of a poll when the server answers like this.
 async fn refusal(
     response: impl Fn() -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) -> PullError {
@@ -285,9 +285,9 @@ async fn a_blob_resumes_where_it_broke_off_and_is_bounded() {
         asked.lock().expect("no panic").push(range.clone());
         match range.as_deref() {
             Some("bytes=7-") => plain(206, &[("content-range", "bytes 7-11/12")], &content[7..]),
-            // a server that sends another part than asked for
+            // a server that sends another range than requested
             Some("bytes=5-") => plain(206, &[("content-range", "bytes 0-11/12")], &content[..]),
-            // one that does not do ranges
+            // a server that does not support ranges
             _ => plain(200, &[], &content[..]),
         }
     })
@@ -327,7 +327,7 @@ async fn a_server_by_another_authority_is_not_spoken_to() {
 
 #[tokio::test]
 async fn the_clock_believes_nothing_that_is_not_signed() {
-    // believed, one answer from the year 9999 would make every certificate expired, for good
+    // if it were believed, one answer from the year 9999 would make every certificate look expired for good
     let server =
         TestServer::start(|_| plain(304, &[("date", "Fri, 31 Dec 9999 00:00:00 GMT")], "")).await;
     let clock = clock();
@@ -379,7 +379,7 @@ async fn a_client_that_connects_again_resumes() {
     let client = client.expect("a client");
     for before in 0..3 {
         let session = client.clone().connect().await.expect("a connection");
-        // the ticket is there when an answer is
+        // the session ticket has arrived once there is an answer
         let answer = session
             .desired(0, Some("tag"), true)
             .await
@@ -398,7 +398,7 @@ async fn a_session_that_began_in_doubt_is_not_resumed_once_the_time_is_known() {
     for (synchronised, resumed) in [(false, 0), (false, 1), (true, 1), (true, 2)] {
         clock.set_synchronised(Some(synchronised));
         let session = client.connect().await.expect("a connection");
-        // the ticket is there when an answer is
+        // the session ticket has arrived once there is an answer
         let answer = session.desired(0, Some("tag"), true).await;
         assert_eq!(answer.expect("an answer"), None);
         assert_eq!(server.resumed.load(Ordering::Acquire), resumed);

@@ -1,7 +1,7 @@
-//! Whether the server is the server: chain and name as webpki verifies them, times as far as this machine can know the time.
+//! Verifies the server's certificate: chain and name with webpki, validity as far as this machine can know the time.
 //!
-//! What identifies the server is the fleet's own authority, from the join file, and its name. The times of its certificate
-//! are believed as far as the clock is: a time that the server once gave must not lock the device out of its fleet.
+//! The server is identified by the fleet's own CA, from the join file, and by its name. The validity of its certificate is
+//! enforced only as far as the clock is believed: a wrong time must not lock the device out of its fleet.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Verifier {
     clock: Clock,
 }
 
-/// How a certificate does not fit a time.
+/// How a certificate is outside its validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutOfTime {
     Ended(Option<Timestamp>),
@@ -75,7 +75,7 @@ impl Verifier {
         })
     }
 
-    /// Verifies the chain that a server has shown, its own certificate first, at the time that it is now.
+    /// Verifies the chain that a server presented, its own certificate first, at the current time.
     pub(super) fn verify(
         &self,
         chain: &[CertificateDer<'_>],
@@ -83,15 +83,15 @@ impl Verifier {
     ) -> Result<(), Error> {
         let (end_entity, intermediates) =
             chain.split_first().ok_or(Error::NoCertificatesPresented)?;
-        // its signature was verified with the handshake, and the time is the clock's own
+        // the handshake verified the signature, so only the time is checked again
         let now = clock::unix(self.clock.now());
         self.verify_server_cert(end_entity, intermediates, name, &[], now)?;
         Ok(())
     }
 
-    /// What is to be said of a certificate whose times alone do not fit; none when it is to be refused. One that begins later
-    /// is the authority's all the same: nobody else could have made it, and its server's clock was ahead. One that ended is
-    /// refused where the clock is believed: whoever has its key may not be the server any more.
+    /// The problem to report for a certificate that is accepted although it is outside its validity; none when it is refused. One
+    /// that is not valid yet was still issued by the CA, whose clock was ahead. One that has expired is refused where the clock
+    /// is believed, because whoever has its key may no longer be the server.
     fn excuse(&self, name: &ServerName<'_>, out: OutOfTime) -> Option<Problem> {
         let name = name.to_str();
         match (self.clock.is_believed(), out) {
@@ -131,7 +131,7 @@ impl ServerCertVerifier for Verifier {
         for now in self.clock.candidates() {
             let error = match verify(now) {
                 Ok(verified) => {
-                    // a clock that the network does not set may be behind: that is what the other candidate is for
+                    // a clock that the network does not set may be behind, which the other candidate accounts for
                     self.clock.set_doubt(None);
                     return Ok(verified);
                 }
@@ -150,7 +150,7 @@ impl ServerCertVerifier for Verifier {
         let Some(excuse) = self.excuse(server_name, out) else {
             return Err(error);
         };
-        // its times alone may be wrong with it: at one of its own, all else must hold
+        // only its validity may be wrong: at a time within it, everything else must verify
         let verified = beginning(end_entity)
             .and_then(|begins| verify(begins).ok())
             .ok_or(error)?;
@@ -181,7 +181,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// When a certificate begins.
+/// When a certificate becomes valid.
 fn beginning(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Timestamp::from_second(parsed.validity().not_before.timestamp()).ok()

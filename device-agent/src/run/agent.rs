@@ -27,36 +27,36 @@ mod work;
 
 use hands::{Hands, News};
 
-/// Shortest and longest bound of the wait before failed work is tried again.
+/// Shortest and longest bound of the wait before failed work is retried.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(600));
-/// The same before the server is asked for another offer than the one refused.
+/// The same before the server is asked for another offer after a refused one.
 pub(super) const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
-/// After this long without trouble the next trouble is a new one.
+/// After this long without a failure the backoff starts again.
 const CALM: Duration = Duration::from_secs(900);
-/// Longest wait until what somebody changed by hand is put back, however often that was: within the minute that people are
-/// promised, and long enough that the server hears of it first.
+/// Longest wait before drift is corrected, however often it occurs: within the minute that is promised, and long enough that
+/// it is reported first.
 const SOON: Duration = Duration::from_secs(5);
-/// How often a folder that is mounted read-only is tried: it tells nobody when that ends.
+/// How often a folder that is mounted read-only is tried, because there is no event when that ends.
 const PROBE: Duration = Duration::from_secs(5);
-/// Longest sleep: a suspended machine wakes with another time, and the clock's floor is saved.
+/// Longest sleep: a suspended machine wakes at another time, and the clock's floor has to be saved.
 const LOOK: Duration = Duration::from_secs(6 * 3600);
 
-/// Never.
+/// A type without values: the loop does not return normally.
 #[derive(Debug)]
 pub(super) enum Never {}
 
-/// Why the loop ends.
+/// Why the loop ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
-    /// A mistake in this program.
+    /// A bug in this program.
     #[error(transparent)]
     NoEdge(#[from] NoEdge),
-    /// The machine may write where the agent may not: its mounts are from before.
+    /// The machine can write where the agent cannot: its view of the mounts is out of date.
     #[error("the agent's view of the machine's mounts is out of date")]
     ShutOut,
 }
 
-/// The one who changes the machine and owns the ledger.
+/// The loop that owns the ledger and changes the machine.
 pub(super) struct Agent<H> {
     pub(super) device: DeviceName,
     pub(super) ledger: Ledger,
@@ -70,23 +70,23 @@ pub(super) struct Agent<H> {
     pub(super) known: watch::Sender<Known>,
     pub(super) live: watch::Sender<Live>,
     pub(super) backoff: Backoff,
-    /// Until the server is asked for another offer than the one refused.
+    /// The backoff before the server is asked for another offer after a refused one.
     pub(super) again: Backoff,
-    /// When `Waiting` ends.
+    /// When the state `Waiting` ends.
     pub(super) retry_at: Option<Instant>,
     pub(super) last_trouble: Option<Instant>,
     /// Why the newest offer was refused, until one is accepted.
     pub(super) refused: Option<Problem>,
-    /// What failed in the last work.
+    /// What failed in the last round of work.
     pub(super) problems: Vec<Problem>,
-    /// Why the ledger could not be written last.
+    /// Why the last write of the ledger failed.
     pub(super) unkept: Option<Problem>,
     pub(super) workloads: Vec<WorkloadReport>,
     pub(super) settings: Settings,
-    /// An offer that the ledger could not take, and why: the server does not send it again by itself.
+    /// An offer that could not be saved in the ledger, and why. It is kept, because the server does not send it again by itself.
     pub(super) held: Option<(Offer, Problem)>,
     pub(super) clock_file: Option<PathBuf>,
-    /// When this program last ended because of its mounts, for the one after it.
+    /// The file with the time when the agent last exited because of its mounts, for the next start.
     pub(super) ended_file: Option<PathBuf>,
 }
 
@@ -142,7 +142,7 @@ impl<H: Hands> Agent<H> {
                 News::Units => self.look().await?,
                 News::Files => self.look_at_files().await?,
             },
-            // what to say of it, the next turn says
+            // the next turn of the loop handles it
             Ok(()) = clock.changed() => clock.mark_changed(),
             Ok(()) = self.acknowledgements.changed() => {
                 let up_to = *self.acknowledgements.borrow_and_update();
@@ -162,13 +162,13 @@ impl<H: Hands> Agent<H> {
         Ok(())
     }
 
-    /// Whether some workload has a problem of this code.
+    /// Whether some workload has a problem with this code.
     fn has(&self, code: Code) -> bool {
         let problems = self.workloads.iter().filter_map(|w| w.problem.as_ref());
         problems.into_iter().any(|problem| problem.code == code.id)
     }
 
-    /// Looks at files that somebody may have changed. What they changed is told first, and put back then.
+    /// Checks files that somebody may have changed. Drift is reported first and corrected after that.
     async fn look_at_files(&mut self) -> Result<(), NoEdge> {
         let Some(manifest) = self.manifest() else {
             return Ok(());
@@ -189,13 +189,13 @@ impl<H: Hands> Agent<H> {
             self.hasten();
         }
         if self.state == State::Waiting && self.has(code::DRIFTED) {
-            // not sooner: the server is to hear of it
+            // not sooner, so that the server hears of it first
             self.retry_at = Some(Instant::now() + SOON);
         }
         Ok(())
     }
 
-    /// What failed is tried again soon: what kept it from working may be gone.
+    /// Retries failed work soon, because its cause may be gone.
     fn hasten(&mut self) {
         if self.state == State::Waiting {
             let soon = Instant::now() + SOON;
@@ -203,14 +203,14 @@ impl<H: Hands> Agent<H> {
         }
     }
 
-    /// The manifest to have, when it is there.
+    /// The wanted manifest, if it has been fetched.
     fn manifest(&self) -> Option<Manifest> {
         let digest = self.ledger.accepted()?.manifest;
         let bytes = self.ledger.blobs().read(&digest).ok()?;
         verify::verify_manifest(&bytes, digest).ok()
     }
 
-    /// A unit changed: says so, and repairs what does not run.
+    /// Handles a change of units: reports it, and repairs what is not running.
     async fn look(&mut self) -> Result<(), NoEdge> {
         let Some(manifest) = self.manifest() else {
             return Ok(());
@@ -251,14 +251,14 @@ impl<H: Hands> Agent<H> {
         Ok(())
     }
 
-    /// Sets when what failed is tried again, unless that is set: one round of work is one step of the backoff.
+    /// Schedules a retry unless one is scheduled: one round of work is one step of the backoff.
     fn retry(&mut self) {
         if self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + self.backoff.next_delay());
         }
     }
 
-    /// Takes an offer: verified, then durable. True when there is something to do.
+    /// Verifies an offer and saves it. True when there is something to do.
     fn take(&mut self, offer: Offer) -> bool {
         let Some(memory) = self.ledger.memory() else {
             if let Some(problem) = self.trust_lost() {
@@ -321,11 +321,11 @@ impl<H: Hands> Agent<H> {
         self.durably(done);
     }
 
-    /// Notes what the clock has found out.
+    /// Notes what has become known about the clock.
     fn note_clock(&mut self) {
         if let Some(floor) = self.clock.left_behind() {
             let what = format!(
-                "{floor:.0} was taken for the time; it is ahead of this clock, and left behind"
+                "the time was taken to be {floor:.0} or later; that is ahead of this clock, and is dropped"
             );
             self.note("ClockCorrected", &Problem::new(code::TIME_AHEAD, what));
         }
@@ -334,7 +334,7 @@ impl<H: Hands> Agent<H> {
         }
     }
 
-    /// What there is to say of the times that were signed. None of it stops anything.
+    /// The problems of signed times. They are only reported, and stop nothing.
     fn of_time(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if let Some(accepted) = self.ledger.accepted() {
@@ -354,7 +354,7 @@ impl<H: Hands> Agent<H> {
                 } else {
                     Problem::new(
                         code::CLOCK_UNSURE,
-                        what + ", if this clock is right: nothing sets it",
+                        what + ", if this clock is right: it is not synchronised",
                     )
                 });
             }
@@ -363,7 +363,7 @@ impl<H: Hands> Agent<H> {
         problems
     }
 
-    /// The ledger failing is shown until all of it is written, and what runs goes on.
+    /// Records the result of a write to the ledger. A failure is reported until everything is written; workloads keep running.
     fn durably(&mut self, done: Result<(), LedgerError>) {
         let done = done.and_then(|()| self.ledger.save_unsaved());
         self.unkept = done.err().map(|error| {
@@ -373,13 +373,13 @@ impl<H: Hands> Agent<H> {
         });
     }
 
-    /// That nothing says any more whom to trust.
+    /// The problem of a lost trust.
     fn trust_lost(&self) -> Option<Problem> {
         let lost = self.ledger.trust_lost()?;
         Some(Problem::new(code::TRUST_LOST, lost))
     }
 
-    /// Says how the device is.
+    /// Publishes the state of the device.
     fn publish(&self) {
         let accepted = self.ledger.accepted();
         let live = Live {

@@ -1,4 +1,4 @@
-//! An authority that vouches for servers and devices.
+//! A CA for servers and devices.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct Authority {
     pub pem: String,
 }
 
-/// From and to which year a certificate is good.
+/// The first and last year of a certificate's validity.
 pub type Years = (i32, i32);
 
 fn params(names: &[&str], (from, to): Years) -> CertificateParams {
@@ -42,7 +42,7 @@ fn params(names: &[&str], (from, to): Years) -> CertificateParams {
     params
 }
 
-/// From an hour before a time to so many days after it: the life of what the real server makes.
+/// The validity that the real server gives: from an hour before a time to so many days after it.
 fn life(made: Timestamp, days: i64) -> (OffsetDateTime, OffsetDateTime) {
     let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).expect("a time");
     let made = made.as_second();
@@ -62,7 +62,7 @@ impl Authority {
         }
     }
 
-    /// A server of these names.
+    /// The TLS configuration of a server with these names.
     pub fn server(&self, names: &[&str]) -> Arc<rustls::ServerConfig> {
         self.server_with(names, (1980, 2200), b"h2")
     }
@@ -76,7 +76,7 @@ impl Authority {
         self.server_of(&params(names, years), protocol, DefaultTimeProvider)
     }
 
-    /// A server whose certificate was made when its clock said `made`, and whose clock says `now`.
+    /// A server whose certificate was made when its clock said `made`, while its clock says `now`.
     pub fn server_at(
         &self,
         names: &[&str],
@@ -125,7 +125,7 @@ impl Authority {
         self.device_of(csr, identity, (params.not_before, params.not_after))
     }
 
-    /// One that a server makes when its clock says `now`.
+    /// The certificate that a server makes when its clock says `now`.
     pub fn device_at(&self, csr: &str, identity: &str, now: Timestamp) -> String {
         self.device_of(csr, identity, life(now, 90))
     }

@@ -1,4 +1,4 @@
-//! Content that is not what was signed, and manifests that were signed and break a rule.
+//! Content that was not signed, and signed manifests that break a rule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::server::{Answer, World, answer, whole};
 use crate::stage::{FIRST, Stage, says};
 use crate::{Case, case};
 
-/// The server answers a request for the manifest (or else for the largest other blob) of the truth like this.
+/// Makes the server answer a request for the honest release's manifest (or its largest other blob) like this.
 pub fn content(
     stage: &Stage,
     of_manifest: bool,
@@ -39,7 +39,7 @@ pub fn content(
     }));
 }
 
-/// The same with other bytes in a good answer.
+/// The same with the bytes of a good answer changed.
 fn bytes(stage: &Stage, of_manifest: bool, change: fn(&mut Vec<u8>)) {
     content(stage, of_manifest, move |truth| {
         let mut bytes = truth.to_vec();
@@ -65,7 +65,7 @@ fn pad(bytes: &mut Vec<u8>) {
     bytes.push(b' ');
 }
 
-/// One more file, at this path.
+/// Adds a file at this path to the manifest.
 fn path(stage: &mut Stage, path: &'static str) {
     more(stage, &[path]);
 }
@@ -74,7 +74,7 @@ fn twins(stage: &mut Stage, first: &'static str, second: &'static str) {
     more(stage, &[first, second]);
 }
 
-/// More files, at these paths; `files` stays sorted.
+/// Adds files at these paths; `files` stays sorted.
 fn more(stage: &mut Stage, paths: &[&str]) {
     stage.offer_manifest(|bundle, manifest| {
         for path in paths {
@@ -86,7 +86,7 @@ fn more(stage: &mut Stage, paths: &[&str]) {
     });
 }
 
-/// A good manifest as text, with one piece of it replaced.
+/// Offers a good manifest with one piece of its text replaced.
 fn text(stage: &mut Stage, from: &str, to: &str) {
     let mut bundle = Bundle::default();
     let good = manifest(&mut bundle, 1_000).to_string();
@@ -164,9 +164,9 @@ const BYTES: &[Case] = &[
         },
     ),
     case(
-        "another part of a blob",
+        "another range of a blob",
         code::NOT_FLOTTA,
-        "sent another part of a blob",
+        "sent another range of a blob",
         |stage| {
             content(stage, false, |truth| {
                 let range = [("content-range", "bytes 7-9/10")];
@@ -505,7 +505,7 @@ async fn manifests_that_break_a_rule_are_refused_though_they_are_signed() {
 static UNITS: AtomicU64 = AtomicU64::new(0);
 static TRIES: AtomicU64 = AtomicU64::new(0);
 
-/// Ten million units are never there at once, on neither side: the device hangs up at its limit.
+/// Ten million units are never in memory at once, on either side: the device hangs up at its limit.
 #[tokio::test(start_paused = true)]
 async fn ten_million_units_are_cut_off_at_the_limit() {
     fn lie(stage: &mut Stage) {
@@ -533,8 +533,8 @@ async fn ten_million_units_are_cut_off_at_the_limit() {
     assert!(made / tries < 200_000, "{made} units in {tries} tries");
 }
 
-/// Nobody lies here, but the disk: it is full in the middle of a blob. People are told, what came stays, and when there is space
-/// the device goes on by itself.
+/// The disk fills up in the middle of a blob: that is reported, what was fetched stays, and once there is space the device
+/// continues by itself.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
     let mut stage = Stage::new().await;
@@ -577,13 +577,13 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
     assert!(said.contains("No space left on device"), "{said}");
 }
 
-/// The disk has no space for the manifest itself: what a superseded goal has left gives way to it, and what runs does not.
+/// The disk has no space for the manifest itself: blobs of a superseded release are removed for it, those in use are not.
 #[tokio::test(start_paused = true)]
 async fn a_manifest_takes_the_place_of_what_nothing_needs() {
     let mut stage = Stage::new().await;
     stage.heal();
     stage.play_first().await;
-    // another manifest of the same files, which the server has no more
+    // another manifest with the same files, which the server no longer has
     let mut bundle = Bundle::default();
     let mut next = manifest(&mut bundle, FIRST);
     next["settings"]["heartbeat_seconds"] = 61.into();
@@ -604,7 +604,8 @@ async fn a_manifest_takes_the_place_of_what_nothing_needs() {
     assert_eq!(trouble, None);
 }
 
-/// What was cut off after its last byte and before it was checked is whole, and must not be asked for past its end for ever.
+/// A download that broke off after its last byte and before its check is complete, and must not be requested past its end for
+/// ever.
 #[tokio::test(start_paused = true)]
 async fn a_blob_that_came_whole_and_was_not_checked_is_no_trap() {
     for spoilt in [false, true] {

@@ -1,4 +1,4 @@
-//! A fleet of five devices, its keys, and what can be signed with them: the truth that the lies are made from.
+//! A fleet of five devices with its keys, which sign the honest releases.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use flotta_bundle::{DeviceName, Digest, Leaf};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-/// Where the device under test is in the tree.
+/// The index of the device under test in the tree.
 pub const OURS: usize = 2;
 
 pub fn key() -> SigningKey {
@@ -78,12 +78,12 @@ pub fn manifest(bundle: &mut Bundle, version: u64) -> Value {
 }
 
 pub struct Fleet {
-    /// The keys' documents, to make the same fleet again.
+    /// The encoded keys, to make the same fleet again.
     documents: [Vec<u8>; 3],
     pub root_keys: [SigningKey; 2],
     pub release_key: SigningKey,
     pub trust: TrustRoot,
-    /// When it signs.
+    /// The time of its signatures.
     pub now: Timestamp,
 }
 
@@ -93,7 +93,7 @@ impl Fleet {
         Self::of([document(), document(), document()])
     }
 
-    /// The same fleet, as another server of it has it.
+    /// The same fleet on another server.
     pub fn again(&self) -> Self {
         Self::of(self.documents.clone())
     }
@@ -122,7 +122,7 @@ impl Fleet {
         }
     }
 
-    /// The trust root of this version, by which `release` alone signs releases.
+    /// The trust root of this version, with `release` as the only release key.
     pub fn root(&self, version: u32, release: &SigningKey) -> TrustRoot {
         TrustRoot {
             version,
@@ -167,7 +167,7 @@ impl Fleet {
         (0..5).map(leaf).collect()
     }
 
-    /// What a server that does not lie gives the device at `index`.
+    /// What an honest server offers the device at `index`.
     pub fn offer_of(
         &self,
         sequence: u64,

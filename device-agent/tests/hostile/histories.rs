@@ -1,4 +1,4 @@
-//! Two devices, one sequence, two truths: neither can know alone, and each keeps what it saw.
+//! Two releases with one sequence for two devices: neither device can know that alone, and each keeps the release it saw.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::fleet::{Bundle, manifest};
 use crate::stage::{FIRST, Stage, says};
 
-/// What `flotta-agent history -o json` says: sequences and roots.
+/// The sequences and roots of `flotta-agent history -o json`.
 fn history(stage: &Stage) -> Vec<(u64, String)> {
     let output = Command::new(env!("CARGO_BIN_EXE_flotta-agent"))
         .args(["history", "-o", "json", "--state"])
@@ -35,7 +35,7 @@ async fn each_device_keeps_what_it_saw() {
         stage.play_first().await;
     }
     one.plan(FIRST + 1);
-    // the signer gives the other device another truth under the same sequence
+    // the signer gives the other device another release under the same sequence
     let mut bundle = Bundle::default();
     let text = manifest(&mut bundle, 666).to_string();
     other.truth = other.signed(FIRST + 1, bundle, &text);
@@ -48,7 +48,7 @@ async fn each_device_keeps_what_it_saw() {
     assert_eq!(first[0], second[0], "the release before is one story");
     assert_eq!((first[1].0, second[1].0), (FIRST + 1, FIRST + 1));
     assert_ne!(first[1].1, second[1].1);
-    // shown the other truth later, a device names both roots and keeps its own
+    // a device that is shown the other release later names both roots and keeps its own
     let before = other.state();
     other.offer(one.truth.clone(), "\"the other truth\"");
     let refused = |world: &_| says(world, "Refused", code::EQUIVOCATION.id);

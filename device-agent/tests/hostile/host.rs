@@ -1,4 +1,5 @@
-//! The device's machine: real files below a folder, systemd and Podman in memory. Every call that changes anything is noted.
+//! The device's machine: real files below a folder, systemd and Podman in memory. Every call that changes anything is
+//! recorded.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,9 +22,9 @@ const QUADLET: &str = "etc/containers/systemd";
 struct Doings {
     loaded: BTreeSet<String>,
     images: BTreeSet<String>,
-    /// Units that run, and which run it is.
+    /// The running units, and the number of the run.
     runs: BTreeMap<String, usize>,
-    /// When it was started.
+    /// When each unit was started.
     since: BTreeMap<String, Timestamp>,
     calls: Vec<String>,
 }
@@ -51,7 +52,7 @@ impl Hand {
         self.doings.borrow_mut().calls.push(call);
     }
 
-    /// How often anything on the machine was touched.
+    /// Number of changes to the machine.
     pub fn touched(&self) -> usize {
         self.doings.borrow().calls.len()
     }
@@ -60,12 +61,12 @@ impl Hand {
         self.doings.borrow().calls.clone()
     }
 
-    /// What runs.
+    /// The running units.
     pub fn runs(&self) -> BTreeMap<String, usize> {
         self.doings.borrow().runs.clone()
     }
 
-    /// Everything below the root: paths, and the content of files.
+    /// All paths below the root, with the content of files.
     pub fn files(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
             for entry in std::fs::read_dir(folder).expect("a folder") {

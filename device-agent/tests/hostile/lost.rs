@@ -1,5 +1,5 @@
-//! What a disk loses: every file of the agent's state, in turn, in every way. Each loss is said with a code, what runs is
-//! left running, and the device comes back: by what else it has, by the server, or by joining again.
+//! Lost and damaged files: every file of the agent's state in turn, in every way. Each loss is reported with a code, workloads
+//! keep running, and the device recovers: by its own copies, from the server, or by joining again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,10 +60,10 @@ const DAMAGES: [(&str, Damage); 6] = [
         Some(bytes)
     }),
 ];
-/// Not every file shows it.
+/// The one damage that not every file can detect.
 const ONE_DIGIT: &str = "one digit changed";
 
-/// What is only a help, or can be had again by its name: its loss is no news.
+/// Whether a file is only a cache, or can be fetched again by its name, so that its loss is not reported.
 fn is_cache(file: &str) -> bool {
     file.starts_with("blobs/") || matches!(file, "clock" | "lock" | "lock.new" | "identity/server")
 }
@@ -74,7 +74,7 @@ fn repaired(world: &World, file: &str) -> bool {
     events.any(|event| event.reason == "Repaired" && event.message.starts_with(&said))
 }
 
-/// A device at work, with the truth.
+/// A device with the honest release.
 async fn at_work() -> Stage {
     let stage = Stage::new().await;
     stage.heal();
@@ -82,7 +82,7 @@ async fn at_work() -> Stage {
     stage
 }
 
-/// The device says that it is well with what it has, and follows the next release.
+/// Checks that the device is well with what it has, and follows the next release.
 async fn comes_back(stage: &mut Stage, what: &str, file: Option<&str>) {
     let runs = stage.hand.runs();
     stage.change(|world| world.reports.clear());
@@ -117,7 +117,7 @@ async fn every_file_of_the_state_may_be_lost() {
     let mut tally: BTreeMap<&str, usize> = BTreeMap::new();
     let mut blobs = 0;
     for name in &names {
-        // names of blobs are of contents, and the fleet's keys are in none
+        // blobs are named by their content
         blobs += usize::from(name.starts_with("blobs/"));
         for (how, damage) in DAMAGES {
             let what = format!("{name} {how}");
@@ -125,7 +125,7 @@ async fn every_file_of_the_state_may_be_lost() {
             let path = stage.config.state.join(name);
             let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
             match damage(bytes.clone()) {
-                // it has no such number
+                // this damage does not apply to the file
                 Some(same) if same == bytes => continue,
                 None => fs::remove_file(&path).expect("removed"),
                 Some(bytes) => fs::write(&path, bytes).expect("written"),
@@ -147,8 +147,8 @@ async fn every_file_of_the_state_may_be_lost() {
     println!("files of the state: {tally:?}");
 }
 
-/// What cannot be written at the start, as on a full disk, is written when it can be, and nobody restarts the agent for it. A
-/// folder in the file's place is what keeps it from being written here.
+/// A file that cannot be restored at the start, as on a full disk, is restored later without a restart of the agent. Here a
+/// folder in the file's place keeps it from being written.
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_brought_back_at_the_start_is_brought_back_later() {
     for name in ["sealing.key", "ca.pem"] {
@@ -172,7 +172,7 @@ async fn what_could_not_be_brought_back_at_the_start_is_brought_back_later() {
     }
 }
 
-/// Nothing brings a private key back: the device says so, and works on with what it has.
+/// A private key cannot be restored: the device says so, and keeps working with what it has.
 async fn asks_to_join(stage: &Stage, what: &str) {
     let runs = stage.hand.runs();
     let lost = |link: &flotta_agent::pull::LinkState| {
@@ -208,7 +208,7 @@ async fn where_the_server_has_moved_to_outlives_the_content_that_said_so() {
     stage.truth = stage.signed(FIRST, bundle, &manifest.to_string());
     stage.heal();
     stage.play_first().await;
-    // where it joined nobody answers any more, and all content is gone
+    // nobody answers at the address where it joined, and all blobs are gone
     for folder in ["identity", "ledger"] {
         let path = stage.config.state.join(folder).join("joined.json");
         let joined = fs::read_to_string(&path).expect("it is there");
@@ -245,7 +245,7 @@ async fn without_its_trust_a_device_takes_nothing_and_says_so_until_it_joins_aga
     stage.play(stage.well()).await;
 }
 
-/// Joins by a join file, with the keys that are there.
+/// Joins with a join file and the existing keys.
 fn rejoin(stage: &Stage) {
     let root = Envelope::sign(
         root::PAYLOAD_TYPE,
@@ -267,7 +267,7 @@ fn rejoin(stage: &Stage) {
     kept.expect("joined");
 }
 
-/// Forgets everything, as a reinstalled agent has.
+/// Removes the whole state, as a reinstallation of the agent does.
 fn forget(stage: &Stage) {
     fs::remove_dir_all(&stage.config.state).expect("removed");
     let prepared = run::prepare(&stage.config, &stage.clock);
@@ -282,17 +282,17 @@ fn forget(stage: &Stage) {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not() {
-    // the release is still the one that runs: nothing is written, and nothing restarts
+    // the release is unchanged: nothing is written, and nothing restarts
     let mut stage = at_work().await;
     forget(&stage);
     comes_back(&mut stage, "a new join", None).await;
-    // the release has changed meanwhile: what it changes is changed
+    // the release has changed meanwhile: the changes are applied
     let mut stage = at_work().await;
     forget(&stage);
     stage.plan(FIRST + 1);
     stage.heal();
     stage.play(stage.well()).await;
-    // and what has left the fleet meanwhile leaves the machine
+    // a workload has left the fleet meanwhile: it is removed from the machine
     let mut stage = at_work().await;
     let left = stage
         .config
@@ -306,7 +306,7 @@ async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not
     stage.play(stage.well()).await;
     assert!(!left.exists(), "{:?}", stage.hand.calls());
     assert_eq!(stage.hand.runs(), BTreeMap::new());
-    // a file that somebody has changed, or put in its place, is theirs
+    // a file that somebody has changed or replaced is theirs
     for in_place in [true, false] {
         let mut stage = at_work().await;
         let file = stage

@@ -1,4 +1,4 @@
-//! Networks as they are: cut anywhere, without names, with a portal before them, and devices with a wrong clock.
+//! Real-world networks: connections that break anywhere, no DNS, captive portals, and long outages.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ fn attempts(stage: &Stage) -> usize {
     stage.server.world.borrow().connections
 }
 
-/// What became of a device whose connections all end after so many bytes from the server.
+/// The result for a device whose connections all end after so many bytes from the server.
 struct Cut {
-    /// It has the new release; otherwise it goes on with the old one.
+    /// Whether it has the new release; otherwise it keeps the old one.
     came: bool,
-    /// The server was asked for something.
+    /// Whether the server received a request.
     asked: bool,
-    /// A blob went on where it broke off.
+    /// Whether a download was resumed.
     resumed: bool,
 }
 
@@ -52,7 +52,7 @@ async fn cut(bytes: u64) -> Cut {
     stage.heal();
     stage.play(stage.well()).await;
     let after = stage.state();
-    // what came was all of it or nothing, file by file and as a whole
+    // the release was applied completely or not at all
     let is_of = |state: &State| then.files == state.files && then.runs == state.runs;
     assert!(is_applying || is_of(&before) || is_of(&after), "{bytes}");
     for (path, content) in &then.files {
@@ -70,8 +70,8 @@ async fn cut(bytes: u64) -> Cut {
     }
 }
 
-/// Every connection ends after so many bytes from the server: in the handshake, in the headers, in the middle of a blob. A
-/// blob goes on where it broke off; with too few bytes to get anywhere, the device goes on with what it has.
+/// Every connection ends after so many bytes from the server: in the handshake, in the headers, in the middle of a blob.
+/// Downloads are resumed; with too few bytes to get anywhere, the device keeps what it has.
 #[tokio::test(start_paused = true)]
 async fn a_connection_may_end_after_any_number_of_bytes() {
     const STEP: u64 = 97;
@@ -91,7 +91,7 @@ async fn a_connection_may_end_after_any_number_of_bytes() {
             shake.get_or_insert(bytes);
         }
     }
-    // where the handshake ends and the first answers begin, byte by byte
+    // byte by byte around the end of the handshake and the first answers
     let shake = shake.expect("some get through");
     for bytes in shake - STEP..shake - STEP + 128 {
         play(bytes).await;
@@ -109,11 +109,11 @@ async fn without_names_the_device_goes_on_and_comes_back() {
     stage.heal();
     stage.play_first().await;
     let before = stage.state();
-    // where it joined, and where the server answered last
+    // the addresses where it joined, and where the server answered last
     let files = ["joined.json", "server"].map(|name| {
         let path = stage.config.identity().join(name);
         let good = std::fs::read_to_string(&path).expect("a file");
-        // RFC 6761: this name is nobody's
+        // RFC 6761: this name never resolves
         let gone = good.replace("localhost", "flotta.invalid");
         std::fs::write(&path, gone).expect("written");
         (path, good)
@@ -130,7 +130,7 @@ async fn without_names_the_device_goes_on_and_comes_back() {
     stage.play(stage.well()).await;
 }
 
-/// A portal before the network: with TLS of its own, without, with another protocol, or saying nothing at all.
+/// A captive portal: with its own TLS, without TLS, with another protocol, or silent.
 #[tokio::test(start_paused = true)]
 async fn a_portal_is_not_a_server() {
     let portal = b"HTTP/1.1 302 Found\r\nlocation: http://portal.example/\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<html>Pay";
@@ -192,7 +192,7 @@ async fn waits_grow_are_spread_and_are_counted() {
                 waits.push(last.elapsed());
                 last = Instant::now();
             }
-            // the device counts as the server does
+            // the device counts the same attempts as the server
             stage.link("counted", |link| link.attempts >= 39).await;
         })
         .await;
@@ -203,7 +203,7 @@ async fn waits_grow_are_spread_and_are_counted() {
         "{:?}",
         begun.elapsed()
     );
-    // full jitter: of thirty waits with the one bound, some are short and some are long
+    // full jitter: of thirty waits with the same bound, some are short and some are long
     let late = &waits[10..];
     assert!(
         late.iter().any(|wait| *wait < Duration::from_secs(20)),
@@ -215,7 +215,7 @@ async fn waits_grow_are_spread_and_are_counted() {
     );
 }
 
-/// Since when there is no server, and why, outlives the agent, and is forgotten when the server is back.
+/// The start of an outage and its reason survive a restart of the agent, and are forgotten when the server is back.
 #[tokio::test(start_paused = true)]
 async fn since_when_the_server_is_gone_outlives_the_agent() {
     let stage = Stage::new().await;
@@ -224,7 +224,7 @@ async fn since_when_the_server_is_gone_outlives_the_agent() {
     let noted = stage.config.outage();
     assert!(!noted.exists());
     stage.front(Front::Cut(0));
-    // of an agent that has just started
+    // after a restart of the agent
     let link = async |attempts, served: bool| {
         let _ = std::fs::remove_file(stage.config.status());
         let like = |link: &LinkState| {
@@ -243,7 +243,7 @@ async fn since_when_the_server_is_gone_outlives_the_agent() {
     stage.heal();
     assert_eq!(link(0, true).await.failing_since, None);
     assert!(!noted.exists());
-    // what cannot be read keeps nothing up
+    // an unreadable file does no harm
     std::fs::write(&noted, "{").expect("written");
     stage.play(stage.well()).await;
 }

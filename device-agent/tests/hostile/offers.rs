@@ -19,13 +19,13 @@ fn bend(envelope: &Envelope, change: impl FnOnce(&mut serde_json::Value)) -> Env
     serde_json::from_value(value).expect("an envelope")
 }
 
-/// The truth's release, signed over these bytes.
+/// A release signed over these bytes.
 fn of_bytes(stage: &Stage, payload: &str) -> Envelope {
     let keys = [&stage.fleet.release_key];
     Envelope::sign(release::PAYLOAD_TYPE, payload.as_bytes(), &keys)
 }
 
-/// An offer to this device of a leaf that is not as leaves are, signed as it should be.
+/// Offers this device a malformed leaf with a valid signature.
 fn with_leaf(stage: &mut Stage, leaf: &str) {
     let wanted = stage.truth.manifest;
     let mut leaves = Fleet::leaves(wanted);
@@ -35,7 +35,7 @@ fn with_leaf(stage: &mut Stage, leaf: &str) {
     stage.offer(bad, "\"bad\"");
 }
 
-/// The truth's payload as text.
+/// The honest release's payload as text.
 fn payload(stage: &Stage) -> String {
     let tree = Tree::new(Fleet::leaves(stage.truth.manifest));
     let release = stage.fleet.release(FIRST + 1, &tree);
@@ -161,7 +161,7 @@ const CASES: &[Case] = &[
         code::NOT_IN_LEAF,
         "the leaf does not name manifest",
         |stage| {
-            // a good one, that this very device had
+            // a valid one that this device had before
             let first = manifest(&mut Bundle::default(), FIRST).to_string();
             let first = Manifest::parse(first.as_bytes()).expect("a manifest");
             let first = Digest::of(&first.encode());
@@ -345,7 +345,7 @@ async fn offers_that_no_signer_meant_are_refused() {
     crate::play("offers", CASES).await;
 }
 
-/// An old key is out of force once the device has seen the trust root without it, and stays so over a restart.
+/// An old key is no longer accepted once the device has seen a trust root without it, also after a restart.
 #[tokio::test(start_paused = true)]
 async fn a_revoked_key_stays_revoked() {
     let mut stage = Stage::new().await;
@@ -372,7 +372,7 @@ async fn a_revoked_key_stays_revoked() {
     assert!(stage.state() == before, "nothing is touched");
     stage.fleet.release_key = new;
     stage.plan(FIRST + 2);
-    // as a server does that sends all roots it has
+    // like a server that sends all its roots
     stage.truth.roots = vec![root];
     stage.heal();
     stage.play(stage.well()).await;

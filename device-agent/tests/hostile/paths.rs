@@ -1,5 +1,5 @@
-//! Traps on the device's own disk: a workload that can write below a mounted folder prepares the way out of it. What a
-//! release writes stays below the folders that a release may use, whatever lies there.
+//! Traps on the device's own disk, laid by a workload that can write below a mounted folder. What a release writes stays below
+//! the folders that a release may use, whatever is there.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -10,15 +10,15 @@ use serde_json::Value;
 use crate::fleet::{Bundle, file, manifest};
 use crate::stage::{FIRST, Stage, says};
 
-/// What a trap is laid for.
+/// The file that a trap is laid for.
 const TARGET: &str = "etc/flotta/workloads/web/more/file";
 const SECRET: &str = "root:*:20000::::::\n";
 
 struct Trap {
     name: &'static str,
-    /// Lays it: the device's root, and what is outside.
+    /// Lays the trap, given the device's root and a folder outside.
     lay: fn(&Path, &Path),
-    /// The release is held back, with a code; otherwise it is applied next to the trap.
+    /// Whether the release is held back with a code; otherwise it is applied in spite of the trap.
     held: bool,
 }
 
@@ -135,7 +135,7 @@ async fn what_a_release_writes_never_leaves_its_folders() {
         assert_eq!(left.len(), 1, "{}", trap.name);
         let secret = std::fs::read_to_string(outside.join("shadow")).expect("a file");
         assert_eq!(secret, SECRET, "{}", trap.name);
-        // without the trap the same release goes through
+        // without the trap the same release is applied
         if trap.held {
             let more = root.join("etc/flotta/workloads/web/more");
             if more.is_dir() && !more.is_symlink() {

@@ -1,5 +1,5 @@
-//! A server of the real edge protocol: HTTP/2 over TLS 1.3 with client certificates. It is honest until it is told to lie:
-//! then any answer may be another, and any connection may end anywhere.
+//! A server with the real edge protocol: HTTP/2 over TLS 1.3 with client certificates. It is honest until a test makes it lie:
+//! then any answer can be replaced, and any connection can end anywhere.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,23 +29,23 @@ use tokio_rustls::TlsAcceptor;
 use crate::authority::Authority;
 
 pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
-/// What to answer in place of the truth; none for the truth.
+/// Returns a false answer to a request; none for the honest one.
 pub type Lie = Arc<dyn Fn(&Request<Bytes>) -> Option<Answer> + Send + Sync>;
 
-/// What is at the server's address.
+/// What listens at the server's address.
 #[derive(Clone)]
 pub enum Front {
-    /// The server.
+    /// The real server.
     Server,
-    /// The server; each connection ends after so many bytes of its answers.
+    /// The real server, with connections that end after so many bytes of its answers.
     Cut(u64),
-    /// A server with another certificate.
+    /// A server with another TLS configuration.
     Other(Arc<rustls::ServerConfig>),
-    /// Something that says this and waits.
+    /// Something that sends these bytes and waits.
     Says(&'static [u8]),
 }
 
-/// All that the server knows, and all that it heard.
+/// The state of the server, and the requests it received.
 #[derive(Clone)]
 pub struct World {
     pub offer: Option<Arc<Offer>>,
@@ -53,18 +53,17 @@ pub struct World {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
     pub lie: Option<Lie>,
     pub front: Front,
-    /// How many lies were told: false answers, and connections that did not come to be.
+    /// Number of lies: false answers, and connections that failed.
     pub lies: usize,
     pub reports: Vec<Report>,
     pub connections: usize,
-    /// Connections of an earlier era are closed.
+    /// The current era; connections of an earlier one are closed.
     pub era: usize,
     pub renewals: usize,
     pub requests: usize,
-    /// Requests for the rest of a blob.
+    /// Number of requests for the rest of a blob.
     pub resumed: usize,
-    /// What the server's clock says, and when its certificate was made by it; none: it is right, and certificates are good for
-    /// ever.
+    /// The server's clock, and when its certificate was made by it; none for a right clock and certificates that never expire.
     pub clock: Option<(Timestamp, Timestamp)>,
 }
 
@@ -157,7 +156,7 @@ struct Desk {
 
 impl Desk {
     async fn meet(self, mut stream: TcpStream) {
-        // A delayed acknowledgement would be idle time, and idle time passes at once.
+        // A delayed acknowledgement would be idle time, which the paused clock skips.
         stream.set_nodelay(true).expect("a socket");
         let mut world = self.world.subscribe();
         self.world.send_modify(|world| world.connections += 1);

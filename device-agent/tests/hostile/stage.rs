@@ -1,4 +1,4 @@
-//! A device with its agent, and a server that it joined: what a case plays on.
+//! The test bench: a device with its agent, and the server that it joined.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -27,7 +27,7 @@ use crate::server::{Front, Lie, Server, World};
 
 /// The release that every device has before the server lies.
 pub const FIRST: u64 = 5;
-/// How long anything may take, by the test's own clock: it stands still while anybody works.
+/// Deadline for everything, by the paused clock, which only advances while all tasks are idle.
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
 pub struct Stage {
@@ -36,12 +36,12 @@ pub struct Stage {
     pub config: Config,
     pub hand: Hand,
     pub clock: Clock,
-    /// The release that the server should offer: what it offers when it no longer lies.
+    /// The honest offer: what the server offers when it does not lie.
     pub truth: Offer,
     pub folder: TempDir,
 }
 
-/// What of a machine must not change.
+/// The part of a machine's state that must not change.
 #[derive(PartialEq, Eq)]
 pub struct State {
     pub touched: usize,
@@ -57,12 +57,12 @@ pub fn set_clock() -> Clock {
 }
 
 impl Stage {
-    /// A device that has joined and has heard of nothing yet.
+    /// A device that has joined and has no release yet.
     pub async fn new() -> Self {
         Self::of(Fleet::new()).await
     }
 
-    /// The same with a device of this fleet.
+    /// The same in this fleet.
     pub async fn of(fleet: Fleet) -> Self {
         let server = Server::start(&fleet.trust.fleet).await;
         let folder = tempfile::tempdir().expect("a folder");
@@ -118,16 +118,16 @@ impl Stage {
         stage
     }
 
-    /// Makes the good release of this number the truth; the server has its blobs, and does not offer it yet.
+    /// Makes a good release with this sequence the honest one; the server has its blobs, but does not offer it yet.
     pub fn plan(&mut self, sequence: u64) {
         let mut bundle = Bundle::default();
         let manifest = manifest(&mut bundle, sequence);
         self.truth = self.signed(sequence, bundle, &manifest.to_string());
     }
 
-    /// A release of this manifest, signed as it should be; the server has its blobs.
+    /// A correctly signed release of this manifest; the server has its blobs.
     pub fn signed(&self, sequence: u64, mut bundle: Bundle, manifest: &str) -> Offer {
-        // a good one is as the renderer writes it, a bad one as it is
+        // a valid manifest is encoded as the renderer does it, an invalid one is used as it is
         let bytes = Manifest::parse(manifest.as_bytes())
             .map_or_else(|_| manifest.as_bytes().to_vec(), Manifest::encode);
         let digest = bundle.put(&bytes);
@@ -135,7 +135,7 @@ impl Stage {
         self.fleet.offer(sequence, digest)
     }
 
-    /// Offers a release whose manifest is a good one with a change; the release after it is the truth.
+    /// Offers a release with a good manifest after a change; the release after it is the honest one.
     pub fn offer_manifest(&mut self, change: impl FnOnce(&mut Bundle, &mut Value)) {
         let mut bundle = Bundle::default();
         let mut value = manifest(&mut bundle, 1_000);
@@ -143,14 +143,14 @@ impl Stage {
         self.offer_text(bundle, &value.to_string());
     }
 
-    /// Offers a release of this manifest; the release after it is the truth.
+    /// Offers a release of this manifest; the release after it is the honest one.
     pub fn offer_text(&mut self, bundle: Bundle, manifest: &str) {
         let bad = self.signed(FIRST + 1, bundle, manifest);
         self.plan(FIRST + 2);
         self.offer(bad, "\"bad\"");
     }
 
-    /// Offers this.
+    /// Makes the server offer this.
     pub fn offer(&self, offer: Offer, tag: &str) {
         self.change(|world| {
             world.offer = Some(Arc::new(offer));
@@ -158,7 +158,7 @@ impl Stage {
         });
     }
 
-    /// Offers the truth with a change, under the very tag that the truth has.
+    /// Offers the honest release with a change, under the same tag.
     pub fn lie(&self, change: impl FnOnce(&mut Offer)) {
         let mut offer = self.truth.clone();
         change(&mut offer);
@@ -166,12 +166,12 @@ impl Stage {
         self.change(|world| world.lies += 1);
     }
 
-    /// Answers like this from now on.
+    /// Makes the server answer like this from now on.
     pub fn answer(&self, lie: Lie) {
         self.change(|world| world.lie = Some(lie));
     }
 
-    /// Something else is at the server's address, and what was open is closed.
+    /// Changes what listens at the server's address, and closes open connections.
     pub fn front(&self, front: Front) {
         self.change(|world| {
             world.front = front;
@@ -183,7 +183,7 @@ impl Stage {
         format!("\"{}\"", self.truth.manifest.short())
     }
 
-    /// The server tells the truth.
+    /// Makes the server honest again.
     pub fn heal(&self) {
         self.change(|world| world.lie = None);
         if !matches!(self.server.world.borrow().front, Front::Server) {
@@ -211,7 +211,7 @@ impl Stage {
         units.any(|unit| unit.due.is_some())
     }
 
-    /// Runs the agent while `script` plays.
+    /// Runs the agent until `script` is done.
     pub async fn play<T>(&self, script: impl Future<Output = T>) -> T {
         let prepared = run::prepare(&self.config, &self.clock);
         let (ledger, joined) = prepared.expect("a state that can be opened");
@@ -224,7 +224,7 @@ impl Stage {
         }
     }
 
-    /// Waits until the device itself says that its connection is like this.
+    /// Waits for this state of the device's connection.
     pub async fn link(&self, what: &str, like: impl Fn(&LinkState) -> bool) -> LinkState {
         let begun = Instant::now();
         loop {
@@ -238,7 +238,7 @@ impl Stage {
         }
     }
 
-    /// Waits until the server's world is like this.
+    /// Waits for this state of the server.
     pub async fn until(&self, what: &str, like: impl Fn(&World) -> bool) {
         let mut world = self.server.world.subscribe();
         let found = timeout(DEADLINE, world.wait_for(|world| like(world))).await;
@@ -254,7 +254,7 @@ impl Stage {
         }
     }
 
-    /// Waits until the device says that it has the truth, and that all is well.
+    /// Waits until the device reports that it has the honest release, and that all is well.
     pub async fn well(&self) {
         let wanted = self.truth.manifest;
         let has = |report: &Report| {
@@ -268,7 +268,7 @@ impl Stage {
     }
 }
 
-/// Whether a report says that this was refused.
+/// Whether a report has an event with this reason and code.
 pub fn says(world: &World, reason: &str, code: &str) -> bool {
     let said = format!("{code}: ");
     let mut events = world.reports.iter().flat_map(|report| &report.events);

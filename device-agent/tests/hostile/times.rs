@@ -1,5 +1,5 @@
-//! Clocks that are wrong, of the server or of the device, by minutes or by ten years: while they are, and after, the device
-//! follows its fleet, or is at least there again when the clock is right. What runs is never touched for it.
+//! Wrong clocks, of the server or of the device, by minutes or by ten years: during and after, the device follows its fleet, or
+//! at least comes back when the clock is right. Workloads are never touched.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,8 +21,8 @@ const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// How far clocks are off, in either direction: within what certificates allow for, beyond it, beyond a device's certificate,
-/// beyond the server's, and beyond everything.
+/// Offsets of a clock, in both directions: within the tolerance of certificates, beyond it, beyond the lifetime of a device's
+/// certificate, beyond the server's, and beyond everything.
 fn offsets() -> Vec<SignedDuration> {
     let sizes = [MINUTE * 5, HOUR * 3, DAY, DAY * 100, DAY * 730, DAY * 3652];
     sizes.into_iter().flat_map(|size| [size, -size]).collect()
@@ -47,7 +47,7 @@ impl FakeClock {
 }
 
 impl Stage {
-    /// The server's clock is off by this; its certificate was made when it was off by that.
+    /// Sets the offset of the server's clock, and the offset at which its certificate was made.
     fn server_is_off(&mut self, now: SignedDuration, made: SignedDuration) {
         let right = Timestamp::now();
         self.change(|world| {
@@ -57,14 +57,14 @@ impl Stage {
         self.fleet.now = right + now;
     }
 
-    /// A new release, by the server's clock.
+    /// Offers a new release, signed by the server's clock.
     fn next(&mut self, sequence: &mut u64) {
         *sequence += 1;
         self.plan(*sequence);
         self.heal();
     }
 
-    /// The agent ends, and starts again with what it has saved.
+    /// Restarts the agent with its saved clock.
     fn restart(&mut self, clock: &FakeClock, synchronised: Option<bool>) {
         let path = self.config.clock();
         self.clock.save(&path).expect("saved");
@@ -72,7 +72,7 @@ impl Stage {
         self.clock = clock.clock(floor, synchronised);
     }
 
-    /// The device comes to what the server offers, and says of it no more than this.
+    /// Checks that the device follows the offer, and reports at most these codes.
     async fn follows(&self, what: &str, may_say: &[&str]) {
         let wanted = self.truth.manifest;
         let like = |world: &World| {
@@ -86,9 +86,9 @@ impl Stage {
     }
 }
 
-/// What a device may say of times, and follow all the same.
+/// Problems of time that a device may report while it follows.
 const OF_TIME: [&str; 2] = [code::TIME_AHEAD.id, code::CLOCK_UNSURE.id];
-/// The same of a release that was issued so long ago that it has expired.
+/// The same for a release that was issued so long ago that it has expired.
 const OR_EXPIRED: [&str; 3] = [
     code::TIME_AHEAD.id,
     code::CLOCK_UNSURE.id,
@@ -108,11 +108,11 @@ async fn a_server_whose_clock_was_wrong_keeps_no_device() {
             stage.heal();
             stage.follows(&what, &[]).await;
 
-            // it starts with the wrong clock, makes its certificate by it, and signs a release
+            // the server starts with the wrong clock, and makes its certificate and a release by it
             stage.server_is_off(offset, offset);
             stage.next(&mut sequence);
             let before = stage.state();
-            // a certificate that ended by a clock that is believed is refused: that alone may wait
+            // only a certificate that has expired by a believed clock is refused until it is renewed
             let has_ended = synchronised == Some(true) && offset < -DAY * 365;
             if has_ended {
                 let refused = |world: &World| world.connections > 5;
@@ -124,7 +124,7 @@ async fn a_server_whose_clock_was_wrong_keeps_no_device() {
                 stage.follows(&what, &OF_TIME).await;
             }
 
-            // its clock is right, and its certificate still the one that was made before
+            // the server's clock is right, but it still has its old certificate
             stage.server_is_off(SignedDuration::ZERO, offset);
             stage.next(&mut sequence);
             if !has_ended {
@@ -134,7 +134,7 @@ async fn a_server_whose_clock_was_wrong_keeps_no_device() {
                 stage.follows(&what, &OF_TIME).await;
             }
 
-            // it has made it anew; nothing is left to say, also after the agent was started again
+            // the certificate is renewed; no problem is left, also after a restart of the agent
             stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
             stage.next(&mut sequence);
             stage.follows(&what, &[]).await;
@@ -167,12 +167,12 @@ async fn a_device_whose_clock_is_wrong_follows_its_fleet() {
             stage.restart(&clock, synchronised);
             stage.next(&mut sequence);
             stage.follows(&what, &OF_TIME).await;
-            // once more without what it had learned
+            // again, without what it had learned
             stage.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
             stage.next(&mut sequence);
             stage.follows(&what, &OF_TIME).await;
 
-            // the network sets it
+            // now the network sets it
             clock.set(SignedDuration::ZERO);
             stage.restart(&clock, Some(true));
             stage.next(&mut sequence);
@@ -186,7 +186,7 @@ async fn a_device_whose_clock_is_wrong_follows_its_fleet() {
     );
 }
 
-/// What an agent of an earlier version has on disk after a release from the future: the floor, and the accepted release.
+/// The state of an earlier version's agent after a release from the future: the floor, and the accepted release.
 #[tokio::test(start_paused = true)]
 async fn a_device_that_was_poisoned_already_is_healed() {
     let mut tried = 0;
@@ -226,7 +226,7 @@ async fn a_device_that_was_poisoned_already_is_healed() {
     println!("poisoned devices: {tried} of {tried} healed");
 }
 
-/// What was let through while nobody knew the time is judged by the time once that is known, on the connection that is open.
+/// A certificate that was accepted while the time was unknown is verified again on the open connection once it is known.
 #[tokio::test(start_paused = true)]
 async fn a_certificate_taken_in_doubt_is_verified_again_when_the_clock_is_set() {
     for (made, is_refused) in [(-DAY * 730, true), (DAY * 730, false), (-DAY, false)] {
@@ -237,7 +237,7 @@ async fn a_certificate_taken_in_doubt_is_verified_again_when_the_clock_is_set() 
         stage.clock = clock.clock(Timestamp::UNIX_EPOCH, Some(false));
         stage.server_is_off(SignedDuration::ZERO, made);
         if made == -DAY {
-            // nothing says that it is already later than the certificate begins
+            // nothing shows yet that the certificate is already valid
             stage.fleet.now = Timestamp::now() - DAY * 730;
         }
         stage.plan(FIRST);
@@ -278,15 +278,15 @@ async fn a_certificate_taken_in_doubt_is_verified_again_when_the_clock_is_set() 
         };
         stage.play(script).await;
         assert!(stage.state() == before, "{what}: something was touched");
-        // the server has made it anew
+        // the server has renewed it
         stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
         stage.next(&mut sequence);
         stage.follows(&what, &[]).await;
     }
 }
 
-/// Where the device joined nobody answers any more, the server has moved to where the release says, and the device was off for
-/// so long that its certificate has ended. Its clock, which stood still, says that it has not.
+/// Nobody answers any more at the address where the device joined, the server has moved to the one in the release, and the
+/// device was off for so long that its certificate has expired. Its stopped clock says that it has not.
 #[tokio::test(start_paused = true)]
 async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has_moved_to() {
     const DEAD: &str = "https://localhost:9";
@@ -338,7 +338,7 @@ async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has
     }
 }
 
-/// The same at join, with what `enrol --reset` leaves in place.
+/// The same when joining, with the state that `enrol --reset` leaves in place.
 #[tokio::test(start_paused = true)]
 async fn a_device_joins_whatever_the_clocks_are() {
     let stage = Stage::new().await;
@@ -377,7 +377,7 @@ async fn a_device_joins_whatever_the_clocks_are() {
             tried += 1;
         }
     }
-    // a certificate that ended long ago, by a clock that is believed, is refused with its reason
+    // a certificate that expired long ago by a believed clock is refused with the reason
     stage.change(|world| world.clock = Some((now, now - DAY * 730)));
     let right = FakeClock::default().clock(Timestamp::UNIX_EPOCH, Some(true));
     let problem = ask(&right).await.expect_err("an old server").problem();

@@ -1,4 +1,4 @@
-//! Answers that are not what HTTP is for, and connections to somebody else.
+//! Malformed or hostile HTTP answers, and connections to something else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::{Case, case, cut_off};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// What the server answers when it is asked what the device should have.
+/// Makes the server answer polls like this.
 fn desired(stage: &Stage, lie: fn() -> Answer) {
     stage.answer(Arc::new(move |request| {
         (request.uri().path() == "/v1/desired").then(lie)
@@ -32,7 +32,7 @@ fn endless(status: u16) -> Answer {
     answer(status, &[JSON], crate::server::stream(spaces))
 }
 
-/// A byte a second.
+/// A body of one byte a second.
 fn drip() -> Answer {
     let drops = stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -47,7 +47,7 @@ fn gzip() -> Answer {
     answer(200, &[JSON, ("content-encoding", "gzip")], bomb)
 }
 
-/// More headers than a list of them may be long.
+/// More headers than allowed.
 fn headers() -> Answer {
     let mut answer = answer(200, &[JSON], whole("{}"));
     for number in 0..100_u32 {
@@ -106,7 +106,7 @@ const CASES: &[Case] = &[
     cut_off(
         "an offer at a byte a second",
         code::TOO_SLOW,
-        "and not all, in 60s",
+        "bytes in 60s",
         |stage| {
             desired(stage, drip);
         },
@@ -114,7 +114,7 @@ const CASES: &[Case] = &[
     case(
         "a blob at a byte a second",
         code::TOO_SLOW,
-        "and not all, in 60s",
+        "bytes in 60s",
         |stage| {
             blob(stage, drip);
         },
@@ -244,7 +244,7 @@ async fn answers_that_no_server_of_ours_gives_are_refused() {
     crate::play("answers", CASES).await;
 }
 
-/// A server cannot have kept an event that it was not told of: one lie would silence the device for good.
+/// A server cannot have stored an event that was not sent. If the device believed it, one lie would silence it for good.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_of_what_was_never_said_silences_nobody() {
     let mut stage = Stage::new().await;
@@ -276,7 +276,7 @@ async fn an_acknowledgement_of_what_was_never_said_silences_nobody() {
     stage.play(stage.until("that it is kept", silent)).await;
 }
 
-/// Nobody signs the time that a server says.
+/// The `Date` of an answer is not signed, and must not count.
 #[tokio::test(start_paused = true)]
 async fn a_servers_time_does_not_end_every_certificate() {
     let mut stage = Stage::new().await;
@@ -293,7 +293,7 @@ async fn a_servers_time_does_not_end_every_certificate() {
     stage.play(stage.well()).await;
 }
 
-/// A server that does not hold a poll is not asked again at once, nor is one that has something new each time.
+/// A server that does not hold a poll is not polled again at once, nor is one that has a new answer each time.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_at_once_makes_no_busy_loop() {
     let lies: [fn() -> Answer; 3] = [
@@ -319,7 +319,7 @@ async fn a_server_that_answers_at_once_makes_no_busy_loop() {
     }
 }
 
-/// The same for certificates that want to be renewed as soon as they are there.
+/// The same for certificates that are due for renewal at once.
 #[tokio::test(start_paused = true)]
 async fn a_certificate_that_is_old_at_once_makes_no_busy_loop() {
     let stage = Stage::new().await;
@@ -344,7 +344,7 @@ async fn a_certificate_that_is_old_at_once_makes_no_busy_loop() {
     assert!(spent > Duration::from_secs(600), "10 renewals in {spent:?}");
 }
 
-/// But who is honest and has much to say is asked on: no commit waits for those before it.
+/// But releases in quick succession are fetched at once: no commit waits for the ones before it.
 #[tokio::test(start_paused = true)]
 async fn releases_that_come_at_once_are_followed_at_once() {
     let mut stage = Stage::new().await;
@@ -358,7 +358,7 @@ async fn releases_that_come_at_once_are_followed_at_once() {
         .collect();
     let offers = std::sync::Mutex::new(offers.into_iter());
     stage.heal();
-    // every poll is answered with the next release, and the last with the truth
+    // every poll is answered with the next release, the last one with the honest release
     stage.answer(Arc::new(move |request| {
         if request.uri().path() != "/v1/desired" {
             return None;

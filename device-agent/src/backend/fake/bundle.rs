@@ -1,4 +1,4 @@
-//! Manifests as the renderer writes them, from few words.
+//! Builds manifests as the renderer writes them, from a short description.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use flotta_bundle::{DevicePath, Digest, Manifest, Owner};
 
 use super::{File, QUADLET};
 
-/// A workload in few words.
+/// The short description of a workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Workload {
@@ -16,18 +16,18 @@ pub struct Workload {
     pub image: String,
     pub pull: Pull,
     pub restart: &'static str,
-    /// A line of each container's file, to have it differ.
+    /// A line in each container's file, to make it differ.
     pub says: String,
-    /// A line of the pod's file.
+    /// A line in the pod's file.
     pub pod_says: String,
     /// Files that its (first) container mounts.
     pub config: BTreeMap<String, String>,
     pub port: Option<u16>,
     /// Containers of its pod; none for a container alone.
     pub members: Vec<&'static str>,
-    /// Has a network of its own: a unit that nobody starts but those that need it.
+    /// Whether it has a network of its own: a unit that is started only by the units that need it.
     pub network: bool,
-    /// Is a job that ends: started by a timer of its own, or else once after each change.
+    /// Set for a job that ends: it is started by a timer of its own, or once after each change.
     pub job: Option<Job>,
 }
 
@@ -95,7 +95,7 @@ impl Workload {
         self
     }
 
-    /// Units that run a container.
+    /// The units that run a container.
     pub fn containers(&self) -> Vec<String> {
         let member = |member: &&str| format!("{}-{member}.service", self.name);
         if self.members.is_empty() {
@@ -118,7 +118,7 @@ pub fn path(text: &str) -> DevicePath {
     text.parse().expect("a path that a release may use")
 }
 
-/// A file of the fleet's.
+/// A file of the fleet.
 pub fn file(at: &str, content: &[u8]) -> File {
     let quadlet = at.starts_with(QUADLET) || at.starts_with(UNITS);
     File {

@@ -1,4 +1,4 @@
-//! What containers answer, and what becomes of those that are stopped.
+//! Containers for health checks, and what happens when one is stopped.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -6,7 +6,7 @@ use super::state::{State, restart};
 use crate::backend::Container;
 
 impl State {
-    /// The container of a unit that runs: it is another one with each start.
+    /// The container of a running unit: a new one with each start.
     pub(super) fn container(&self, name: &str) -> Option<Container> {
         let run = self.runs.get(&format!("{name}.service"))?;
         (run.active == "active").then(|| Container {
@@ -15,7 +15,7 @@ impl State {
         })
     }
 
-    /// A container is stopped by somebody else than systemd, which takes it for its end and starts it again.
+    /// Stops a container behind systemd's back: systemd takes that for its end and restarts it.
     pub(super) fn end(&mut self, id: &str) -> bool {
         let mut runs = self.runs.iter_mut();
         let run = runs.find(|(_, run)| run.invocation == id && run.active == "active");

@@ -1,4 +1,4 @@
-//! The machine itself, and the rules it goes by.
+//! The fake machine itself, and the rules it follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub enum Did {
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Thing {
-    /// A plain file, and whether mode and owner are as the fleet wants them.
+    /// A regular file, and whether its mode and owner are as the fleet wants them.
     File { content: Vec<u8>, fits: bool },
     /// A link or a device.
     Other,
@@ -33,7 +33,7 @@ pub struct Definition {
     pub text: String,
 }
 
-/// How a unit's last run is.
+/// The state of a unit's last run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Run {
     pub active: &'static str,
@@ -52,7 +52,7 @@ impl Run {
     }
 }
 
-/// What happens at a call.
+/// An action to run at a call.
 pub(super) struct Hook(pub(super) Box<dyn FnOnce()>);
 
 impl std::fmt::Debug for Hook {
@@ -65,12 +65,12 @@ impl std::fmt::Debug for Hook {
 #[derive(Debug, Default)]
 pub struct State {
     pub files: BTreeMap<String, Thing>,
-    /// Units of the host's own.
+    /// The host's own units.
     pub host: BTreeMap<String, Definition>,
-    /// What systemd knows since its last reload.
+    /// The units that systemd knows since its last reload.
     pub loaded: BTreeMap<String, Definition>,
     pub runs: BTreeMap<String, Run>,
-    /// Units whose `[Install]` is in force.
+    /// Enabled units.
     pub enabled: BTreeSet<String>,
     /// Containers by name, and the workload on their label.
     pub containers: BTreeMap<String, String>,
@@ -79,26 +79,26 @@ pub struct State {
     pub journal: BTreeMap<String, Vec<String>>,
     pub log: Vec<Did>,
     pub faults: Faults,
-    /// Why Podman does not use its storage, as it noted once.
+    /// Podman's note of why it refuses its storage.
     pub remembered: Option<String>,
-    /// The files whose changes are told.
+    /// The files that are watched.
     pub watched: BTreeSet<DevicePath>,
-    /// Commands that were begun and did not end.
+    /// Commands that were started and have not ended.
     pub hanging: usize,
     pub(super) calls: usize,
-    /// The call at which the agent dies, and whether what it asked for still happens.
+    /// The call at which the agent crashes, and whether the call still takes effect.
     pub(super) dies: Option<(usize, bool)>,
-    /// The call at which something happens.
+    /// The call at which the hook runs, and the hook.
     pub(super) hook: Option<(usize, Hook)>,
     starts: usize,
 }
 
-/// What does not work.
+/// The faults of this machine.
 #[derive(Debug, Default)]
 pub struct Faults {
     /// Units whose container exits at once: with what, and what it says.
     pub exits: BTreeMap<String, (i32, &'static str)>,
-    /// Ports that somebody else holds.
+    /// Ports that another program holds.
     pub ports: BTreeSet<String>,
     /// Paths that cannot be written.
     pub writes: BTreeSet<String>,
@@ -106,13 +106,13 @@ pub struct Faults {
     pub removes: BTreeSet<String>,
     /// Units that systemd has to kill when they stop: they fail by it, and leave their container.
     pub stubborn: BTreeSet<String>,
-    /// Units whose jobs systemd does not take.
+    /// Units whose jobs systemd refuses.
     pub refused: BTreeSet<String>,
     /// Units that somebody masked.
     pub masked: BTreeSet<String>,
-    /// What cannot be written the machine itself could write: the agent's mounts are from before.
+    /// The machine itself could write what the agent cannot: the agent's view of the mounts is out of date.
     pub stale_mounts: bool,
-    /// Why Podman's storage does not work; it remembers that it did not.
+    /// Why Podman's storage does not work; Podman keeps a note of that.
     pub no_storage: Option<&'static str>,
     /// Images that do not fit on the disk.
     pub large: BTreeSet<String>,
@@ -130,7 +130,7 @@ pub(super) fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'
     text.lines().filter_map(of_key)
 }
 
-/// The units that one cannot be up without, by Quadlet's rules.
+/// The units that a unit requires, by Quadlet's rules.
 fn needs(text: &str) -> Vec<String> {
     let made = |kind: &'static str| {
         let unit = move |name: &str| {
@@ -143,7 +143,7 @@ fn needs(text: &str) -> Vec<String> {
     made("pod").chain(made("network")).collect()
 }
 
-/// Whether a unit is at rest again when it has done its work.
+/// Whether a unit is a job, which is inactive again when it has finished.
 fn is_job(text: &str) -> bool {
     values(text, "Type").any(|kind| kind == "oneshot")
 }
@@ -152,14 +152,14 @@ pub(super) fn refused(text: String) -> BackendError {
     BackendError::Other(text)
 }
 
-/// What systemd says when it has no definition of a unit, or not even heard of it.
+/// systemd's error for a unit without a definition, or one that it has never heard of.
 pub(super) fn no_unit(name: &str, how: &str) -> BackendError {
     refused(format!(
         "org.freedesktop.systemd1.NoSuchUnit: Unit {name} not {how}."
     ))
 }
 
-/// A unit's `Restart=`: what Quadlet and systemd take when the file says nothing.
+/// A unit's `Restart=`, with the default of Quadlet or systemd when the file does not say.
 pub(super) fn restart(text: &str) -> &str {
     let usual = if text.contains("[Pod]") {
         "on-failure"
@@ -194,7 +194,7 @@ impl State {
             };
             let text = String::from_utf8_lossy(content).into_owned();
             let has_pod = |pod: &str| self.files.contains_key(&format!("{QUADLET}{pod}"));
-            // What Quadlet cannot read it leaves out.
+            // Quadlet skips what it cannot read.
             if text.contains(section) && values(&text, "Pod").all(has_pod) {
                 let source = path.clone();
                 loaded.insert(unit, Definition { source, text });
@@ -206,7 +206,7 @@ impl State {
         runs.retain(|name, run| loaded.contains_key(name) || run.active != "inactive");
     }
 
-    /// Starts the machine anew: nothing runs, and what is installed is started from the files that are there.
+    /// Reboots the machine: nothing runs, and installed units are started from the files on disk.
     pub fn boot(&mut self) {
         self.runs.clear();
         self.containers.clear();
@@ -218,8 +218,8 @@ impl State {
         }
     }
 
-    /// Whether a boot starts a unit: Quadlet carries out what `[Install]` says, and the other's is in force or not. What stays
-    /// up is taken for installed.
+    /// Whether a unit is started at boot: Quadlet always applies `[Install]`, other units must be enabled. Units that stay up
+    /// are taken to be installed.
     fn is_installed(&self, name: &str) -> bool {
         let definition = &self.loaded[name];
         if definition.source.starts_with(UNITS) {
@@ -287,7 +287,7 @@ impl State {
             if restart(&definition.text) == "no" {
                 (run.active, run.sub) = ("failed", "failed");
             } else {
-                // it counts once it is started again
+                // the restart counts once it has happened
                 (run.active, run.sub) = ("activating", "auto-restart");
             }
             self.journal
@@ -315,7 +315,7 @@ impl State {
         Ok(())
     }
 
-    /// What Podman says of its storage when it does not use it. It tries a storage that it has no note of.
+    /// Podman's error when it refuses its storage. Without a note it tries the storage.
     pub(super) fn storage(&mut self) -> Result<(), BackendError> {
         if self.remembered.is_none() {
             self.remembered = self.faults.no_storage.map(str::to_owned);
@@ -339,7 +339,7 @@ impl State {
         }
     }
 
-    /// How a container ends at once, if it does, and its last words.
+    /// The exit status and last line of a container that exits at once, if it does.
     fn fate(&mut self, name: &str, text: &str) -> Option<(i32, String)> {
         if let Err(error) = self.storage() {
             return Some((125, format!("Error: {error}")));
@@ -361,7 +361,8 @@ impl State {
         exit.map(|(exit, said)| (*exit, (*said).to_owned()))
     }
 
-    /// What a unit runs with: its source and that of what it needs as systemd has them, and what it mounts as it is now.
+    /// A unit's inputs: its source and those of the units it requires, as systemd loaded them, and the files it mounts as
+    /// they are now.
     fn inputs(&self, definition: &Definition) -> BTreeMap<String, Digest> {
         let needs = needs(&definition.text);
         let sources = needs.iter().filter_map(|need| self.loaded.get(need));
@@ -381,7 +382,7 @@ impl State {
         with
     }
 
-    /// Stops a unit, and before it what cannot be up without it.
+    /// Stops a unit, after the units that require it.
     pub fn stop(&mut self, name: &str) {
         if !self.is_up(name) {
             return;
@@ -403,7 +404,7 @@ impl State {
         }
     }
 
-    /// Jobs that were given together run together: all stops before all starts, each unit once.
+    /// Runs jobs that were queued together: all stops before all starts, each unit once.
     pub(super) fn run_jobs(&mut self, jobs: &[(Verb, String)]) -> Vec<(String, BackendError)> {
         let mut failures = Vec::new();
         let mut starts = Vec::new();
@@ -417,7 +418,7 @@ impl State {
                     failures.push((name.clone(), no_unit(name, "found")));
                     continue;
                 }
-                // What still runs of it, or has failed, systemd remembers.
+                // systemd keeps a unit that still runs, or has failed.
                 if self
                     .runs
                     .get(name)
@@ -447,7 +448,7 @@ impl State {
         failures
     }
 
-    /// What else there is where this path has a folder, or has one where this path is a file.
+    /// Another path that is a file where this path needs a folder, or the other way round.
     pub(super) fn blocks(&self, path: &str) -> Option<&String> {
         let above = |folder: &str, path: &str| {
             path.strip_prefix(folder)

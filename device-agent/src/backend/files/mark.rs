@@ -1,10 +1,10 @@
 //! The mark of a file that an agent wrote: a digest of its path and content, in an attribute of the file.
 //!
-//! The ledger says what is the fleet's. When it is lost, this tells a file of the fleet's from one that a person made: the
-//! mark comes with the file and in one rename, and holds only while the content is the very one that was written, at
-//! the very place. So nothing that a person wrote, copied or changed is ever taken for the fleet's. It is next to the content, and not in it: what a release
-//! says is, byte for byte, what is on the disk. Where a file system has no attributes, there are no marks, and a file of the
-//! fleet's is recognised by nothing but its being as it should.
+//! The ledger says which files belong to the fleet. When the ledger is lost, the mark distinguishes a file of the fleet from
+//! one that a person made: it appears with the file, in one rename, and is valid only for the same content at the same path.
+//! So nothing that a person wrote, copied or changed is ever taken for the fleet's. The mark is an attribute and not part of
+//! the content, so that the file is byte for byte what the release says. On a file system without attributes there are no
+//! marks, and a file is recognised as the fleet's only if it is exactly as the manifest says.
 
 use std::fs;
 use std::io::Read as _;
@@ -19,26 +19,26 @@ use rustix::fs::{FileType, Mode, OFlags, XattrFlags};
 
 use crate::backend::Tell;
 
-/// The attribute.
+/// The attribute with the mark.
 const NAME: &str = "user.flotta.written";
-/// Next to it, whose the file is.
+/// The attribute with the owner: the object that the file belongs to.
 const OWNER: &str = "user.flotta.owner";
 
-/// A file whose mark holds.
+/// A file with a valid mark.
 pub(super) struct Marked {
-    /// When it was written.
+    /// When the file was written.
     pub(super) at: Timestamp,
-    /// Whose it is; older programs did not note it.
+    /// The object it belongs to; older agents did not record it.
     owner: Option<Owner>,
     content: Vec<u8>,
 }
 
-/// The mark of a file of this path and content.
+/// The mark for a file of this path and content.
 fn of(path: &DevicePath, content: &Digest) -> Digest {
     Digest::of(format!("{path}\0{content}").as_bytes())
 }
 
-/// Marks a file. That it cannot be marked is no reason not to have it.
+/// Marks a file. A file that cannot be marked is written all the same.
 pub(super) fn set(open: impl AsFd, file: &File) {
     let mark = of(&file.path, &file.digest).to_string();
     let owner = file.belongs_to.as_ref().map(Owner::as_str);
@@ -46,7 +46,7 @@ pub(super) fn set(open: impl AsFd, file: &File) {
         let value = value.map(str::as_bytes);
         let set = value.map(|value| rustix::fs::fsetxattr(&open, name, value, XattrFlags::empty()));
         if let Some(Err(error)) = set {
-            tracing::debug!(%error, "a file is not marked");
+            tracing::debug!(%error, "a file could not be marked");
         }
     }
 }
@@ -57,8 +57,8 @@ fn attribute(open: &OwnedFd, name: &str) -> Option<String> {
     String::from_utf8(value.get(..length)?.to_vec()).ok()
 }
 
-/// A file, if its mark holds. Older programs marked a file by its content alone, and a copy
-/// with all attributes has that mark, too: it counts where the manifest names the file (`is_wanted`).
+/// Reads a file if its mark is valid. The mark of older agents covers only the content, so a copy with all attributes has
+/// it too: it counts only where the manifest names the file (`is_wanted`).
 pub(super) fn read(folder: &OwnedFd, path: &DevicePath, is_wanted: bool) -> Option<Marked> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let open = rustix::fs::openat(folder, path.file_name(), flags, Mode::empty()).ok()?;
@@ -78,7 +78,7 @@ pub(super) fn read(folder: &OwnedFd, path: &DevicePath, is_wanted: bool) -> Opti
     (read.is_ok() && holds).then_some(Marked { at, owner, content })
 }
 
-/// Tells every file below `root` whose mark holds, where a release may have files.
+/// Calls `tell` for every file with a valid mark, in the folders below `root` where a release may have files.
 pub(super) fn walk(root: &Path, tell: &mut Tell<'_>) {
     let top = ALLOWED_PREFIXES
         .iter()

@@ -9,7 +9,7 @@ use crate::backend::fake::bundle::{file, path};
 const CONF: &str = "/etc/flotta/workloads/web/conf/greeting";
 const UNIT: &str = "/etc/containers/systemd/web.container";
 
-/// A root whose `root` is whoever runs the tests, and with one more account of the same numbers.
+/// A root directory whose `root` account is the user that runs the tests, with one more account of the same ids.
 fn bench() -> (TempDir, Disk) {
     let root = tempfile::tempdir().expect("a folder");
     let me = fs::metadata(root.path()).expect("it is there");
@@ -95,7 +95,10 @@ fn an_account_that_is_not_there_is_named() {
     let mut file = file(CONF, b"hello");
     file.owner = "nobody-here".to_owned();
     let error = disk.write(&file, b"hello").expect_err("refused");
-    assert_eq!(error.to_string(), format!("{CONF}: no account nobody-here"));
+    assert_eq!(
+        error.to_string(),
+        format!("{CONF}: there is no user or group named nobody-here")
+    );
     assert!(
         !at(&root, "/etc/flotta").exists(),
         "before anything is made"
@@ -112,13 +115,13 @@ fn what_an_earlier_death_left_is_overwritten_or_swept() {
     write(&mut disk, CONF, "hello").expect("written");
     assert_eq!(names(&folder), ["greeting"]);
     assert_eq!(fs::read(at(&root, CONF)).expect("read"), b"hello");
-    // A stale link is no way out either.
+    // A link left as the temporary file does not lead out either.
     symlink(at(&root, "/etc/passwd"), &stale).expect("made");
     write(&mut disk, CONF, "hello again").expect("written");
     assert_eq!(names(&folder), ["greeting"]);
     let passwd = fs::read_to_string(at(&root, "/etc/passwd")).expect("read");
     assert!(passwd.starts_with("root:"));
-    // The file was never whole, and leaves.
+    // The file was never completed, and is to be removed.
     fs::remove_file(at(&root, CONF)).expect("removed");
     fs::write(&stale, "hel").expect("written");
     disk.remove(&path(CONF)).expect("removed");
@@ -203,7 +206,7 @@ fn what_is_no_plain_file_is_not_read() {
     let there = at(&root, UNIT);
     fs::create_dir_all(there.parent().expect("a folder")).expect("made");
     let mode = Mode::from_raw_mode(0o600);
-    // Nobody writes to it: to wait for its content would be to wait for ever.
+    // Nobody writes to this FIFO, so reading it would block for ever.
     rustix::fs::mknodat(rustix::fs::CWD, &there, FileType::Fifo, mode, 0).expect("made");
     assert_eq!(disk.look(&file(UNIT, b"")), Ok(Found::Other));
 }
@@ -236,7 +239,7 @@ fn empty_folders_go_below_the_workloads_folder_and_nowhere_else() {
     );
 }
 
-/// Whatever of file, folder and folder above it a death left, removing it again removes the rest.
+/// Whatever a crash left of the file and its folders, removing it again removes the rest.
 #[test]
 fn a_removal_that_was_interrupted_is_finished() {
     for left in [

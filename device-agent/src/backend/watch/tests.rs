@@ -7,9 +7,9 @@ use super::*;
 use crate::backend::Files as _;
 use crate::backend::files::Disk;
 
-/// Longest wait for an event: the kernel tells at once, a loaded machine may not.
+/// Longest wait for an event: the kernel reports at once, but the machine may be loaded.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Quick: what is told late is told late by the kernel.
+/// A quick pace, so that any delay is the kernel's.
 const QUICK: Pace = Pace {
     burst: Duration::from_millis(40),
     gap: (Duration::from_millis(40), Duration::from_millis(160)),
@@ -29,7 +29,7 @@ async fn watched() -> (tempfile::TempDir, Disk) {
             .map(|path| path.parse().expect("a path"))
             .into(),
     );
-    // the first time it tells of what was before it watched
+    // the first report is about changes from before the watch
     disk.changed().await;
     (root, disk)
 }
@@ -40,11 +40,11 @@ fn put(root: &Path, path: &str, content: &str) {
     fs::write(path, content).expect("a file");
 }
 
-/// Waits until the watch tells of something, however often nobody listened to the end before.
+/// Waits until the watch reports something, even if earlier waits were interrupted.
 async fn tells(disk: &mut Disk, of: &str) {
     let told = timeout(DEADLINE, async {
         loop {
-            // what was begun is not lost when something else comes in between
+            // an interrupted wait loses nothing
             if timeout(QUICK.burst / 3, disk.changed()).await.is_ok() {
                 break;
             }
@@ -53,7 +53,7 @@ async fn tells(disk: &mut Disk, of: &str) {
     assert!(told.await.is_ok(), "told of {of}");
 }
 
-/// Nothing more comes of what was told already.
+/// Checks that nothing is reported twice.
 async fn is_quiet(disk: &mut Disk, after: &str) {
     let told = timeout(QUICK.gap.1 * 3, disk.changed()).await;
     assert!(told.is_err(), "nothing is told after {after}");
@@ -105,7 +105,7 @@ async fn folders_that_are_removed_and_made_again_are_watched_again() {
             tells(&mut disk, &format!("an edit of {path}")).await;
         }
     }
-    // the old one lives on elsewhere: what happens there is nobody's business
+    // the old folder was moved elsewhere: what happens there does not matter
     let (etc, aside) = (root.path().join("etc"), root.path().join("aside"));
     fs::rename(&etc, &aside).expect("moved");
     for path in [UNIT, DATA] {
@@ -135,7 +135,7 @@ async fn who_goes_on_changing_a_file_is_looked_at_ever_less_often() {
 #[tokio::test(start_paused = true)]
 async fn who_is_told_of_nothing_looks_once_a_minute_however_often_they_are_called_away() {
     let (_root, mut disk) = watched().await;
-    // as after a folder that the kernel did not take
+    // as if the kernel had refused to watch a folder
     let watch = disk.watch_of_mut().expect("a watch");
     watch.look_at = Some(Instant::now() + BLIND);
     let mut calls = 0;

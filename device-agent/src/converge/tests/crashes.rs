@@ -1,4 +1,4 @@
-//! The agent dies at every call that changes the machine, is started again, and comes to the same end.
+//! The agent crashes at every call that changes the machine, is restarted, and reaches the same state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -9,7 +9,7 @@ use crate::backend::fake::Died;
 use crate::plan::inputs;
 
 impl Bench {
-    /// Converges; false when the agent died of it.
+    /// Converges; false when the agent crashed.
     fn survives(&mut self, bundle: &Bundle) -> bool {
         match catch_unwind(AssertUnwindSafe(|| self.converge(bundle))) {
             Ok(outcome) => {
@@ -17,7 +17,7 @@ impl Bench {
                 true
             }
             Err(payload) if payload.is::<Died>() => {
-                // All it knew but did not write down is gone.
+                // What it knew but did not write down is gone.
                 self.agent = None;
                 false
             }
@@ -26,7 +26,7 @@ impl Bench {
     }
 }
 
-/// Of each unit how often it may be started between one bundle and the next: at least, at most.
+/// How often each unit may be started between one bundle and the next: at least, at most.
 fn allowed(before: Option<&Bundle>, after: &Bundle) -> BTreeMap<String, (usize, usize)> {
     let of = |bundle: &Bundle| -> BTreeMap<String, flotta_bundle::Digest> {
         let Manifest { units, files, .. } = &bundle.manifest;
@@ -42,7 +42,7 @@ fn allowed(before: Option<&Bundle>, after: &Bundle) -> BTreeMap<String, (usize, 
         let mut siblings = units
             .iter()
             .filter(|other| other.workload == unit.workload && other.name != unit.name);
-        // What it needs takes it along when it restarts, and a death between the two makes it two starts.
+        // A restart of a unit that it requires restarts it as well, and a crash between the two makes it two starts.
         let taken_along = siblings.any(|other| {
             let needed = [
                 format!("{}-pod.service", unit.workload),
@@ -76,9 +76,9 @@ fn assert_starts(bench: &Bench, before: Option<&Bundle>, after: &Bundle) {
     assert!(starts.is_empty(), "also started: {starts:?}");
 }
 
-/// Goes through the bundles, and dies at every call. `overtaken`: after a death a newer bundle is there already. How many
-/// calls there were.
-fn die_everywhere(bundles: &[Bundle], overtaken: bool) -> usize {
+/// Goes through the bundles, and crashes at every call. `overtaken`: after a crash there is already a newer bundle. Returns
+/// the number of calls.
+fn crash_everywhere(bundles: &[Bundle], overtaken: bool) -> usize {
     for call in 1.. {
         let mut spared = true;
         for after in [false, true] {
@@ -113,10 +113,10 @@ fn die_everywhere(bundles: &[Bundle], overtaken: bool) -> usize {
     unreachable!("there are fewer calls than numbers")
 }
 
-fn die_everywhere_both_ways(bundles: &[Bundle]) {
-    let calls = die_everywhere(bundles, false);
+fn crash_everywhere_both_ways(bundles: &[Bundle]) {
+    let calls = crash_everywhere(bundles, false);
     assert!(calls > 5, "only {calls} calls");
-    die_everywhere(bundles, true);
+    crash_everywhere(bundles, true);
 }
 
 fn web() -> Workload {
@@ -131,7 +131,7 @@ fn shop() -> Workload {
 
 #[test]
 fn a_workload_changes_another_comes_and_goes() {
-    die_everywhere_both_ways(&[
+    crash_everywhere_both_ways(&[
         Bundle::of(&[web(), Workload::new("job")]),
         Bundle::of(&[
             web().config("greeting", "good evening"),
@@ -146,7 +146,7 @@ fn a_workload_changes_another_comes_and_goes() {
 fn a_pod_changes_by_its_own_file_by_a_member_and_by_a_mounted_file() {
     let mut pod = shop();
     pod.pod_says = "HostName=shop".to_owned();
-    die_everywhere_both_ways(&[
+    crash_everywhere_both_ways(&[
         Bundle::of(&[shop(), web()]),
         Bundle::of(&[pod.clone(), web()]),
         Bundle::of(&[pod.config("prices", "2"), web()]),
@@ -156,7 +156,7 @@ fn a_pod_changes_by_its_own_file_by_a_member_and_by_a_mounted_file() {
 #[test]
 fn a_container_becomes_a_pod_and_the_other_way_round() {
     let one = Workload::new("shop");
-    die_everywhere_both_ways(&[
+    crash_everywhere_both_ways(&[
         Bundle::of(std::slice::from_ref(&one)),
         Bundle::of(&[shop()]),
         Bundle::of(&[one]),
@@ -165,12 +165,12 @@ fn a_container_becomes_a_pod_and_the_other_way_round() {
 
 #[test]
 fn everything_leaves() {
-    die_everywhere_both_ways(&[Bundle::of(&[web(), shop().network()]), Bundle::of(&[])]);
+    crash_everywhere_both_ways(&[Bundle::of(&[web(), shop().network()]), Bundle::of(&[])]);
 }
 
 #[test]
 fn a_mounted_file_becomes_a_folder_and_a_file_again() {
-    die_everywhere_both_ways(&[
+    crash_everywhere_both_ways(&[
         Bundle::of(&[Workload::new("web").config("a", "1")]),
         Bundle::of(&[Workload::new("web").config("a/b", "1").config("a/c", "1")]),
         Bundle::of(&[Workload::new("web").config("a", "1")]),
@@ -183,10 +183,10 @@ fn an_image_that_is_always_pulled_and_a_network() {
         let image = Workload::new("web").image("hello:2", flotta_bundle::manifest::Pull::Always);
         Bundle::of(&[image.says(says).network()])
     };
-    die_everywhere_both_ways(&[always("Environment=A=1"), always("Environment=A=2")]);
+    crash_everywhere_both_ways(&[always("Environment=A=1"), always("Environment=A=2")]);
 }
 
-/// A container that is not started again fails, and is not started again by an agent that died over it.
+/// A container with `Restart=no` fails, and an agent that crashed meanwhile does not start it a second time.
 #[test]
 fn a_container_that_ran_once_and_failed_is_not_run_twice() {
     let bundle = Bundle::of(&[Workload::new("job").restart("no")]);
@@ -206,7 +206,7 @@ fn a_container_that_ran_once_and_failed_is_not_run_twice() {
     }
 }
 
-/// What somebody does to a machine behind the agent's back.
+/// Something that a person does to the machine behind the agent's back.
 #[derive(Debug, Clone)]
 enum Meddling {
     Delete(usize),
@@ -304,7 +304,7 @@ impl Meddling {
     }
 }
 
-/// A machine of which somebody has made something else behind the agent's back.
+/// A converged machine after some meddling.
 fn meddled(from: &Bundle, meddling: &[Meddling]) -> Bench {
     let mut bench = Bench::new();
     bench.converge(from);
@@ -326,7 +326,7 @@ fn few(cases: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(few(200))]
 
-    /// From whatever the machine has become, once through is enough, and then there is nothing to do.
+    /// From any state of the machine, converging once is enough, and then there is nothing left to do.
     #[test]
     fn any_machine_becomes_what_any_manifest_says(
         from in bundle(),
@@ -346,8 +346,8 @@ proptest! {
     #[test]
     fn any_two_manifests_survive_any_death(first in bundle(), second in bundle()) {
         let bundles = [first, second];
-        die_everywhere(&bundles, false);
-        die_everywhere(&bundles, true);
+        crash_everywhere(&bundles, false);
+        crash_everywhere(&bundles, true);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What does not work concerns its workload and nothing else, and is said in words that help.
+//! A failure affects its own workload only, and its message helps.
 
 mod images;
 
@@ -163,7 +163,7 @@ fn a_unit_of_the_host_is_not_touched() {
     bench.world.log();
     let [radio, web] = two();
     let outcome = bench.converge(&Bundle::of(&[radio.clone(), web]));
-    // The host's unit runs, and is not the workload.
+    // The host's unit is running, but is not the workload.
     let expected = "unit web.service is there already, from /etc/systemd/system/web.service";
     assert_failed(&outcome, "web", "FLT0504", expected);
     assert_eq!(bench.starts(), ["radio.service"]);
@@ -349,8 +349,8 @@ fn a_restart_that_was_not_taken_is_not_called_done() {
     assert_eq!(applied(&mut bench), Some(digest));
 }
 
-/// From some call on the ledger cannot be written: the apply stops there, what it did is not done again, and what it did not
-/// do is done when the ledger can be written.
+/// From some call on the ledger cannot be written: the apply stops there, what it did is not done again, and the rest is done
+/// once the ledger can be written.
 #[test]
 fn a_ledger_that_fails_in_the_middle_of_an_apply_is_named_and_heals() {
     let [radio, web] = two();
@@ -367,7 +367,7 @@ fn a_ledger_that_fails_in_the_middle_of_an_apply_is_named_and_heals() {
             let (path, aside) = (path.clone(), aside.clone());
             move || {
                 std::fs::rename(&path, aside).expect("put aside");
-                // even root cannot replace a folder by a file
+                // even root cannot replace a folder with a file
                 std::fs::create_dir(path).expect("made");
             }
         };
@@ -387,7 +387,7 @@ fn a_ledger_that_fails_in_the_middle_of_an_apply_is_named_and_heals() {
         assert!(runs("radio.service") && runs("web.service"), "{call}");
         std::fs::remove_dir(&path).expect("removed");
         std::fs::rename(aside, &path).expect("put back");
-        // what it knew and could not write is gone
+        // what it knew but could not write is gone
         bench.agent = None;
         let outcome = bench.converge(&after);
         assert!(outcome.complete, "{call}: {outcome:?}");
@@ -404,7 +404,7 @@ fn all_that_happened_while_no_event_could_be_written_is_told_when_it_can() {
     let [radio, web] = two();
     let gone = |workload: Workload| workload.image("gone:1", Pull::Missing);
     let bundle = Bundle::of(&[gone(radio), gone(web), Workload::new("here")]);
-    // even root cannot replace a folder by a file
+    // even root cannot replace a folder with a file
     let path = bench.state.path().join("ledger/events.json");
     bench.agent();
     std::fs::create_dir(&path).expect("made");

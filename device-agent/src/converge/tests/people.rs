@@ -1,11 +1,12 @@
-//! What people and other programs do to the machine: it is named, what runs goes on, and the agent goes on once it can.
+//! What people and other programs do to the machine: it is reported, workloads keep running, and the agent continues once it
+//! can.
 
 use flotta_bundle::manifest::Pull;
 
 use super::*;
 use crate::backend::fake::QUADLET;
 
-/// Whether the agent is kept from writing, and by its own view of the mounts alone.
+/// Whether the agent cannot write, and if so, whether only its own view of the mounts is the reason.
 fn shut_out(bench: &mut Bench, bundle: &Bundle) -> Option<bool> {
     let (_, host) = bench.agent();
     block_on(is_shut_out(&bundle.manifest, host))
@@ -26,7 +27,7 @@ fn a_masked_unit_is_named_left_masked_and_runs_again_once_it_is_unmasked() {
     assert_eq!(state, WorkloadState::Running, "what runs of it goes on");
     assert!(!outcome.complete && outcome.retry);
     assert_eq!(bench.starts(), ["radio.service"]);
-    // somebody stops it: that is how it stays
+    // somebody stops it, and it stays stopped
     bench.world.state().stop("web.service");
     bench.world.log();
     let outcome = bench.converge(&next);
@@ -46,7 +47,7 @@ fn a_storage_that_podman_has_given_up_is_looked_at_again_when_something_is_down(
     bench.world.log();
     let why = "kernel does not support overlay fs: no space left on device";
     let remembered = |bench: &Bench| bench.world.state().remembered.clone();
-    // what harms nobody is left
+    // a harmless note is left alone
     bench.world.state().remembered = Some(why.to_owned());
     assert!(bench.converge(&two).complete);
     assert_eq!(remembered(&bench).as_deref(), Some(why));
@@ -83,7 +84,7 @@ fn a_storage_that_does_not_work_is_named_until_it_does() {
         );
     }
     bench.world.state().faults.no_storage = None;
-    // Podman goes on to refuse until it is made to look again
+    // Podman keeps refusing until its note is removed
     assert!(bench.world.state().remembered.is_some());
     assert!(bench.converge(&web).complete);
     bench.assert_reached(&web);
@@ -120,7 +121,7 @@ fn what_is_mounted_over_quadlets_folder_gets_the_files_and_the_folder_below_is_l
     assert!(bench.converge(&bundle).complete);
     bench.assert_reached(&bundle);
     assert_eq!(units(&bench), below);
-    // without the mount what was below is there again, as it was
+    // without the mount, the old files below are visible again
     let old = Bundle::of(&["radio", "web"].map(|name| Workload::new(name).says("Environment=A=b")));
     assert!(bench.converge(&old).complete);
     bench.world.state().files.extend(below);

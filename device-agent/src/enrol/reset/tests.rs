@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A fleet that vouches for itself.
+/// A fleet with its own keys and CA.
 struct Fleet {
     name: FleetName,
     key: SigningKey,
@@ -102,7 +102,7 @@ impl Fleet {
 }
 
 struct Bench {
-    /// Its disk, which goes with it.
+    /// The temporary folder, removed on drop.
     _folder: Option<TempDir>,
     config: Config,
     fleet: Fleet,
@@ -118,7 +118,7 @@ impl Bench {
         Self::within(&path, Some(folder))
     }
 
-    /// The same at this path.
+    /// The same device at this path.
     fn within(path: &Path, folder: Option<TempDir>) -> Self {
         let config = Config {
             state: path.join("state"),
@@ -145,7 +145,7 @@ impl Bench {
         }
     }
 
-    /// What the agent has after a start.
+    /// The agent's state after a start.
     fn start(&self) -> (Ledger, Joined, Identity) {
         switch(&self.config).expect("in order");
         let clock = Clock::new(Timestamp::UNIX_EPOCH);
@@ -201,7 +201,7 @@ fn a_new_identity_takes_over_whole_whenever_the_power_is_cut() {
             let highest = memory.highest.map(|highest| highest.sequence);
             assert_eq!(highest, (!other).then_some(3), "step {steps}");
             assert_eq!(ledger.accepted().is_some(), !other, "step {steps}");
-            // to another fleet it tells nothing of this one
+            // events of this fleet are not sent to another one
             assert_eq!(ledger.unacknowledged().is_empty(), other, "step {steps}");
             assert_eq!(ledger.log_id() == log, !other, "step {steps}");
             assert_eq!(bench.names(), ["identity"]);
@@ -244,7 +244,7 @@ fn what_is_not_complete_takes_nothing_over() {
         assert_eq!(joined, before, "{there} files");
         assert_eq!(now.fingerprint(), old.fingerprint());
         assert_eq!(ledger.accepted().map(|accepted| accepted.release), Some(3));
-        // from the join file on the agent goes on asking
+        // once there is a join file, the agent keeps asking
         assert_eq!(
             waiting(&bench.config).is_some(),
             there >= 3,
@@ -271,11 +271,11 @@ fn a_copy_that_cannot_be_made_does_not_keep_the_agent_from_starting() {
     }
 }
 
-/// A small file system; it is gone when this is dropped.
+/// A small file system, unmounted on drop.
 struct Small(TempDir);
 
 impl Small {
-    /// None where none can be mounted.
+    /// None where mounting is not permitted.
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mut mount = Command::new("mount");
@@ -285,7 +285,7 @@ impl Small {
             .then_some(Self(folder))
     }
 
-    /// Fills it to the last byte. Removing this file frees it.
+    /// Fills it to the last byte. Removing the returned file frees the space.
     fn fill(&self) -> PathBuf {
         let path = self.0.path().join("filler");
         let mut filler = File::create(&path).expect("a file");
@@ -373,8 +373,8 @@ async fn an_identity_that_waits_to_take_over_is_not_thrown_away_and_its_switch_i
     let bench = Bench::new();
     let join = bench.fleet.join("default/shop-18");
     let identity = prepare(&bench.config, &join, false).expect("keys");
-    // whoever is interrupted while a person decides has lost nothing
-    let (_, asks) = waiting(&bench.config).expect("the agent goes on asking");
+    // an interrupted request loses nothing
+    let (_, asks) = waiting(&bench.config).expect("the agent keeps asking");
     assert_eq!(asks.fingerprint(), identity.fingerprint());
     let pem = bench.fleet.certificate(&identity, &join.device);
     complete(&bench.config, &join, &identity, join.device.clone(), &pem).expect("kept");
@@ -389,7 +389,7 @@ async fn an_identity_that_waits_to_take_over_is_not_thrown_away_and_its_switch_i
         assert!(matches!(decision, Decision::Approved));
         waits.push(begun.elapsed());
     }
-    // what does not go away in a minute is not tried every minute
+    // a lasting failure is not retried every minute
     let minute = Duration::from_secs(61);
     assert!(waits[0] <= minute, "{waits:?}");
     assert!(waits.iter().any(|wait| *wait > minute * 5), "{waits:?}");

@@ -1,4 +1,4 @@
-//! Checks of what runs on a machine in memory, next to the loop that changes it.
+//! Health checks on a machine in memory, next to the loop that changes it.
 
 use flotta_bundle::Manifest;
 use flotta_bundle::wire::Phase;
@@ -114,7 +114,7 @@ async fn what_checks_say_is_reported_and_decides_nothing_else() {
     let problem = report.problem.expect("it is not ready");
     assert_eq!(problem.to_string(), "FLT0531: not ready: `ready`: exited 1");
     assert_eq!(report.state, WorkloadState::Running);
-    // another round of work has nothing to do, and is as complete as before
+    // converging again has nothing to do, and is as complete as before
     let outcome = bench.converge(&wanted).await;
     assert!(outcome.complete, "{outcome:?}");
     assert_eq!(outcome.workloads[0].problem, Some(problem));
@@ -156,7 +156,7 @@ async fn a_command_that_does_not_end_is_not_begun_again() {
     assert_eq!(world.state().hanging, 1);
     hangs(&[]);
     let problem = bench.look(&wanted).await.problem.expect("it is not ready");
-    let late = "the one before has not ended";
+    let late = "the previous one has not ended";
     assert!(problem.detail.ends_with(late), "{problem}");
     let passed = timeout(Duration::from_secs(20), &mut watcher).await;
     passed.expect_err("it runs for ever");
@@ -169,7 +169,7 @@ async fn a_container_that_waits_for_its_next_image_keeps_the_checks_it_has() {
     let mut watcher = pin!(watcher.run());
     let first = bundle("hello:1", &[(Purpose::Liveness, "old")]);
     assert!(bench.converge(&first).await.complete);
-    // the next one is in no registry
+    // the next image is in no registry
     let next = bundle("hello:9", &[(Purpose::Liveness, "new")]);
     assert!(!bench.converge(&next).await.complete);
     bench.look(&next).await;

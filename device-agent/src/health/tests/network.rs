@@ -1,4 +1,4 @@
-//! HTTP and TCP on the loopback, with real sockets and real time.
+//! HTTP and TCP checks on the loopback, with real sockets and real time.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use super::*;
 use crate::health::net::Place;
 use crate::health::redirect;
 
-/// Serves what the path asks for; what it was asked.
+/// Serves an answer by path. Returns its port, and the requests it got.
 async fn server(tls: Option<tokio_rustls::TlsAcceptor>) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
@@ -122,7 +122,7 @@ async fn an_answer_is_judged_as_kubelet_judges_it() {
         ("/other-host", ""),
         ("/endless", ""),
         ("/round", "stopped after 10 redirects"),
-        ("/nowhere", "answered 302 to no place"),
+        ("/nowhere", "answered 302 without a usable Location"),
         ("/hangs", "no answer within 1 s"),
     ] {
         let expected = match failure {

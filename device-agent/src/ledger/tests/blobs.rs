@@ -1,4 +1,4 @@
-//! Content that is fetched, kept and collected.
+//! Blobs that are fetched, kept and collected.
 
 use super::*;
 
@@ -139,7 +139,7 @@ fn what_was_not_applied_gives_way_and_what_was_stays() {
         .expect("begun");
     let folder = state.path().join("blobs/sha256");
     assert_eq!(names(&folder).len(), 4);
-    // what is wanted stays, as far as it came
+    // wanted blobs stay, complete or not
     let wanted = [coming, Digest::of(b"another"), manifest, file];
     ledger.blobs().collect(&wanted.into()).expect("collected");
     assert_eq!(names(&folder).len(), 4);
@@ -149,7 +149,7 @@ fn what_was_not_applied_gives_way_and_what_was_stays() {
         assert_eq!(names(&folder), Vec::from_iter(what));
     };
     left(&ledger, &[manifest, file]);
-    // what is accepted stays when it is there whole: without a server, too, it can be applied
+    // an accepted manifest that is completely fetched stays: it can be applied without the server
     let fleet = Fleet::new();
     ledger.begin(fleet.memory()).expect("written");
     let next_file = Digest::of(b"next page");
@@ -175,10 +175,10 @@ fn what_the_disk_has_no_space_for_is_not_begun() {
     assert!(error.is_full());
     let said = crate::pull::chain(&error);
     assert!(
-        said.contains("No space left: ") && said.contains("1 MiB stay free"),
+        said.contains("No space left: ") && said.contains("1 MiB are reserved"),
         "{said}"
     );
-    // what came takes no more, as far as it came
+    // bytes that are there already need no more space
     assert_eq!(blobs.missing(&[(small, 11)].into(), 4), (3, 1));
     let mut partial = blobs.partial(&small).expect("a file");
     partial.append(b"sm").expect("written");
@@ -191,8 +191,8 @@ fn what_the_disk_has_no_space_for_is_not_begun() {
     (disk.f_files, disk.f_favail) = (1000, 20);
     for (blocks, inodes, lacks_what) in [
         (44, 4, None),
-        (45, 4, Some("1 MiB are to come, 1 MiB are free")),
-        (44, 5, Some("5 files are to come, and too few inodes")),
+        (45, 4, Some("1 MiB are needed, 1 MiB are free")),
+        (44, 5, Some("5 files are needed, and too few inodes")),
         (u64::MAX, 0, Some("No space left: ")),
         (0, 0, None),
     ] {

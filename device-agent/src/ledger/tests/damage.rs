@@ -1,4 +1,4 @@
-//! What is lost or damaged is named, and the memory of trust and sequence survives.
+//! A lost or damaged file is reported, and the memory of trust and sequence survives.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn a_file_that_is_lost_or_damaged_is_named_and_written_again_and_the_others_stay
             assert_eq!(said.reason, "Repaired");
             let begins = format!("FLT0518: {file} is ");
             assert!(said.message.starts_with(&begins), "{}", said.message);
-            // all of it is there again, and nothing more is wrong
+            // everything is there again, and nothing is wrong any more
             let again = Ledger::open(state.path()).expect("a ledger");
             assert_eq!(again.losses, [], "{file}");
             assert_eq!(again.unacknowledged(), ledger.unacknowledged());
@@ -178,7 +178,7 @@ fn after_a_crash_between_its_two_places_the_newer_trust_counts() {
         assert_eq!(found.accepted().map(|accepted| accepted.release), Some(4));
         fs::write(state.path().join(TRUST[at]), new).expect("written");
     }
-    // of another trust, the identity's own counts, whatever the ledger remembers of the one before
+    // if the two differ in trust, the identity's own counts, whatever the ledger remembers of the previous one
     let other = Fleet::new();
     let (away, _) = full(&other);
     fs::copy(away.path().join(TRUST[0]), state.path().join(TRUST[0])).expect("copied");

@@ -1,4 +1,4 @@
-//! Events and history are bounded, and told once.
+//! Events and history are bounded, and free of duplicates.
 
 use flotta_bundle::code::cut;
 
@@ -53,7 +53,7 @@ fn an_event_is_told_when_it_is_on_disk_and_no_number_is_given_twice() {
     let path = state.path().join("ledger/events.json");
     let aside = path.with_extension("aside");
     let mut told = Vec::new();
-    // twice a run that cannot write, from its start on or not, and a power cut
+    // two runs that cannot write, each ended by a power cut
     for _ in 0..2 {
         fs::rename(&path, &aside).expect("put aside");
         fs::create_dir(&path).expect("made");
@@ -73,7 +73,7 @@ fn an_event_is_told_when_it_is_on_disk_and_no_number_is_given_twice() {
     let new = (2, "new".to_owned());
     assert_eq!(said(&ledger), [kept, new.clone()]);
 
-    // without a power cut all is told in the end, once
+    // without a power cut everything is sent in the end, once
     ledger.acknowledge(1).expect("written");
     fs::rename(&path, &aside).expect("put aside");
     fs::create_dir(&path).expect("made");
@@ -119,14 +119,14 @@ fn what_was_said_a_moment_ago_is_not_said_again() {
         ledger.acknowledge(u64::MAX).expect("written");
         ledger.log.last > before
     };
-    // however many fail by turns: also what the server has is not told again
+    // however many workloads fail in turn, events that the server has stored are not repeated either
     let many: Vec<String> = (0..MAX_EVENTS / 2).map(|n| n.to_string()).collect();
     for (hours, is_news) in [(0, true), (1, false), (23, false), (24, true), (47, false)] {
         for what in &many {
             assert_eq!(told(&mut ledger, hours, what), is_news, "{what}, {hours} h");
         }
     }
-    // a clock that was years ahead hides nothing
+    // events by a clock that was years ahead hide no new ones
     assert!(told(&mut ledger, -100_000, "0"));
 }
 

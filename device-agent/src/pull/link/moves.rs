@@ -1,4 +1,4 @@
-//! How a device goes from one of the server's addresses to another: see [`Servers`](super::super::servers::Servers).
+//! Moving from one address of the server to another: see [`Servers`](super::super::servers::Servers).
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::{Link, LinkError};
 use crate::backoff::about;
 use crate::report::Live;
 
-/// How often a device that is not at the first of the server's addresses looks whether a better one answers. A fleet of
-/// 100,000 devices makes 110 handshakes a second of it, for as long as the address is named and nobody is there.
+/// How often a device that is not at the first of the server's addresses tries the preferred ones. A fleet of 100,000 devices
+/// makes 110 handshakes a second of it, for as long as the release names an address where nobody answers.
 const LOOK_FOR_BETTER: Duration = Duration::from_secs(900);
 
-/// How soon a look that an answer of the server broke off is begun again.
+/// How soon a try that an answer of the server interrupted is repeated.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// The first of these addresses at which the server serves this device, when it is time to look.
+/// Waits until it is time to look, and returns the first of these addresses at which the server serves this device.
 pub(super) async fn look(
     at: Instant,
     servers: &[String],
@@ -27,12 +27,12 @@ pub(super) async fn look(
     root: u32,
 ) -> Result<String, Option<Problem>> {
     sleep_until(at).await;
-    // large, and rarely there
+    // boxed because the future is large and rarely runs
     Box::pin(first_that_serves(servers, client, proxies, root)).await
 }
 
-/// The first of these addresses at which the server serves this device; otherwise why the first does not. That somebody is
-/// there is not enough: one that does not know this device, or is in trouble, would be left again at once.
+/// Returns the first of these addresses at which the server serves this device, else why the first does not. It is not enough
+/// that a server answers: one that does not know this device, or is failing, would be left again at once.
 async fn first_that_serves(
     servers: &[String],
     client: &Client,
@@ -48,7 +48,7 @@ async fn first_that_serves(
         match asking.await {
             Ok(_) => return Ok(server.clone()),
             Err(error) => {
-                tracing::info!(server, problem = %error.problem(), "a better address does not answer");
+                tracing::info!(server, problem = %error.problem(), "a preferred address does not answer");
                 why.get_or_insert_with(|| error.problem());
             }
         }
@@ -56,14 +56,14 @@ async fn first_that_serves(
     Err(why)
 }
 
-/// Returns when the release names other addresses than these; false when the agent ends.
+/// Waits until the release names other addresses than these; false when the agent is shutting down.
 pub(super) async fn are_others(live: &mut watch::Receiver<Live>, servers: &[String]) -> bool {
     let others = live.wait_for(|live| live.settings.servers != servers);
     others.await.is_ok()
 }
 
 impl Link {
-    /// Goes to the server's next address after this failure. True when that one is to be tried at once.
+    /// Moves to the server's next address after this failure. True when that one is to be tried at once.
     pub(super) fn another_turn(&mut self, error: &LinkError) -> bool {
         if std::mem::take(&mut self.was_up) {
             self.servers.restart();
@@ -73,7 +73,7 @@ impl Link {
             && self.servers.advance()
     }
 
-    /// Turns to the address whose turn it is.
+    /// Makes a client for the current address.
     pub(super) fn turn(&mut self) -> Result<(), LinkError> {
         let preferred = self.ends.live.borrow().settings.servers.clone();
         if !self.servers.are(&preferred) {
@@ -94,7 +94,7 @@ impl Link {
         Ok(())
     }
 
-    /// Takes the addresses that the release names now, and returns them.
+    /// Adopts the addresses that the release names now, and returns them.
     pub(super) fn follow_settings(&mut self) -> Vec<String> {
         let preferred = self.ends.live.borrow().settings.servers.clone();
         if !self.servers.are(&preferred) {
@@ -104,7 +104,7 @@ impl Link {
         preferred
     }
 
-    /// When to look for a better address. A look that is broken off is not begun anew at once.
+    /// When to try the preferred addresses. A try that is interrupted is not repeated at once.
     pub(super) fn next_look(&mut self) -> Instant {
         let at = self.look_at;
         if at <= Instant::now() {
@@ -113,7 +113,7 @@ impl Link {
         at
     }
 
-    /// The server serves this device at the current address; `best`: none is preferred to it.
+    /// Records that the server serves this device at the current address; `best` says that no address is preferred to it.
     pub(super) fn is_up(&mut self, best: bool) {
         if !std::mem::replace(&mut self.was_up, true) {
             let server = self.servers.works();
@@ -126,7 +126,7 @@ impl Link {
         }
     }
 
-    /// Takes what a look for a better address found. An error ends the connection: it is made anew there.
+    /// Handles the result of trying the preferred addresses. An error ends the connection, to connect again at the new address.
     pub(super) fn found(
         &mut self,
         found: Result<String, Option<Problem>>,
@@ -134,7 +134,7 @@ impl Link {
         self.look_at = Instant::now() + about(LOOK_FOR_BETTER);
         match found {
             Ok(server) => {
-                tracing::info!(server, "the server answers at a better address");
+                tracing::info!(server, "the server answers at a preferred address");
                 self.servers.use_this(&server);
                 self.passed_over(None);
                 Err(LinkError::Moves)
@@ -146,7 +146,7 @@ impl Link {
         }
     }
 
-    /// Says why a better address is not in use.
+    /// Records why a preferred address is not in use.
     fn passed_over(&self, problem: Option<Problem>) {
         self.ends.state.send_if_modified(|state| {
             let is_new = state.passed_over != problem;

@@ -1,4 +1,4 @@
-//! When to ask next, on one connection.
+//! The poll schedule of one connection.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use crate::backoff::{Backoff, about};
 
-/// An answer sooner than this was not held. One is as it should be; a row of them is a server that does not hold.
+/// An answer sooner than this was not held. One such answer is normal; several in a row mean a server that does not hold.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// When to ask next.
+/// The schedule.
 #[derive(Debug)]
 pub(super) struct Rhythm {
-    /// Then.
+    /// When to poll next.
     pub(super) ask_at: Instant,
     refusals: Backoff,
     hasty: Backoff,
@@ -21,7 +21,7 @@ pub(super) struct Rhythm {
 }
 
 impl Rhythm {
-    /// At once.
+    /// A schedule whose first poll is due at once.
     pub(super) fn new(release: Option<u64>) -> Self {
         Self {
             ask_at: Instant::now(),
@@ -31,11 +31,11 @@ impl Rhythm {
         }
     }
 
-    /// After an answer that took so long, while the device had this release.
+    /// Sets the next poll after an answer that took this long, while the device had this release.
     pub(super) fn answered(&mut self, took: Duration, first: bool, release: Option<u64>) {
         self.refusals.reset();
         self.ask_at = Instant::now();
-        // releases that follow each other fast are signed news, and no reason to be late for the next
+        // releases in quick succession are signed, and no reason to poll more slowly
         if took >= QUICK || first || release != self.followed {
             self.hasty.reset();
         }
@@ -45,7 +45,7 @@ impl Rhythm {
         }
     }
 
-    /// After a refusal. Returns how long the device waits.
+    /// Sets the next poll after a refusal, and returns how long the device waits.
     pub(super) fn refused(&mut self, retry_after: Option<Duration>) -> Duration {
         let delay = about(retry_after.unwrap_or_else(|| self.refusals.next_delay()));
         self.ask_at = Instant::now() + delay;

@@ -1,4 +1,4 @@
-//! Through a small proxy on the loopback, and past others that are not what they should be.
+//! Connections through a small proxy on the loopback, and through some that misbehave.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,16 +14,16 @@ use super::super::tests::TestServer;
 use super::*;
 use crate::clock::Clock;
 
-/// What a proxy does once it was asked.
+/// What a test proxy does after the request.
 #[derive(Clone, Copy)]
 enum Does {
-    /// What it should.
+    /// Connects, as it should.
     Connects,
-    /// Says this, and no more.
+    /// Sends this and stays silent.
     Says(&'static [u8]),
-    /// Says this, and goes.
+    /// Sends this and hangs up.
     Leaves(&'static [u8]),
-    /// Never comes to an end.
+    /// Repeats this without end.
     Goes(&'static [u8]),
 }
 
@@ -41,14 +41,14 @@ impl TestProxy {
         let heads = asked.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // what the device does when it is hung up on is its own affair
+                // errors after the device hangs up do not matter
                 tokio::spawn(serve(stream, does, heads.clone()));
             }
         });
         Self { port, asked }
     }
 
-    /// A client whose way leads through it.
+    /// A client that connects through this proxy.
     fn client(&self, server: &TestServer, login: &str, no: &str) -> Client {
         let https = format!("http://{login}localhost:{}", self.port);
         let no = no.to_owned();
@@ -77,7 +77,7 @@ async fn serve(
     match does {
         Does::Connects => {
             let mut server = TcpStream::connect(target).await?;
-            // as old proxies say it
+            // as old proxies answer
             let answer = b"HTTP/1.0 200 Connection established\r\nProxy-Agent: test\r\n\r\n";
             stream.write_all(answer).await?;
             copy_bidirectional(&mut stream, &mut server).await?;
@@ -110,7 +110,7 @@ async fn server() -> TestServer {
     .await
 }
 
-/// What comes of connecting through a proxy that does this: code and words.
+/// Connects through a proxy that does this, and returns the code and message of the error.
 async fn refusal(does: Does, login: &str) -> (String, String) {
     let (server, proxy) = (server().await, TestProxy::start(does).await);
     let client = proxy.client(&server, login, "");
@@ -170,7 +170,7 @@ async fn a_proxy_that_says_no_is_quoted() {
     let wants = Does::Says(
         b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic\r\nContent-Length: 9\r\n\r\nlogin ple",
     );
-    refuses(wants, "", "wants a user and password").await;
+    refuses(wants, "", "requires a user and password").await;
     refuses(wants, "shop:secret@", "does not take the user and password").await;
     let forbids = Does::Says(b"HTTP/1.1 403 No\r\n\r\n");
     refuses(forbids, "", "it does not connect to localhost:").await;
@@ -183,8 +183,8 @@ async fn what_answers_otherwise_is_no_proxy() {
     let garbage = Does::Says(b"\x15\x03\x03\x00\x02\x02\x46\r\n\r\n");
     refuses(garbage, "", "does not answer as a proxy does").await;
     let more = Does::Says(b"HTTP/1.1 200 OK\r\n\r\nWelcome");
-    refuses(more, "", "says more than").await;
-    // One that never ends: a header that goes on, and headers that go on.
+    refuses(more, "", "sent more than").await;
+    // A head without end: one endless header, or endless headers.
     let endless = "message head is too large";
     refuses(Does::Goes(b"x-long: yes\r\n"), "", endless).await;
     refuses(Does::Goes(b"long"), "", endless).await;
@@ -210,7 +210,7 @@ async fn a_proxy_that_goes_away_is_a_network_that_is_down() {
 async fn a_silent_proxy_is_not_waited_for_for_ever() {
     let (code, message) = refusal(Does::Says(b""), "").await;
     assert_eq!(code, code::UNREACHABLE.id);
-    assert!(message.contains("nothing came in"), "{message}");
+    assert!(message.contains("no answer in"), "{message}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the loop has of the machine.
+//! The loop's interface to the machine.
 
 use flotta_bundle::Manifest;
 use flotta_bundle::code::Problem;
@@ -12,7 +12,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 /// What the loop needs of a machine.
 pub(in crate::run) trait Hands {
-    /// Makes the machine as the manifest says. May be dropped at any point.
+    /// Brings the machine to the state that the manifest describes. May be dropped at any point.
     async fn converge(
         &mut self,
         manifest: &Manifest,
@@ -22,10 +22,10 @@ pub(in crate::run) trait Hands {
         progress: &mut dyn FnMut(Phase, &[WorkloadReport]),
     ) -> Outcome;
 
-    /// How the workloads are; changes nothing.
+    /// Returns the state of the workloads; changes nothing.
     async fn look(&mut self, manifest: &Manifest, ledger: &Ledger) -> Vec<WorkloadReport>;
 
-    /// Looks whether somebody changed files of the fleet's, and notes it; changes nothing.
+    /// Checks whether somebody changed files of the fleet, and notes it; changes nothing on the machine.
     async fn look_at_files(
         &mut self,
         manifest: &Manifest,
@@ -33,10 +33,10 @@ pub(in crate::run) trait Hands {
         now: &dyn Fn() -> Timestamp,
     ) -> Result<(), LedgerError>;
 
-    /// Whether the agent's own view of the mounts keeps it from writing; none when nothing does.
+    /// Whether only the agent's own view of the mounts keeps it from writing; none when nothing does.
     async fn is_shut_out(&mut self, manifest: &Manifest) -> Option<bool>;
 
-    /// Why containers were stopped since this was asked last.
+    /// Takes the reasons for which containers were stopped since the last call.
     fn stops(&mut self) -> Vec<Problem>;
 
     /// Waits until something may have changed.
@@ -46,9 +46,9 @@ pub(in crate::run) trait Hands {
 /// What may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::run) enum News {
-    /// Units, or what checks say of them.
+    /// Units, or the results of their health checks.
     Units,
-    /// Files of the fleet's.
+    /// Files of the fleet.
     Files,
 }
 

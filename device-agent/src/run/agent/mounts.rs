@@ -1,4 +1,5 @@
-//! Folders that are mounted read-only: the agent goes on as soon as it can write, and ends where fresh mounts are all it lacks.
+//! Folders that are mounted read-only: the agent continues as soon as it can write, and exits if a restart with a fresh view
+//! of the mounts is all that it needs.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -6,11 +7,11 @@ use super::{Agent, Hands, Stop};
 use crate::durable;
 use crate::state_machine::State;
 
-/// Seconds before the program ends once more to have fresh mounts, when that did not help: it only costs connections.
+/// Seconds before the agent exits again for a fresh view of the mounts when that did not help: each exit costs a connection.
 const SHUT_OUT_AGAIN: i64 = 600;
 
 impl<H: Hands> Agent<H> {
-    /// Goes on as soon as it can write again.
+    /// Checks whether the agent can write again, and continues if so.
     pub(super) async fn probe(&mut self) -> Result<(), Stop> {
         let Some(manifest) = self.manifest() else {
             return Ok(());
@@ -23,7 +24,7 @@ impl<H: Hands> Agent<H> {
         Ok(())
     }
 
-    /// Whether ending now may help: not when it did not a short time ago.
+    /// Whether exiting now may help: not if it did not help a short time ago.
     fn may_end(&self) -> bool {
         let Some(path) = &self.ended_file else {
             return false;
@@ -35,7 +36,7 @@ impl<H: Hands> Agent<H> {
         due && durable::write(path, now.to_string().as_bytes(), 0o600).is_ok()
     }
 
-    /// Everything was written: if the program ended for that, it helped, and may help again.
+    /// Records that everything was written: if the agent had exited for that, it helped, and may help again.
     pub(super) fn can_write(&self) {
         if let Some(path) = &self.ended_file
             && let Err(error) = durable::remove(path)

@@ -1,4 +1,4 @@
-//! The loop with a real ledger and hands that do as told. Nothing here waits in real time.
+//! The loop with a real ledger and a fake machine. Nothing here waits in real time.
 
 mod mounts;
 
@@ -21,19 +21,19 @@ use tempfile::TempDir;
 use super::*;
 use crate::converge::Outcome;
 
-/// What one `converge` comes to.
+/// The scripted result of one `converge`.
 enum Will {
     Work,
     Fail,
     Hang,
 }
 
-/// Hands that note what they were asked, and do as told; without orders they work.
+/// A machine that notes the calls and follows a script; without one, everything works.
 #[derive(Clone, Default)]
 struct FakeHands {
     orders: Rc<RefCell<VecDeque<Will>>>,
     asked: Rc<RefCell<Vec<(u64, u32)>>>,
-    /// Whether nothing can be written, and by the agent alone.
+    /// Whether nothing can be written, and if so, whether that is only the agent's view.
     shut_out: Rc<Cell<Option<bool>>>,
 }
 
@@ -103,7 +103,7 @@ impl Hands for FakeHands {
     }
 }
 
-/// A fleet of one device, and what its loop is wired to.
+/// A fleet of one device, and the channels of its loop.
 struct Bench {
     key: SigningKey,
     device: DeviceName,
@@ -112,7 +112,7 @@ struct Bench {
     hands: FakeHands,
 }
 
-/// The other ends of an agent's wires.
+/// The other ends of an agent's channels.
 struct Wires {
     offers: mpsc::Sender<Offer>,
     live: watch::Receiver<Live>,
@@ -152,7 +152,7 @@ impl Bench {
         ledger
     }
 
-    /// A release whose manifest is told apart by its heartbeat; the manifest is in the ledger already.
+    /// A release whose manifest differs by its heartbeat; the manifest is in the ledger already.
     fn offer(&self, ledger: &Ledger, sequence: u64, heartbeat_seconds: u32) -> Offer {
         let manifest = Manifest {
             schema: manifest::SCHEMA,
@@ -238,8 +238,8 @@ impl Bench {
         (agent, wires)
     }
 
-    /// Makes a file of the ledger one that cannot be written, until the folder at this path is removed: even root cannot
-    /// replace a folder by a file.
+    /// Makes a file of the ledger unwritable until the folder at the returned path is removed: even root cannot replace a folder
+    /// with a file.
     fn spoil(&self, name: &str) -> std::path::PathBuf {
         let path = self.state.path().join("ledger").join(name);
         let _ = std::fs::remove_file(&path);
@@ -256,7 +256,7 @@ impl Bench {
     }
 }
 
-/// Runs the agent while `script` plays; the script ends the test.
+/// Runs the agent until `script` is done.
 async fn play(agent: Agent<FakeHands>, script: impl Future<Output = ()>) {
     tokio::select! {
         ended = agent.run() => panic!("the loop ended: {ended:?}"),
@@ -269,7 +269,7 @@ impl Wires {
         self.offers.send(offer).await.expect("the agent listens");
     }
 
-    /// Waits until the device is like this; the clock is the test's, so a minute is nothing.
+    /// Waits for this state of the device; the clock is paused, so a minute costs no time.
     async fn until(&mut self, like: impl Fn(&Live) -> bool) -> Live {
         let limit = Duration::from_secs(3600);
         let shown = tokio::time::timeout(limit, self.live.wait_for(like)).await;
@@ -293,7 +293,7 @@ async fn an_offer_is_accepted_and_applied_and_kept_over_a_restart() {
         assert_eq!(live.wanted, Some(offer.manifest));
         assert_eq!(live.settings.heartbeat_seconds, 30);
         assert!(live.problems.is_empty());
-        // the same again is nothing to do
+        // the same offer again changes nothing
         wires.offer(offer.clone()).await;
         wires.offer(offer.clone()).await;
     })
@@ -343,7 +343,7 @@ async fn a_refused_offer_is_shown_and_noted_and_changes_nothing() {
         assert_eq!(live.events.len(), 2);
         wires.acknowledged.send_replace(live.events[1].id);
         wires.until(|live| live.events.is_empty()).await;
-        // made now: what release 2 does not need was swept away
+        // made only now, because blobs that release 2 does not need are removed
         let newer = bench.offer(&bench.ledger(), 3, 33);
         wires.offer(newer).await;
         let live = wires.until(settled(3)).await;
@@ -401,13 +401,13 @@ async fn an_offer_that_cannot_be_written_down_is_shown_for_as_long_as_it_cannot(
     play(agent, async {
         wires.offer(first).await;
         wires.until(settled(1)).await;
-        // made now: what release 1 does not need was swept away
+        // made only now, because blobs that release 1 does not need are removed
         let second = bench.offer(&bench.ledger(), 2, 31);
         let path = bench.spoil("history.json");
         wires.offer(second).await;
         let named = |live: &Live| live.problems.first().is_some_and(|p| p.code == "FLT0507");
         wires.until(named).await;
-        // it is tried again and again, and never looks well in between
+        // it is retried, and the problem stays visible in between
         for _ in 0..20 {
             tokio::time::sleep(RETRY.0).await;
             let live = wires.live.borrow().clone();
@@ -435,7 +435,7 @@ async fn an_offer_that_could_not_be_written_down_gives_way_to_a_newer_one() {
         wires.offer(second).await;
         wires.until(|live| !live.problems.is_empty()).await;
         std::fs::remove_dir(&path).expect("removed");
-        // before it tries the second again
+        // before the second one is retried
         wires.offer(third).await;
         wires.until(settled(3)).await;
         tokio::time::sleep(2 * RETRY.1).await;
@@ -473,7 +473,7 @@ async fn an_event_that_cannot_be_written_down_is_told_when_it_is_and_that_is_sho
         tokio::time::sleep(10 * RETRY.1).await;
         assert_eq!(codes(&wires.live.borrow()), ["FLT0302", "FLT0507"]);
         std::fs::remove_dir(&path).expect("removed");
-        // by itself, without another event
+        // this happens by itself, without another event
         let live = wires.until(|live| live.problems.len() == 1).await;
         assert_eq!(codes(&live), ["FLT0302"]);
         assert_eq!(live.events.len(), 1);

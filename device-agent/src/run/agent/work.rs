@@ -1,4 +1,4 @@
-//! One round of work: what the release needs is fetched and applied, unless a newer one comes in between.
+//! One round of work: fetches and applies what the release needs, unless a newer one comes in between.
 
 use flotta_bundle::Digest;
 use flotta_bundle::code;
@@ -10,14 +10,14 @@ use crate::converge::Outcome;
 use crate::fetch::{self, FetchError};
 use crate::state_machine::NoEdge;
 
-/// Offers that may come while work goes on and do not end it: refused ones, or newer releases of the same manifest.
+/// Most offers that are queued while work continues: those that are refused, or newer releases of the same manifest.
 const MAX_LATER: usize = 4;
 
-/// How work ended.
+/// How a round of work ended.
 enum Ended {
-    /// It went through.
+    /// It was completed.
     Whole(Outcome, Vec<Digest>),
-    /// Blobs are missing.
+    /// Blobs could not be fetched.
     Unfetched(FetchError),
     /// An offer of another manifest came in between.
     Overtaken,
@@ -81,7 +81,7 @@ impl<H: Hands> Agent<H> {
                     ended = &mut work => break ended?,
                     Some(offer) = offers.recv(), if later.len() < MAX_LATER => {
                         let verified = verify::verify_offer(&offer, device, &memory);
-                        // accepted, or noted as refused, when the ledger is free again
+                        // accepted, or noted as refused, once the ledger is free again
                         later.push(offer);
                         if verified.is_ok_and(|accepted| accepted.manifest != digest) {
                             break Ended::Overtaken;

@@ -1,4 +1,4 @@
-//! Images that do not come, or do not fit.
+//! Images that cannot be pulled, or do not fit on the disk.
 
 use super::*;
 
