@@ -300,7 +300,7 @@ trait Rules {
 
 impl Rules for EdgeDevice {
     fn rules(device: &Checked<Self>) -> Vec<Finding> {
-        let servers = &device.object.spec.servers;
+        let servers = &device.object.spec.settings.servers;
         rules::servers(servers, &device.document)
             .into_iter()
             .collect()
@@ -312,7 +312,7 @@ impl Rules for EdgeDeviceSet {
     fn rules(set: &Checked<Self>) -> Vec<Finding> {
         let spec = &set.object.spec;
         let mut findings = rules::selector(spec.selector.as_ref(), "/spec/selector", &set.document);
-        findings.extend(rules::servers(&spec.servers, &set.document));
+        findings.extend(rules::servers(&spec.settings.servers, &set.document));
         findings
     }
 }

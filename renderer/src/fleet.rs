@@ -229,7 +229,7 @@ impl<'a> Fleet<'a> {
 
     /// What enters a device's manifest.
     pub fn contents<'f>(&self, device: &'f Device<'a>, known: &mut Known<'f>) -> Contents<'f> {
-        let merged = || settings(&self.merged(device).value);
+        let merged = || settings(self.merged(device).settings());
         let settings = match device.document {
             Some(document) if document.says("spec") => merged(),
             _ => known.0.entry(&device.sets).or_insert_with(merged).clone(),

@@ -1,30 +1,37 @@
-//! Sets under devices, field by field. Every value keeps its origin.
+//! Merges the settings of a device's sets and of the device itself, field by field. Every value keeps its origin.
 
 use std::collections::BTreeMap;
 
+use flotta_api::v1alpha1::DeviceSettings;
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::decode::Document;
 use crate::place::Place;
-use crate::pointer;
+use crate::pointer::step;
 
-/// Lists that merge by a key instead of being replaced: pointer below `spec` and the key's name.
+/// Lists that merge by a key instead of being replaced: the pointer below `spec` and the name of the key.
 const KEYED_LISTS: [(&str, &str); 1] = [("/mounts", "folder")];
 
-/// The fields of a set that say whom it concerns, not what a device gets.
-const OF_THE_SET: [&str; 2] = ["selector", "priority"];
-
-/// A merged spec.
+/// The merged settings of a device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Merged {
-    /// The spec.
+    /// The settings, as a spec has them.
     pub value: Value,
-    /// JSON pointer below `spec` -> where the value stands that won.
+    /// Where each value comes from, by its JSON pointer below `spec`.
     pub origins: BTreeMap<String, Place>,
 }
 
-/// Merges the specs of these documents, the later over the earlier: sets by priority then name, then the device.
-/// Mappings merge, lists with a key merge by it, everything else replaces; `null` counts as not said.
+impl Merged {
+    /// The settings, typed.
+    pub fn settings(&self) -> DeviceSettings {
+        DeviceSettings::deserialize(&self.value)
+            .expect("layers that are valid each are valid when merged")
+    }
+}
+
+/// Merges the settings of these documents, later ones over earlier ones: sets by priority and then by name, and the device last.
+/// Mappings merge, lists with a key merge by it, everything else is replaced; `null` counts as absent.
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Document>) -> Merged {
     let mut merged = Merged {
         value: Value::Object(Map::new()),
@@ -34,37 +41,35 @@ pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Document>) -> Merged {
         let Some(Value::Object(spec)) = document.value.get("spec") else {
             continue;
         };
-        let said = spec
-            .iter()
-            .filter(|(key, _)| !OF_THE_SET.contains(&key.as_str()));
-        let said = Value::Object(
-            said.map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
-        );
-        let mut onto = Onto {
+        let is_setting = |(key, _): &(&String, _)| DeviceSettings::fields().contains(*key);
+        let settings = spec.iter().filter(is_setting);
+        let settings = settings.map(|(key, value)| (key.clone(), value.clone()));
+        let mut layer = Layer {
             document,
             origins: &mut merged.origins,
         };
-        onto.lay("", &mut merged.value, &said, "/spec");
+        let settings = Value::Object(settings.collect());
+        layer.merge("", &mut merged.value, &settings, "/spec");
     }
     merged
 }
 
-struct Onto<'a> {
+/// A document whose settings are being merged over those before it.
+struct Layer<'a> {
     document: &'a Document,
     origins: &'a mut BTreeMap<String, Place>,
 }
 
-impl Onto<'_> {
-    /// `at` is the pointer in the merged spec, `from` the one in the document: they part company in keyed lists.
-    fn lay(&mut self, at: &str, under: &mut Value, over: &Value, from: &str) {
+impl Layer<'_> {
+    /// `at` is the pointer in the merged settings, `from` the one in the document: they differ within keyed lists.
+    fn merge(&mut self, at: &str, under: &mut Value, over: &Value, from: &str) {
         match (under, over) {
             (_, Value::Null) => {}
             (Value::Object(under), Value::Object(over)) => {
                 for (key, value) in over {
-                    let step = pointer::step(key);
+                    let step = step(key);
                     let slot = under.entry(key.clone()).or_insert(Value::Null);
-                    self.lay(
+                    self.merge(
                         &format!("{at}/{step}"),
                         slot,
                         value,
@@ -80,7 +85,7 @@ impl Onto<'_> {
                         under.push(Value::Null);
                         under.len() - 1
                     });
-                    self.lay(
+                    self.merge(
                         &format!("{at}/{place}"),
                         &mut under[place],
                         item,
@@ -90,11 +95,11 @@ impl Onto<'_> {
             }
             (under, over @ Value::Array(_)) if keyed(at).is_some() => {
                 *under = Value::Array(Vec::new());
-                self.lay(at, under, over, from);
+                self.merge(at, under, over, from);
             }
             (under, Value::Object(over)) => {
                 *under = Value::Object(Map::new());
-                self.lay(at, under, &Value::Object(over.clone()), from);
+                self.merge(at, under, &Value::Object(over.clone()), from);
             }
             (under, over) => {
                 *under = over.clone();

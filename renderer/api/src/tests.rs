@@ -39,6 +39,27 @@ fn fields(text: &mut String, path: &str, schema: &serde_json::Value) {
 }
 
 #[test]
+fn devices_and_sets_have_the_same_settings() {
+    let spec = |crd: CustomResourceDefinition| {
+        let version = serde_json::to_value(&crd.spec.versions[0]).expect("a version");
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
+    };
+    let device = spec(v1alpha1::EdgeDevice::crd());
+    let set = spec(v1alpha1::EdgeDeviceSet::crd());
+    let fields = v1alpha1::DeviceSettings::fields();
+    assert!(fields.contains("logCollection"), "{fields:?}");
+    for field in fields {
+        assert!(device["properties"][field].is_object(), "{field}");
+        assert_eq!(device["properties"][field], set["properties"][field]);
+    }
+    // Flattened, the fields are plain properties of the spec.
+    for spec in [device, set] {
+        let keys: Vec<_> = spec.as_object().expect("a schema").keys().collect();
+        assert_eq!(keys, ["description", "properties", "type"]);
+    }
+}
+
+#[test]
 fn every_definition_is_structural_and_has_a_status() {
     for crd in crds() {
         let version = &crd.spec.versions[0];
@@ -78,7 +99,11 @@ fn project_flottas_samples_parse() {
         "mounts":[{"device":"/dev/loop1","folder":"/mnt","type":"ext4","options":"defaults"}]}}"#,
     );
     assert_eq!(
-        device.spec.heartbeat.and_then(|h| h.period_seconds),
+        device
+            .spec
+            .settings
+            .heartbeat
+            .and_then(|h| h.period_seconds),
         Some(5)
     );
     let workload: v1alpha1::EdgeWorkload = parse(

@@ -11,38 +11,28 @@ use crate::finding::Finding;
 /// Kinds that are accepted and not acted on yet.
 const IDLE_KINDS: [&str; 3] = ["EdgeConfig", "EdgeDeviceSignedRequest", "PlaybookExecution"];
 
-/// Fields that are accepted and not acted on yet, below `/spec`.
-const IDLE_FIELDS: [(&str, &[&str]); 3] = [
-    (
-        "EdgeDevice",
-        &[
-            "heartbeat/hardwareProfile",
-            "osInformation",
-            "storage",
-            "metrics",
-            "logCollection",
-            "mounts",
-            "values",
-            "requestTime",
-        ],
-    ),
-    (
-        "EdgeDeviceSet",
-        &[
-            "heartbeat/hardwareProfile",
-            "osInformation",
-            "storage",
-            "metrics",
-            "logCollection",
-            "mounts",
-            "values",
-        ],
-    ),
-    (
-        "EdgeWorkload",
-        &["data", "imageRegistries", "metrics", "logCollection"],
-    ),
-];
+/// Fields below `/spec` that are accepted and not acted on yet.
+fn idle_fields(kind: &str) -> impl Iterator<Item = &'static str> {
+    const SETTINGS: &[&str] = &[
+        "heartbeat/hardwareProfile",
+        "osInformation",
+        "storage",
+        "metrics",
+        "logCollection",
+        "mounts",
+        "values",
+    ];
+    let (fields, more): (&[_], &[_]) = match kind {
+        "EdgeDevice" => (SETTINGS, &["requestTime"]),
+        "EdgeDeviceSet" => (SETTINGS, &[]),
+        "EdgeWorkload" => (
+            &["data", "imageRegistries", "metrics", "logCollection"],
+            &[],
+        ),
+        _ => (&[], &[]),
+    };
+    fields.iter().chain(more).copied()
+}
 
 /// What of an object has no effect in this version: never silence.
 pub(super) fn unused(kind: &str, document: &Document) -> Vec<Finding> {
@@ -54,11 +44,7 @@ pub(super) fn unused(kind: &str, document: &Document) -> Vec<Finding> {
             message,
         )];
     }
-    let fields = IDLE_FIELDS
-        .iter()
-        .filter(|(of, _)| *of == kind)
-        .flat_map(|(_, fields)| *fields);
-    fields
+    idle_fields(kind)
         .map(|field| (field, format!("/spec/{field}")))
         .filter(|(_, pointer)| document.at(pointer).is_some())
         .map(|(field, pointer)| {

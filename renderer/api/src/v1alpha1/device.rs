@@ -1,14 +1,12 @@
 //! `EdgeDevice`: one machine.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Condition, Heartbeat, LogCollection, Metrics, Mount, OsInformation, Storage};
+use super::{Condition, DeviceSettings};
 
 /// One machine: its labels say what it is, its spec what it overrides of its sets.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,34 +38,9 @@ use super::{Condition, Heartbeat, LogCollection, Metrics, Mount, OsInformation, 
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeDeviceSpec {
-    /// How often the device reports.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub heartbeat: Option<Heartbeat>,
-    /// Where the server is, `https://HOST:PORT` each, in the order in which devices try them; when none answers, and when none
-    /// is given, where it was when the device joined. The server's certificate must have these names (`flotta serve --name`).
-    /// Beyond Project Flotta.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub servers: Vec<String>,
-    /// Which operating system it should have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub os_information: Option<OsInformation>,
-    /// Where its data goes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage: Option<Storage>,
-    /// Its own metrics.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<Metrics>,
-    /// Log targets, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub log_collection: BTreeMap<String, LogCollection>,
-    /// Block devices to mount.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["folder"]))]
-    pub mounts: Vec<Mount>,
-    /// Values for templates: `{{ values.NAME }}` in the workloads of the device. Beyond Project Flotta.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    #[schemars(schema_with = "super::free_form")]
-    pub values: Map<String, Value>,
+    /// The settings that override those of its sets.
+    #[serde(flatten)]
+    pub settings: DeviceSettings,
     /// When the device was admitted (set by Project Flotta's operator).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_time: Option<Time>,

@@ -8,9 +8,9 @@ mod config;
 mod device;
 mod execution;
 mod fleet;
-mod parts;
 mod request;
 mod set;
+mod settings;
 mod status;
 mod workload;
 
@@ -23,12 +23,12 @@ pub use device::{
 };
 pub use execution::{PlaybookExecution, PlaybookExecutionSpec};
 pub use fleet::{EdgeFleet, EdgeFleetSpec, Guard};
-pub use parts::{
-    DataTransfer, HardwareProfile, Heartbeat, LogCollection, LogKind, Metrics, MetricsReceiver,
-    Mount, NameRef, OsInformation, Retention, S3, Storage, SystemMetrics,
-};
 pub use request::{EdgeDeviceSignedRequest, EdgeDeviceSignedRequestSpec, Features};
 pub use set::{EdgeDeviceSet, EdgeDeviceSetSpec};
+pub use settings::{
+    DataTransfer, DeviceSettings, HardwareProfile, Heartbeat, LogCollection, LogKind, Metrics,
+    MetricsReceiver, Mount, NameRef, OsInformation, Retention, S3, Storage, SystemMetrics,
+};
 pub use status::{Condition, Conditions};
 pub use workload::{
     ContainerMetrics, DataConfiguration, DataPath, EdgeWorkload, EdgeWorkloadSpec, ImageRegistries,

@@ -1,7 +1,62 @@
-//! What an `EdgeDevice` and an `EdgeDeviceSet` share: a set's parts lie under the device's own, field by field.
+//! The settings that an `EdgeDevice` and an `EdgeDeviceSet` share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The settings of a device. Its sets and the device itself give them with the same fields, and they merge field by field: a
+/// set of higher priority overrides a lower one, and the device overrides its sets.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceSettings {
+    /// How often the device reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Heartbeat>,
+    /// Where the server is, `https://HOST:PORT` each, in the order in which devices try them; when none answers, and when none
+    /// is given, where it was when the device joined. The server's certificate must have these names (`flotta serve --name`).
+    /// Beyond Project Flotta.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
+    /// Which operating system it should have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub os_information: Option<OsInformation>,
+    /// Where its data goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+    /// Its own metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+    /// Log targets, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub log_collection: BTreeMap<String, LogCollection>,
+    /// Block devices to mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["folder"]))]
+    pub mounts: Vec<Mount>,
+    /// Values for templates: `{{ values.NAME }}` in the workloads of the device. Beyond Project Flotta.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "super::free_form")]
+    pub values: Map<String, Value>,
+}
+
+impl DeviceSettings {
+    /// The names of the fields, as they are written in YAML.
+    pub fn fields() -> &'static BTreeSet<String> {
+        static FIELDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+            let schema = schemars::schema_for!(DeviceSettings);
+            let properties = schema.get("properties").and_then(Value::as_object);
+            properties
+                .into_iter()
+                .flat_map(Map::keys)
+                .cloned()
+                .collect()
+        });
+        &FIELDS
+    }
+}
 
 /// The name of an object in the same namespace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
