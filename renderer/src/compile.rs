@@ -1,16 +1,16 @@
-//! A workload to the files, units and images that carry it out on a device.
+//! Compiles a workload to the files, units and images that run it on a device.
 //!
 //! ```text
 //! PodSpec -> pod -> typed units -> quadlet -> files
 //! Quadlet files -> given ------------------> files
 //! ```
 //!
-//! A `PodSpec` becomes Quadlet `.container` files, with a `.pod` when it has more than one container, and must mean what
-//! `podman kube play` means by it. Users' own Quadlet files run as given. A workload is compiled once for all its devices, unless
-//! it asks for the name of the device it runs on.
+//! A `PodSpec` becomes Quadlet `.container` files, with a `.pod` file when it has more than one container, and must run as it
+//! does with `podman kube play`. Users' own Quadlet files run as given. A workload is compiled once for all its devices, unless
+//! it uses the name of the device it runs on.
 //!
-//! To carry out one more field of a `PodSpec`: its entry in the list of its feature in `pod/`, a field of the feature's part in
-//! `unit.rs`, and its line in `quadlet.rs`, which does not compile without.
+//! To support one more field of a `PodSpec`, add it to the list of its feature in `pod/`, add a field to the feature's type in
+//! `unit.rs`, and write it in `quadlet.rs`, which does not compile otherwise.
 
 mod compiled;
 mod emit;
@@ -31,14 +31,14 @@ pub use job::ConfigMaps;
 pub use pod::{Becomes, Field, fields};
 pub use unit::Protocol;
 
-/// Where Quadlet reads system units from.
+/// The folder that Quadlet reads system units from.
 const QUADLET_FOLDER: &str = "/etc/containers/systemd";
-/// Where the files that workloads mount lie.
+/// The folder of the files that workloads mount.
 const DATA_FOLDER: &str = "/etc/flotta/workloads";
-/// Where memory that containers share is mounted.
+/// The folder in which memory that containers share is mounted.
 const MEMORY_FOLDER: &str = "/run/flotta-workloads";
 
-/// Compiles a workload: for all its devices, or, when [`Compiled::per_device`] says that this does not do, for the one named.
+/// Compiles a workload for all its devices, or, when [`Compiled::per_device`] says that they differ, for the named one.
 pub fn compile(
     workload: &Checked<EdgeWorkload>,
     config_maps: &ConfigMaps<'_>,

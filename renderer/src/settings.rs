@@ -3,7 +3,7 @@
 use flotta_api::v1alpha1::DeviceSettings;
 use flotta_bundle::manifest::Settings;
 
-/// Returns the part of a device's settings that the manifest carries.
+/// Returns the part of a device's settings that goes into its manifest.
 pub fn settings(merged: DeviceSettings) -> Settings {
     let period = merged.heartbeat.and_then(|beat| beat.period_seconds);
     Settings {

@@ -18,7 +18,7 @@ A workload's PodSpec becomes Quadlet units: a `.container` file, or a `.pod` fil
 It means what Kubernetes means by it, as far as a device can mean that; a test runs each of a corpus of PodSpecs
 (`tests/podspecs`) by `podman kube play` and by our units on one device, and compares what runs.
 
-`containers[]` stands for init containers too. Where a field has no fields of its own in the table, all of it is carried out.
+`containers[]` stands for init containers too. Where a field has no fields of its own in the table, all of it is supported.
 
 Some things are not seen from the tables:
 
@@ -54,19 +54,19 @@ fn cell(text: &str) -> String {
 }
 
 fn tables() -> String {
-    let mut carried = String::new();
+    let mut supported = String::new();
     let mut without = String::new();
     let mut refused = String::new();
     for field in fields() {
         let (table, text) = match field.becomes {
-            Becomes::Carried(text) => (&mut carried, text),
+            Becomes::Supported(text) => (&mut supported, text),
             Becomes::NoEffect(text) => (&mut without, text),
             Becomes::Refused(text) => (&mut refused, text),
         };
         let _ = writeln!(table, "| `{}` | {} |", field.path, cell(text));
     }
     format!(
-        "\n## Fields that are carried out\n\n| field | becomes |\n|---|---|\n{carried}\n\
+        "\n## Supported fields\n\n| field | becomes |\n|---|---|\n{supported}\n\
          ## Fields without effect\n\nThe same runs with them and without: a warning says so.\n\n| field | why |\n|---|---|\n{without}\n\
          ## Fields that are refused\n\nAn error, because something else would run than was asked for.\n\n| field | why |\n|---|---|\n{refused}"
     )

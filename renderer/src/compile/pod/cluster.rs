@@ -33,7 +33,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::refused("readinessGates", "nobody would set the conditions"),
     Field::refused("runtimeClassName", "a device has no runtime classes"),
-    Field::carried("os.name", "an error unless it is `linux`"),
+    Field::supported("os.name", "an error unless it is `linux`"),
 ];
 
 /// Whether it is for Linux.

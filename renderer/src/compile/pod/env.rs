@@ -9,8 +9,8 @@ use super::fieldref;
 use crate::compile::job::Job;
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("containers[].env", "`Environment=`"),
-    Field::carried("containers[].envFrom", "`Environment=`"),
+    Field::supported("containers[].env", "`Environment=`"),
+    Field::supported("containers[].envFrom", "`Environment=`"),
 ];
 
 /// The variables in Kubernetes' order: `envFrom` first, then `env`; the later of one name wins.

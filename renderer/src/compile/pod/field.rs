@@ -1,4 +1,5 @@
-//! Which fields of a `PodSpec` are carried out, which mean nothing on a device, and which are refused: what is in no list too.
+//! Which fields of a `PodSpec` are supported, which have no effect on a device, and which are refused. A field that is in no
+//! list is refused, too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,44 +10,42 @@ use super::asked::SPEC;
 use crate::compile::job::Job;
 use crate::pointer::step;
 
-/// A field of a `PodSpec` and what becomes of it. Each feature has a list of its own.
+/// A field of a `PodSpec` and what the compiler does with it. Each feature has a list of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// `containers[].ports[].hostIP`; containers stand for init containers too. With none listed below it, everything in it is
-    /// carried out; otherwise what is listed.
+    /// The path of the field, such as `containers[].ports[].hostIP`; `containers` covers init containers, too. When a list has
+    /// fields below this one, only those are supported; otherwise everything below it is.
     pub path: &'static str,
-    /// What becomes of it.
+    /// What the compiler does with it.
     pub becomes: Becomes,
 }
 
-/// What becomes of a field.
+/// What the compiler does with a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Becomes {
-    /// It is carried out; as what, for the documentation: `Environment=`.
-    Carried(&'static str),
-    /// It cannot mean on a device what it says, whatever its value: why. An error, because something else would run than was
-    /// asked for.
+    /// The field is supported. The text is for the documentation and says what it becomes, such as `Environment=`.
+    Supported(&'static str),
+    /// The field is not supported on devices, whatever its value; the text says why. This is an error, because what would run
+    /// is not what was asked for.
     Refused(&'static str),
-    /// It has no meaning on a device, and nothing else runs without it: why. A warning.
+    /// The field has no effect on a device; the text says why. This is a warning, because the same runs with and without it.
     NoEffect(&'static str),
 }
 
 impl Field {
-    /// A field that is carried out, as what.
-    pub(super) const fn carried(path: &'static str, becomes: &'static str) -> Self {
-        let becomes = Becomes::Carried(becomes);
+    /// Returns a field that is supported, and what it becomes.
+    pub(super) const fn supported(path: &'static str, becomes: &'static str) -> Self {
+        let becomes = Becomes::Supported(becomes);
         Self { path, becomes }
     }
 
-    /// A field that is refused, and why.
+    /// Returns a field that is refused, and why.
     pub(super) const fn refused(path: &'static str, why: &'static str) -> Self {
         let becomes = Becomes::Refused(why);
         Self { path, becomes }
     }
-}
 
-impl Field {
-    /// A field that has no meaning on a device, and why.
+    /// Returns a field that has no effect on a device, and why.
     pub(super) const fn no_effect(path: &'static str, why: &'static str) -> Self {
         let becomes = Becomes::NoEffect(why);
         Self { path, becomes }
@@ -58,9 +57,9 @@ impl Field {
 pub(super) struct Rules {
     refused: HashMap<&'static str, &'static str>,
     without_effect: HashMap<&'static str, &'static str>,
-    /// Fields that are carried out, and those with such a field below them.
+    /// Supported fields, and the fields that contain one.
     known: HashSet<&'static str>,
-    /// Mappings of which only the known fields are carried out.
+    /// Mappings in which only the known fields are supported.
     strict: HashSet<&'static str>,
 }
 
@@ -80,7 +79,7 @@ impl Rules {
                 Becomes::NoEffect(why) => {
                     rules.without_effect.insert(field.path, why);
                 }
-                Becomes::Carried(_) => rules.add(field.path),
+                Becomes::Supported(_) => rules.add(field.path),
             }
         }
         rules
@@ -95,7 +94,7 @@ impl Rules {
         }
     }
 
-    /// Says what of the workload's spec is not carried out.
+    /// Reports the fields of the workload's spec that are not supported.
     pub(super) fn judge(&self, job: &mut Job<'_>) {
         let workload = job.workload;
         if let Some(spec) = workload.document.at(SPEC) {
@@ -103,7 +102,7 @@ impl Rules {
         }
     }
 
-    /// `path` is the field as the lists have it, `pointer` where it stands.
+    /// `path` is the path of the field in the lists, `pointer` its JSON pointer in the document.
     fn walk(&self, job: &mut Job<'_>, value: &Value, path: &str, pointer: &str) {
         match value {
             Value::Object(map) => {
@@ -124,7 +123,7 @@ impl Rules {
     fn field(&self, job: &mut Job<'_>, key: &str, value: &Value, within: &str, pointer: &str) {
         let path = path_of(key, within);
         match self.ruling(&path, within) {
-            Ruling::CarriedOut => self.walk(job, value, &path, pointer),
+            Ruling::Supported => self.walk(job, value, &path, pointer),
             Ruling::NoEffect(why) => {
                 job.note(pointer, format!("`{key}` has no effect on devices: {why}"));
             }
@@ -139,7 +138,7 @@ impl Rules {
         }
     }
 
-    /// What the lists say of a field.
+    /// Looks a field up in the lists.
     pub(super) fn ruling(&self, path: &str, within: &str) -> Ruling {
         if let Some(why) = self.refused.get(path) {
             Ruling::Refused(why)
@@ -148,22 +147,22 @@ impl Rules {
         } else if self.strict.contains(within) && !self.known.contains(path) {
             Ruling::Unlisted
         } else {
-            Ruling::CarriedOut
+            Ruling::Supported
         }
     }
 }
 
-/// What the lists say of a field.
+/// What the lists say about a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ruling {
-    CarriedOut,
+    Supported,
     NoEffect(&'static str),
     Refused(&'static str),
-    /// Nothing: a version of Kubernetes brought it that is newer than the lists.
+    /// No list has the field: it is from a version of Kubernetes that is newer than the lists.
     Unlisted,
 }
 
-/// A field as the lists have it.
+/// Returns the path of a field in the lists.
 pub(super) fn path_of(key: &str, within: &str) -> String {
     match (within, key) {
         ("", "initContainers") => "containers".to_owned(),

@@ -8,8 +8,8 @@ use super::field::Field;
 use crate::compile::job::Job;
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("containers[].image", "`Image=` and the manifest's images"),
-    Field::carried("containers[].imagePullPolicy", "the manifest's images"),
+    Field::supported("containers[].image", "`Image=` and the manifest's images"),
+    Field::supported("containers[].imagePullPolicy", "the manifest's images"),
     Field::no_effect(
         "imagePullSecrets",
         "a device pulls with the credentials that it has: `/etc/containers/auth.json`",

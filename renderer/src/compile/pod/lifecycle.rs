@@ -16,17 +16,17 @@ const MAX_GRACE_SECONDS: i64 = 86_400;
 const NO_HTTP: &str = "use `exec`, with a program that the image has";
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("restartPolicy", "`Restart=`"),
-    Field::carried(
+    Field::supported("restartPolicy", "`Restart=`"),
+    Field::supported(
         "terminationGracePeriodSeconds",
         "`StopTimeout=`, 30 when absent, and a `TimeoutStopSec=` above it",
     ),
-    Field::carried(
+    Field::supported(
         "activeDeadlineSeconds",
         "`RuntimeMaxSec=`, from the start of each container; with `restartPolicy: Never` alone, because systemd would start it again",
     ),
     Field::refused("ephemeralContainers", "they are for debugging in a cluster"),
-    Field::carried(
+    Field::supported(
         "containers[].restartPolicy",
         "`Always` of an init container: it is started before those that follow, and goes on; when it ends or cannot start, they are not stopped for it",
     ),
@@ -34,26 +34,26 @@ pub(super) const FIELDS: &[Field] = &[
         "containers[].restartPolicyRules",
         "systemd knows no such rules: use `restartPolicy` of the pod",
     ),
-    Field::carried("containers[].lifecycle.stopSignal", "`StopSignal=`"),
-    Field::carried(
+    Field::supported("containers[].lifecycle.stopSignal", "`StopSignal=`"),
+    Field::supported(
         "containers[].lifecycle.postStart.exec",
         "`ExecStartPost=` with `podman exec`",
     ),
-    Field::carried("containers[].lifecycle.postStart.sleep", "`ExecStartPost=`"),
+    Field::supported("containers[].lifecycle.postStart.sleep", "`ExecStartPost=`"),
     Field::refused("containers[].lifecycle.postStart.httpGet", NO_HTTP),
     Field::refused("containers[].lifecycle.postStart.tcpSocket", NO_HTTP),
-    Field::carried(
+    Field::supported(
         "containers[].lifecycle.preStop.exec",
         "`ExecStop=` with `podman exec`, for the grace period at most; that of the container begins after it",
     ),
-    Field::carried("containers[].lifecycle.preStop.sleep", "`ExecStop=`"),
+    Field::supported("containers[].lifecycle.preStop.sleep", "`ExecStop=`"),
     Field::refused("containers[].lifecycle.preStop.httpGet", NO_HTTP),
     Field::refused("containers[].lifecycle.preStop.tcpSocket", NO_HTTP),
-    Field::carried(
+    Field::supported(
         "containers[].terminationMessagePath",
         "nothing: on a device nobody asks for the message; the container may write it",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].terminationMessagePolicy",
         "nothing: the container's log is in the journal",
     ),

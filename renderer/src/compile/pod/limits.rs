@@ -13,11 +13,11 @@ use crate::compile::unit::Limits;
 use crate::pointer::step;
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried(
+    Field::supported(
         "containers[].resources.limits",
         "`PodmanArgs=--cpus`, `--memory` and `--device`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].resources.requests",
         "`PodmanArgs=--memory-reservation`",
     ),

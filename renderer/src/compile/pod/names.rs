@@ -11,7 +11,7 @@ use super::field::Field;
 use super::namespaces::shares_processes;
 use crate::compile::job::Job;
 
-pub(super) const FIELDS: &[Field] = &[Field::carried("containers[].name", "names of units")];
+pub(super) const FIELDS: &[Field] = &[Field::supported("containers[].name", "names of units")];
 
 /// Whether names are what Kubernetes takes for one (they become names of units, folders and volumes), and each is there once.
 /// Its schema says none of that.

@@ -9,13 +9,13 @@ use crate::compile::job::Job;
 use crate::compile::unit::Namespaces;
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("hostPID", "`PodmanArgs=--pid=host`"),
-    Field::carried("hostIPC", "`PodmanArgs=--ipc=host`"),
-    Field::carried(
+    Field::supported("hostPID", "`PodmanArgs=--pid=host`"),
+    Field::supported("hostIPC", "`PodmanArgs=--ipc=host`"),
+    Field::supported(
         "shareProcessNamespace",
         "a pod with `PodmanArgs=--share=+pid`",
     ),
-    Field::carried("hostUsers", "`PodmanArgs=--userns=auto`"),
+    Field::supported("hostUsers", "`PodmanArgs=--userns=auto`"),
 ];
 
 /// Says what Kubernetes does not take together.

@@ -10,20 +10,20 @@ use crate::compile::job::Job;
 use crate::compile::unit::{Network, PublishedPort};
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("hostNetwork", "`Network=host`"),
-    Field::carried("hostname", "`PodmanArgs=--hostname`"),
-    Field::carried("hostnameOverride", "`PodmanArgs=--hostname`"),
-    Field::carried("setHostnameAsFQDN", "an error when it is true"),
+    Field::supported("hostNetwork", "`Network=host`"),
+    Field::supported("hostname", "`PodmanArgs=--hostname`"),
+    Field::supported("hostnameOverride", "`PodmanArgs=--hostname`"),
+    Field::supported("setHostnameAsFQDN", "an error when it is true"),
     Field::no_effect("subdomain", "a device has no domain of a cluster"),
-    Field::carried("hostAliases", "`PodmanArgs=--add-host`"),
-    Field::carried("dnsConfig.nameservers", "`DNS=`"),
-    Field::carried("dnsConfig.searches", "`DNSSearch=`"),
-    Field::carried("dnsConfig.options", "`PodmanArgs=--dns-option`"),
-    Field::carried(
+    Field::supported("hostAliases", "`PodmanArgs=--add-host`"),
+    Field::supported("dnsConfig.nameservers", "`DNS=`"),
+    Field::supported("dnsConfig.searches", "`DNSSearch=`"),
+    Field::supported("dnsConfig.options", "`PodmanArgs=--dns-option`"),
+    Field::supported(
         "dnsPolicy",
         "the device's name servers, unless dnsConfig names others",
     ),
-    Field::carried("securityContext.sysctls", "`PodmanArgs=--sysctl`"),
+    Field::supported("securityContext.sysctls", "`PodmanArgs=--sysctl`"),
 ];
 
 /// What the kernel keeps for each namespace apart from `net.` and `fs.mqueue.`; all of it is of the ipc namespace.

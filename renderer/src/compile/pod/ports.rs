@@ -10,14 +10,14 @@ use crate::compile::job::Job;
 use crate::compile::unit::{Protocol, PublishedPort};
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried(
+    Field::supported(
         "containers[].ports[].name",
         "`PORT` of a probe may be this name",
     ),
-    Field::carried("containers[].ports[].containerPort", "`PublishPort=`"),
-    Field::carried("containers[].ports[].hostPort", "`PublishPort=`"),
-    Field::carried("containers[].ports[].hostIP", "`PublishPort=`"),
-    Field::carried("containers[].ports[].protocol", "`PublishPort=`"),
+    Field::supported("containers[].ports[].containerPort", "`PublishPort=`"),
+    Field::supported("containers[].ports[].hostPort", "`PublishPort=`"),
+    Field::supported("containers[].ports[].hostIP", "`PublishPort=`"),
+    Field::supported("containers[].ports[].protocol", "`PublishPort=`"),
 ];
 
 /// The ports of all containers. One without `hostPort` is reachable inside the pod alone, as in Kubernetes; in the device's own

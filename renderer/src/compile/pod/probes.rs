@@ -20,70 +20,70 @@ const TIMES: &str = "`health` of the manifest";
 const NO_MORE: &str = "1, as Kubernetes wants it";
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried(
+    Field::supported(
         "containers[].livenessProbe.exec",
         "`--health-cmd`; a container that fails is stopped, and systemd starts it again as `restartPolicy` says",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].livenessProbe.initialDelaySeconds",
         "`--health-start-period`: failures do not count for so long",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].livenessProbe.periodSeconds",
         "`--health-interval`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].livenessProbe.timeoutSeconds",
         "`--health-timeout`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].livenessProbe.failureThreshold",
         "`--health-retries`",
     ),
-    Field::carried("containers[].livenessProbe.successThreshold", NO_MORE),
-    Field::carried("containers[].livenessProbe.httpGet", HTTP),
-    Field::carried("containers[].livenessProbe.tcpSocket", TCP),
+    Field::supported("containers[].livenessProbe.successThreshold", NO_MORE),
+    Field::supported("containers[].livenessProbe.httpGet", HTTP),
+    Field::supported("containers[].livenessProbe.tcpSocket", TCP),
     Field::refused("containers[].livenessProbe.grpc", NO_GRPC),
     Field::refused(
         "containers[].livenessProbe.terminationGracePeriodSeconds",
         NOT_ITS_OWN,
     ),
-    Field::carried("containers[].startupProbe.exec", "`--health-startup-cmd`"),
-    Field::carried(
+    Field::supported("containers[].startupProbe.exec", "`--health-startup-cmd`"),
+    Field::supported(
         "containers[].startupProbe.initialDelaySeconds",
         "failures do not count for so long: more of them are let pass",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].startupProbe.periodSeconds",
         "`--health-startup-interval`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].startupProbe.timeoutSeconds",
         "`--health-startup-timeout`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].startupProbe.failureThreshold",
         "`--health-startup-retries`",
     ),
-    Field::carried("containers[].startupProbe.successThreshold", NO_MORE),
-    Field::carried("containers[].startupProbe.httpGet", HTTP),
-    Field::carried("containers[].startupProbe.tcpSocket", TCP),
+    Field::supported("containers[].startupProbe.successThreshold", NO_MORE),
+    Field::supported("containers[].startupProbe.httpGet", HTTP),
+    Field::supported("containers[].startupProbe.tcpSocket", TCP),
     Field::refused("containers[].startupProbe.grpc", NO_GRPC),
     Field::refused(
         "containers[].startupProbe.terminationGracePeriodSeconds",
         NOT_ITS_OWN,
     ),
-    Field::carried(
+    Field::supported(
         "containers[].readinessProbe.exec",
         "`health` of the manifest: the agent has Podman run it. Whatever comes of it, the container runs on: while it is not ready, the device is reported as not healthy",
     ),
-    Field::carried("containers[].readinessProbe.httpGet", HTTP),
-    Field::carried("containers[].readinessProbe.tcpSocket", TCP),
-    Field::carried("containers[].readinessProbe.initialDelaySeconds", TIMES),
-    Field::carried("containers[].readinessProbe.periodSeconds", TIMES),
-    Field::carried("containers[].readinessProbe.timeoutSeconds", TIMES),
-    Field::carried("containers[].readinessProbe.failureThreshold", TIMES),
-    Field::carried("containers[].readinessProbe.successThreshold", TIMES),
+    Field::supported("containers[].readinessProbe.httpGet", HTTP),
+    Field::supported("containers[].readinessProbe.tcpSocket", TCP),
+    Field::supported("containers[].readinessProbe.initialDelaySeconds", TIMES),
+    Field::supported("containers[].readinessProbe.periodSeconds", TIMES),
+    Field::supported("containers[].readinessProbe.timeoutSeconds", TIMES),
+    Field::supported("containers[].readinessProbe.failureThreshold", TIMES),
+    Field::supported("containers[].readinessProbe.successThreshold", TIMES),
     Field::refused("containers[].readinessProbe.grpc", NO_GRPC),
     Field::refused(
         "containers[].readinessProbe.terminationGracePeriodSeconds",

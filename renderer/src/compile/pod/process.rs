@@ -10,12 +10,12 @@ use crate::compile::unit::Process;
 use crate::compile::writer::fits_a_line;
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("containers[].command", "`PodmanArgs=--entrypoint`"),
-    Field::carried("containers[].args", "`Exec=`"),
-    Field::carried("containers[].workingDir", "`WorkingDir=`"),
-    Field::carried("containers[].tty", "`PodmanArgs=--tty`"),
-    Field::carried("containers[].stdin", "`PodmanArgs=--interactive`"),
-    Field::carried("containers[].stdinOnce", "an error when it is true"),
+    Field::supported("containers[].command", "`PodmanArgs=--entrypoint`"),
+    Field::supported("containers[].args", "`Exec=`"),
+    Field::supported("containers[].workingDir", "`WorkingDir=`"),
+    Field::supported("containers[].tty", "`PodmanArgs=--tty`"),
+    Field::supported("containers[].stdin", "`PodmanArgs=--interactive`"),
+    Field::supported("containers[].stdinOnce", "an error when it is true"),
 ];
 
 /// Kubernetes' `command` replaces the image's entry point and its default arguments, `args` the arguments alone.

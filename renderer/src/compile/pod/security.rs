@@ -12,24 +12,24 @@ use crate::compile::job::Job;
 use crate::compile::unit::Security;
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("securityContext.runAsUser", "`User=`"),
-    Field::carried(
+    Field::supported("securityContext.runAsUser", "`User=`"),
+    Field::supported(
         "securityContext.runAsGroup",
         "`Group=`; without a user, `User=0` as well",
     ),
-    Field::carried(
+    Field::supported(
         "securityContext.runAsNonRoot",
         "an error where the user is root, or not known",
     ),
-    Field::carried(
+    Field::supported(
         "securityContext.supplementalGroups",
         "`PodmanArgs=--group-add`",
     ),
-    Field::carried(
+    Field::supported(
         "securityContext.supplementalGroupsPolicy",
         "`Merge`, or an error",
     ),
-    Field::carried(
+    Field::supported(
         "securityContext.fsGroup",
         "`PodmanArgs=--group-add`; files of volumes keep their group: an emptyDir on disk belongs to its first container's user, or to whom its place in the image belongs, memory to everybody, ConfigMaps can be read by everybody unless a mode says otherwise",
     ),
@@ -37,15 +37,15 @@ pub(super) const FIELDS: &[Field] = &[
         "securityContext.fsGroupChangePolicy",
         "the owner of a volume's files is never changed",
     ),
-    Field::carried(
+    Field::supported(
         "securityContext.seccompProfile",
         "`PodmanArgs=--security-opt=seccomp`",
     ),
-    Field::carried(
+    Field::supported(
         "securityContext.appArmorProfile",
         "`PodmanArgs=--security-opt=apparmor`",
     ),
-    Field::carried(
+    Field::supported(
         "securityContext.seLinuxOptions",
         "`PodmanArgs=--security-opt=label`",
     ),
@@ -54,44 +54,44 @@ pub(super) const FIELDS: &[Field] = &[
         "Podman gives files their labels where a volume asks for it",
     ),
     Field::refused("securityContext.windowsOptions", "devices run Linux"),
-    Field::carried("containers[].securityContext.runAsUser", "`User=`"),
-    Field::carried(
+    Field::supported("containers[].securityContext.runAsUser", "`User=`"),
+    Field::supported(
         "containers[].securityContext.runAsGroup",
         "`Group=`; without a user, `User=0` as well",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.runAsNonRoot",
         "an error where the user is root, or not known",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.privileged",
         "`PodmanArgs=--privileged`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.readOnlyRootFilesystem",
         "`ReadOnly=`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.allowPrivilegeEscalation",
         "`NoNewPrivileges=`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.capabilities",
         "`AddCapability=` and `DropCapability=`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.procMount",
         "`PodmanArgs=--security-opt=unmask`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.seccompProfile",
         "`PodmanArgs=--security-opt=seccomp`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.appArmorProfile",
         "`PodmanArgs=--security-opt=apparmor`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].securityContext.seLinuxOptions",
         "`PodmanArgs=--security-opt=label`",
     ),

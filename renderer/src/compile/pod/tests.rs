@@ -50,7 +50,7 @@ fn unlisted(schema: &Value, within: &str, found: &mut Vec<String>) {
         match RULES.ruling(&path, within) {
             Ruling::Refused(_) | Ruling::NoEffect(_) => {}
             Ruling::Unlisted => found.push(path),
-            Ruling::CarriedOut => {
+            Ruling::Supported => {
                 unlisted(schema, &path, found);
                 unlisted(&schema["items"], &format!("{path}[]"), found);
             }

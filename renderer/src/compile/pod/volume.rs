@@ -20,43 +20,43 @@ const ON_DEVICE: &str =
 const NO_CLUSTER: &str = "only a cluster has what it names";
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::carried("volumes[].name", "names of volumes and folders"),
-    Field::carried(
+    Field::supported("volumes[].name", "names of volumes and folders"),
+    Field::supported(
         "volumes[].configMap",
         "files, mounted read-only by `Volume=`",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].downwardAPI.items[].fieldRef",
         "a file, mounted read-only by `Volume=`: `metadata.name`, `metadata.namespace`, labels and annotations",
     ),
-    Field::carried("volumes[].downwardAPI.items[].path", "the file's name"),
-    Field::carried("volumes[].downwardAPI.items[].mode", "the file's mode"),
-    Field::carried(
+    Field::supported("volumes[].downwardAPI.items[].path", "the file's name"),
+    Field::supported("volumes[].downwardAPI.items[].mode", "the file's mode"),
+    Field::supported(
         "volumes[].downwardAPI.items[].resourceFieldRef",
         "a file with the amount",
     ),
-    Field::carried("volumes[].downwardAPI.defaultMode", "the files' mode"),
-    Field::carried(
+    Field::supported("volumes[].downwardAPI.defaultMode", "the files' mode"),
+    Field::supported(
         "volumes[].projected.defaultMode",
         "the mode of files that have none",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].projected.sources[].configMap",
         "files of one folder",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].projected.sources[].downwardAPI.items[].fieldRef",
         "files of one folder",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].projected.sources[].downwardAPI.items[].path",
         "the file's name",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].projected.sources[].downwardAPI.items[].mode",
         "the file's mode",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].projected.sources[].downwardAPI.items[].resourceFieldRef",
         "a file with the amount",
     ),
@@ -73,31 +73,31 @@ pub(super) const FIELDS: &[Field] = &[
         "volumes[].projected.sources[].secret",
         "secrets come in a later version",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].hostPath.path",
         "`Volume=` or `AddDevice=`; it must be there, unless `type` says to make it",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].hostPath.type",
         "looked at before the container starts, by test(1), where `File` is anything but a folder; folders and files are made by mkdir(1) and touch(1)",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].emptyDir.medium",
         "a volume of Podman's, which outlives restarts; `Memory`: `Tmpfs=`, or one tmpfs for the pod",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].emptyDir.sizeLimit",
         "the size of the tmpfs; a lint for one on disk, which has no limit",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].persistentVolumeClaim.claimName",
         "`Volume=`: the volume of Podman's of this name, made if it is not there",
     ),
-    Field::carried(
+    Field::supported(
         "volumes[].persistentVolumeClaim.readOnly",
         "`ro` of all its mounts",
     ),
-    Field::carried("volumes[].image", "`--mount type=image`, read-only"),
+    Field::supported("volumes[].image", "`--mount type=image`, read-only"),
     Field::refused("volumes[].secret", "secrets come in a later version"),
     Field::refused(
         "volumes[].ephemeral",
@@ -127,25 +127,25 @@ pub(super) const FIELDS: &[Field] = &[
         "volumes[].gitRepo",
         "Kubernetes removed it: clone in an init container, into an emptyDir",
     ),
-    Field::carried("containers[].volumeMounts[].name", "`Volume=`"),
-    Field::carried(
+    Field::supported("containers[].volumeMounts[].name", "`Volume=`"),
+    Field::supported(
         "containers[].volumeMounts[].mountPath",
         "`Volume=`; `:z` or `:Z` at its end relabels for SELinux, as in `podman kube play`",
     ),
-    Field::carried("containers[].volumeMounts[].readOnly", "`ro`"),
-    Field::carried(
+    Field::supported("containers[].volumeMounts[].readOnly", "`ro`"),
+    Field::supported(
         "containers[].volumeMounts[].recursiveReadOnly",
         "`IfPossible` is `readOnly`; `Enabled` is an error, because Podman cannot do it",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].volumeMounts[].mountPropagation",
         "`rslave` or `rshared`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].volumeMounts[].subPath",
         "a path below the volume, made as a folder if it is not there; of a volume of Podman's `subpath=`",
     ),
-    Field::carried(
+    Field::supported(
         "containers[].volumeMounts[].subPathExpr",
         "the same, with the container's variables in it",
     ),
