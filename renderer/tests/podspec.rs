@@ -85,6 +85,8 @@ fn corpus() -> String {
             let (what, why) = line.split_once(": ").expect("WHAT: WHY");
             let what = match what.split_once(' ') {
                 Some(("differs", fact)) => fact,
+                // the right value, for the lab
+                Some(("is", _)) => continue,
                 None if what == "play" => "`kube play` does not run it",
                 None if what == "neither" => "neither runs it",
                 None if what == "refused" => "refused",

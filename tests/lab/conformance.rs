@@ -28,6 +28,10 @@ struct Case {
     unrun: bool,
     /// `# differs FACT: REASON`.
     differs: BTreeSet<String>,
+    /// `# is FACT: TEXT`: what Kubernetes makes of it, and our units must.
+    is: Vec<(String, String)>,
+    /// `# is not FACT: TEXT`: what it does not make of it.
+    is_not: Vec<(String, String)>,
     /// `metadata:` and `spec:`, as Kubernetes has them, and what follows after `---`.
     body: String,
     others: String,
@@ -43,13 +47,15 @@ impl Case {
                 .collect()
         };
         let fact = |line: &str| {
-            line.split_once(':')
-                .expect("FACT: REASON")
-                .0
-                .trim()
-                .to_owned()
+            let (fact, text) = line.split_once(':').expect("FACT: TEXT");
+            (fact.trim().to_owned(), text.trim().to_owned())
         };
-        let differs = header("differs ").into_iter().map(fact).collect();
+        let differs = header("differs ").into_iter().map(|line| fact(line).0);
+        let is_not: Vec<_> = header("is not ").into_iter().map(fact).collect();
+        let mut is = header("is ");
+        is.retain(|line| !line.starts_with("not "));
+        let is = is.into_iter().map(fact).collect();
+        let differs = differs.collect();
         let refused = header("refused: ").first().map(|text| (*text).to_owned());
         let unrun = !header("neither: ").is_empty();
         let unplayed = unrun || !header("play: ").is_empty();
@@ -64,6 +70,8 @@ impl Case {
             unplayed,
             unrun,
             differs,
+            is,
+            is_not,
             body: body.to_owned(),
             others: others.to_owned(),
         }
@@ -163,6 +171,7 @@ mkdir -p /root/tools/bin /root/tools/tmp /srv/host/sub '/srv/host with space'
 echo one >/srv/host/file; echo two >/srv/host/sub/file
 cp /usr/bin/busybox /root/tools/bin/
 for applet in sh sleep true cat echo test; do ln -sf busybox /root/tools/bin/$applet; done
+mkdir -p /root/tools/image; echo image >/root/tools/image/there; chown 7:7 /root/tools/image
 mkdir -p /root/tools/etc; printf 'root:x:0:0::/:/bin/sh\n' >/root/tools/etc/passwd; printf 'root:x:0:\n' >/root/tools/etc/group
 # The lab has no cgroup controllers: the runtime is not given the limits that Podman was.
 mv /usr/bin/runc /usr/bin/runc.real
@@ -180,7 +189,8 @@ podman volume create claim-d >/dev/null
 mkdir -p "$(podman volume inspect --format '{{.Mountpoint}}' claim-d)/worlds"
 "#;
 
-const CLEAN: &str = "podman pod rm --all --force --time 0 >/dev/null; podman rm --all --force --time 0 >/dev/null; true";
+const CLEAN: &str = "podman pod rm --all --force --time 0 >/dev/null; podman rm --all --force --time 0 >/dev/null; \
+    podman volume ls --quiet | grep -v '^claim-d$' | xargs --no-run-if-empty podman volume rm >/dev/null; true";
 
 /// Runs a batch with `podman kube play`; what runs, and what it said of those that it could not run.
 fn play(device: &Device, cases: &[&Case]) -> (BTreeMap<String, Facts>, BTreeMap<String, String>) {
@@ -291,6 +301,7 @@ fn a_podspec_means_what_kube_play_means() {
                 }
                 continue;
             }
+            wrong.push_str(&meanings(case, &ours));
             let found = compare(case, &theirs, &ours);
             let expected: BTreeSet<String> = case.differs.clone();
             let got: BTreeSet<String> = found.keys().cloned().collect();
@@ -322,6 +333,31 @@ fn runs(case: &Case, ours: &BTreeMap<String, Facts>) -> bool {
     let names = [case.name.clone(), format!("{}-main", case.name)];
     let states = names.iter().filter_map(|name| ours.get(name)?.get("state"));
     states.into_iter().any(|state| state == "running")
+}
+
+/// What of a case's meaning in Kubernetes is missing in our containers.
+fn meanings(case: &Case, ours: &BTreeMap<String, Facts>) -> String {
+    let facts = [case.name.clone(), format!("{}-main", case.name)].map(|name| ours.get(&name));
+    let own = |fact: &str| {
+        let mut facts = facts.iter().flatten();
+        facts
+            .find_map(|facts| facts.get(fact))
+            .map_or("", String::as_str)
+    };
+    let mut wrong = String::new();
+    for (fact, text) in &case.is {
+        let own = own(fact);
+        if !own.contains(text.as_str()) {
+            let _ = writeln!(wrong, "## {}: {fact} is not {text:?}:\n{own}", case.name);
+        }
+    }
+    for (fact, text) in &case.is_not {
+        let own = own(fact);
+        if own.is_empty() || own.contains(text.as_str()) {
+            let _ = writeln!(wrong, "## {}: {fact} is {text:?}:\n{own}", case.name);
+        }
+    }
+    wrong
 }
 
 /// The facts in which the containers of a case differ.

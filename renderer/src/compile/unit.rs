@@ -193,6 +193,8 @@ pub(super) enum Before {
         root: String,
         /// The path below it. What is there may be a file as well: the mount shows whether it will do.
         path: String,
+        /// The mode of folders that are made; the usual one when absent.
+        mode: Option<&'static str>,
     },
     /// An empty file is made, unless it is there.
     File(String),
@@ -202,6 +204,15 @@ pub(super) enum Before {
         name: String,
         /// The folder of the device that it stands for; one of Podman's own when absent.
         folder: Option<String>,
+        /// Root's, with this group; the first container's user's when absent.
+        group: Option<u32>,
+    },
+    /// A folder gets a mode as long as it is empty: a container may have set another since.
+    Mode {
+        /// The folder.
+        folder: String,
+        /// The mode, for chmod(1).
+        mode: &'static str,
     },
     /// Checks that a path is what test(1) means by this letter.
     Is(char, String),
@@ -216,26 +227,32 @@ pub(super) struct Memory {
     pub(super) folder: String,
     /// At most so many bytes; half of the device's memory when absent.
     pub(super) size: Option<u64>,
+    /// The group that it, and what is made in it, belongs to; root's when absent.
+    pub(super) group: Option<u32>,
+}
+
+/// A mount of a path of the device, or of a volume of Podman's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Volume {
+    /// Absolute path, or name of the volume.
+    pub(super) source: String,
+    /// What of a volume of Podman's is mounted; all of it when absent.
+    pub(super) part: Option<String>,
+    /// Path in the container.
+    pub(super) inside: String,
+    /// Whether the container cannot write to it.
+    pub(super) read_only: bool,
+    /// The `SELinux` label that its content gets.
+    pub(super) label: Option<Label>,
+    /// Which mounts below it come through; none when absent.
+    pub(super) through: Option<Through>,
 }
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mount {
     /// A path of the device, or a volume of Podman's.
-    Volume {
-        /// Absolute path, or name of the volume.
-        source: String,
-        /// What of a volume of Podman's is mounted; all of it when absent.
-        part: Option<String>,
-        /// Path in the container.
-        inside: String,
-        /// Whether the container cannot write to it.
-        read_only: bool,
-        /// The `SELinux` label that its content gets.
-        label: Option<Label>,
-        /// Which mounts below it come through; none when absent.
-        through: Option<Through>,
-    },
+    Volume(Volume),
     /// The content of an image, read-only.
     Image {
         /// The image's reference.

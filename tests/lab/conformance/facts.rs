@@ -28,7 +28,7 @@ for id in $(podman ps --all --quiet); do
   echo "-- resolver"; grep -E '^(search|options|nameserver 10\.0\.0\.53)' /proc/$pid/root/etc/resolv.conf | grep -v '^search dns.podman$' # of the network of kube play
   echo "-- sysctl"; nsenter -t $pid -n cat /proc/sys/net/ipv4/ip_unprivileged_port_start
   echo "-- mounts"; cat /proc/$pid/mountinfo
-  for d in /data /one /two /a /b /etc/app.conf '/data with space'; do
+  for d in /data /image /one /two /a /b /etc/app.conf '/data with space'; do
     [ -e "/proc/$pid/root$d" ] || continue
     echo "-- in $d"; find -L "/proc/$pid/root$d" -maxdepth 3 -printf '%P %y %m %U:%G %s\n' | sed 's/ d \([0-7]*\) \([0-9:]*\) .*/ d \1 \2/' | sort
   done

@@ -31,11 +31,11 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "securityContext.fsGroup",
-        "`PodmanArgs=--group-add`; files of volumes keep their group: an emptyDir on disk belongs to its first container's user, or to whom its place in the image belongs, memory to everybody, ConfigMaps can be read by everybody unless a mode says otherwise",
+        "`PodmanArgs=--group-add`; an emptyDir and a claim that are new belong to the group, and what is made in them too; a claim with content is left as it is; the files of a ConfigMap stay root's, and a mode that keeps others from reading them is an error",
     ),
     Field::no_effect(
         "securityContext.fsGroupChangePolicy",
-        "the owner of a volume's files is never changed",
+        "the owner of files that are there is never changed",
     ),
     Field::supported(
         "securityContext.seccompProfile",

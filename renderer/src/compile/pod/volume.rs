@@ -83,7 +83,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "volumes[].emptyDir.medium",
-        "a volume of Podman's, which outlives restarts; `Memory`: `Tmpfs=`, or one tmpfs for the pod",
+        "a volume of Podman's, which outlives restarts and which everybody may write to, where Podman's storage is at its usual place; `Memory`: `Tmpfs=`, or one tmpfs for the pod",
     ),
     Field::supported(
         "volumes[].emptyDir.sizeLimit",
@@ -169,7 +169,12 @@ enum Kind {
     /// A device node, and what is done before.
     Node { path: String, before: Before },
     /// A named Podman volume: it keeps its content until somebody removes it.
-    Named { name: String, read_only: bool },
+    Named {
+        name: String,
+        read_only: bool,
+        /// Who may do what in it, when it is new; the first container's user when absent.
+        access: Option<Access>,
+    },
     /// Memory of one mount alone.
     Memory { size: Option<u64> },
     /// Memory of several mounts: a folder that the pod mounts, and the name of a volume of Podman's for it.
@@ -178,6 +183,13 @@ enum Kind {
     Image { reference: String },
     /// Already reported.
     Refused,
+}
+
+/// The group and the mode of a volume's folder.
+#[derive(Clone, Copy)]
+struct Access {
+    group: u32,
+    mode: &'static str,
 }
 
 impl Volumes {

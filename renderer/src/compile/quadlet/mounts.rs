@@ -1,7 +1,7 @@
 //! What a container sees of the device.
 
 use crate::compile::MEMORY_FOLDER;
-use crate::compile::unit::{Before, Label, Memory, Mount, Mounts, Through};
+use crate::compile::unit::{Before, Label, Memory, Mount, Mounts, Through, Volume};
 use crate::compile::writer::Writer;
 
 pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
@@ -13,22 +13,7 @@ pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
     } = mounts;
     for mount in all {
         match mount {
-            Mount::Volume {
-                source,
-                part,
-                inside,
-                read_only,
-                label,
-                through,
-            } => volume(
-                file,
-                source,
-                part.as_deref(),
-                inside,
-                *read_only,
-                *label,
-                *through,
-            ),
+            Mount::Volume(mount) => volume(file, mount),
             Mount::Image {
                 reference,
                 part,
@@ -47,27 +32,27 @@ pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
                 read_only,
                 size,
             } => {
-                let size = size.map(|bytes| format!("size={bytes}"));
-                let read_only = read_only.then(|| "ro".to_owned());
-                file.value(
-                    "Tmpfs",
-                    &with_options(inside, size.into_iter().chain(read_only)),
-                );
+                // Podman would copy what the image has there, with its owner and mode
+                let mut options = vec!["mode=0777".to_owned(), "notmpcopyup".to_owned()];
+                options.extend(size.map(|bytes| format!("size={bytes}")));
+                options.extend(read_only.then(|| "ro".to_owned()));
+                file.value("Tmpfs", &with_options(inside, options));
             }
         }
     }
 }
 
 /// A mount of a path or a volume: `Volume=` where it can say it.
-fn volume(
-    file: &mut Writer,
-    source: &str,
-    part: Option<&str>,
-    inside: &str,
-    read_only: bool,
-    label: Option<Label>,
-    through: Option<Through>,
-) {
+fn volume(file: &mut Writer, mount: &Volume) {
+    let Volume {
+        source,
+        part,
+        inside,
+        read_only,
+        label,
+        through,
+    } = mount;
+    let path = source.starts_with('/');
     let through = through.map(|through| match through {
         Through::In => "rslave",
         Through::Both => "rshared",
@@ -78,17 +63,19 @@ fn volume(
             Label::Shared => "z",
             Label::Private => "Z",
         });
-        let options = read_only.then_some("ro").into_iter();
+        // Kubernetes' volumes are empty, whatever the image has there
+        let options = (!path).then_some("nocopy").into_iter();
+        let options = options.chain(read_only.then_some("ro"));
         let options = options.chain(label).chain(through).map(str::to_owned);
         let place = format!("{source}:{inside}");
         file.value("Volume", &with_options(&place, options));
         return;
     }
-    let path = source.starts_with('/');
+    // Podman copies nothing into a part of a volume
     let kind = if path { "bind" } else { "volume" };
     let mut fields = vec![format!("type={kind}"), format!("source={source}")];
     fields.push(format!("destination={inside}"));
-    fields.extend(part.map(|part| format!("subpath={part}")));
+    fields.extend(part.iter().map(|part| format!("subpath={part}")));
     fields.extend(read_only.then(|| "ro=true".to_owned()));
     fields.extend(label.map(|label| match label {
         Label::Shared => "relabel=shared".to_owned(),
@@ -101,8 +88,8 @@ fn volume(
 }
 
 /// `PLACE[:OPTION,…]`.
-fn with_options(place: &str, options: impl Iterator<Item = String>) -> String {
-    let options: Vec<_> = options.collect();
+fn with_options(place: &str, options: impl IntoIterator<Item = String>) -> String {
+    let options: Vec<_> = options.into_iter().collect();
     let colon = if options.is_empty() { "" } else { ":" };
     format!("{place}{colon}{}", options.join(","))
 }
@@ -128,22 +115,34 @@ pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
         match step {
             Before::Folder(path) => file.words(KEY, ["/usr/bin/mkdir", "-p", "--", path]),
             Before::Tried(path) => file.words(KEY, ["-/usr/bin/mkdir", "-p", "--", path]),
-            Before::Below { root, path } => below(file, root, path),
+            Before::Below { root, path, mode } => below(file, root, path, *mode),
             Before::File(path) => file.words(KEY, ["/usr/bin/touch", "-a", "--", path]),
-            Before::Volume { name, folder } => {
-                let device = folder.as_ref().map(|folder| format!("device={folder}"));
+            Before::Volume {
+                name,
+                folder,
+                group,
+            } => {
+                let mut options = Vec::new();
+                if let Some(folder) = folder {
+                    options = vec![
+                        "type=none".into(),
+                        "o=bind".into(),
+                        format!("device={folder}"),
+                    ];
+                }
+                options.extend(group.map(|group| format!("o=uid=0,gid={group}")));
                 let create = ["/usr/bin/podman", "volume", "create", "--ignore"];
-                let bind = device.iter().flat_map(|device| {
-                    [
-                        "--opt",
-                        "type=none",
-                        "--opt",
-                        "o=bind",
-                        "--opt",
-                        device.as_str(),
-                    ]
-                });
-                file.words(KEY, create.into_iter().chain(bind).chain([name.as_str()]));
+                let options = options.iter().flat_map(|option| ["--opt", option]);
+                file.words(
+                    KEY,
+                    create.into_iter().chain(options).chain([name.as_str()]),
+                );
+            }
+            Before::Mode { folder, mode } => {
+                // without a shell, and not where Podman's storage was moved to
+                let find = ["-/usr/bin/find", folder, "-maxdepth", "0", "-empty"];
+                let exec = ["-exec", "/usr/bin/chmod", mode, "{}", "+"];
+                file.words(KEY, find.into_iter().chain(exec));
             }
             Before::IsNot(letter, path) => {
                 file.words(KEY, ["/usr/bin/test", "!", &format!("-{letter}"), path]);
@@ -157,21 +156,31 @@ pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
 
 /// Makes the folders of a path one by one: mkdir(1) follows no link in the last place, and what it would follow on the way is
 /// looked at first. What is there already is no failure.
-fn below(file: &mut Writer, root: &str, path: &str) {
+fn below(file: &mut Writer, root: &str, path: &str, mode: Option<&str>) {
     let mut folder = root.to_owned();
     for part in path.split('/') {
         if folder != root {
             file.words("ExecStartPre", ["/usr/bin/test", "!", "-L", &folder]);
         }
         folder = format!("{folder}/{part}");
-        file.words("ExecStartPre", ["-/usr/bin/mkdir", "--", &folder]);
+        let mode = mode.iter().flat_map(|mode| ["-m", mode]);
+        let make = ["-/usr/bin/mkdir"].into_iter().chain(mode);
+        file.words("ExecStartPre", make.chain(["--", &folder]));
     }
 }
 
 /// Memory is mounted before and unmounted after, however that ended. Lazily: whoever still has it keeps it until then.
 pub(super) fn memory(file: &mut Writer, all: &[Memory]) {
-    for Memory { folder, size } in all {
-        let mut options = "mode=1777,nosuid,nodev".to_owned();
+    for Memory {
+        folder,
+        size,
+        group,
+    } in all
+    {
+        let mut options = match group {
+            Some(group) => format!("mode=2777,gid={group},nosuid,nodev"),
+            None => "mode=0777,nosuid,nodev".to_owned(),
+        };
         if let Some(bytes) = size {
             options = format!("{options},size={bytes}");
         }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     ProjectedVolumeSource,
 };
 
+use super::source::files_group;
 use super::{Kind, inner_path};
 use crate::compile::DATA_FOLDER;
 use crate::compile::job::Job;
@@ -19,6 +20,8 @@ use crate::compile::pod::fieldref::{self, Untold};
 struct Folder {
     path: String,
     mode: u32,
+    /// Whether Kubernetes would give the files to a group.
+    has_group: bool,
     files: BTreeSet<DevicePath>,
 }
 
@@ -31,11 +34,12 @@ struct Keys<'a> {
 
 pub(super) fn config_map(
     job: &mut Job<'_>,
+    spec: &PodSpec,
     volume: &str,
     source: &ConfigMapVolumeSource,
     pointer: &str,
 ) -> Kind {
-    let mut folder = Folder::new(job, volume, source.default_mode, pointer);
+    let mut folder = Folder::new(job, spec, volume, source.default_mode, pointer);
     let keys = Keys {
         name: &source.name,
         optional: source.optional == Some(true),
@@ -52,7 +56,7 @@ pub(super) fn downward(
     source: &DownwardAPIVolumeSource,
     pointer: &str,
 ) -> Kind {
-    let mut folder = Folder::new(job, volume, source.default_mode, pointer);
+    let mut folder = Folder::new(job, spec, volume, source.default_mode, pointer);
     folder.add_fields(job, spec, source.items.as_deref(), pointer);
     folder.finish()
 }
@@ -64,7 +68,7 @@ pub(super) fn projected(
     source: &ProjectedVolumeSource,
     pointer: &str,
 ) -> Kind {
-    let mut folder = Folder::new(job, volume, source.default_mode, pointer);
+    let mut folder = Folder::new(job, spec, volume, source.default_mode, pointer);
     for (index, source) in source.sources.iter().flatten().enumerate() {
         let pointer = format!("{pointer}/sources/{index}");
         if let Some(from) = &source.config_map {
@@ -84,13 +88,21 @@ pub(super) fn projected(
 }
 
 impl Folder {
-    fn new(job: &mut Job<'_>, volume: &str, mode: Option<i32>, pointer: &str) -> Self {
-        let pointer = format!("{pointer}/defaultMode");
-        Self {
+    fn new(
+        job: &mut Job<'_>,
+        spec: &PodSpec,
+        volume: &str,
+        mode: Option<i32>,
+        pointer: &str,
+    ) -> Self {
+        let mut folder = Self {
             path: format!("{DATA_FOLDER}/{}/{volume}", job.name),
-            mode: permission(job, mode, 0o644, &pointer),
+            mode: 0o644,
+            has_group: files_group(spec).is_some(),
             files: BTreeSet::new(),
-        }
+        };
+        folder.mode = folder.permission(job, mode, &format!("{pointer}/defaultMode"));
+        folder
     }
 
     fn finish(self) -> Kind {
@@ -126,7 +138,7 @@ impl Folder {
         for (index, item) in items.iter().enumerate() {
             let pointer = format!("{pointer}/items/{index}");
             if let Some(content) = entries.get(&item.key) {
-                let mode = permission(job, item.mode, self.mode, &format!("{pointer}/mode"));
+                let mode = self.permission(job, item.mode, &format!("{pointer}/mode"));
                 let at = format!("{pointer}/path");
                 self.put(job, &item.path, content.clone(), mode, &at);
             } else if !optional && job.has_config_map(name) {
@@ -169,10 +181,30 @@ impl Folder {
                     continue;
                 }
             };
-            let mode = permission(job, item.mode, self.mode, &format!("{pointer}/mode"));
+            let mode = self.permission(job, item.mode, &format!("{pointer}/mode"));
             let at = format!("{pointer}/path");
             self.put(job, &item.path, content.into_bytes(), mode, &at);
         }
+    }
+
+    /// Permission bits, or the folder's; others than those are refused.
+    fn permission(&self, job: &mut Job<'_>, mode: Option<i32>, pointer: &str) -> u32 {
+        let Some(mode) = mode else {
+            return self.mode;
+        };
+        let bits = u32::try_from(mode).ok().filter(|bits| *bits <= 0o777);
+        match bits {
+            None => {
+                let message = format!("{mode} is not a mode from 0 to 0777 (511)");
+                job.refuse(code::SCHEMA, pointer, message);
+            }
+            Some(bits) if self.has_group && bits & 0o004 == 0 => {
+                let message = "with `fsGroup`, Kubernetes lets the group read the file; on a device it belongs to root: let others read it (0444)";
+                job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
+            }
+            Some(_) => {}
+        }
+        bits.unwrap_or(self.mode)
     }
 
     fn put(&mut self, job: &mut Job<'_>, name: &str, content: Vec<u8>, mode: u32, pointer: &str) {
@@ -189,19 +221,6 @@ impl Folder {
             job.refuse(code::DUPLICATE, pointer, message);
         }
     }
-}
-
-/// Permission bits, or a default; others than those are refused.
-fn permission(job: &mut Job<'_>, mode: Option<i32>, default: u32, pointer: &str) -> u32 {
-    let Some(mode) = mode else {
-        return default;
-    };
-    let bits = u32::try_from(mode).ok().filter(|bits| *bits <= 0o777);
-    if bits.is_none() {
-        let message = format!("{mode} is not a mode from 0 to 0777 (511)");
-        job.refuse(code::SCHEMA, pointer, message);
-    }
-    bits.unwrap_or(default)
 }
 
 /// A field of the pod as a file has it: labels and annotations as a whole, too.

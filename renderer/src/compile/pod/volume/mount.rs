@@ -3,11 +3,11 @@
 use flotta_bundle::{DevicePath, code};
 use k8s_openapi::api::core::v1::VolumeMount;
 
-use super::{Kind, inner_path};
+use super::{Access, Kind, inner_path};
 use crate::compile::job::Job;
 use crate::compile::pod::asked::Asked;
 use crate::compile::pod::env::expand;
-use crate::compile::unit::{Before, Label, Mount, Mounts, Through};
+use crate::compile::unit::{Before, Label, Mount, Mounts, Through, Volume};
 use crate::compile::writer::fits_a_line;
 
 /// Where Podman keeps volumes, unless the device's storage was moved: there a folder that `subPath` names must be made by hand,
@@ -182,20 +182,40 @@ fn made(
                 let volume = Before::Volume {
                     name: name.clone(),
                     folder: Some(folder.clone()),
+                    group: None,
                 };
-                of_volume(mounts, name, &volume, folder, wanted)
+                first(mounts, &volume);
+                of_volume(mounts, name, folder, Some("0777"), wanted)
             } else {
                 wanted.bind(folder.clone())
             }
         }
-        Kind::Named { name, read_only } => {
+        Kind::Named {
+            name,
+            read_only,
+            access,
+        } => {
             wanted.read_only |= read_only;
-            let volume = Before::Volume {
-                name: name.clone(),
-                folder: None,
-            };
             let folder = format!("{PODMAN_VOLUMES}/{name}/_data");
-            of_volume(mounts, name, &volume, &folder, wanted)
+            if access.is_some() || wanted.sub.is_some() {
+                let volume = Before::Volume {
+                    name: name.clone(),
+                    folder: None,
+                    group: access.map(|access| access.group),
+                };
+                first(mounts, &volume);
+            }
+            if let Some(Access { mode, .. }) = *access {
+                let folder = folder.clone();
+                first(mounts, &Before::Mode { folder, mode });
+            }
+            of_volume(
+                mounts,
+                name,
+                &folder,
+                access.map(|access| access.mode),
+                wanted,
+            )
         }
         Kind::Memory { size } => Mount::Tmpfs {
             inside: wanted.inside,
@@ -237,14 +257,14 @@ impl Wanted<'_> {
 
     /// The mount of a path of the device.
     fn bind(self, source: String) -> Mount {
-        Mount::Volume {
+        Mount::Volume(Volume {
             source,
             part: None,
             inside: self.inside,
             read_only: self.read_only,
             label: self.label,
             through: self.through,
-        }
+        })
     }
 }
 
@@ -276,28 +296,29 @@ fn of_files(
     wanted.bind(source)
 }
 
-/// The mount of a volume of Podman's, with the folder that its content is in.
+/// The mount of a volume of Podman's, with the folder that its content is in. A folder that is made in it gets the volume's
+/// own mode, as in Kubernetes.
 fn of_volume(
     mounts: &mut Mounts,
     name: &str,
-    volume: &Before,
     folder: &str,
+    mode: Option<&'static str>,
     wanted: Wanted<'_>,
 ) -> Mount {
     if let Some(sub) = &wanted.sub {
-        first(mounts, volume);
         let below = Before::Below {
             root: folder.to_owned(),
             path: sub.clone(),
+            mode,
         };
         first(mounts, &below);
     }
-    Mount::Volume {
+    Mount::Volume(Volume {
         source: name.to_owned(),
         part: wanted.sub,
         inside: wanted.inside,
         read_only: wanted.read_only,
         label: wanted.label,
         through: wanted.through,
-    }
+    })
 }

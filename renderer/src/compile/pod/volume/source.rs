@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaimVolumeSource, PodSpec, Volume,
 };
 
-use super::{Kind, files};
+use super::{Access, Kind, files};
 use crate::compile::MEMORY_FOLDER;
 use crate::compile::compiled;
 use crate::compile::job::Job;
@@ -20,7 +20,7 @@ use crate::compile::writer::fits_a_line;
 pub(super) fn kind(job: &mut Job<'_>, spec: &PodSpec, volume: &Volume, pointer: &str) -> Kind {
     let at = |field: &str| format!("{pointer}/{field}");
     if let Some(source) = &volume.config_map {
-        return files::config_map(job, &volume.name, source, &at("configMap"));
+        return files::config_map(job, spec, &volume.name, source, &at("configMap"));
     }
     if let Some(source) = &volume.downward_api {
         return files::downward(job, spec, &volume.name, source, &at("downwardAPI"));
@@ -32,7 +32,7 @@ pub(super) fn kind(job: &mut Job<'_>, spec: &PodSpec, volume: &Volume, pointer: 
         return host(job, source, &at("hostPath"));
     }
     if let Some(source) = &volume.persistent_volume_claim {
-        return claim(job, source, &at("persistentVolumeClaim"));
+        return claim(job, spec, source, &at("persistentVolumeClaim"));
     }
     if let Some(source) = &volume.image {
         return image_volume(job, source, &at("image"));
@@ -89,7 +89,12 @@ fn absolute(path: &str) -> Option<String> {
     good.then(|| format!("/{}", parts.join("/")))
 }
 
-fn claim(job: &mut Job<'_>, source: &PersistentVolumeClaimVolumeSource, pointer: &str) -> Kind {
+fn claim(
+    job: &mut Job<'_>,
+    spec: &PodSpec,
+    source: &PersistentVolumeClaimVolumeSource,
+    pointer: &str,
+) -> Kind {
     let name = source.claim_name.clone();
     if let Err(error) = check_subdomain(&name) {
         let message = error.to_string();
@@ -99,7 +104,16 @@ fn claim(job: &mut Job<'_>, source: &PersistentVolumeClaimVolumeSource, pointer:
     let read_only = source.read_only == Some(true);
     let what = format!("claim `{name}`");
     uses(job, &name, what, false, &format!("{pointer}/claimName"));
-    Kind::Named { name, read_only }
+    // Kubernetes leaves a claim of no group's to whoever made its content
+    let access = files_group(spec).map(|group| Access {
+        group,
+        mode: "2775",
+    });
+    Kind::Named {
+        name,
+        read_only,
+        access,
+    }
 }
 
 /// Notes that the workload uses a volume of Podman's.
@@ -149,21 +163,39 @@ fn empty(
             let own = format!("{}-{name}", job.name);
             let what = format!("emptyDir `{name}`");
             uses(job, &own, what, true, pointer);
+            // everybody may write to it, as in Kubernetes
+            let access = match files_group(spec) {
+                Some(group) => Access {
+                    group,
+                    mode: "2777",
+                },
+                None => Access {
+                    group: 0,
+                    mode: "0777",
+                },
+            };
             Kind::Named {
                 name: own,
                 read_only: false,
+                access: Some(access),
             }
         }
         "Memory" => {
             // Kubernetes takes nought for no limit.
             let size = size.filter(|size| *size > 0);
-            if is_mounted_once(spec, name) {
+            let group = files_group(spec);
+            // Podman gives a container's own memory no group
+            if group.is_none() && is_mounted_once(spec, name) {
                 return Kind::Memory { size };
             }
             let folder = format!("{MEMORY_FOLDER}/{}/{name}", job.name);
             // no name of Kubernetes' has a `_`: it is no other volume's, and not its own from when it was on disk
             let name = format!("{}_{name}", job.name);
-            let memory = Memory { folder, size };
+            let memory = Memory {
+                folder,
+                size,
+                group,
+            };
             Kind::Shared { name, memory }
         }
         other => {
@@ -176,6 +208,12 @@ fn empty(
             Kind::Refused
         }
     }
+}
+
+/// The group that the pod's volumes belong to. What is no id is reported where the container's groups are.
+pub(super) fn files_group(spec: &PodSpec) -> Option<u32> {
+    let context = spec.security_context.as_ref()?;
+    u32::try_from(context.fs_group?).ok()
 }
 
 /// Whether one mount alone has all of a volume: it can be that mount's own.
