@@ -1,4 +1,4 @@
-//! How a command ends: exit codes, and errors as people see them.
+//! Exit codes, and how errors are printed.
 
 use std::process::ExitCode;
 
@@ -8,14 +8,14 @@ use flotta_reconciler::admin::client::ClientError;
 use crate::output;
 use crate::print::{Style, colours, paint};
 
-/// What a command found.
+/// The answer of a command, which sets its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Done. Exit code 0.
     Yes,
-    /// Findings, differences, not ready, not there. Exit code 1.
+    /// Findings, differences, not ready, not found. Exit code 1.
     No,
-    /// What was asked about does not do its work. Exit code 2, as when it cannot be asked.
+    /// The server does not serve. Exit code 2, as when it cannot be reached.
     Broken,
 }
 
@@ -34,7 +34,7 @@ impl From<Answer> for ExitCode {
 #[error("{}", .0.text())]
 pub(crate) struct Coded(pub(crate) Problem);
 
-/// Prints the error; exit code 2, or 1 when the answer is that there is no such thing.
+/// Prints the error; exit code 2, or 1 when there is no such object.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if output::is_broken_pipe(error) {
         return ExitCode::SUCCESS;
@@ -44,7 +44,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(status(problem.as_ref()))
 }
 
-/// The exit code: 1 when the answer is that there is no such thing.
+/// The exit code: 1 when there is no such object, else 2.
 fn status(problem: Option<&Problem>) -> u8 {
     match problem {
         Some(problem) if problem.code == code::NOT_FOUND.id => 1,
@@ -52,7 +52,7 @@ fn status(problem: Option<&Problem>) -> u8 {
     }
 }
 
-/// The error with its code, when it has one.
+/// The problem with its code, if the error has one.
 fn problem(error: &anyhow::Error) -> Option<Problem> {
     let coded = error.downcast_ref::<Coded>().map(|coded| coded.0.clone());
     coded.or_else(|| {

@@ -1,4 +1,4 @@
-//! `flotta`: the command line, and the server. Arguments, wiring and printing; what it does is in the crates.
+//! `flotta`: the command line, and the server. Only arguments and printing; the code is in the crates.
 #![cfg_attr(
     test,
     allow(
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         .with_ansi(print::colours(&std::io::stderr()))
         .with_target(false)
         .init();
-    // one provider for all of TLS; an error would mean that it is there already
+    // the one provider for TLS; an error would mean that it is installed already
     let _ = rustls::crypto::ring::default_provider().install_default();
     match commands::run(cli) {
         Ok(answer) => answer.into(),

@@ -1,5 +1,5 @@
-//! A device that joins anew while it works, against a real server: the agent goes on asking until a person decides, and is
-//! what it was until then.
+//! A device that joins again while its agent runs, against a real server: the agent keeps asking until a person decides, and
+//! keeps its identity until then.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -59,7 +59,7 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
                 stdout(&requests).contains(&key).then_some(())
             })
             .await;
-            // until then it is what it was
+            // until then it keeps its identity
             reset::switch(&config).unwrap();
             let now = Identity::open(&config.identity()).unwrap();
             assert_eq!(now.fingerprint(), old.fingerprint());
@@ -88,7 +88,7 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
             reset::Decision::Approved => {
                 assert_eq!(decision[0], "approve");
                 assert_eq!(now.fingerprint(), new.fingerprint());
-                // the server serves it, and the old keys no longer
+                // the server serves the new keys, and no longer the old ones
                 let chain = now.certificate().unwrap().chain;
                 let client = client.identified(chain, now.private_key()).unwrap();
                 let session = client.connect().await.unwrap();

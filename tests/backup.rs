@@ -13,7 +13,7 @@ use common::{House, device, eventually, stderr, stdout};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-/// A house whose server has published a release, and was stopped.
+/// A data directory of a stopped server that has published a release.
 async fn house() -> House {
     let house = House::new();
     house.commit("a.yaml", &device("shop-1"));
@@ -23,7 +23,7 @@ async fn house() -> House {
     house
 }
 
-/// What backups have in the data directory while they are being made.
+/// The temporary files of backups in the data directory.
 fn scratch(house: &House) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(house.path().join("data")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -36,7 +36,7 @@ fn scratch(house: &House) -> Vec<PathBuf> {
     found
 }
 
-/// A backup under way that does not end: one of the files that it reads is a pipe.
+/// Starts a backup that does not end, because one of the files that it reads is a pipe.
 async fn hang(house: &House) -> (Child, File) {
     let pipe = house.path().join("data/keys/pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -47,7 +47,7 @@ async fn hang(house: &House) -> (Child, File) {
         .spawn()
         .unwrap();
     let written = eventually("the backup reads", || async {
-        // this opens when someone reads it
+        // this opens when the backup reads it
         let mut write = File::options();
         write
             .write(true)
@@ -55,7 +55,7 @@ async fn hang(house: &House) -> (Child, File) {
         write.open(&pipe).ok()
     })
     .await;
-    // for all others it is as it was
+    // for everyone else the pipe is gone
     std::fs::remove_file(&pipe).unwrap();
     (child, written)
 }
@@ -93,7 +93,7 @@ async fn what_a_killed_backup_leaves_is_removed_and_what_a_running_one_has_is_no
     }
 }
 
-/// Runs `flotta restore` at a terminal at which this is typed.
+/// Runs `flotta restore` at a terminal, with this typed as the answer.
 async fn restore(house: &House, data: &str, typed: &str) -> (Option<i32>, String) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
@@ -138,7 +138,7 @@ async fn a_restore_at_a_terminal_asks_who_was_revoked_since() {
         assert!(said.contains(&barred), "{said}");
     }
 
-    // neither the end of the input nor what is no name is an answer
+    // neither the end of input nor an invalid name is an answer
     for (data, typed, why) in [
         ("ended", "\u{4}", "FLT0633"),
         ("no-name", "Shop 7!\n", "`Shop` is not a"),

@@ -1,4 +1,4 @@
-//! `flotta check` against a server in this process: what monitoring sees when something goes wrong, and when it is over.
+//! `flotta check` against a server in this process: what monitoring sees when something goes wrong, and when it recovers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -45,7 +45,7 @@ async fn a_check_follows_what_happens_to_the_server() {
     let said = stdout(&output);
     assert!(said.contains("  source        main@"), "{said}");
 
-    // a commit with errors: devices are served, someone should look
+    // a commit with errors: devices are still served, but someone should look
     house.commit("bad.yaml", BAD);
     let message = becomes(&house, "source", "warning").await;
     assert!(message.contains("FLT0103 bad.yaml:5:1"), "{message}");
@@ -61,13 +61,13 @@ async fn a_check_follows_what_happens_to_the_server() {
     becomes(&house, "source", "ok").await;
     server.stop().await;
 
-    // no server is as bad as can be
+    // without a server the result is critical
     let output = house.flotta(&["check"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("FLT0508"), "{}", stderr(&output));
 }
 
-/// Every device is counted once: in Git and not joined, joined and not heard of, there, or revoked.
+/// Every device is counted once: in Git but not joined, joined but never seen, connected, or revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_counts_the_devices() {
     let house = House::new();

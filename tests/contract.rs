@@ -1,4 +1,4 @@
-//! Whoever has only the documents can write a client, and keep a fleet's keys.
+//! The documentation is enough to write a client and to manage a fleet's keys.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -31,7 +31,7 @@ spec:
           image: registry.example/web:1
 ";
 
-/// A key as this program made them at first: PKCS#8 of version 2, with the public key in it.
+/// A key in the first format of this program: PKCS#8 version 2, which includes the public key.
 const VERSION_2: &str = "-----BEGIN PRIVATE KEY-----
 MFMCAQEwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
 oSMDIQADoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuA==
@@ -48,7 +48,7 @@ async fn try_run(program: &Path, arguments: &[&str]) -> Output {
     tokio::time::timeout(DEADLINE, run).await.unwrap().unwrap()
 }
 
-/// What a program says, which must not fail.
+/// Runs a program that must not fail, and returns its output.
 async fn run(program: &Path, arguments: &[&str]) -> String {
     let output = try_run(program, arguments).await;
     let shown = program.display();
@@ -56,9 +56,9 @@ async fn run(program: &Path, arguments: &[&str]) -> String {
     stdout(&output)
 }
 
-/// Python with what the client needs.
+/// A Python with the packages that the client needs.
 async fn python() -> Option<PathBuf> {
-    // the first may be one that a person has installed, and the packages those of the system's
+    // the first may be installed by a person, and lack the packages of the system's Python
     for python in [tool("python3")?, "/usr/bin/python3".into()] {
         let asks = tokio::process::Command::new(&python)
             .args(["-c", "import cryptography"])
@@ -71,7 +71,7 @@ async fn python() -> Option<PathBuf> {
     None
 }
 
-/// The keys of a fleet, as people get them.
+/// Exports the keys of a fleet.
 async fn export(house: &House, out: &str) -> PathBuf {
     let arguments = ["keys", "export", out, "--data", "data"];
     let made = house.flotta(&arguments).await;
@@ -96,7 +96,7 @@ async fn exported_keys_are_read_by_openssl() {
         public(out.join(key)).await;
     }
 
-    // a fleet that an earlier version made
+    // a fleet that an earlier version created
     let data = house.path().join("data/keys");
     for key in ["root.pem", "release.pem"] {
         std::fs::write(data.join(key), VERSION_2).unwrap();
@@ -110,7 +110,7 @@ async fn exported_keys_are_read_by_openssl() {
     }
 }
 
-/// A server's name is in its join files: at its next start it must be found there.
+/// The configuration for the next start: the address in the join files must stay the same.
 fn again(house: &House, server: &common::Running) -> Config {
     Config {
         listen: server.about.listen,
@@ -125,7 +125,7 @@ async fn rotate(house: &House, python: &Path, export: &Path) -> Output {
     try_run(python, &arguments).await
 }
 
-/// Rotates the keys of a fleet, which takes its server to be stopped.
+/// Rotates the keys of a fleet, for which its server must be stopped.
 async fn stop_and_rotate(house: &House, python: &Path, server: common::Running) {
     let old = export(house, "old-keys").await;
     let refused = stderr(&rotate(house, python, &old).await);
@@ -182,7 +182,7 @@ async fn a_client_written_from_the_contract_alone_is_served() {
     assert!(events.contains("by the contract alone"), "{events}");
     client("renew").await;
 
-    // what it remembers decides: it does verify
+    // it does verify: its memory decides
     let memory = state.join("memory.json");
     let good = std::fs::read_to_string(&memory).unwrap();
     let other_root = format!("sha256:{:064}", 0);
@@ -231,7 +231,7 @@ async fn keys_are_rotated_as_the_contract_says() {
     let config = again(&house, &server);
     stop_and_rotate(&house, &python, server).await;
 
-    // nothing is signed anew, and the release in force holds by the new keys
+    // no new release is needed, because the one in force is valid with the new trust root
     let server = house.start_with(config).await;
     let session = device_1.client.connect().await.unwrap();
     let after = device_1.accepted(&session).await.expect("an offer");
@@ -248,7 +248,7 @@ async fn keys_are_rotated_as_the_contract_says() {
     let next = device_1.accepted(&session).await.expect("an offer");
     assert_eq!(next.release.sequence, 2);
 
-    // who joins now begins with the new keys
+    // a device that joins now starts with the new keys
     let output = house.flotta(&["token", "create", "shop-2"]).await;
     let join: JoinFile = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(TrustRoot::open(&join.trust_root).as_ref(), Ok(new));

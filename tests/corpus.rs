@@ -17,7 +17,7 @@ fn every_input_that_was_ever_kept_holds() {
         for entry in std::fs::read_dir(corpora.join(name)).expect("a corpus") {
             let content = std::fs::read(entry.expect("an entry").path()).expect("an input");
             target(&content);
-            // whatever it is cut to
+            // also truncated at any length
             for length in (0..content.len()).step_by(1 + content.len() / 64) {
                 target(&content[..length]);
             }

@@ -13,7 +13,7 @@ async fn a_thousand_devices_follow_commits_and_a_killed_server_loses_none() {
     let followed = follow(program, DEVICES, |_| {}).await.unwrap();
     println!("{followed:#?}");
     assert_eq!((followed.joined, followed.release), (DEVICES, 6));
-    // it was killed in the middle
+    // the server was killed in the middle
     assert!((1..DEVICES).contains(&followed.had_before_kill));
     assert_eq!(
         (followed.woken_by_one, followed.left_alone),

@@ -1,4 +1,4 @@
-//! A depot on a bad disk: bits of it flip, and the real server serves it to a device of the real protocol.
+//! A depot on a bad disk: bits flip, and the real server serves it to a device with the real protocol.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -33,7 +33,7 @@ spec:
           image: registry.example/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 ";
 
-/// A blob, if the server gives one.
+/// Downloads a blob, if the server has it.
 async fn blob(session: &Session, digest: Digest) -> Option<Vec<u8>> {
     let mut download = session.blob(&digest, 0, 16 << 20).await.ok()?;
     let mut bytes = Vec::new();
@@ -59,7 +59,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Flips one bit of the file; gives what was there.
+/// Flips one bit of the file, and returns its old content.
 fn flip(path: &Path, random: &mut StdRng) -> Vec<u8> {
     let good = std::fs::read(path).unwrap();
     let mut bent = good.clone();
@@ -106,7 +106,7 @@ async fn a_flipped_bit_in_the_depot_never_reaches_a_device() {
             }
         }
         std::fs::write(path, good).unwrap();
-        // one bad blob spoils nothing
+        // one bad blob does not affect anything else
         let bytes = blob(&session, digest).await.expect("the repaired blob");
         verify_blob(&bytes, digest).unwrap();
     }
@@ -114,7 +114,7 @@ async fn a_flipped_bit_in_the_depot_never_reaches_a_device() {
     assert_eq!(given, 0, "the server looks itself");
     server.stop().await;
 
-    // the control: what is not flipped is served as it was
+    // the control: an intact depot is served unchanged
     let whole = restarted(&config, &device).await;
     assert_eq!(whole.expect("it starts").as_ref(), Some(&truth));
 
@@ -134,12 +134,12 @@ async fn a_flipped_bit_in_the_depot_never_reaches_a_device() {
             None => ended += 1,
             Some(None) => kept += 1,
             Some(Some(accepted)) => {
-                // what is accepted is what was signed, to the bit: the flip is in what no one signs
+                // what is accepted is exactly what was signed: the flip is in an unsigned part
                 assert_eq!(accepted, truth, "{}", path.display());
                 let at = good.iter().zip(&flipped).position(|(a, b)| a != b);
                 println!("harmless: byte {at:?} of {}", path.display());
-                // the first trust root: a device has it since it joined, and nobody is given it again. A signature's `keyid`:
-                // a hint, all keys in force are tried
+                // the first trust root, which a device has since it joined and is not sent again; a signature's `keyid`, which is
+                // only a hint, as all keys in force are tried
                 let names = ["roots/1.json", "releases/1/release.json"];
                 assert!(names.iter().any(|name| path.ends_with(name)));
                 harmless += 1;
@@ -155,7 +155,7 @@ async fn a_flipped_bit_in_the_depot_never_reaches_a_device() {
     assert!(ended + kept > 0);
 }
 
-/// What the device accepts of a server that is started on what the depot holds now; none when it does not start.
+/// What the device accepts from a server that is started with the current depot; none when it does not start.
 async fn restarted(config: &Config, device: &Device) -> Option<Option<Accepted>> {
     let server = Server::open(config.clone()).await.ok()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -1,4 +1,4 @@
-//! What a commit takes away, and a source that is not what it was: a server in this process, devices of the real protocol.
+//! Removals by a commit, and sources that are reset or missing: a server in this process, devices with the real protocol.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -56,7 +56,7 @@ impl Fleet {
         (fleet, server)
     }
 
-    /// What a device is offered now, as it accepts it: the release and the manifest.
+    /// The offer that a device accepts now: the release and the manifest.
     async fn offered(&self, name: &str) -> (u64, Digest) {
         let name: DeviceName = name.parse().unwrap();
         let device = self.joined.iter().find(|device| device.name == name);
@@ -116,7 +116,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
         assert!(described.contains(part), "{part}: {described}");
     }
 
-    // the same after a restart, and no news; who joins meanwhile gets what is in force
+    // the same after a restart, without new events; a device that joins meanwhile gets the release in force
     let server = fleet.restart(server, || {}).await;
     server.held(&commit).await;
     assert_eq!(server.states().await, ["Held", "InForce"]);
@@ -152,7 +152,7 @@ async fn a_commit_lets_itself_through_by_its_trailer_and_a_newer_one_takes_the_p
         server.held(&held).await,
         "would remove till from 6 of 6 devices (limit 30 %)"
     );
-    // a subject that only speaks of it is no trailer
+    // a mention in the subject is not a trailer
     let spoken = fleet.house.commit_all(
         "Flotta-Allow-Removal: true",
         &[("web.yaml", &workload("web2"))],
@@ -218,7 +218,7 @@ async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
             .await
             .contains("flotta decommission default/shop-6")
     );
-    // another commit changes the others, and not the one that is not in Git
+    // another commit changes the other devices, but not the one that left Git
     fleet.house.commit("cam.yaml", &workload("cam"));
     server.released(3).await;
     assert_eq!(fleet.offered("shop-6").await, (3, before));
@@ -255,7 +255,7 @@ async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_
     let (_, before) = fleet.offered("shop-6").await;
     fleet.house.commit("devices.yaml", &devices(&NAMES[..5]));
     server.released(2).await;
-    // a commit that is held for something else, and takes another device along
+    // a commit that is held for another reason, and with which another device leaves
     let four = devices(&NAMES[..4]);
     let held = [("devices.yaml", four.as_str()), ("till.yaml", "")];
     let commit = fleet.house.commit_all("no tills", &held);
@@ -275,7 +275,7 @@ async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_
         server.event("LetGo").await.contains("release 3"),
         "an event says so"
     );
-    // nor does a trailer, in its first round or a later one
+    // nor does a trailer, in the first round or a later one
     let meant = "no web\n\nFlotta-Allow-Removal: true\n";
     let files = [("web.yaml", ""), ("cam.yaml", &workload("cam"))];
     fleet.house.commit_all(meant, &files);
@@ -284,7 +284,7 @@ async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_
     joined::Device::join(&fleet.house, "shop-7", folder.path()).await;
     server.released(5).await;
     assert_eq!(fleet.offered("shop-6").await, (5, before));
-    // the one in force is allowed for those that left before
+    // allowing the commit in force is for the devices that left before
     let in_force: Vec<ReleaseObject> = server.list().await;
     let short = &in_force[0].status.commit.id[..7];
     fleet.flotta(&["release", "allow", short]).await;
@@ -305,15 +305,12 @@ async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
     server.released(2).await;
     house.force(&first);
     server.released(3).await;
-    assert!(server.event("HistoryRewritten").await.contains("set back"));
+    assert!(server.event("HistoryRewritten").await.contains("reset"));
     let releases: Vec<ReleaseObject> = server.list().await;
-    assert!(
-        releases[0].status.message.contains("set back"),
-        "{releases:?}"
-    );
+    assert!(releases[0].status.message.contains("reset"), "{releases:?}");
     server.stop().await;
 
-    // a history that has nothing of the one before, also when it came while the server was down
+    // an unrelated history, also when it appears while the server is down
     let other = House::new();
     other.commit("c.yaml", &device("shop-3"));
     std::fs::remove_dir_all(house.repository()).unwrap();
@@ -324,7 +321,7 @@ async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
         server
             .event("HistoryRewritten")
             .await
-            .contains("does not go on from")
+            .contains("is not a descendant of")
     );
     server.stop().await;
 }
@@ -354,7 +351,7 @@ async fn a_server_whose_source_is_away_serves_what_it_has_and_says_so() {
     assert_eq!(stderr(&output), "");
     server.stop().await;
 
-    // where there is no fleet yet it is a slip of the finger
+    // without a fleet, a missing source is taken for a typing error
     let empty = House::new();
     let mut config = empty.config();
     config.source = empty.path().join("nowhere").display().to_string();

@@ -1,4 +1,4 @@
-//! Help leads where it says: every command that a help text, a message or a page names is one that the programs have.
+//! Every command that a help text, a message or a page mentions exists.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -9,12 +9,12 @@ use std::process::Command;
 use clap::CommandFactory as _;
 use flotta_bundle::code;
 
-/// Words that follow a program's name in a sentence, where it is no command; `alice` is a member of the group of that name.
+/// Words that follow a program's name in a sentence and are not commands; `alice` is a member of the group of that name.
 const PROSE: [&str; 11] = [
     "alice", "and", "first", "is", "of", "on", "sealing", "that", "to", "with", "works",
 ];
 
-/// A command as a text names it: program, words in lower case, options.
+/// A command in a text: program, words in lower case, options.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
     program: &'static str,
@@ -32,7 +32,7 @@ fn commands(text: &str) -> Vec<Named> {
                 continue;
             }
             let rest = &text[at + program.len() + 1..];
-            // a sentence goes on where a command ends
+            // the end of a command within a sentence
             let end = rest.find(['`', '\n', ',', ';', ')', '"', '\\', '|', '>', '&', '#']);
             let rest = &rest[..end.unwrap_or(rest.len())];
             let mut named = Named {
@@ -68,7 +68,7 @@ fn commands(text: &str) -> Vec<Named> {
     found
 }
 
-/// Why there is no such command; none when there is one.
+/// Why a command does not exist; none when it does.
 fn fault(named: &Named, known: &mut BTreeMap<(&'static str, String), String>) -> Option<String> {
     if named.program == "flotta-agent" {
         let mut command = flotta_agent::cli::Cli::command();
@@ -88,7 +88,7 @@ fn fault(named: &Named, known: &mut BTreeMap<(&'static str, String), String>) ->
             .find(has)
             .map(|option| format!("no option {option}"));
     }
-    // as deep as commands go; what follows is a value
+    // the depth of subcommands; further words are values
     for depth in (1..=named.words.len().min(2)).rev() {
         let words = &named.words[..depth];
         let help = known
@@ -158,7 +158,7 @@ fn every_command_in_a_message_or_on_a_page_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut places = vec![root.join("README.md")];
     files(&root.join("docs"), "md", &mut places);
-    // decisions speak of what was thought of, too
+    // the page with decisions also mentions rejected ideas
     places.retain(|path| !path.ends_with("decisions.md"));
     for folder in ["src", "device-agent/src", "reconciler/src", "renderer"] {
         files(&root.join(folder), "rs", &mut places);
@@ -168,7 +168,7 @@ fn every_command_in_a_message_or_on_a_page_is_there() {
         .map(|path| {
             let text = fs::read_to_string(path).unwrap();
             let is_code = path.extension().is_some_and(|extension| extension == "rs");
-            // what is said to people is not in comments, unless it is the help of an argument
+            // messages are not in comments, except for the help of arguments
             let lines = text.lines().filter(|line| {
                 let line = line.trim_start();
                 !(is_code && line.starts_with("//") && !line.starts_with("///"))

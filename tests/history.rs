@@ -1,4 +1,4 @@
-//! `flotta verify-history`, on what two devices say.
+//! `flotta verify-history`, with the histories of two devices.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -29,7 +29,7 @@ async fn verify(one: &str, other: &str) -> std::process::Output {
 
 #[tokio::test]
 async fn one_story_is_one() {
-    // one device was away for release 2, the other has not heard of 4; release 3 was given twice, held back the first time
+    // one device was offline for release 2, the other has not seen 4; release 3 was offered twice, held back the first time
     let one = history(&[(1, "a"), (3, "c"), (3, "c"), (4, "d")]);
     let other = history(&[(1, "a"), (2, "b"), (3, "c")]);
     let output = verify(&one, &other).await;

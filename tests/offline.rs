@@ -1,4 +1,4 @@
-//! What works without a server, without root and without Linux's help: render, lint.
+//! Commands that work without a server, without root and without Linux: render, lint.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -97,7 +97,7 @@ async fn lint_says_where_and_answers_by_its_exit_code() {
     assert!(stdout(&output).starts_with("FLT0103  unknown field\n"));
 }
 
-/// Two workloads that want one port: a mistake that refuses no commit, and holds back the device that has both.
+/// Two workloads that want the same port: an error that does not refuse the commit, but holds back the device with both.
 #[tokio::test]
 async fn lint_and_render_end_alike() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What a device refuses, as the people who run the fleet see it: every code of a refusal, from a report of the real protocol
-//! to `flotta get events`.
+//! Refusals by devices, as operators see them: every code of a refusal, from a report of the real protocol to
+//! `flotta get events`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! The server is gone, and another is made from what there is: a backup of yesterday, or the keys and Git. Real server, real
-//! agents, machines in memory; on real machines: `tests/lab/restored.rs`.
+//! The server is lost, and a new one is made from what is left: yesterday's backup, or the keys and Git. Real server, real
+//! agents, machines in memory; for real machines see `tests/lab/restored.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -22,7 +22,7 @@ use flotta_reconciler::admin::resource::{Device, EventObject, Request};
 use flotta_reconciler::serve::Config;
 use shop::Shop;
 
-/// How long anything may take: agents wait up to a minute between two tries.
+/// Deadline for everything: agents wait up to a minute between two tries.
 const DEADLINE: Duration = Duration::from_secs(240);
 
 async fn eventually(what: &str, mut look: impl AsyncFnMut() -> Result<(), String>) {
@@ -58,7 +58,7 @@ fn fleet(devices: &[&str], page: &str) -> String {
     )
 }
 
-/// A fleet whose server comes back at one address.
+/// A fleet whose server always has the same address.
 struct Site {
     house: House,
     listen: Option<SocketAddr>,
@@ -83,12 +83,12 @@ impl Site {
         self.house.path().join("data").display().to_string()
     }
 
-    /// The server's machine burns down.
+    /// Removes the server's data directory.
     fn lose(&self) {
         std::fs::remove_dir_all(self.data()).unwrap();
     }
 
-    /// Runs `flotta`; what it says on both streams.
+    /// Runs `flotta`, and returns its output on both streams.
     async fn flotta(&self, arguments: &[&str]) -> String {
         let output = self.house.flotta(arguments).await;
         let said = stdout(&output) + &stderr(&output);
@@ -97,7 +97,7 @@ impl Site {
     }
 }
 
-/// Waits until the device has the page, and says so.
+/// Waits until the device has the page, and reports it.
 async fn shows(server: &Running, shop: &Shop, name: &str, page: &str) {
     eventually(&format!("{name} shows {page}"), async || {
         let devices: Vec<Device> = server.list().await;
@@ -126,17 +126,17 @@ async fn requests(server: &Running) -> Vec<(String, String)> {
 
 const KNOWN: &str = "certificate of this fleet, not in the store: joined after the backup?";
 
-/// A person lets in those that joined after the backup: `later` is in Git, `guest` is not.
+/// A person approves the devices that joined after the backup: `later` is in Git, `guest` is not.
 async fn take_back(site: &Site, server: &Running, later: &Shop, guest: &Shop) {
     let shown = later.status().unwrap().link.problem.unwrap();
     assert_eq!(shown.code, "FLT0423");
     assert_eq!(shown.help, "on the server: flotta approve default/later");
-    // what its token said of the one that is not in Git is lost, and an empty manifest would take away what it runs
+    // the set of the device that is not in Git is lost, and an empty manifest would take away what it runs
     let output = site.house.flotta(&["approve", "--restored"]).await;
     let said = stdout(&output) + &stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("default/later approved"), "{said}");
-    assert!(said.contains("default/guest still waits"), "{said}");
+    assert!(said.contains("default/guest still waiting"), "{said}");
     assert!(
         said.contains("flotta approve default/guest --set"),
         "{said}"
@@ -178,7 +178,7 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
             "{said}"
         );
 
-        // the day goes on: commits, two devices that join, one of them without being in Git, and one that is revoked
+        // after the backup: commits, two devices that join, one of them without being in Git, and one that is revoked
         for (count, page) in ["noon", "evening"].into_iter().enumerate() {
             site.house.commit("fleet.yaml", &fleet(&all[..3], page));
             server.released(2 + count as u64).await;
@@ -195,7 +195,7 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
             let before = old.accepted().unwrap();
             site.lose();
 
-            // nobody is asked here, so it has to be said who was revoked
+            // there is no terminal to ask at, so the revoked devices have to be given
             let restore = ["restore", "b.tar", "--data", &site.data()];
             let output = site.house.flotta(&restore).await;
             assert_eq!(output.status.code(), Some(2));
@@ -225,7 +225,7 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
                 "that was answered: {behind:?}"
             );
 
-            // those that joined since wait, as they could have been revoked since; both sides say so
+            // devices that joined since wait for approval, as they may have been revoked since; both sides report it
             eventually("two wait", async || {
                 let waiting = requests(&server).await;
                 let wanted = ["guest", "later"].map(|name| (name.to_owned(), KNOWN.to_owned()));
@@ -245,7 +245,7 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
             take_back(&site, &server, &later, &guest).await;
             shows(&server, &guest, "guest", "tomorrow").await;
 
-            // and the one that was revoked has what it had
+            // the revoked device keeps what it had
             site.house
                 .commit("fleet.yaml", &fleet(&all[..3], "after all"));
             for (shop, name) in [(&old, "old"), (&later, "later"), (&guest, "guest")] {
@@ -305,7 +305,7 @@ async fn keys_and_git_alone_are_enough() {
             Err(format!("{waiting:?}"))
         })
         .await;
-        // one by one, too
+        // approval one by one works too
         site.flotta(&["approve", "one"]).await;
         shows(&server, &one, "one", "after").await;
         assert!(two.has("page 5") && !two.has("after"));

@@ -1,4 +1,4 @@
-//! From a commit to a release, and what people see of it: a server in this process, without a device.
+//! From a commit to a release, with the messages for people: a server in this process, without devices.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -138,7 +138,7 @@ async fn a_token_is_a_join_file_on_stdout() {
         "{}",
         stderr(&output)
     );
-    // what is secret is in the file alone
+    // the secret is only in the file
     assert!(!stderr(&output).contains(join.token.unwrap().expose()));
     server.stop().await;
 }

@@ -30,7 +30,7 @@ fn tree(devices: usize) -> Tree {
     }
 }
 
-/// What one device of a hundred thousand does with an offer: signature, sequence, proof, leaf.
+/// A device's verification of an offer in a fleet of a hundred thousand: signature, sequence, proof, leaf.
 fn offer(criterion: &mut Criterion) {
     let (key, _) = SigningKey::generate().expect("a key");
     let role = Role::any_of([key.public()]);
@@ -79,7 +79,7 @@ fn offer(criterion: &mut Criterion) {
     });
 }
 
-/// What a device does with the bundle that an offer names: ten workloads.
+/// A device's verification of a bundle of ten workloads.
 fn bundle(criterion: &mut Criterion) {
     let rendered = render(&Reader::default().read(&tree(2)), &[], &Options::default());
     let digest = rendered.devices[&Fleet::name(0)].manifest;
@@ -94,7 +94,7 @@ fn bundle(criterion: &mut Criterion) {
     });
 }
 
-/// What the server does with a commit.
+/// The server's work for a commit.
 fn commit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("render, ten workloads for each device");
     group.sample_size(10);

@@ -1,4 +1,4 @@
-//! A device: the agent's own identity, link, verification, ledger and reports; no machine behind it.
+//! A simulated device: the agent's own identity, link, verification, ledger and reports, without a machine.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,10 +23,10 @@ use tokio::time::Instant;
 
 use crate::site::{DEADLINE, Fleet};
 
-/// A device that has joined and is not connected.
+/// A joined device that is not connected.
 #[derive(Debug)]
 pub struct Member {
-    /// Which of the fleet.
+    /// Its number in the fleet.
     pub number: usize,
     /// How long joining took: connection, request and answer.
     pub took: Duration,
@@ -34,7 +34,7 @@ pub struct Member {
     pub identity: Identity,
     /// Its certificate.
     pub certificate: Certificate,
-    /// The authority that vouches for the server, PEM.
+    /// The CA certificate for the server, PEM.
     pub ca: String,
     joined: Joined,
     ledger: Ledger,
@@ -42,7 +42,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins with a token. What it keeps goes under `folder`.
+    /// Joins with a token. Its state is below `folder`.
     pub async fn join(number: usize, file: &JoinFile, folder: &Path) -> Result<Self> {
         let folder = folder.join(number.to_string());
         let (identity, _) = Identity::open_or_make(&folder.join("identity"))?;
@@ -71,10 +71,10 @@ impl Member {
         })
     }
 
-    /// Connects, and follows what it is offered from now on.
+    /// Connects, and follows its offers from now on.
     pub fn follow(self) -> Result<Device> {
         let (offers, offered) = mpsc::channel(1);
-        // a refusal that nobody reads would be one that is not counted
+        // refusals are read so that they are counted
         let (refusals, mut refused) = mpsc::channel(16);
         let (sessions, session) = watch::channel(None);
         let (link, _) = watch::channel(LinkState::default());
@@ -156,11 +156,11 @@ pub struct Seen {
     pub release: u64,
     /// The manifest it gave the device.
     pub manifest: Option<Digest>,
-    /// When it was there, whole.
+    /// When it was completely fetched.
     pub at: Option<Instant>,
 }
 
-/// What should not have happened.
+/// Errors that should not happen.
 #[derive(Debug, Clone, Default)]
 struct Wrong(Arc<Mutex<Vec<String>>>);
 
@@ -171,12 +171,12 @@ impl Wrong {
     }
 }
 
-/// A device that is connected, or tries to be.
+/// A device that is connected, or tries to connect.
 #[derive(Debug)]
 pub struct Device {
-    /// Which of the fleet.
+    /// Its number in the fleet.
     pub number: usize,
-    /// What it has.
+    /// The newest release that it has.
     pub seen: watch::Receiver<Seen>,
     offers: Arc<AtomicU64>,
     wrong: Wrong,
@@ -185,18 +185,18 @@ pub struct Device {
 }
 
 impl Device {
-    /// How many offers came: polls that were answered with something new.
+    /// Number of polls that were answered with a new offer.
     pub fn offers(&self) -> u64 {
         self.offers.load(Ordering::Acquire)
     }
 
-    /// What went wrong since it is connected.
+    /// The errors since it connected.
     pub fn wrong(&self) -> Vec<String> {
         let all = self.wrong.0.lock();
         all.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it has a release of at least this sequence, whole.
+    /// Waits until it has completely fetched a release of at least this sequence.
     pub async fn has(&self, release: u64) -> Result<Seen> {
         let mut seen = self.seen.clone();
         let there = seen.wait_for(|seen| seen.release >= release);
@@ -211,7 +211,7 @@ impl Device {
         Ok(*there?)
     }
 
-    /// Asks for content that is another's; true when it is refused.
+    /// Requests another device's content; true when that is refused.
     pub async fn is_refused(&self, blob: Digest) -> Result<bool> {
         let mut session = self.session.clone();
         let session = session.wait_for(Option::is_some).await?.clone();

@@ -1,4 +1,4 @@
-//! A fleet that joins and follows commits while the server is killed: what is true of every device is checked.
+//! A fleet that joins and follows commits while the server is killed; every device is checked.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,31 +14,31 @@ use tokio::time::Instant;
 use crate::device::{Device, Member, Seen};
 use crate::site::{Fleet, Site, scratch};
 
-/// Devices that join at a time.
+/// Devices that join in parallel.
 const JOIN_AT_ONCE: usize = 64;
 
-/// What was counted.
+/// The results.
 #[derive(Debug, Clone)]
 pub struct Followed {
-    /// Devices that joined, each once, by the server's own list.
+    /// Devices that joined, by the server's own list.
     pub joined: usize,
-    /// Those that had joined when the server was killed among the joins.
+    /// Devices that had joined when the server was killed during the joins.
     pub joined_before_kill: usize,
     /// The newest release that every device has.
     pub release: u64,
-    /// Devices that had a release when the server was killed among those that fetched it.
+    /// Devices that had a release when the server was killed while it was fetched.
     pub had_before_kill: usize,
     /// Devices whose poll was answered for a commit that changes one device.
     pub woken_by_one: usize,
-    /// Devices whose digest that commit left as it was.
+    /// Devices whose digest that commit did not change.
     pub left_alone: usize,
-    /// Requests for another device's manifest, and how many were refused.
+    /// Requests for another device's manifest.
     pub asked: usize,
-    /// Those that were refused.
+    /// How many of these were refused.
     pub refused: usize,
-    /// From a commit that changes every device, to the last that has it.
+    /// The time from a commit that changes every device until the last device has it.
     pub commit_to_last: Duration,
-    /// From the start of a server after SIGKILL between two commits, to the last device that has the newest release.
+    /// The time from the restart of a server that was killed between two commits until the last device has the newest release.
     pub restart_to_last: Duration,
 }
 
@@ -56,7 +56,7 @@ pub async fn join_files(site: &Site, count: usize) -> Result<Vec<JoinFile>> {
     files.buffered(JOIN_AT_ONCE).try_collect().await
 }
 
-/// Has devices join by their files, `at_once` at a time: each, as soon as it has.
+/// Joins devices with these files, `at_once` in parallel, and yields each as soon as it has joined.
 pub fn join<'a>(
     files: &'a [JoinFile],
     at_once: usize,
@@ -68,7 +68,7 @@ pub fn join<'a>(
 }
 
 impl Crowd {
-    /// Has a whole fleet join and connect, and waits until every device has the first release and holds a poll.
+    /// Joins and connects a whole fleet, and waits until every device has the first release and a held poll.
     pub async fn start(site: &mut Site, count: usize) -> Result<Self> {
         let folder = scratch()?;
         let files = join_files(site, count).await?;
@@ -77,7 +77,7 @@ impl Crowd {
         Self::connect(site, members, folder).await
     }
 
-    /// The same, and the server is killed when half of them have joined and others are about to. How many had.
+    /// The same, with the server killed when half of the devices have joined. Returns how many had.
     async fn start_through_kill(site: &mut Site, count: usize) -> Result<(Self, usize)> {
         let folder = scratch()?;
         let files = join_files(site, count).await?;
@@ -88,7 +88,7 @@ impl Crowd {
         }
         site.kill()?;
         let before = members.len();
-        // what is under way goes on, against nobody
+        // joins that are under way continue without a server
         let again = async { site.serve().await };
         let (rest, again) = future::join(joins.try_collect::<Vec<_>>(), again).await;
         again?;
@@ -120,7 +120,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Waits until every device has this release; what each has then.
+    /// Waits until every device has this release, and returns what each has.
     pub async fn all_have(&self, release: u64) -> Result<Vec<Seen>> {
         let all = self.devices.iter().map(|device| device.has(release));
         let seen = future::try_join_all(all).await?;
@@ -135,8 +135,9 @@ impl Crowd {
         Ok(seen)
     }
 
-    /// The server is killed between two commits, and while a release is fetched. From the first restart to the last device that
-    /// has the release; how many had the other when the server was killed again; the release that all have at the end.
+    /// Kills the server between two commits, and while a release is fetched. Returns the time from the first restart to the last
+    /// device that has the release, how many had the next one when the server was killed again, and the release that all have
+    /// at the end.
     async fn through_kills(
         &self,
         site: &mut Site,
@@ -174,7 +175,7 @@ impl Crowd {
     }
 }
 
-/// When the last of them had it.
+/// The time until the last of them had it.
 pub fn last(seen: &[Seen], since: Instant) -> Duration {
     let last = seen.iter().filter_map(|seen| seen.at).max();
     last.map_or(Duration::ZERO, |last| last.saturating_duration_since(since))
@@ -184,7 +185,7 @@ fn manifests(seen: &[Seen]) -> Vec<Option<Digest>> {
     seen.iter().map(|seen| seen.manifest).collect()
 }
 
-/// Runs the whole course with `count` devices against the program `flotta`. `say` hears how far it is.
+/// Runs the whole test with `count` devices against the program `flotta`. `say` is called with the progress.
 pub async fn follow(program: &Path, count: usize, say: impl Fn(&str)) -> Result<Followed> {
     ensure!(count >= 2, "a fleet has two devices or more");
     let mut fleet = Fleet::new(count, 2);
@@ -226,7 +227,7 @@ pub async fn follow(program: &Path, count: usize, say: impl Fn(&str)) -> Result<
     site.commit(&fleet).await?;
     let second = crowd.all_have(4).await?;
     site.held(count).await?;
-    // whoever was woken by the commit between was told of one release more
+    // a device that was woken by the commit in between got one more offer
     let woken: Vec<_> = crowd
         .offers()
         .iter()

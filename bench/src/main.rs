@@ -1,4 +1,4 @@
-//! `ci/bench`: arguments and wiring.
+//! `ci/bench`: arguments and printing.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use clap::{Parser, Subcommand};
 use flotta_bench::{follow, measure};
 use mimalloc::MiMalloc;
 
-/// A render is measured here, and runs with the allocator that the server has.
+/// Renders are measured in this process, so it has the server's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Many devices at once, and what they cost
+/// Simulate many devices, and measure what they cost
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -20,7 +20,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// A fleet joins, follows commits and survives the server's death; every device is checked
+    /// A fleet joins, follows commits and survives kills of the server; every device is checked
     Fleet {
         /// How many devices
         devices: usize,
@@ -28,7 +28,7 @@ enum What {
         #[arg(long, value_name = "PROGRAM")]
         flotta: PathBuf,
     },
-    /// What it all costs, as lines of a table
+    /// Measure costs, as lines of a table
     Table {
         /// What to measure
         #[arg(default_values = measure::NAMES)]

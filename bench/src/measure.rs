@@ -1,7 +1,7 @@
-//! What joins, polls, connections, reports and held connections cost the server; what a render costs.
+//! Measures the cost of joins, polls, connections, reports and held connections for the server, and of a render.
 //!
-//! The server has a process of its own, and its processor time is read from the kernel: what the simulated devices cost on the
-//! same machine is not in it, but they do take their part of the machine from it, so rates by the clock are lower bounds.
+//! The server runs in its own process, and its CPU time is read from the kernel. It does not include the simulated devices on
+//! the same machine, but they compete with the server, so rates by wall-clock time are lower bounds.
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Line {
 /// What is measured, by name.
 pub const NAMES: [&str; 6] = ["rest", "render", "requests", "wake", "crowd", "attack"];
 
-/// Takes one of [`NAMES`].
+/// Runs one of [`NAMES`].
 pub async fn measure(name: &str, program: &Path, devices: usize) -> Result<Vec<Line>> {
     match name {
         "rest" => rest(program).await,
@@ -57,7 +57,7 @@ pub async fn measure(name: &str, program: &Path, devices: usize) -> Result<Vec<L
     }
 }
 
-/// What a server does while something is measured.
+/// The cost of a measured interval.
 struct Cost {
     pid: u32,
     began: Instant,
@@ -74,14 +74,14 @@ impl Cost {
         })
     }
 
-    /// By the clock, and of the server's processor time.
+    /// The wall-clock time, and the server's CPU time.
     fn end(&self) -> Result<(Duration, Duration)> {
         let cpu = process::cpu(self.pid)?.saturating_sub(self.cpu);
         Ok((self.began.elapsed(), cpu))
     }
 }
 
-/// `count` of something, as a rate by the clock and by the server's processor time.
+/// A count as a rate by wall-clock time and by the server's CPU time.
 fn rates(count: usize, (took, cpu): (Duration, Duration)) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let rate = |time: Duration| count as f64 / time.as_secs_f64().max(0.001);
@@ -102,7 +102,7 @@ fn millis(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
-/// The time that so many of a hundred take at most.
+/// The percentile of these times.
 fn percentile(times: &mut [Duration], of_hundred: usize) -> Duration {
     times.sort_unstable();
     let at = (times.len() * of_hundred / 100).min(times.len().saturating_sub(1));

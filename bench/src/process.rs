@@ -1,14 +1,14 @@
-//! What a process uses, as the kernel says it (proc(5)).
+//! The resources that a process uses, from the kernel (proc(5)).
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-/// Processor time that a process has used, its own and the kernel's for it.
+/// CPU time of a process, in user and kernel mode.
 pub fn cpu(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // the name, in parentheses, may hold anything
+    // the name in parentheses may contain anything
     let rest = stat.rsplit_once(") ").context("no name")?.1;
     let field = |n: usize| -> Result<u64> {
         let text = rest.split(' ').nth(n).context("too few fields")?;
@@ -21,7 +21,7 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     ))
 }
 
-/// Memory of a process in bytes: its own, and its share of what it shares.
+/// Proportional set size of a process in bytes: its own memory, and its share of shared memory.
 pub fn pss(pid: u32) -> Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));

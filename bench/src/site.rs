@@ -1,4 +1,4 @@
-//! A Git repository with a fleet of any size, and `flotta serve` over it, in a process of its own.
+//! A Git repository with a fleet of any size, and `flotta serve` for it in its own process.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,21 +18,21 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-/// How long anything may take that is not measured.
+/// Deadline for everything that is not measured.
 pub const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What the hook is called with.
+/// The secret of the hook.
 const SECRET: &str = "a push to the fleet's repository";
 
-/// Objects of one file: files have a longest length.
+/// Objects in one file, because the size of a file is limited.
 const IN_A_FILE: usize = 1000;
 
-/// What a fleet is made of: each device has a workload of its own, and all of them share some.
+/// The content of a fleet: each device has a workload of its own, and all of them share some.
 #[derive(Debug, Clone)]
 pub struct Fleet {
-    /// Of each device, which state of its own workload.
+    /// For each device, the state of its own workload.
     pub own: Vec<u32>,
-    /// Of each workload that all share, which state.
+    /// For each shared workload, its state.
     pub shared: Vec<u32>,
 }
 
@@ -51,7 +51,7 @@ impl Fleet {
         name.expect("a name of letters and digits")
     }
 
-    /// What stands in the content of a device, and in no other's.
+    /// A text that is in the content of this device and of no other.
     pub fn mark(device: usize) -> String {
         format!("OWNER=device-{device}.")
     }
@@ -100,7 +100,7 @@ fn workload(to: &mut String, name: &str, on: &str, mark: &str, state: u32) {
     );
 }
 
-/// A directory in memory where there is one: what many devices write in one process must not be measured as one disk.
+/// A directory in memory if possible, so that the writes of many simulated devices do not share one disk.
 pub fn scratch() -> Result<TempDir> {
     let memory = Path::new("/dev/shm");
     Ok(if memory.is_dir() {
@@ -122,11 +122,11 @@ pub struct Site {
 }
 
 impl Site {
-    /// Commits the fleet and starts the server, which hears of commits by a hook.
+    /// Commits the fleet and starts the server, which is notified of commits by a hook.
     pub async fn start(program: &Path, fleet: &Fleet) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("secret"), SECRET)?;
-        // taken again by the server, and kept over its restarts
+        // free ports, which the server uses again after restarts
         let [address, hooks] = [
             TcpListener::bind("127.0.0.1:0")?,
             TcpListener::bind("127.0.0.1:0")?,
@@ -149,7 +149,7 @@ impl Site {
         Ok(site)
     }
 
-    /// Commits the fleet as it is now, and tells the server if it runs.
+    /// Commits the current fleet, and notifies the server if it is running.
     pub async fn commit(&self, fleet: &Fleet) -> Result<()> {
         self.write(fleet)?;
         if self.server.is_none() {
@@ -217,7 +217,7 @@ impl Site {
         Ok(())
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut server) = self.server.take() {
             server.kill()?;
@@ -226,22 +226,22 @@ impl Site {
         Ok(())
     }
 
-    /// Where devices reach the server.
+    /// The address of the edge API.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The server's process.
+    /// The server's process id.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.server.as_ref().context("no server runs")?.id())
     }
 
-    /// The server, as it says it is.
+    /// The server's facts about itself.
     pub async fn facts(&self) -> Result<FleetFacts> {
         Ok(self.admin.get("/v1/fleet").await?)
     }
 
-    /// Waits until `count` devices hold a poll.
+    /// Waits until `count` devices have a held poll.
     pub async fn held(&mut self, count: usize) -> Result<()> {
         let began = Instant::now();
         loop {
@@ -282,7 +282,7 @@ impl Site {
         Ok(wanted.collect())
     }
 
-    /// How many devices have a certificate: one that Git names and that has not joined has none.
+    /// Number of devices with a certificate; one that is in Git and has not joined has none.
     pub async fn joined(&self) -> Result<usize> {
         let devices: List<Device> = self.admin.get("/v1/devices").await?;
         let joined = devices
@@ -306,7 +306,7 @@ impl Site {
         Ok(created.join)
     }
 
-    /// An error when the deadline is over or the server has ended.
+    /// Fails when the deadline has passed or the server has exited.
     fn look(&mut self, began: Instant, what: &str) -> Result<()> {
         let ended = match &mut self.server {
             Some(server) => server.try_wait()?,
@@ -317,7 +317,7 @@ impl Site {
             let lines: Vec<_> = log.lines().rev().take(20).collect();
             let tail: Vec<_> = lines.into_iter().rev().collect();
             bail!(
-                "waited in vain for {what}; the server's log ends:\n{}",
+                "gave up waiting for {what}; the server's log ends:\n{}",
                 tail.join("\n")
             );
         }
@@ -327,7 +327,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // nothing to tell anyone any more
+        // there is nobody to report an error to
         let _ = self.kill();
     }
 }

@@ -1,4 +1,4 @@
-//! Blobs: where they come from, whole or piece by piece.
+//! Blobs as they are read: whole, or as a stream of chunks.
 
 use std::io;
 
@@ -7,14 +7,14 @@ use flotta_bundle::Digest;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt};
 
-/// Longest piece of a blob, in bytes.
+/// Longest chunk of a blob, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// A blob on its way out.
+/// A blob that is being read.
 pub struct Blob {
     /// Length of the whole blob in bytes.
     pub size: u64,
-    /// Its content from the offset asked for; nothing when that is at or past the end.
+    /// Its content from the requested offset; empty when that is at or past the end.
     pub body: BoxStream<'static, io::Result<Bytes>>,
 }
 
@@ -27,13 +27,13 @@ impl std::fmt::Debug for Blob {
 }
 
 impl Blob {
-    /// A blob that is in memory as a whole. It leaves in pieces: who counts blobs on their way counts this one until its
-    /// last piece is asked for.
+    /// A blob that is in memory. It is streamed in chunks, so that a limit on downloads counts it until its last chunk is asked
+    /// for.
     pub fn from_bytes(mut bytes: Bytes, offset: u64) -> Self {
         let size = bytes.len() as u64;
         let mut rest = bytes.split_off(usize::try_from(offset.min(size)).unwrap_or(bytes.len()));
         let pieces = std::iter::from_fn(move || {
-            // a copy: who has not taken its last piece when its slot is free must not keep the whole in memory
+            // copied, so that a last chunk that is still being sent does not keep the whole blob in memory
             let piece = Bytes::copy_from_slice(&rest.split_to(rest.len().min(PIECE)));
             (!piece.is_empty()).then_some(Ok(piece))
         });
@@ -44,13 +44,13 @@ impl Blob {
     }
 }
 
-/// Where blobs come from.
+/// A store of blobs.
 pub trait Blobs: Send + Sync + 'static {
-    /// The blob of this digest, from `offset` on; none when it is not there.
+    /// Opens the blob of this digest from `offset` on; none when there is no such blob.
     fn get(&self, digest: Digest, offset: u64) -> BoxFuture<'_, io::Result<Option<Blob>>>;
 }
 
-/// A whole blob of at most `max` bytes.
+/// Reads a whole blob of at most `max` bytes.
 pub(crate) async fn read_whole(
     blobs: &dyn Blobs,
     digest: Digest,

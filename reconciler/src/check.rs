@@ -1,4 +1,5 @@
-//! How the server itself is, for people and for monitoring: facts, each with a grade. Pure; a new fact is a line in [`FACTS`].
+//! The health of the server itself, for people and for monitoring: facts, each with a grade. Pure; a new fact is a line in
+//! [`FACTS`].
 
 use std::collections::BTreeMap;
 
@@ -15,42 +16,41 @@ use crate::standing::{SourceState, Verdict, Warning};
 mod tests;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// A failure counts for so long after its last time: a stranger's hook of yesterday is no trouble of today's.
+/// How long a failure counts after its last occurrence: a stranger's hook of yesterday does not matter today.
 const RECENT: SignedDuration = SignedDuration::from_hours(1);
-/// How late the server may be with what it renews by itself, before someone should look.
+/// How late an automatic renewal may be before someone should look.
 const LATE: SignedDuration = DAY;
-/// The server's certificate is made anew when a third of a year is left: with a month left, something has failed for months.
+/// The server renews its certificate when a third of a year is left: with a month left, that has failed for months.
 const CERTIFICATE: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// Another authority is another join file for every device: a year is what that takes.
+/// Replacing the device CA takes a new join file for every device; a year is enough for that.
 const AUTHORITY: SignedDuration = SignedDuration::from_hours(365 * 24);
-/// Free space, in percent and MiB: below either the store may fail this week, or today.
+/// Free space, in percent and MiB: below the first the store may fail this week, below the second today.
 const SCARCE: (u64, u64) = (10, 1024);
 const NONE_LEFT: (u64, u64) = (2, 128);
-/// Devices that must be away, in percent of those that have joined, before it is the server's or its network's trouble. One
-/// that is away is that device's.
+/// Percentage of joined devices that must be offline before the server or its network is suspected rather than the devices.
 const MANY_AWAY: usize = 50;
 
-/// How good a fact is.
+/// The grade of a fact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {
-    /// As it should be.
+    /// All is well.
     #[default]
     Ok,
     /// Someone should look; devices are served.
     Warning,
-    /// Devices are not served, or will not be soon.
+    /// Devices are not served, or soon will not be.
     Critical,
 }
 
-/// Something about the server.
+/// A fact about the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What it is about, in one word.
+    /// Its subject, in one word.
     pub name: String,
-    /// How good it is.
+    /// Its grade.
     pub grade: Grade,
-    /// How it is, for people.
+    /// The fact, for people.
     pub message: String,
     /// The stable code of what is wrong.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -67,20 +67,20 @@ pub struct Check {
     pub version: String,
     /// The worst grade of all facts.
     pub grade: Grade,
-    /// The facts, always all, in one order.
+    /// All facts, always in the same order.
     pub facts: Vec<Fact>,
 }
 
-/// What the facts are made from.
+/// The input of the facts.
 #[derive(Debug, Clone)]
 pub struct Situation {
     /// The time.
     pub now: Timestamp,
-    /// What fails.
+    /// What is failing.
     pub failures: Vec<Failure>,
-    /// What the server follows.
+    /// The source that the server follows.
     pub source: SourceState,
-    /// What else people should know.
+    /// Warnings.
     pub warnings: Vec<Warning>,
     /// Why the clock is in doubt.
     pub clock: Option<Problem>,
@@ -88,9 +88,9 @@ pub struct Situation {
     pub store: Result<(), String>,
     /// The release in force.
     pub release: Option<Release>,
-    /// When the server's certificate ends.
+    /// When the server's certificate expires.
     pub certificate: Timestamp,
-    /// When the certificate of the devices' authority ends.
+    /// When the device CA's certificate expires.
     pub authority: Timestamp,
     /// The file system of the data directory.
     pub disk: Result<Disk, String>,
@@ -98,12 +98,12 @@ pub struct Situation {
     pub devices: BTreeMap<String, usize>,
 }
 
-/// Space, in bytes.
+/// Disk space, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Disk {
-    /// In all.
+    /// The size of the file system.
     pub total: u64,
-    /// What this user may still write.
+    /// The space available to this user.
     pub free: u64,
 }
 
@@ -120,7 +120,7 @@ fn critical(code: Code, message: impl Into<String>) -> Finding {
     Finding(Grade::Critical, message.into(), Some(code))
 }
 
-/// How one fact is found.
+/// A function that finds one fact.
 type Look = fn(&Situation) -> Finding;
 
 /// All facts, in the order in which they are shown.
@@ -137,7 +137,7 @@ const FACTS: &[(&str, Look)] = &[
 ];
 
 impl Check {
-    /// Looks at everything.
+    /// Finds all facts.
     pub fn of(situation: &Situation) -> Self {
         let facts: Vec<Fact> = FACTS
             .iter()
@@ -165,7 +165,7 @@ impl Check {
     }
 }
 
-/// Names of failures that have a fact of their own.
+/// Failures that have a fact of their own.
 const STORE: [&str; 2] = ["fleet.db", "status.db"];
 
 fn source(of: &Situation) -> Finding {
@@ -199,9 +199,9 @@ fn release(of: &Situation) -> Finding {
         let message = format!("{sequence} of commit {commit} expired on {ends}");
         return critical(code::TRUST_EXPIRED, message);
     }
-    let message = format!("{sequence} of commit {commit}, good until {ends}");
+    let message = format!("{sequence} of commit {commit}, valid until {ends}");
     if left < RENEW_BEFORE - LATE {
-        return warning(code::TRUST_EXPIRED, message + ", and not signed anew");
+        return warning(code::TRUST_EXPIRED, message + ", and was not renewed");
     }
     ok(message)
 }
@@ -238,9 +238,9 @@ fn certificates(of: &Situation) -> Finding {
 
 fn clock(of: &Situation) -> Finding {
     match &of.clock {
-        // nothing is signed until someone has looked
+        // nothing is signed until someone acts
         Some(problem) => critical(code::SERVER_CLOCK, problem.text()),
-        None => ok("fits what was signed"),
+        None => ok("agrees with what was signed"),
     }
 }
 
@@ -248,16 +248,13 @@ fn disk(of: &Situation) -> Finding {
     let Disk { total, free } = match &of.disk {
         Ok(disk) => *disk,
         Err(error) => {
-            return warning(
-                code::STORE,
-                format!("its free space cannot be told: {error}"),
-            );
+            return warning(code::STORE, format!("its free space is not known: {error}"));
         }
     };
     let mebibytes = free >> 20;
     let percent = (free.saturating_mul(100)).checked_div(total).unwrap_or(0);
     let message = format!("{percent} % free ({mebibytes} MiB)");
-    // in percent alone a large disk is never full, in MiB alone a small one always is
+    // by percentage a large disk would never be full, by MiB a small one always would be
     let below =
         |(share, least): (u64, u64)| percent < share && mebibytes < least * 10 || mebibytes < least;
     if below(NONE_LEFT) {
@@ -269,7 +266,7 @@ fn disk(of: &Situation) -> Finding {
     ok(message)
 }
 
-/// Everything that the server does over and over, and that has no fact of its own.
+/// Every recurring task of the server that has no fact of its own.
 fn work(of: &Situation) -> Finding {
     let recent: Vec<_> = of
         .failures
@@ -284,7 +281,7 @@ fn work(of: &Situation) -> Finding {
     warning(code::SERVER_WORK, recent.join("; "))
 }
 
-/// What another part of the server warns of, in its words.
+/// The warnings of other parts of the server.
 fn warnings(of: &Situation) -> Finding {
     let all: Vec<_> = of
         .warnings
@@ -312,7 +309,7 @@ fn devices(of: &Situation) -> Finding {
         count("Offline"),
         total - count("Pending") - count("Revoked"),
     );
-    // two of two may be a shop that is closed; it is then said, and goes away by itself
+    // two of two may be a closed shop; the warning then goes away by itself
     if joined > 1 && away * 100 > joined * MANY_AWAY {
         return warning(code::DEVICES_AWAY, message);
     }

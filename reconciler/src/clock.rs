@@ -1,8 +1,8 @@
-//! Whether the server's clock is right, looked at before anything is signed by it.
+//! Checks the server's clock before anything is signed with it.
 //!
-//! A release or certificate with a wrong time outlives the mistake, so a clock that is clearly wrong signs nothing: what is in
-//! force is served until the clock is right, or a person says that it is. Nothing here is believed alone: the clock is held
-//! against what was signed last, the time that passed since it was right last, and devices whose clocks the network sets.
+//! A release or certificate with a wrong time outlives the mistake, so nothing is signed while the clock is clearly wrong: what
+//! is in force is served until the clock is right, or a person says that it is. No single source is believed: the clock is
+//! compared with the last signature, the time that has passed since it was last right, and devices with synchronised clocks.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,13 +25,13 @@ pub use flotta_bundle::clock::SKEW;
 pub use judge::{Doubt, Evidence, judge};
 use source::is_synchronised;
 
-/// How often the clock is looked at.
+/// How often the clock is checked.
 const LOOK: Duration = Duration::from_secs(5);
-/// Looks after which the machine is asked again whether the network sets its clock, and after which it is written down that the
-/// clock was right: an hour is as much as is tolerated.
+/// Number of checks after which the machine is asked again whether its clock is synchronised, and after which the time is
+/// saved as right: within the hour that is tolerated.
 const ASK_EVERY: u32 = 60;
 const KEEP_EVERY: u32 = 360;
-/// Where the store has when the clock was right.
+/// The store's key for the time at which the clock was right.
 pub(crate) const KEPT: &str = "clock";
 
 /// The clock is in doubt: nothing is signed by it.
@@ -45,13 +45,13 @@ impl InDoubt {
         code::SERVER_CLOCK
     }
 
-    /// With its code and what to do.
+    /// The problem to report.
     pub fn problem(&self) -> Problem {
         Problem::new(self.code(), self.to_string())
     }
 }
 
-/// A time that goes on by itself, whatever becomes of the clock.
+/// A time that advances independently of the clock.
 #[derive(Debug, Clone, Copy)]
 struct Running {
     time: Timestamp,
@@ -79,9 +79,9 @@ pub struct Clock(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    /// What every request asks for: made when the clock is looked at, read without a lock.
+    /// What every request needs; set when the clock is checked, read without a lock.
     doubted: ArcSwapOption<Doubted>,
-    /// Wakes the one who says that a doubt is over.
+    /// Wakes the task that reports the end of a doubt.
     accepted: Notify,
 }
 
@@ -93,12 +93,12 @@ struct State {
     accepted: Option<Running>,
 }
 
-/// What holds while the clock is in doubt.
+/// The state while the clock is in doubt.
 #[derive(Debug)]
 struct Doubted {
     doubt: Doubt,
     why: InDoubt,
-    /// What else the time may be.
+    /// Another time that it may be.
     right: Option<Running>,
     signed: Option<Timestamp>,
 }
@@ -109,12 +109,12 @@ impl Doubted {
     }
 }
 
-/// What a look at the clock has changed.
+/// A change that a check of the clock has found.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// It is in doubt now.
+    /// The clock is in doubt now.
     Doubted(InDoubt),
-    /// It is right again.
+    /// The clock is right again.
     Right,
 }
 
@@ -123,7 +123,7 @@ impl Clock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A person says that the clock is right. That ends the doubt, which is given back, and holds until the clock leaps or the
+    /// A person says that the clock is right. That ends the doubt, which is returned, and holds until the clock jumps or the
     /// server stops. Without a doubt there is nothing to accept: a clock that goes wrong later is doubted all the same.
     pub fn accept(&self, now: Timestamp) -> Option<InDoubt> {
         let mut state = self.state();
@@ -134,12 +134,12 @@ impl Clock {
         Some(doubted.why.clone())
     }
 
-    /// What was signed last says that it was issued then.
+    /// Records when the last release was issued.
     pub fn signed(&self, issued: Timestamp) {
         self.state().signed = Some(issued);
     }
 
-    /// Why nothing is to be signed; an error while the clock is in doubt.
+    /// An error while the clock is in doubt and nothing may be signed.
     pub fn check(&self) -> Result<(), InDoubt> {
         match &*self.0.doubted.load() {
             Some(doubted) => Err(doubted.why.clone()),
@@ -147,8 +147,8 @@ impl Clock {
         }
     }
 
-    /// The first error of `verify` at the times that it may be, unless one of them passes: `now`, and others while that is in
-    /// doubt.
+    /// Runs `verify` at each time that it may be: `now`, and others while that is in doubt. Succeeds if one passes, else returns
+    /// the first error.
     pub fn try_candidates<E>(
         &self,
         now: Timestamp,
@@ -162,13 +162,13 @@ impl Clock {
         }
     }
 
-    /// Whether `then` is past, whichever of the times that it may be is right.
+    /// Whether `then` is past by all of the times that it may be.
     pub fn is_past(&self, then: Timestamp, now: Timestamp) -> bool {
         self.try_candidates(now, |now| if now < then { Ok(()) } else { Err(()) })
             .is_err()
     }
 
-    /// Holds `now` against all that is known.
+    /// Checks `now` against all evidence.
     pub fn look(
         &self,
         now: Timestamp,
@@ -206,14 +206,14 @@ impl Clock {
         }
     }
 
-    /// Whether a clock that was right until now has been set to another time: then it counts who did that.
+    /// Whether a clock that was right until now has been set to another time, in which case it matters who set it.
     fn has_leapt(&self, now: Timestamp) -> bool {
         let right = self.state().right;
         let is_far = |right: Running| now.duration_since(right.now()).abs() > SKEW;
         right.is_some_and(is_far) && self.check().is_ok()
     }
 
-    /// Takes up what an earlier start has left in the store, and looks.
+    /// Loads what an earlier run left in the store, and checks the clock.
     pub async fn open(&self, store: &Store, now: Timestamp) -> Result<Option<Change>, StoreError> {
         let synchronised = is_synchronised(Path::new("/"), now).await;
         self.resume(store, now, synchronised).await
@@ -234,9 +234,9 @@ impl Clock {
         Ok(self.look(now, &store.told_times(now), store.count_members()))
     }
 
-    /// Looks for as long as it is polled, and says what changes.
+    /// Checks the clock for as long as it is polled, and reports changes.
     pub async fn follow(&self, store: &Store, say: impl Fn(&Change)) {
-        // what the start has found, its screen has said
+        // a doubt found at the start is on the start screen
         if let Err(doubt) = self.check() {
             note(store, &Change::Doubted(doubt), Timestamp::now()).await;
         }
@@ -268,12 +268,12 @@ impl Clock {
 
     async fn keep(&self, store: &Store, now: Timestamp) {
         if let Err(error) = store.set_meta(KEPT, format!("{now:.0}")).await {
-            tracing::error!(%error, "that the clock is right was not kept");
+            tracing::error!(%error, "the time at which the clock was right could not be saved");
         }
     }
 }
 
-/// An event for who looks later.
+/// Saves an event.
 async fn note(store: &Store, change: &Change, now: Timestamp) {
     let (reason, message, warning) = match change {
         Change::Doubted(doubt) => ("ClockDoubted", doubt.problem().to_string(), true),
@@ -292,6 +292,6 @@ async fn note(store: &Store, change: &Change, now: Timestamp) {
         warning,
     };
     if let Err(error) = store.add_event(event).await {
-        tracing::error!(%error, "an event was not kept");
+        tracing::error!(%error, "an event could not be saved");
     }
 }

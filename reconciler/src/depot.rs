@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A write is a temporary file, `fsync`, rename, `fsync` of the directory (`LocalFileSystem::with_fsync`), and `head.json` is
-//! written when all that it leads to is there: a reader, or a power cut, finds the release before or the one after.
+//! written last: a reader, also after a power cut, finds either the previous release or the new one.
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
@@ -37,7 +37,7 @@ const SCHEMA: u32 = 1;
 /// Blobs written at a time: enough to hide a bucket's latency, few enough for a small machine's disk.
 const WRITERS: usize = 8;
 
-/// What `head.json` says.
+/// The content of `head.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The version of the layout: 1.
@@ -46,7 +46,7 @@ pub struct Head {
     pub sequence: u64,
 }
 
-/// A release as the depot holds it. Nothing of it is verified by the depot.
+/// A release as the depot stores it. The depot verifies nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The signed release.
@@ -55,27 +55,27 @@ pub struct Stored {
     pub leaves: Vec<String>,
 }
 
-/// Why the depot gives or takes nothing.
+/// Errors of the depot.
 #[derive(Debug, thiserror::Error)]
 pub enum DepotError {
     /// The disk or bucket failed.
     #[error("depot: {0}")]
     Store(String, #[source] object_store::Error),
-    /// The directory cannot be made.
-    #[error("depot: {0} cannot be made")]
+    /// The directory cannot be created.
+    #[error("depot: {0} cannot be created")]
     Create(String, #[source] std::io::Error),
-    /// A file is not what it should be.
+    /// A file cannot be parsed.
     #[error("depot: {0} cannot be read: {1}")]
     Malformed(String, String),
-    /// A signed document is not what it should be.
+    /// A signed document is malformed.
     #[error("depot: {0}")]
     Envelope(String, #[source] EnvelopeError),
     /// A blob's content does not have its digest.
     #[error("depot: blob {wanted} holds content with digest {found}")]
     Damaged {
-        /// What its name says.
+        /// The digest in its name.
         wanted: Digest,
-        /// What it holds.
+        /// The digest of its content.
         found: Digest,
     },
 }
@@ -110,7 +110,7 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 impl Depot {
-    /// The depot in a directory, which is made if it is not there.
+    /// Opens the depot in a directory, which is created if it does not exist.
     pub fn local(directory: &FilePath) -> Result<Self, DepotError> {
         let place = || directory.display().to_string();
         std::fs::create_dir_all(directory).map_err(|error| DepotError::Create(place(), error))?;
@@ -122,7 +122,7 @@ impl Depot {
         })
     }
 
-    /// Which release is in force; none in a new depot.
+    /// The head, which names the release in force; none in a new depot.
     pub async fn head(&self) -> Result<Option<Head>, DepotError> {
         let path = Path::from("head.json");
         let Some(bytes) = self.get(&path).await? else {
@@ -136,7 +136,7 @@ impl Depot {
         Ok(Some(head))
     }
 
-    /// Puts `sequence` in force. To be called when its release and blobs are there.
+    /// Puts the release `sequence` in force. Its files and blobs must have been written before.
     pub async fn put_head(&self, sequence: u64) -> Result<(), DepotError> {
         let head = Head {
             schema: SCHEMA,
@@ -145,7 +145,7 @@ impl Depot {
         self.put(&Path::from("head.json"), json(&head)).await
     }
 
-    /// A release and its leaves.
+    /// Reads a release and its leaves.
     pub async fn release(&self, sequence: u64) -> Result<Option<Stored>, DepotError> {
         let path = release_path(sequence, "release.json");
         let Some(bytes) = self.get(&path).await? else {
@@ -161,7 +161,7 @@ impl Depot {
         Ok(Some(Stored { envelope, leaves }))
     }
 
-    /// Writes a release. Its blobs go first.
+    /// Writes a release. Its blobs must have been written before.
     pub async fn put_release(&self, sequence: u64, release: &Stored) -> Result<(), DepotError> {
         self.put(
             &release_path(sequence, "leaves.json"),
@@ -196,7 +196,7 @@ impl Depot {
     async fn put_blob(&self, digest: &Digest, content: &[u8]) -> Result<(), DepotError> {
         let path = blob_path(digest);
         match self.store.head(&path).await {
-            // a file of another length is damaged: it is written again
+            // a file of another length is damaged and is written again
             Ok(meta) if meta.size == content.len() as u64 => Ok(()),
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {
                 self.put(&path, content.to_vec()).await
@@ -205,7 +205,7 @@ impl Depot {
         }
     }
 
-    /// A blob, checked against its digest.
+    /// Reads a blob and checks its digest.
     pub async fn blob(&self, digest: &Digest) -> Result<Option<Bytes>, DepotError> {
         let Some(bytes) = self.get(&blob_path(digest)).await? else {
             return Ok(None);

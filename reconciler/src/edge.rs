@@ -1,16 +1,16 @@
-//! The edge API: what devices speak to, and all that the internet can reach.
+//! The edge API: the API for devices, and the only part that the internet can reach.
 //!
 //! | route | certificate | answers |
 //! |---|---|---|
-//! | `POST /v1/enrolments` | no | joined, waits, or denied |
-//! | `GET /v1/enrolments/KEY` | no | the same, later |
+//! | `POST /v1/enrolments` | no | joined, pending, or denied |
+//! | `GET /v1/enrolments/KEY` | no | the same for an earlier request |
 //! | `POST /v1/certificates` | yes | a new certificate for the same key |
-//! | `GET /v1/desired?root=N` | yes | what the device should have; held until that changes |
-//! | `GET /v1/blobs/sha256:HEX` | yes | a manifest or file of that |
-//! | `PUT /v1/report` | yes | which events were kept |
+//! | `GET /v1/desired?root=N` | yes | the device's desired state; held until that changes |
+//! | `GET /v1/blobs/sha256:HEX` | yes | a manifest or file of the device's bundle |
+//! | `PUT /v1/report` | yes | which events were stored |
 //!
-//! TLS 1.3 alone. Who a device is comes from its verified certificate and nothing else, and ends with it: when the
-//! certificate expires, or the identity is revoked, its connections close. Everything is bounded ([`limits`]).
+//! TLS 1.3 only. A device's identity comes only from its verified certificate, and ends with it: when the certificate expires,
+//! or the identity is revoked, its connections close. Everything is bounded ([`limits`]).
 
 mod answer;
 mod blobs;
@@ -57,20 +57,20 @@ struct Inner {
     enroller: Enroller,
     tls: Arc<ServerConfig>,
     limits: Limits,
-    /// Requests to join, all together: each costs two signatures and a transaction.
+    /// The rate of all requests to join together: each costs two signatures and a transaction.
     asks: Rate,
     invited: Rate,
-    /// Looks at what became of one.
+    /// The rate of queries for the state of a request.
     looks: Rate,
-    /// Blobs on their way out: each may be 16 MiB of memory.
+    /// Parallel downloads of blobs: each may take 16 MiB of memory.
     downloads: Arc<Semaphore>,
-    /// Connections whose handshake is not done, those without a certificate, and those of devices.
+    /// Slots for connections in the handshake, without a certificate, and of devices.
     handshakes: Slots,
     anonymous: Slots,
     devices: Arc<Semaphore>,
-    /// Log lines about those who are no device.
+    /// The rate of log lines about strangers.
     lines: Lines,
-    /// Refusals of those whose certificate names a device that is not served.
+    /// Refusals of devices that are not served, for the log.
     told: Told,
     stopping: watch::Sender<bool>,
 }
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// The API over these. Fails when the fleet's own certificates are of no use.
+    /// Creates the API. Fails if the fleet's own certificates cannot be used.
     pub fn new(
         fleet: Arc<Fleet>,
         store: Store,

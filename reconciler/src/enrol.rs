@@ -1,8 +1,8 @@
-//! How devices join and leave: tokens, requests, approval, renewal, revocation.
+//! Enrolment: tokens, requests to join, approval, certificate renewal and revocation.
 //!
 //! A name belongs to the key that joined with it until the device is revoked, or a person approves another key in its place:
-//! neither a token nor a certificate request can take it over. Each decision is one durable transaction, made by the pure
-//! function, `rules::decide`.
+//! neither a token nor a certificate request can take it over. Each decision is made by the pure function `rules::decide`, in
+//! one durable transaction.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,23 +32,23 @@ use transaction::{Done, enrol};
 #[cfg(test)]
 mod tests;
 
-/// Most requests that wait for a person. Beyond it newer ones are turned away, and those that wait stay.
+/// Most pending requests. Beyond that new ones are refused, and the pending ones stay.
 pub const MAX_PENDING: u64 = 10_000;
-/// Most of them from one address: one network cannot keep all others out.
+/// Most pending requests from one address, so that one network cannot keep all others out.
 pub const MAX_PENDING_EACH: u64 = 1_000;
-/// Longest life of a token. A join file in a drawer is a key to the fleet.
+/// Longest validity of a token, because a join file that lies around is a key to the fleet.
 pub const MAX_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// Which request a person means.
+/// Identifies the request that a person means.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The name asked for.
+    /// The requested name.
     pub device: DeviceName,
-    /// The key as the device shows it (`SHA256:` and at least 16 hex digits); needed when several ask for one name.
+    /// The key as the device shows it (`SHA256:` and at least 16 hex digits); needed when several requests have the same name.
     pub key: Option<String>,
 }
 
-/// What a certificate by this fleet's authority says, whether the store knows of it or not.
+/// The content of a certificate by this fleet's CA, whether the store knows the device or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certified {
     /// The device.
@@ -57,23 +57,23 @@ pub struct Certified {
     pub key: Digest,
 }
 
-/// What became of all requests of devices that had joined before.
+/// The result of approving all devices that had joined before a restore.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// Those that are back, sorted by name.
+    /// The approved devices, sorted by name.
     pub approved: Vec<Device>,
-    /// Those that wait on, and why.
+    /// The requests that still wait, and why.
     pub left: Vec<(JoinRequest, EnrolError)>,
 }
 
-/// How a device is let in.
+/// The terms of an approval.
 #[derive(Debug, Clone, Default)]
 pub struct Approval {
-    /// The set it is put in.
+    /// The set that the device becomes a member of.
     pub set: Option<String>,
-    /// Labels it gets.
+    /// The labels that the device gets.
     pub labels: BTreeMap<String, String>,
-    /// Whether it may take the place of a device that has joined by this name with another key.
+    /// Whether it may replace a device that has joined under this name with another key.
     pub replace: bool,
 }
 
@@ -82,14 +82,14 @@ pub struct Approval {
 pub struct Enroller {
     fleet: Arc<Fleet>,
     store: Store,
-    /// Bounds what refusals write: one who is refused a thousand times a second is noted once a second.
+    /// The rate of events about refusals: a client that is refused a thousand times a second is noted once a second.
     notes: Arc<Rate>,
-    /// Who was refused, and goes on asking.
+    /// Devices that were refused and keep asking, for the log.
     told: Arc<Told>,
 }
 
 impl Enroller {
-    /// An enroller for `fleet`.
+    /// Creates the enroller of `fleet`.
     pub fn new(fleet: Arc<Fleet>, store: Store) -> Self {
         Self {
             fleet,
@@ -99,8 +99,8 @@ impl Enroller {
         }
     }
 
-    /// A device asks to join, or for a new certificate for the key it joined with. `certified` is what its connection's
-    /// certificate says, if it has one: with a store from a backup, that may be more than the store knows.
+    /// Handles a request to join, or for a new certificate for the key that the device joined with. `certified` is the content
+    /// of the connection's certificate, if it has one; with a restored store it may name a device that the store does not know.
     pub async fn enrol(
         &self,
         request: EnrolmentRequest,
@@ -116,7 +116,7 @@ impl Enroller {
         match &done {
             Ok(Done::Joined(_, _, Some(maker))) => {
                 let whose = match maker.as_str() {
-                    // one of an earlier version of this program
+                    // a token of an earlier version of this program
                     "" => String::new(),
                     maker => format!(" that {maker} made"),
                 };
@@ -164,7 +164,7 @@ impl Enroller {
             .await
     }
 
-    /// What became of the request of a key; none when there is none.
+    /// The state of the request of a key; none when there is no such request.
     pub async fn state(&self, key: Digest) -> Result<Option<Enrolment>, EnrolError> {
         let Some(request) = self.store.request(key).await? else {
             return Ok(None);
@@ -181,7 +181,7 @@ impl Enroller {
         }))
     }
 
-    /// A new certificate for a device that still has one in force, for the same key.
+    /// Renews the certificate of a device whose current one is still in force, for the same key.
     pub async fn renew(
         &self,
         device: &DeviceName,
@@ -200,7 +200,7 @@ impl Enroller {
             .write(
                 move |connection| {
                     let current = devices::find(connection, &device)?;
-                    // Revoked or replaced while this was on its way.
+                    // The device may have been revoked or replaced while this was under way.
                     if current.is_none_or(|d| d.key != key || d.revoked_at.is_some()) {
                         return Err(EnrolError::Revoked);
                     }
@@ -213,7 +213,7 @@ impl Enroller {
         Ok(Renewal { certificate })
     }
 
-    /// On both sides: the device gets the answer, people get the event and the log line.
+    /// Notes a refusal for people, as an event and a log line; the device gets the answer.
     async fn note_refusal(
         &self,
         device: &DeviceName,
@@ -222,7 +222,7 @@ impl Enroller {
         now: Timestamp,
     ) {
         let code = error.code();
-        // by its key it is one that was revoked, and it goes on asking; what others say of themselves may be another's name
+        // only a revoked key is known to belong to the name; the name of any other request is just a claim
         let is_told = matches!(error, EnrolError::Revoked)
             && self
                 .told
@@ -231,10 +231,10 @@ impl Enroller {
         if is_told || !self.notes.admits() {
             return;
         }
-        // not `device`: that is what a certificate says
+        // not `device`, which is for names from certificates
         tracing::warn!(claims = %device, %from, code = code.id, %error, "refused a device that asked to join");
         let message = format!("{device} from {from}: {}: {error}", code.id);
-        // the name is a claim: it must not push out what the device itself said
+        // the name is a claim, which must not displace the device's own events
         self.note(None, true, "JoinRefused", message, now).await;
     }
 
@@ -255,7 +255,7 @@ impl Enroller {
             message,
             warning,
         };
-        // What was decided stands, whether it can be noted or not.
+        // The decision holds even if its event cannot be saved.
         let kept = self.store.add_event(event).await;
         self.store.failures().note("keeping an event", &kept, now);
     }

@@ -1,5 +1,5 @@
-//! What the server fails at over and over. Each failure is said once, with a count when it ends, and not with every try: a disk
-//! that is full for a night would write a line for each report of each device.
+//! Recurring failures of the server. Each is logged once, and again with a count when it ends, instead of at every try: a disk
+//! that is full for a night would otherwise log a line for each report of each device.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,38 +9,38 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::text::plain;
 
-/// A failure that goes on is said again this often: whoever looks at the last day of a log finds it.
+/// How often a lasting failure is logged again, so that it is found in the last day of a log.
 const AGAIN: SignedDuration = SignedDuration::from_hours(24);
-/// After so long without another, a failure is over even if nothing says that it works: the next is a new one.
+/// After this long without another occurrence a failure is over even without a success: the next is a new one.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
-/// Most lines about one thing in this time: what fails and works by turns is said at first, and
-/// then not until that time is over.
+/// Most lines about one task in this time: one that fails and works in turn is logged at first, and then not until that time
+/// is over.
 const LINES: (u32, SignedDuration) = (6, SignedDuration::from_mins(10));
 /// Longest message kept, in characters.
 const MAX_MESSAGE: usize = 1024;
 
-/// Something that fails at the moment.
+/// A task that is failing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What fails: `fleet.db`, `hooks`. These are the program's own words, so there are only so many.
+    /// The task: `fleet.db`, `hooks`. The names are fixed in the program, so their number is bounded.
     pub what: &'static str,
-    /// How it failed last.
+    /// The last error.
     pub message: String,
-    /// When it failed first, of those without a success in between.
+    /// When it first failed since its last success.
     pub since: Timestamp,
-    /// How often since then.
+    /// How often it has failed since then.
     pub count: u64,
     /// When it failed last.
     pub last: Timestamp,
 }
 
-/// What fails at the moment. Cheap to clone; all clones are one.
+/// The tasks that are failing. Cheap to clone; clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct Failures(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// How many there are: what works, as nearly all does, is noted without a lock.
+    /// The number of entries, so that a success, the usual case, needs no lock.
     number: AtomicUsize,
     now: Mutex<BTreeMap<&'static str, Known>>,
 }
@@ -50,15 +50,15 @@ struct Known {
     failure: Failure,
     /// Whether it works again.
     over: bool,
-    /// When it was said last.
+    /// When it was last logged.
     said: Timestamp,
-    /// How many lines there would have been since then.
+    /// Number of lines that were suppressed since then.
     lines: u32,
     counted_from: Timestamp,
 }
 
 impl Known {
-    /// Whether there may be another line about it; then it is counted.
+    /// Whether another line may be logged; if so, it is counted.
     fn may_say(&mut self, now: Timestamp) -> bool {
         let (most, time) = LINES;
         // in either direction: a clock may be set back
@@ -79,21 +79,21 @@ impl Known {
 }
 
 impl Failures {
-    /// Notes that `what` failed, and logs it when that is news.
+    /// Records that `what` failed, and logs it if that is news.
     pub fn failed(&self, what: &'static str, message: &str, now: Timestamp) {
         if let Some(news) = self.add(what, message, now) {
             tracing::error!("{what}: {news}");
         }
     }
 
-    /// Notes that `what` works, and logs it when it did not before.
+    /// Records that `what` works, and logs it if it was failing.
     pub fn worked(&self, what: &'static str) {
         if let Some(news) = self.remove(what) {
             tracing::warn!("{what}: {news}");
         }
     }
 
-    /// As [`Self::failed`], for those who say the news elsewhere: what to say, when there is something to say.
+    /// Like [`Self::failed`], but returns the line instead of logging it.
     pub fn add(&self, what: &'static str, message: &str, now: Timestamp) -> Option<String> {
         let message = plain(message, MAX_MESSAGE);
         let mut all = self.lock();
@@ -131,7 +131,7 @@ impl Failures {
         news
     }
 
-    /// As [`Self::worked`], for those who say the news elsewhere: what to say, when there is something to say.
+    /// Like [`Self::worked`], but returns the line instead of logging it.
     pub fn remove(&self, what: &'static str) -> Option<String> {
         if self.0.number.load(Ordering::Relaxed) == 0 {
             return None;
@@ -149,7 +149,7 @@ impl Failures {
         news.then(|| format!("works again, failed {}", often(&known.failure)))
     }
 
-    /// Notes how a try went.
+    /// Records the result of a try.
     pub fn note<T, E: std::error::Error>(
         &self,
         what: &'static str,
@@ -162,7 +162,7 @@ impl Failures {
         }
     }
 
-    /// What fails now, sorted by name.
+    /// All failing tasks, sorted by name.
     pub fn all(&self) -> Vec<Failure> {
         let all = self.lock();
         let now = all.values().filter(|known| !known.over);
@@ -174,7 +174,7 @@ impl Failures {
     }
 }
 
-/// What tells two failures of one thing apart: the words before the colon. What follows may be different at every try.
+/// Distinguishes failures of one task: the message before the colon. What follows may differ at every try.
 fn kind(message: &str) -> &str {
     message.split_once(':').map_or(message, |(kind, _)| kind)
 }
@@ -193,7 +193,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
@@ -264,9 +264,9 @@ mod tests {
             said.extend(failures.add("hooks", "refused", at(second)));
             said.extend(failures.end("hooks", at(second)));
         }
-        // an hour has six times ten minutes, with six lines each
+        // six lines in each of the six periods of an hour
         assert_eq!(said.len(), 36, "{said:?}");
-        // and what is over is forgotten, so that nothing is looked up for what works
+        // a failure that is over is removed, so that a success needs no lookup
         assert_eq!(failures.end("hooks", at(8000)), None);
         assert_eq!(failures.0.number.load(Ordering::Relaxed), 0);
     }
@@ -285,7 +285,7 @@ mod tests {
             other.as_deref(),
             Some("still fails, 3 times since 2027-01-15T08:00:00Z: read-only file system")
         );
-        // nor one of hours ago the one of now
+        // nor does an old failure hide a new one
         assert!(
             failures
                 .add("fleet.db", "read-only file system", at(7200))

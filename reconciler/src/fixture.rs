@@ -1,4 +1,4 @@
-//! What tests of several modules begin with: a fleet in a folder, a machine with keys, bundles and releases.
+//! Fixtures for the tests of several modules: a fleet in a folder, a machine with keys, bundles and releases.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,14 +20,14 @@ use crate::keys::{FirstStart, Fleet};
 use crate::publish::Published;
 use crate::store::{NewToken, Store};
 
-/// How long anything may take: far more than it does.
+/// Deadline for everything, far longer than anything takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) fn name(text: &str) -> DeviceName {
     text.parse().unwrap()
 }
 
-/// Looks until `look` gives something.
+/// Polls `look` until it returns something.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let found = async {
         loop {
@@ -42,7 +42,7 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
         .unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }
 
-/// A fleet and its store, as a start of the server opens them.
+/// A fleet and its store, opened as the server does at its start.
 pub(crate) struct House {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) store: Store,
@@ -73,12 +73,12 @@ impl House {
         }
     }
 
-    /// Puts a release in force over these devices and their manifests, newest first.
+    /// Puts a release in force with these devices and their manifests, newest first.
     pub(crate) fn publish(&self, sequence: u64, devices: &[(&str, &[Digest])]) {
         self.index.publish(release(&self.fleet, sequence, devices));
     }
 
-    /// A token for one device, that lives for an hour.
+    /// Creates a token that is valid for an hour.
     pub(crate) async fn token(&self, device: Option<&str>) -> Token {
         let terms = NewToken {
             device: device.map(name),
@@ -162,7 +162,7 @@ pub(crate) fn bundle_with(
     (digest, blobs.into())
 }
 
-/// A device with its keys, as a test plays it.
+/// A simulated device with its keys.
 pub(crate) struct TestDevice {
     pub(crate) name: DeviceName,
     pub(crate) key: KeyPair,
@@ -210,10 +210,10 @@ impl TestDevice {
     }
 }
 
-/// Where tests speak from.
+/// The address of clients in tests.
 pub(crate) const HERE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// A report of a device at rest.
+/// A report of an idle device.
 pub(crate) fn report() -> Report {
     Report {
         release: Some(1),

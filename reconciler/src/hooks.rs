@@ -1,6 +1,5 @@
-//! `POST /hooks/git`, on a listener of its own: a forge says that something was pushed, and the source is looked at now
-//! instead of at the next poll. Nothing in the body is believed; a forged hook could cause a poll, no more, and even that
-//! takes the secret.
+//! `POST /hooks/git`, on a listener of its own: a forge reports a push, and the source is polled at once. Nothing in the body
+//! is used: a forged hook could cause a poll and no more, and even that takes the secret.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,32 +25,32 @@ use crate::failures::Failures;
 #[cfg(test)]
 mod tests;
 
-/// Longest body: GitHub sends up to 25 MB for the largest pushes, and those the next poll finds.
+/// Longest body. GitHub sends up to 25 MB for the largest pushes; those are left to the next poll.
 const MAX_BODY: usize = 1 << 20;
 /// How old a timestamp may be, or how far ahead: what Standard Webhooks' own libraries allow.
 const FRESH_SECONDS: i64 = 300;
-/// Shortest secret: 16 characters cannot be tried out.
+/// Shortest secret: 16 characters cannot be guessed.
 const MIN_SECRET: usize = 16;
-/// Hooks a second, and at once: a forge sends one a push.
+/// Hooks a second, and the burst: a forge sends one for each push.
 const PER_SECOND: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("10 is not 0");
 
-/// How failures are called: hooks by someone without the secret, and connections that the system does not give.
+/// Names of failures: hooks by a client without the secret, and connections that the system cannot accept.
 const REFUSED: &str = "checking a hook";
 const REFUSAL: &str = "its signature or token does not match the secret";
 const ACCEPTED: &str = "accepting a hook's connection";
 
-/// Connections at a time; others wait in the kernel's queue.
+/// Parallel connections; others wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
-/// How long one may last, and what to wait when the system gives none.
+/// How long a connection may last, and how long to wait when the system cannot accept one.
 const LIFE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The secret shared with the forge.
 pub struct Secret {
     plain: hmac::Key,
-    /// The plain key's tag over the secret itself: to compare a token that is sent as it is.
+    /// The plain key's tag over the secret itself, to compare a token that is sent in clear.
     token: hmac::Tag,
-    /// Standard Webhooks write the key as `whsec_` and base64; GitLab requires it.
+    /// The key for Standard Webhooks, which write it as `whsec_` and base64; GitLab requires that.
     standard: hmac::Key,
 }
 
@@ -61,7 +60,7 @@ pub enum SecretError {
     /// The file cannot be read.
     #[error("{0} cannot be read")]
     Read(String, #[source] std::io::Error),
-    /// Too short to be one.
+    /// The secret is too short.
     #[error(
         "the secret is shorter than {MIN_SECRET} characters: make one with `openssl rand -hex 32`"
     )]
@@ -75,14 +74,14 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// Reads the secret from a file; white space around it does not count.
+    /// Reads the secret from a file; surrounding white space is ignored.
     pub fn read(path: &Path) -> Result<Self, SecretError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| SecretError::Read(path.display().to_string(), error))?;
         Self::new(text.trim())
     }
 
-    /// A secret as it is given to the forge.
+    /// Creates a secret from the text that the forge has.
     pub fn new(text: &str) -> Result<Self, SecretError> {
         if text.len() < MIN_SECRET {
             return Err(SecretError::Short);
@@ -103,14 +102,14 @@ impl Secret {
         })
     }
 
-    /// Whether the request is by someone who has the secret. All comparisons take constant time.
+    /// Whether the sender has the secret. All comparisons take constant time.
     ///
     /// - GitHub, Gitea, Forgejo: `X-Hub-Signature-256: sha256=HEX`, HMAC-SHA256 over the body
     /// - GitLab from 19.0, Standard Webhooks: `webhook-signature: v1,BASE64 …`, HMAC-SHA256 over `ID.TIMESTAMP.BODY`
     /// - GitLab: `X-Gitlab-Token`, the secret itself
     pub fn admits(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> bool {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        // the strongest that is there decides: a token next to it does not make up for a bad signature
+        // the strongest method present decides: a token does not make up for a bad signature
         if let Some(signatures) = header("webhook-signature") {
             return header("webhook-id")
                 .zip(header("webhook-timestamp"))
@@ -183,7 +182,7 @@ async fn receive(
     }
     let now = Timestamp::now();
     if !hooks.secret.admits(&headers, &body, now) {
-        // anyone may try: a line for each would be theirs to write
+        // anyone can send a request, so a log line for each would let them flood the log
         hooks.failures.failed(REFUSED, REFUSAL, now);
         return (
             StatusCode::UNAUTHORIZED,
@@ -195,7 +194,7 @@ async fn receive(
     (StatusCode::ACCEPTED, "the source is looked at now\n")
 }
 
-/// Serves the hooks until `stop` is done. A hook that this cuts off is found by the next start's first look.
+/// Serves the hooks until `stop` is done. The push of a hook that this cuts off is found by the first poll of the next start.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     router: Router,
@@ -216,7 +215,7 @@ pub async fn serve(
                         .timer(TokioTimer::new())
                         .header_read_timeout(LIFE)
                         .serve_connection(TokioIo::new(stream), service);
-                    // one that is slow, or broken, is nobody's loss
+                    // a slow or broken connection does not matter
                     let _ = tokio::time::timeout(LIFE, served).await;
                 });
             }
@@ -230,7 +229,7 @@ async fn next(
     slots: &Arc<Semaphore>,
     failures: &Failures,
 ) -> (tokio::net::TcpStream, Option<OwnedSemaphorePermit>) {
-    // never closed, so there always is one
+    // the semaphore is never closed
     let slot = Arc::clone(slots).acquire_owned().await.ok();
     loop {
         match listener.accept().await {

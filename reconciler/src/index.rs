@@ -1,4 +1,5 @@
-//! One owner of the release in force: what each device is offered, who waits for a change of it, and which blobs it may read.
+//! The index of the release in force: what each device is offered, which devices wait for a change, and which blobs a device
+//! may read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +18,10 @@ use crate::publish::inventory::Left;
 #[cfg(test)]
 mod tests;
 
-/// Most digests kept of which blobs belong to which manifest: 32 MB. A fleet has a few roles of a few hundred files.
+/// Most cached digests of which blobs belong to which manifest: 32 MB. A fleet has a few roles of a few hundred files.
 const MAX_CACHED: usize = 1 << 20;
 
-/// The release in force, with everything that is asked of it.
+/// The release in force, prepared for lookups.
 #[derive(Debug)]
 pub struct Current {
     release: Envelope,
@@ -32,11 +33,11 @@ pub struct Current {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     index: u64,
-    /// What the device is offered: the leaf's manifest, or an earlier one that it names.
+    /// The offered manifest: the leaf's own, or an earlier one that it names.
     offered: Digest,
 }
 
-/// What a device is offered, in short.
+/// The essentials of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offered {
     /// Sequence of the release.
@@ -46,7 +47,7 @@ pub struct Offered {
 }
 
 impl Current {
-    /// A release over `leaves`, which come in the order of its tree. Each device is offered its leaf's newest manifest.
+    /// Prepares a release over `leaves`, in the order of its tree. Each device is offered its leaf's newest manifest.
     pub fn new(release: Envelope, sequence: u64, leaves: impl IntoIterator<Item = Leaf>) -> Self {
         let mut devices = HashMap::new();
         let tree = Tree::new(leaves.into_iter().zip(0..).map(|(leaf, index)| {
@@ -63,7 +64,7 @@ impl Current {
         }
     }
 
-    /// Offers `device` another manifest that its leaf names. Says whether the leaf names it.
+    /// Offers `device` another manifest that its leaf names. Returns false when the leaf does not name it.
     pub fn hold_back(&mut self, device: &DeviceName, manifest: Digest) -> bool {
         let named = self.leaf(device).is_some_and(|leaf| leaf.names(&manifest));
         match self.devices.get_mut(device) {
@@ -80,7 +81,7 @@ impl Current {
         self.sequence
     }
 
-    /// The root of its tree: two releases of one sequence differ in it.
+    /// The root of its tree, which distinguishes two releases with one sequence.
     pub fn root(&self) -> Digest {
         self.tree.head().root
     }
@@ -95,12 +96,12 @@ impl Current {
         self.devices.len()
     }
 
-    /// Whether the release is over no device.
+    /// Whether the release has no devices.
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty()
     }
 
-    /// What `device` is offered; none when the release does not name it.
+    /// The offer for `device`; none when the release does not name it.
     pub fn offered(&self, device: &DeviceName) -> Option<Offered> {
         self.devices.get(device).map(|entry| Offered {
             sequence: self.sequence,
@@ -132,25 +133,25 @@ impl Current {
 pub struct Index {
     roots: Vec<Envelope>,
     current: ArcSwapOption<Current>,
-    /// Who waits. An entry lives as long as somebody does.
+    /// The waiting devices. An entry is removed when nobody waits for it any more.
     waiting: Mutex<HashMap<DeviceName, watch::Sender<Option<Digest>>>>,
     content: Mutex<Content>,
     described: ArcSwap<BTreeMap<DeviceName, Described>>,
 }
 
-/// What is asked of manifests: functions of their digests, so shared by all devices and never stale.
+/// A cache of manifests. It depends only on their digests, so it is shared by all devices and never stale.
 #[derive(Debug, Default)]
 struct Content {
     manifests: HashMap<Digest, Arc<Known>>,
     digests: usize,
 }
 
-/// What is asked of a manifest.
+/// The facts about a manifest that the server needs.
 #[derive(Debug)]
 pub struct Known {
-    /// Sorted.
+    /// The digests of its files, sorted.
     files: Vec<Digest>,
-    /// How often a device with it reports, in seconds.
+    /// The heartbeat interval, in seconds.
     pub heartbeat_seconds: u32,
     /// The schema that it needs.
     pub schema: u32,
@@ -158,37 +159,37 @@ pub struct Known {
     pub images: Vec<Image>,
 }
 
-/// What a device is to be offered.
+/// What a device can be offered, given the schemas that its agent reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readable {
-    /// This.
+    /// This manifest.
     Offered(Offered),
-    /// Nothing: its agent does not read this schema, which its manifest needs.
+    /// Nothing, because its agent does not read this schema, which its manifest needs.
     Needs(u32),
-    /// Nothing: the release does not name it.
+    /// Nothing, because the release does not name it.
     Unnamed,
 }
 
-/// What rendering found out about a device, for people.
+/// What rendering found about a device, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Described {
     /// The sets it is in, the strongest first.
     pub sets: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether Git has it.
+    /// Whether it is in Git.
     pub in_git: bool,
-    /// That it was in Git and is not any more.
+    /// Set if it was in Git and is no longer.
     pub left: Option<Left>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these locks; if it did, the maps are still whole.
+    // Nothing panics while it holds one of these locks; even if it did, the maps would be consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Index {
-    /// An index without a release. `roots` are all trust roots in order: version 1 first.
+    /// Creates an index without a release. `roots` are all trust roots in order, version 1 first.
     pub fn new(roots: Vec<Envelope>) -> Self {
         Self {
             roots,
@@ -199,17 +200,17 @@ impl Index {
         }
     }
 
-    /// Replaces what is known of devices apart from what they are offered.
+    /// Replaces the descriptions of the devices.
     pub fn describe(&self, described: Arc<BTreeMap<DeviceName, Described>>) {
         self.described.store(described);
     }
 
-    /// What is known of devices apart from what they are offered.
+    /// The descriptions of the devices.
     pub fn described(&self) -> Arc<BTreeMap<DeviceName, Described>> {
         self.described.load_full()
     }
 
-    /// Puts a release in force, and wakes the devices whose offered manifest is another one now.
+    /// Puts a release in force, and wakes the devices whose offered manifest has changed.
     pub fn publish(&self, current: Current) {
         let waiting = lock(&self.waiting);
         let current = Arc::new(current);
@@ -225,7 +226,7 @@ impl Index {
         self.current.load_full()
     }
 
-    /// What `device` is offered, in short: all that a poll without a change costs.
+    /// The essentials of the offer for `device`, which is all that a poll without a change needs.
     pub fn offered(&self, device: &DeviceName) -> Option<Offered> {
         self.current.load().as_ref()?.offered(device)
     }
@@ -235,8 +236,8 @@ impl Index {
         u32::try_from(self.roots.len()).unwrap_or(u32::MAX)
     }
 
-    /// What `device` is offered if its agent reads manifests up to schema `reads`: when it does not read the newest, the
-    /// newest of the earlier ones that it does.
+    /// The offer for `device` if its agent reads manifests up to schema `reads`: if it cannot read the newest, the newest of the
+    /// earlier ones that it can.
     pub async fn readable(
         &self,
         device: &DeviceName,
@@ -246,7 +247,7 @@ impl Index {
         let Some(offered) = self.offered(device) else {
             return Ok(Readable::Unnamed);
         };
-        // all that a poll of an up-to-date agent costs
+        // the cheap path for an up-to-date agent
         if reads >= manifest::SCHEMA {
             return Ok(Readable::Offered(offered));
         }
@@ -267,8 +268,7 @@ impl Index {
         Ok(Readable::Needs(needs))
     }
 
-    /// The offer of this manifest, with the trust roots after version `after_root`; none when the release in force is another
-    /// one by now.
+    /// Makes the full offer, with the trust roots after version `after_root`; none when another release is in force by now.
     pub fn offer(&self, device: &DeviceName, offered: Offered, after_root: u32) -> Option<Offer> {
         let skip = usize::try_from(after_root).unwrap_or(usize::MAX);
         let roots = self.roots.iter().skip(skip).cloned().collect();
@@ -280,8 +280,8 @@ impl Index {
         current.offer(device, offered.manifest, roots)
     }
 
-    /// Begins to wait for a change of the manifest that `device` is offered. Look at [`Self::offered`] after this call: what
-    /// is published later wakes the watch.
+    /// Subscribes to changes of the manifest that `device` is offered. Call [`Self::offered`] after this: a later release wakes
+    /// the watch.
     pub fn watch(self: &Arc<Self>, device: &DeviceName) -> Watch {
         let mut waiting = lock(&self.waiting);
         let receiver = waiting
@@ -298,13 +298,13 @@ impl Index {
         }
     }
 
-    /// Number of devices that somebody waits for.
+    /// Number of devices with a held poll.
     pub fn waiting(&self) -> usize {
         lock(&self.waiting).len()
     }
 
-    /// Whether `blob` belongs to a manifest that `device` may be offered: a manifest that its leaf names, or a file of one.
-    /// Earlier ones count: a device that is fetching one when a release comes may finish.
+    /// Whether `device` may read `blob`: a manifest that its leaf names, or a file of one. Earlier manifests count, so that a
+    /// device that is fetching one when a release comes can finish.
     pub async fn may_read(
         &self,
         device: &DeviceName,
@@ -318,7 +318,7 @@ impl Index {
             return Ok(true);
         }
         for manifest in std::iter::once(leaf.manifest).chain(leaf.earlier) {
-            // earlier ones may be gone from the depot
+            // earlier manifests may be gone from the depot
             if let Some(known) = self.known(manifest, blobs).await?
                 && known.files.binary_search(blob).is_ok()
             {
@@ -328,7 +328,7 @@ impl Index {
         Ok(false)
     }
 
-    /// What is known of a manifest; none when the depot does not have it.
+    /// The facts about a manifest; none when the depot does not have it.
     pub async fn known(
         &self,
         manifest: Digest,
@@ -362,24 +362,24 @@ impl Index {
     }
 }
 
-/// Waits for a change of the manifest that one device is offered.
+/// A subscription to changes of the manifest that one device is offered.
 #[derive(Debug)]
 pub struct Watch {
     index: Arc<Index>,
     device: DeviceName,
-    /// There until drop.
+    /// Set until drop.
     receiver: Option<watch::Receiver<Option<Digest>>>,
 }
 
 impl Watch {
-    /// Returns when the manifest offered is another one than at the last call, or at [`Index::watch`].
+    /// Waits until the offered manifest differs from that at the last call, or at [`Index::watch`].
     pub async fn changed(&mut self) {
         let changed = match &mut self.receiver {
             Some(receiver) => receiver.changed().await.is_ok(),
             None => false,
         };
         if !changed {
-            // The index lives as long as its watches, so this is not reached; if it were, there is nothing to wake for.
+            // Not reached, because the index lives as long as its watches; there would be nothing to wake for.
             std::future::pending::<()>().await;
         }
     }
@@ -388,7 +388,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut waiting = lock(&self.index.waiting);
-        // Under the lock, so that of two that end at once the second sees that it is the last.
+        // Dropped under the lock, so that of two watches that end together the second sees that it is the last.
         self.receiver = None;
         if waiting
             .get(&self.device)

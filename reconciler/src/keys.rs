@@ -1,16 +1,16 @@
-//! The fleet's keys: trust root, release key, device authority, server certificate. Made once, at first start.
+//! The fleet's keys: trust root, release key, device CA, server certificate. They are made once, at the first start.
 //!
 //! ```text
 //! DATA/keys/fleet            the fleet's name
 //!   root.pem release.pem     Ed25519, PKCS#8: sign trust roots, sign releases. Either may be taken offline
 //!   roots/VERSION.json       the trust roots, each signed
-//!   device-ca.pem            P-256 key and certificate of the authority that vouches for devices
-//!   server-ca.pem            the same for the server: a device's certificate can never be taken for a server's
+//!   device-ca.pem            P-256 key and certificate of the CA for devices
+//!   server-ca.pem            the same for the server, so that a device's certificate can never pass for a server's
 //!   server.pem               the server's key and certificate, renewed by the server itself
 //!   hmac                     32 secret bytes: what salts of sealed files are derived from
 //! ```
 //!
-//! First start fills a folder next to the final one and renames it: a crash leaves all of it or nothing, never a mixture.
+//! The first start fills a folder next to the final one and renames it: a crash leaves all of it or nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,29 +39,29 @@ pub(crate) use files::random;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// The keys that sign.
+/// The signing keys.
 const ROOT: &str = "root.pem";
 const RELEASE: &str = "release.pem";
-/// The authorities: key and certificate.
+/// The CAs: key and certificate.
 const DEVICES: &str = "device-ca.pem";
 const SERVERS: &str = "server-ca.pem";
-/// The fleet's name when nobody gives one.
+/// The fleet's default name.
 const DEFAULT_FLEET: &str = "fleet";
 
 /// Why the fleet's keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// A file or folder.
+    /// A file or folder cannot be read or written.
     #[error("{}: cannot be read or written", .0.display())]
     Io(PathBuf, #[source] std::io::Error),
-    /// A file that is not what it should be.
+    /// A file is malformed.
     #[error("{path}: {what}", path = .0.display(), what = .1)]
     Malformed(PathBuf, String),
-    /// The system's random numbers, or a key that is no key.
+    /// A signing key cannot be generated or parsed.
     #[error("a signing key cannot be made or read")]
     Key(#[from] KeyError),
-    /// A trust root that does not follow.
-    #[error("the trust roots do not follow each other")]
+    /// A trust root that is not signed by its predecessor.
+    #[error("the trust roots do not form a chain")]
     Root(#[from] RootError),
     /// A trust root that cannot be read.
     #[error("a trust root cannot be read")]
@@ -73,23 +73,23 @@ pub enum KeysError {
     #[error("no random bytes to make a key from")]
     Random,
     /// The data directory belongs to another fleet.
-    #[error("this data directory is of fleet {found}, not {wanted}")]
+    #[error("this data directory belongs to fleet {found}, not {wanted}")]
     OtherFleet {
-        /// The fleet asked for.
+        /// The requested fleet.
         wanted: FleetName,
-        /// The fleet found.
+        /// The fleet of the directory.
         found: FleetName,
     },
-    /// Keys in keys: they were copied to where keys were already.
+    /// A folder of keys within a folder of keys: they were copied to where keys already were.
     #[error("{} holds the keys of another fleet, in the folder {}", .0.display(), .1.display())]
     Nested(PathBuf, PathBuf),
-    /// A restore that did not finish.
+    /// A restore did not finish.
     #[error("{}: a restore into this directory did not finish", .0.display())]
     Unfinished(PathBuf),
-    /// Nothing is signed with a time that is likely wrong.
+    /// The clock is in doubt, so nothing is signed.
     #[error(transparent)]
     Clock(#[from] InDoubt),
-    /// A text that is neither a DNS name nor an address.
+    /// A text is neither a DNS name nor an IP address.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     BadName(String),
 }
@@ -106,27 +106,27 @@ impl KeysError {
     }
 }
 
-/// What to make a fleet with, and under which names it serves.
+/// The options for creating a fleet, and the names under which it serves.
 #[derive(Debug, Clone)]
 pub struct FirstStart {
-    /// The fleet's name: `fleet` when absent; checked against the one that is there at later starts.
+    /// The fleet's name: `fleet` when absent; at later starts it must match.
     pub fleet: Option<FleetName>,
     /// DNS names and addresses for the server's certificate.
     pub names: Vec<String>,
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// Whether the fleet was there already.
+/// Whether the fleet existed already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Made now: the first start.
+    /// It was created: the first start.
     Created,
-    /// Read from the data directory.
+    /// It was read from the data directory.
     Opened,
 }
 
-/// The fleet's keys, read or made. Its Debug form shows nothing secret.
+/// The fleet's keys. Their Debug form shows nothing secret.
 pub struct Fleet {
     directory: PathBuf,
     name: FleetName,
@@ -150,7 +150,7 @@ impl std::fmt::Debug for Fleet {
     }
 }
 
-/// Makes the data directory, which only this user may enter. Refuses one that is half restored.
+/// Creates the data directory, which only this user may enter. Refuses one with an unfinished restore.
 pub fn make_data_directory(data: &Path) -> Result<(), KeysError> {
     if data.join(crate::backup::UNFINISHED).exists() {
         return Err(KeysError::Unfinished(data.to_owned()));
@@ -159,7 +159,7 @@ pub fn make_data_directory(data: &Path) -> Result<(), KeysError> {
 }
 
 impl Fleet {
-    /// Reads the fleet's keys from `data`, or makes them.
+    /// Reads the fleet's keys from `data`, or creates them.
     pub fn open_or_create(data: &Path, options: &FirstStart) -> Result<(Self, Start), KeysError> {
         files::make_private_directory(data)?;
         let directory = data.join("keys");
@@ -198,7 +198,7 @@ impl Fleet {
         let path = directory.join(RELEASE);
         let release = if path.exists() {
             let key = files::read_signing_key(&path)?;
-            // devices would refuse all that it signs
+            // devices would refuse everything that it signs
             if !trust.release.keys.contains(&key.public()) {
                 let what = format!("not a release key of trust root {}", trust.version);
                 return Err(KeysError::Malformed(path, what));
@@ -240,42 +240,42 @@ impl Fleet {
         &self.trust
     }
 
-    /// The signed trust root in force: what a join file carries.
+    /// The signed trust root in force, for join files.
     pub fn trust_root_envelope(&self) -> &Envelope {
         self.roots.last().expect("open() refuses an empty chain")
     }
 
-    /// What people compare of the trust root in force: the digest of its canonical bytes.
+    /// The fingerprint of the trust root in force: the digest of its canonical bytes.
     pub fn trust_root_fingerprint(&self) -> Digest {
         self.trust.fingerprint()
     }
 
-    /// The key that signs releases; none when it was taken away because CI signs.
+    /// The key that signs releases; none when it was removed because CI signs.
     pub fn release_key(&self) -> Option<Arc<SigningKey>> {
         self.release.clone()
     }
 
-    /// The certificate of the authority that vouches for devices, PEM.
+    /// The device CA's certificate, PEM.
     pub fn ca_certificate_pem(&self) -> String {
         self.devices.load().certificate_pem().to_owned()
     }
 
-    /// The same certificate, DER: what client certificates are verified against.
+    /// The device CA's certificate, DER, to verify client certificates with.
     pub fn ca_certificate(&self) -> CertificateDer<'static> {
         self.devices.load().certificate().clone()
     }
 
-    /// Digest of the device authority's certificate (DER).
+    /// Digest of the device CA's certificate (DER).
     pub fn ca_fingerprint(&self) -> Digest {
         Digest::of(self.devices.load().certificate())
     }
 
-    /// When the device authority's certificate ends.
+    /// When the device CA's certificate expires.
     pub fn ca_not_after(&self) -> Timestamp {
         self.devices.load().not_after()
     }
 
-    /// The certificate of the authority that vouches for the server, PEM: `ca` of a join file.
+    /// The server CA's certificate, PEM: `ca` of a join file.
     pub fn server_ca_certificate_pem(&self) -> String {
         self.servers.load().certificate_pem().to_owned()
     }
@@ -285,24 +285,24 @@ impl Fleet {
         self.server.load().names().iter().cloned().collect()
     }
 
-    /// When the server's certificate ends.
+    /// When the server's certificate expires.
     pub fn server_not_after(&self) -> Timestamp {
         self.server.load().not_after()
     }
 
-    /// The server's certificate as it is now, with its key, for TLS.
+    /// The server's current certificate with its key, for TLS.
     pub fn server_certificate(&self) -> Arc<CertifiedKey> {
         self.server.load().for_tls()
     }
 
-    /// The clock that everything here is signed by.
+    /// The clock for all signatures here.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Makes anew what cannot stay as it is: the server's certificate when it lacks one of `names`, when less than a third of
-    /// its life is left, or when a clock that was wrong has made it; before it the authorities' certificates, by the keys that
-    /// they have. Says whether it did anything.
+    /// Renews certificates where necessary: the server's when it lacks one of `names`, when less than a third of its lifetime is
+    /// left, or when it was made by a wrong clock; before it the CAs' certificates, with their existing keys. Returns whether
+    /// anything was renewed.
     pub fn renew_certificates(&self, names: &[String], now: Timestamp) -> Result<bool, KeysError> {
         let names = authority::checked_names(names)?;
         let mut is_new = false;
@@ -329,7 +329,7 @@ impl Fleet {
         Ok(true)
     }
 
-    /// A device's certificate for a key that its device has proven to possess: nothing else of a request goes into it.
+    /// Signs a device's certificate for a key that the device has proven to possess. Nothing else of its request is used.
     pub fn sign_device_certificate(
         &self,
         key: &DeviceKey,
@@ -347,8 +347,8 @@ impl Fleet {
     }
 }
 
-/// Refuses a folder of keys with another one in it: `cp -r` does that where there are keys already, and a server would run on
-/// with the wrong ones.
+/// Refuses a folder of keys with another one in it, which `cp -r` creates where there are keys already: the server would keep
+/// using the wrong ones.
 pub(crate) fn check_nested(directory: &Path) -> Result<(), KeysError> {
     for name in files::list(directory)? {
         let inner = directory.join(&name);
@@ -359,7 +359,7 @@ pub(crate) fn check_nested(directory: &Path) -> Result<(), KeysError> {
     Ok(())
 }
 
-/// The content of a file in a folder of keys, as it is given to people: in a form that other programs read.
+/// The content of a key file for an export, in a format that other programs can read.
 pub(crate) fn portable(path: &Path) -> Result<Vec<u8>, KeysError> {
     let name = path.file_name().and_then(|name| name.to_str());
     match name {
@@ -368,8 +368,8 @@ pub(crate) fn portable(path: &Path) -> Result<Vec<u8>, KeysError> {
     }
 }
 
-/// A fingerprint as people see it on both sides: `SHA256:` and the first 16 hex digits. 64 bits: nobody makes a second key
-/// that shows the same while an approval waits; programs compare the whole digest.
+/// A short fingerprint for people: `SHA256:` and the first 16 hex digits. Nobody can make a second key with the same 64 bits
+/// while an approval is pending; programs compare the whole digest.
 pub fn fingerprint_text(digest: &Digest) -> String {
     format!("SHA256:{}", &digest.hex()[..16])
 }
@@ -381,7 +381,7 @@ fn create(data: &Path, directory: &Path, options: &FirstStart) -> Result<(), Key
     };
     let names = authority::checked_names(&options.names)?;
     let new = data.join("keys.new");
-    files::remove_directory(&new)?; // a first start that did not get to its end
+    files::remove_directory(&new)?; // left by an interrupted first start
     files::make_private_directory(&new)?;
     let roots = new.join("roots");
     files::make_private_directory(&roots)?;

@@ -1,4 +1,4 @@
-//! The control plane: from a commit to what every device is offered, and from reports to what people see.
+//! The control plane: turns commits into releases that devices are offered, and reports into the status that people see.
 //!
 //! ```text
 //! source -> publish -> depot, index -> edge -> devices

@@ -1,4 +1,4 @@
-//! From a checkout to the release in force: render, sign, write to the depot. A commit with errors changes nothing.
+//! Publishes releases: renders a checkout, signs the release and writes it to the depot. A commit with errors changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,30 +39,30 @@ use published::{in_force, store};
 #[cfg(test)]
 mod tests;
 
-/// When a release that nothing has followed is signed anew, before it expires: devices have a month to fetch it.
+/// How long before its expiry a release without a successor is renewed: devices have a month to fetch the new one.
 pub const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// Makes releases, one after the other.
+/// Publishes releases, one after the other.
 #[derive(Debug)]
 pub struct Publisher {
     fleet: Arc<Fleet>,
     depot: Depot,
     options: Options,
-    /// The lowest number that the release in force may have: devices take none below it.
+    /// The lowest sequence for the release in force: devices accept none below it.
     least: u64,
     current: Option<Arc<Published>>,
     /// The devices that a commit declares.
     declared: Option<(String, BTreeSet<DeviceName>)>,
     /// The inventory of the release in force; none when the depot does not have it.
     inventory: Option<Vec<Entry>>,
-    /// What manifests of the release in force hold, as far as it was asked.
+    /// The contents of manifests of the release in force, as far as they were needed.
     contents: BTreeMap<Digest, Content>,
     described: Arc<BTreeMap<DeviceName, Described>>,
 }
 
 impl Publisher {
-    /// Takes up what the depot holds. `floor` is the highest sequence ever published, as remembered elsewhere: devices that
-    /// accepted it take no lower one, and no other release of that number, whatever became of the depot.
+    /// Loads the state of the depot. `floor` is the highest sequence ever published, from the store: devices that accepted it
+    /// take no lower one, and no other release with that sequence, whatever happened to the depot.
     pub async fn open(
         fleet: Arc<Fleet>,
         depot: Depot,
@@ -98,8 +98,8 @@ impl Publisher {
         self.current.as_ref()
     }
 
-    /// Devices have accepted what this server does not know of: from now on the release in force has at least this number.
-    /// Says whether that asks for a new one.
+    /// Raises the lowest sequence, because devices have accepted a release that this server does not know. Returns whether a new
+    /// release is needed.
     pub fn raise(&mut self, least: u64) -> bool {
         self.least = self.least.max(least);
         self.current
@@ -107,7 +107,7 @@ impl Publisher {
             .is_some_and(|current| current.release.sequence < self.least)
     }
 
-    /// What rendering found out about the devices.
+    /// What rendering found about the devices.
     pub fn described(&self) -> &Arc<BTreeMap<DeviceName, Described>> {
         &self.described
     }
@@ -116,7 +116,7 @@ impl Publisher {
         let in_git = |name| matches!(&self.declared, Some((_, names)) if names.contains(name));
         let described = rendered.devices.iter().map(|(name, device)| {
             let described = Described {
-                // the renderer has the one that wins last
+                // the renderer lists the set that wins last
                 sets: device.sets.iter().rev().cloned().collect(),
                 labels: device.labels.clone(),
                 in_git: in_git(name),
@@ -132,7 +132,7 @@ impl Publisher {
             };
             Some((entry.device.clone(), described))
         });
-        // those that an error holds back are as they were; one that is new in Git is known all the same
+        // devices that an error holds back keep their description; one that is new in Git gets an empty one
         let held = rendered.held.iter().filter_map(|name| {
             let before = self.described.get(name).cloned();
             let new = || {
@@ -146,7 +146,7 @@ impl Publisher {
         self.described = Arc::new(described.chain(held).chain(left).collect());
     }
 
-    /// Whether the release in force is old enough to be signed anew, or was signed by a clock that was ahead.
+    /// Whether the release in force is due for renewal by its age, or was signed by a clock that was ahead.
     pub fn renewal_due(&self, now: Timestamp) -> bool {
         self.current.as_ref().is_some_and(|current| {
             let Release {
@@ -156,10 +156,10 @@ impl Publisher {
         })
     }
 
-    /// Renders and publishes. The release is in the depot when this returns; it is for the caller to offer it to devices.
+    /// Renders and publishes a checkout. The release is in the depot when this returns; the caller offers it to devices.
     ///
-    /// `joined` are the devices that have joined; those that have no `EdgeDevice` in Git are the inventory. Commit and
-    /// inventory as in the release in force make no new one, so that a restart makes nothing new.
+    /// `joined` are the devices that have joined; those without an `EdgeDevice` in Git are the inventory. The same commit and
+    /// inventory as in the release in force make no new release, so that a restart changes nothing.
     pub async fn publish(
         &mut self,
         input: Arc<Input>,
@@ -178,9 +178,9 @@ impl Publisher {
         revision.inventory = list.as_ref().map(|(digest, _)| *digest);
         if let Some(current) = &self.current
             && current.release.revision == revision
-            // a depot from a backup: devices that accepted more take nothing below it
+            // with a depot from a backup, devices that accepted a later release take nothing below it
             && current.release.sequence >= self.least
-            // what says the same waits for a clock that is right
+            // an unchanged release is only renewed by a clock that is right
             && (!self.renewal_due(now) || self.fleet.clock().check().is_err())
         {
             // after a restart
@@ -188,7 +188,7 @@ impl Publisher {
                 self.describe(base, &entries);
             }
             if self.inventory.is_none() {
-                // a release of a version that did not keep it
+                // an earlier version did not store the inventory
                 if let Some(list) = list {
                     self.depot.put_blobs(&BTreeMap::from([list])).await?;
                 }
@@ -222,7 +222,7 @@ impl Publisher {
         let release = Arc::new(self.next(&rendered, left, revision, now)?);
         rendered.blobs.extend(list);
         store(&self.depot, &rendered.blobs, &release).await?;
-        // only now: what could not be stored is not in force, and is judged again against what is
+        // only now, because a release that could not be stored is not in force
         self.describe(&rendered, &entries);
         self.inventory = Some(entries);
         let in_force: BTreeSet<_> = release.leaves.values().map(|leaf| leaf.manifest).collect();
@@ -238,7 +238,7 @@ impl Publisher {
         })
     }
 
-    /// The inventory of the next release.
+    /// Computes the inventory of the next release.
     fn entries(&self, joined: Vec<InventoryDevice>, will: &Will) -> Vec<Entry> {
         let none = BTreeMap::new();
         let before = Before {
@@ -253,7 +253,7 @@ impl Publisher {
         inventory::next(joined, declared, before, will)
     }
 
-    /// The leaves of devices that are not in Git any more: they keep theirs, or have nothing to run.
+    /// The leaves of devices that left Git: they keep their manifest, or have nothing to run.
     async fn left(
         &self,
         entries: &[Entry],
@@ -283,8 +283,8 @@ impl Publisher {
         Ok(leaves)
     }
 
-    /// Learns which devices the commit itself declares, if that is not known yet: devices that joined under such a name are
-    /// no inventory. Returns what it rendered for that.
+    /// Determines which devices the commit itself declares, if that is not known yet: devices that joined under such a name are
+    /// not in the inventory. Returns what was rendered for that.
     async fn declare(
         &mut self,
         input: &Arc<Input>,
@@ -333,7 +333,7 @@ impl Publisher {
     }
 }
 
-/// The inventory that a release names; none when the depot does not have it, or not as it was.
+/// Reads the inventory that a release names; none when the depot does not have it, or it is damaged.
 async fn known_inventory(
     depot: &Depot,
     revision: &Revision,

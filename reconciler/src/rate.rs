@@ -1,4 +1,4 @@
-//! How often something may be done, and what one device may use of the server.
+//! Rate limits, and the resources that one device may use.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -7,44 +7,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections of one device at a time: one in use, the others are dead ones that nobody has noticed yet.
+/// Connections of one device: one is in use, the others are broken ones that were not noticed yet.
 pub(crate) const CONNECTIONS_EACH: usize = 16;
-/// Blobs on their way to one device at a time: one that does not read what it asked for cannot take all of
-/// those that the server sends at a time.
+/// Parallel downloads of one device, so that one that does not read its answers cannot take all of the server's download slots.
 pub(crate) const DOWNLOADS_EACH: usize = 8;
-/// Requests of one device: a second, and at once. A first bundle may be a few hundred files.
+/// Requests of one device a second, and the burst. A first bundle may have a few hundred files.
 pub(crate) const REQUESTS_EACH: (u32, u32) = (20, 1000);
-/// Bodies of one device's requests in memory at a time, each at most a megabyte: a device has one report to send, and
-/// perhaps one that was lost on the way.
+/// Request bodies of one device in memory, each at most a megabyte: a device sends one report, and perhaps repeats one that
+/// was lost.
 pub(crate) const BODIES_EACH: usize = 4;
-/// Log lines about one device, and about all strangers together: a second, and at once.
+/// Log lines about one device, and about all strangers together: a second, and the burst.
 const LINES_EACH: (u32, u32) = (1, 10);
 const LINES_ANONYMOUS: (u32, u32) = (1, 60);
 
-/// How often something may be done.
+/// A rate limit.
 #[derive(Debug)]
 pub(crate) struct Rate(DefaultDirectRateLimiter);
 
 impl Rate {
-    /// So often a second, and five seconds' worth at once.
+    /// This many a second, with a burst of five seconds' worth.
     pub(crate) fn per_second(count: u32) -> Self {
         Self::new(count, count.saturating_mul(5))
     }
 
-    /// So often a second, and so many at once.
+    /// This many a second, with this burst.
     pub(crate) fn new(count: u32, burst: u32) -> Self {
         let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(count)).allow_burst(at_least_one(burst));
         Self(RateLimiter::direct(quota))
     }
 
-    /// Whether it may be done now.
+    /// Whether one more is allowed now.
     pub(crate) fn admits(&self) -> bool {
         self.0.check().is_ok()
     }
 }
 
-/// Log lines about one: so many that it is plain what goes on, so few that they do not fill a disk.
+/// A rate limit for log lines about one client: enough lines to see what happens, too few to fill a disk.
 #[derive(Debug)]
 pub(crate) struct Lines {
     rate: Rate,
@@ -64,7 +63,7 @@ impl Lines {
         Self::new(LINES_ANONYMOUS)
     }
 
-    /// Whether a line may be written now: then, how many were not since the last.
+    /// Whether a line may be written now; if so, how many were skipped since the last one.
     pub(crate) fn admit(&self) -> Option<u64> {
         if self.rate.admits() {
             return Some(self.skipped.swap(0, Ordering::Relaxed));
@@ -74,7 +73,7 @@ impl Lines {
     }
 }
 
-/// What one device may use.
+/// The resources that one device may use.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     requests: Rate,
@@ -102,29 +101,29 @@ impl Allowance {
         self.requests.admits()
     }
 
-    /// A connection of the device, until it is dropped.
+    /// Takes a connection slot of the device, until it is dropped.
     pub(crate) fn connection(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connections).try_acquire_owned().ok()
     }
 
-    /// A blob on its way to the device, until it is dropped: waits for one of those before it.
+    /// Waits for a download slot of the device, held until it is dropped.
     pub(crate) async fn download(&self) -> Option<OwnedSemaphorePermit> {
-        // never closed, so there always is one
+        // the semaphore is never closed
         Arc::clone(&self.downloads).acquire_owned().await.ok()
     }
 
-    /// A body of the device in memory, until it is dropped: waits for one of those before it.
+    /// Waits for a slot for a request body of the device, held until it is dropped.
     pub(crate) async fn body(&self) -> Option<OwnedSemaphorePermit> {
-        // never closed, so there always is one
+        // the semaphore is never closed
         Arc::clone(&self.bodies).acquire_owned().await.ok()
     }
 
-    /// Log lines about the device.
+    /// The rate limit for log lines about the device.
     pub(crate) fn lines(&self) -> &Lines {
         &self.lines
     }
 
-    /// Connections, downloads and bodies that the device has.
+    /// Number of connections, downloads and bodies in use.
     #[cfg(test)]
     pub(crate) fn used(&self) -> [usize; 3] {
         [

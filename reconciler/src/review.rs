@@ -1,4 +1,4 @@
-//! Rendered output for people: what each device would have, as plain files, to be read and compared.
+//! Rendered output for review: what each device would have, as files to read and compare.
 //!
 //! ```text
 //! OUT/bundles/DIGEST/manifest.json
@@ -6,9 +6,9 @@
 //! OUT/devices/NAMESPACE/NAME -> ../../bundles/DIGEST
 //! ```
 //!
-//! Devices that want the same share one bundle, which is written once: 100,000 devices of ten roles are ten folders and 100,000
-//! links. A link and not a text that names the digest: whoever looks at one device opens its files by its name, and
-//! `diff --recursive --no-dereference` of two such folders says each change once, with the devices whose bundle is another one.
+//! Devices with the same manifest share one bundle, which is written once: 100,000 devices in ten roles are ten folders and
+//! 100,000 links. With links the files of a device can be opened by its name, and `diff --recursive --no-dereference` of two
+//! such folders shows each change once, and the devices whose bundle has changed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,21 +17,21 @@ use std::path::{Path, PathBuf};
 use flotta_bundle::{Digest, Manifest};
 use flotta_renderer::Rendered;
 
-/// Marks a folder that this module made, and may remove.
+/// The file that marks a folder as made by this module, so that it may be removed.
 const MARK: &str = ".made-by-flotta-render";
 
-/// Why nothing is written.
+/// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReviewError {
-    /// The folder is someone else's.
-    #[error("{} is there, and was not made by `flotta render`: give another --out, or remove it", .0.display())]
+    /// The folder was made by something else.
+    #[error("{} exists and was not made by `flotta render`: give another --out, or remove it", .0.display())]
     NotOurs(PathBuf),
     /// A file cannot be written.
     #[error("{} cannot be written", .0.display())]
     Write(PathBuf, #[source] io::Error),
 }
 
-/// Writes what was rendered to `out`. What an earlier call wrote there is replaced.
+/// Writes the rendered output to `out`, and replaces that of an earlier call.
 pub fn write(out: &Path, rendered: &Rendered) -> Result<(), ReviewError> {
     let folders = ["devices", "bundles"].map(|name| out.join(name));
     folders.iter().try_for_each(|folder| check(folder))?;
@@ -67,7 +67,7 @@ fn bundle(folder: &Path, digest: &Digest, rendered: &Rendered) -> Result<(), Rev
     save(&folder.join("manifest.json"), &text)?;
     for file in &manifest.files {
         if let Some(content) = rendered.blobs.get(&file.digest) {
-            // a device path is absolute and normalised: it cannot lead out of the folder
+            // a device path is absolute and normalised, so it cannot lead out of the folder
             let path = file.path.as_str().trim_start_matches('/');
             save(&folder.join("files").join(path), content)?;
         }
@@ -144,7 +144,7 @@ spec:
         let out = tempfile::tempdir().unwrap();
         for _ in 0..2 {
             write(out.path(), &rendered).unwrap();
-            // a mark, and two manifests with one file between them
+            // for each of two bundles a manifest and a file
             assert_eq!(count(&out.path().join("bundles")), 4);
             assert_eq!(count(&out.path().join("devices")), 301);
         }

@@ -1,4 +1,4 @@
-//! The server, wired: source -> publisher -> depot, index -> edge API; the admin socket; the hooks.
+//! The server puts the parts together: source -> publisher -> depot, index -> edge API; the admin socket; the hooks.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,30 +31,30 @@ use crate::store::{Store, StoreError};
 #[cfg(test)]
 mod tests;
 
-/// What `flotta serve` was asked for.
+/// The options of `flotta serve`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Git URL or directory.
     pub source: String,
-    /// Which part of it.
+    /// The branch and folder to use.
     pub selection: Selection,
     /// The data directory.
     pub data: PathBuf,
     /// Address of the edge API.
     pub listen: SocketAddr,
-    /// The fleet's name, at first start.
+    /// The fleet's name, for the first start.
     pub fleet: Option<FleetName>,
     /// Names for the server's certificate; the first is in join files.
     pub names: Vec<String>,
-    /// The admin socket; [`admin::DEFAULT_SOCKET`] where that can be made, otherwise `DATA/admin.sock`.
+    /// The admin socket; by default [`admin::DEFAULT_SOCKET`] where that can be created, otherwise `DATA/admin.sock`.
     pub admin: Option<PathBuf>,
-    /// Who may open it.
+    /// Who may open the admin socket.
     pub access: admin::Access,
     /// The listener for hooks.
     pub hooks: Option<Hooks>,
-    /// How often to look at the source.
+    /// How often to poll the source.
     pub interval: Duration,
-    /// Whether an image without a digest refuses a commit.
+    /// Whether a commit with an image without a digest is refused.
     pub require_digests: bool,
 }
 
@@ -70,31 +70,31 @@ pub struct Hooks {
 /// Why the server does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The source is none.
+    /// The source cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The fleet's keys.
+    /// The fleet's keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The depot.
+    /// The depot failed.
     #[error(transparent)]
     Depot(#[from] DepotError),
-    /// The release in the depot.
+    /// The release in the depot cannot be used.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// TLS.
+    /// TLS cannot be configured.
     #[error("TLS towards devices")]
     Tls(#[from] rustls::Error),
-    /// The hooks' secret.
+    /// The hooks' secret cannot be used.
     #[error("hooks")]
     Secret(#[from] SecretError),
-    /// An address or socket that cannot be listened on.
+    /// The server cannot listen on an address or socket.
     #[error("cannot listen on {0}")]
     Listen(String, #[source] std::io::Error),
-    /// A listener that ended.
+    /// A part of the server ended unexpectedly.
     #[error("{0} ended")]
     Ended(&'static str, #[source] std::io::Error),
 }
@@ -114,20 +114,20 @@ impl ServeError {
     }
 }
 
-/// What people are told of a server.
+/// Facts about a server for people.
 #[derive(Debug, Clone)]
 pub struct About {
-    /// Of this program.
+    /// The version of this program.
     pub version: &'static str,
-    /// Whether the fleet was made now.
+    /// Whether the fleet was created now.
     pub first_start: bool,
     /// The data directory.
     pub data: PathBuf,
-    /// The fleet.
+    /// The fleet's public facts.
     pub facts: FleetFacts,
     /// Names in the server's certificate.
     pub names: Vec<String>,
-    /// Address of the edge API, with the port that was given when 0 was asked for.
+    /// Address of the edge API, with the actual port if 0 was requested.
     pub listen: SocketAddr,
     /// The admin socket.
     pub admin: PathBuf,
@@ -137,15 +137,15 @@ pub struct About {
     pub clock: Option<Problem>,
 }
 
-/// How long requests under way may take to end when the server is stopped. Held polls end at once.
+/// How long requests under way may take when the server is stopped. Held polls end at once.
 const GRACE: Duration = Duration::from_secs(5);
-/// Connections that the kernel holds until there is a place for them; no more than `net.core.somaxconn`, which is this much
-/// since Linux 5.4.
+/// Connections that the kernel queues until they are accepted. The limit is `net.core.somaxconn`, which has this value since
+/// Linux 5.4.
 const BACKLOG: u32 = 4096;
-/// How often the server tidies up after itself.
+/// How often the recurring maintenance runs.
 const CHORES: Duration = Duration::from_secs(60);
 
-/// A server that is ready to run: everything is open, nothing is served yet.
+/// A server that is ready to run: everything is open, but nothing is served yet.
 #[derive(Debug)]
 pub struct Server {
     about: About,
@@ -163,11 +163,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the data directory, makes the fleet if there is none, and binds every address.
+    /// Opens the data directory, creates the fleet if there is none, and binds every address.
     pub async fn open(config: Config) -> Result<Self, ServeError> {
-        // what may be mistyped comes first: a wrong source makes no fleet
+        // options that may be mistyped are checked first, so that a wrong source creates no fleet
         let source = if config.data.join("keys").exists() {
-            // a fleet that is there is served, whether its source is or not
+            // an existing fleet is served even if its source is not available
             Source::resume(&config.source, config.selection, &config.data)?
         } else {
             Source::parse(&config.source, config.selection, &config.data)?
@@ -177,7 +177,7 @@ impl Server {
             Some(hooks) => Some((listen(hooks.listen)?, Secret::read(&hooks.secret_file)?)),
             None => None,
         };
-        // the store's lock first: two servers never make, or change, the keys of one fleet together
+        // take the store's lock first, so that two servers never create or change the keys of one fleet together
         keys::make_data_directory(&config.data)?;
         let store = Store::open(&config.data)?;
         backup::clear(&config.data);
@@ -240,12 +240,12 @@ impl Server {
         })
     }
 
-    /// What to tell people.
+    /// The facts to show to people.
     pub fn about(&self) -> &About {
         &self.about
     }
 
-    /// Serves until `stop` is done. `say` is called with everything that happens between source and release.
+    /// Serves until `stop` is done. `say` is called with every notice about the source.
     pub async fn run(
         self,
         stop: impl Future<Output = ()> + Send,
@@ -256,7 +256,7 @@ impl Server {
         let until = || {
             let mut stopped = stopped.clone();
             async move {
-                // an error means that the sender is gone, which is a stop too
+                // an error means that the sender is gone, which also means stop
                 let _ = stopped.wait_for(|stop| *stop).await;
             }
         };
@@ -289,7 +289,7 @@ impl Server {
         tasks.spawn(async move {
             let clock = fleet.clock().follow(&store, |change| {
                 say_clock(&Notice::from(change));
-                // what was put off is done as soon as it can be
+                // renewals that the clock's doubt put off are done now
                 let now = Timestamp::now();
                 let renewed = renew_certificates(&fleet, &names, now);
                 let failures = store.failures();
@@ -300,7 +300,7 @@ impl Server {
                 () = clock => {}
                 () = stop_chores => {}
             }
-            // what was seen since the last time is not lost by an orderly stop
+            // an orderly stop does not lose last-seen times
             store.keep_seen().await.map_err(ServeError::Store)
         });
         let (follower, interval, wake) = (self.follower, self.interval, self.wake);
@@ -319,7 +319,7 @@ impl Server {
     }
 }
 
-/// How the server stood when it was last stopped.
+/// Loads the server's state from its last run.
 async fn standing(store: &Store) -> Result<Standing, StoreError> {
     let standing = Standing::default();
     let kept = store.meta(STANDING).await?;
@@ -329,7 +329,7 @@ async fn standing(store: &Store) -> Result<Standing, StoreError> {
     Ok(standing)
 }
 
-/// Lets tasks end within `grace`; those that do not are dropped. The first error counts, whether the others end or not.
+/// Lets tasks finish within `grace`, and drops the others. Returns the first error, even if other tasks do not finish.
 async fn drain(
     mut tasks: JoinSet<Result<(), ServeError>>,
     first: Result<(), ServeError>,
@@ -354,7 +354,7 @@ fn flatten(
     ended.unwrap_or_else(|error| Err(ServeError::Ended("a task", std::io::Error::other(error))))
 }
 
-/// How many files this process may have open.
+/// The limit of open files of this process.
 fn open_files() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current.unwrap_or(u64::MAX)
@@ -366,7 +366,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
-        // a server that was killed is back at once
+        // a killed server can listen again at once
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -391,7 +391,7 @@ fn open_fleet(
     Ok(Fleet::open_or_create(data, &first)?)
 }
 
-/// What the machine calls itself.
+/// The machine's host name.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
@@ -411,7 +411,7 @@ fn about(
         .local_addr()
         .expect("a bound listener has an address");
     let all = fleet.server_names();
-    // the name given first; after a restart without one, the one in the certificate
+    // the first name that was given, or after a restart without one, the one in the certificate
     let name = names
         .first()
         .or(all.first())
@@ -446,7 +446,7 @@ fn about(
     }
 }
 
-/// Makes the fleet's certificates anew where that is due. A clock that is in doubt puts it off.
+/// Renews the fleet's certificates where that is due. While the clock is in doubt it does nothing.
 fn renew_certificates(fleet: &Fleet, names: &[String], now: Timestamp) -> Result<bool, KeysError> {
     match fleet.renew_certificates(names, now) {
         Err(KeysError::Clock(_)) => Ok(false),
@@ -454,7 +454,7 @@ fn renew_certificates(fleet: &Fleet, names: &[String], now: Timestamp) -> Result
     }
 }
 
-/// What is done once a minute: last-seen times to disk, old tokens away, the server's certificate renewed in time.
+/// The maintenance once a minute: saves last-seen times, deletes old tokens, renews the server's certificate in time.
 async fn chores(store: &Store, fleet: &Fleet, names: &[String]) {
     let failures = store.failures();
     let mut every = tokio::time::interval(CHORES);
@@ -462,14 +462,14 @@ async fn chores(store: &Store, fleet: &Fleet, names: &[String]) {
         every.tick().await;
         let now = Timestamp::now();
         failures.note("keeping last-seen times", &store.keep_seen().await, now);
-        // nothing is old by a clock that is in doubt
+        // a clock that is in doubt must not decide what is old
         if fleet.clock().check().is_ok() {
             failures.note("removing old tokens", &store.purge(now).await, now);
         }
         let renewed = renew_certificates(fleet, names, now);
         failures.note("renewing the server's certificate", &renewed, now);
         if let Ok(true) = renewed {
-            tracing::info!("the server's certificate was made anew");
+            tracing::info!("the server's certificate was renewed");
         }
     }
 }

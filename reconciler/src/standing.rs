@@ -1,5 +1,4 @@
-//! How the server itself stands, for status lines: what it follows, and what is wrong with that. Shared by those who know
-//! and those who show.
+//! The state of the server's source and its warnings, for status lines. Shared by the parts that set and show them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,60 +6,60 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What the server follows. Kept by the store, so that a restart does not make anything young.
+/// The state of the source. It is saved in the store, so that a restart does not reset its times.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SourceState {
-    /// `main@4f2c91a`; empty before anything was read.
+    /// `main@4f2c91a`; empty before the first read.
     pub label: String,
     /// The commit that was read last.
     pub commit: String,
-    /// What became of it.
+    /// What happened with it.
     pub verdict: Option<Verdict>,
-    /// That the source cannot be read, or what it holds cannot be published.
+    /// Set if the source cannot be read, or its commit cannot be published.
     pub failure: Option<Failure>,
-    /// When the source was last looked at with success.
+    /// When the source was last polled with success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub looked: Option<Timestamp>,
-    /// How often it is looked at, in seconds.
+    /// The polling interval, in seconds.
     pub interval_seconds: u64,
 }
 
-/// What became of a commit.
+/// What happened with a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// `InForce`, `Refused` or `Held`.
     pub state: String,
-    /// Since when.
+    /// Since when it has this state.
     pub since: Timestamp,
-    /// Why, when it is not in force.
+    /// The reason, if it is not in force.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// What does not work.
+/// A failure of the source or of publishing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// Whether it is the source; otherwise the commit is there and cannot be published.
+    /// Whether the source failed; otherwise its commit cannot be published.
     pub source: bool,
-    /// Since when.
+    /// Since when it has this state.
     pub since: Timestamp,
     /// Why.
     pub message: String,
 }
 
-/// Something else that people should know whenever they look at the fleet.
+/// A warning that is shown whenever people look at the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
-    /// Since when.
+    /// Since when it has this state.
     pub since: Timestamp,
     /// What is wrong, and what to do.
     pub message: String,
 }
 
-/// How the server stands.
+/// The shared state.
 #[derive(Debug, Clone, Default)]
 pub struct Standing(Arc<Mutex<Inner>>);
 
@@ -72,16 +71,16 @@ struct Inner {
 
 impl Standing {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // nothing panics while it holds the lock; if it did, what is in it is still whole
+        // nothing panics while it holds the lock; even if it did, the content would be consistent
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the server follows.
+    /// The state of the source.
     pub fn source(&self) -> SourceState {
         self.inner().source.clone()
     }
 
-    /// Changes what is known of the source. Says whether it is another state now, when it was looked at apart.
+    /// Changes the state of the source. Returns whether it differs now, apart from the time of the last poll.
     pub fn change(&self, change: impl FnOnce(&mut SourceState)) -> bool {
         let mut inner = self.inner();
         let before = inner.source.clone();
@@ -93,19 +92,19 @@ impl Standing {
         now != before
     }
 
-    /// Warns of something until [`Self::settle`]. What goes on keeps the time at which it began.
+    /// Adds a warning until [`Self::settle`]. A lasting one keeps the time at which it began.
     pub fn warn(&self, what: &'static str, message: String, now: Timestamp) {
         let mut inner = self.inner();
         let since = inner.warnings.get(what).map_or(now, |known| known.since);
         inner.warnings.insert(what, Warning { since, message });
     }
 
-    /// What was warned of is over.
+    /// Removes a warning.
     pub fn settle(&self, what: &'static str) {
         self.inner().warnings.remove(what);
     }
 
-    /// What is warned of.
+    /// All warnings.
     pub fn warnings(&self) -> Vec<Warning> {
         self.inner().warnings.values().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! How a device is, from what it reported, when it was last seen and what it is offered. Pure.
+//! The status of a device, from its last report, when it was last seen and what it is offered. Pure.
 
 use std::fmt;
 
@@ -16,46 +16,46 @@ mod conditions;
 #[cfg(test)]
 mod tests;
 
-/// Heartbeats that may be missed before a device counts as offline: one lost packet, or two, is not an outage.
+/// Missed heartbeats after which a device counts as offline: one or two lost packets are not an outage.
 const MISSED: i32 = 3;
-/// What is allowed on top: a reconnect with backoff and a full handshake.
+/// The additional margin, for a reconnect with backoff and a full handshake.
 const MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// What a status is made from.
+/// The facts that a status is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// The newest report.
     pub report: Option<&'a Report>,
-    /// Why there is one that cannot be read.
+    /// Why the stored report cannot be read, if it cannot.
     pub unreadable: Option<&'a str>,
-    /// When the device last spoke.
+    /// When the server last heard from the device.
     pub seen: Option<Timestamp>,
     /// The time.
     pub now: Timestamp,
-    /// What it is offered; none when the release does not name it.
+    /// The offer; none when the release does not name the device.
     pub offered: Option<Offered>,
-    /// The schema of the manifest it should have (1 when unknown): an agent that does not read it is not offered it.
+    /// The schema of the device's manifest (1 when unknown), which is not offered to an agent that cannot read it.
     pub schema: u32,
     /// Longest time between two of its reports, in seconds (`settings.heartbeat_seconds` of its manifest).
     pub heartbeat_seconds: u32,
     /// Whether its identity was revoked.
     pub revoked: bool,
-    /// That two machines use its identity.
+    /// Set if two machines use its identity.
     pub clones: Option<&'a Clones>,
 }
 
-/// How a device is, in one word.
+/// The state of a device, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum State {
-    /// It has what it should have, and that runs.
+    /// It has the wanted manifest, and everything runs.
     Ready,
-    /// It is on its way there.
+    /// It is updating to the wanted manifest.
     Updating,
-    /// It cannot get there, or a workload does not run.
+    /// The update failed, or a workload is not running.
     Failed,
-    /// It has not been heard of for too long.
+    /// It has not been heard from for too long.
     Offline,
-    /// It has joined, and there is nothing to say yet.
+    /// It has joined, and has not reported yet or has no release.
     Pending,
     /// Its identity was revoked.
     Revoked,
@@ -79,22 +79,22 @@ impl fmt::Display for State {
     }
 }
 
-/// What the facts come to.
+/// The status that follows from the facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
-    /// In one word.
+    /// The state.
     pub state: State,
-    /// Why; empty when all is well.
+    /// The reason; empty when all is well.
     pub message: String,
-    /// Aspect by aspect, always all six and in this order: Ready, Connected, `InSync`, Updating, Healthy, Drifted.
+    /// The conditions, always all six and in this order: Ready, Connected, `InSync`, Updating, Healthy, Drifted.
     pub conditions: Vec<Condition>,
-    /// Workloads that run.
+    /// Number of running workloads.
     pub running: usize,
-    /// Workloads that should.
+    /// Number of workloads that should run.
     pub workloads: usize,
-    /// The release whose manifest it has.
+    /// The release whose manifest is applied.
     pub release: Option<u64>,
-    /// The release it should have, when that is another.
+    /// The wanted release, if that is another one.
     pub wanted: Option<u64>,
 }
 
@@ -112,7 +112,7 @@ fn verdict(state: State, reason: Reason, message: impl Into<String>) -> Verdict 
     }
 }
 
-/// Assesses how a device is.
+/// Computes the status of a device.
 pub fn assess(facts: Facts<'_>) -> Assessment {
     let workloads = facts.report.map_or(&[][..], |report| &report.workloads);
     let applied = facts.report.and_then(|report| report.applied);
@@ -122,7 +122,7 @@ pub fn assess(facts: Facts<'_>) -> Assessment {
         .map(|(offered, applied)| offered.manifest == applied.manifest);
     let connected = is_connected(&facts);
     let mut ready = judge(&facts, in_sync);
-    // What is known of a device that is away stays visible in the other conditions.
+    // The other conditions keep showing the last known state of an offline device.
     let progress = verdict(ready.state, ready.reason, ready.message.clone());
     if facts.revoked {
         ready = verdict(State::Revoked, Reason::Revoked, "its identity was revoked");
@@ -134,7 +134,7 @@ pub fn assess(facts: Facts<'_>) -> Assessment {
             seen.unwrap_or_default(),
         );
     } else if let Some(clones) = facts.clones {
-        // What one of them says is not how the other one is.
+        // The report is by only one of the two machines.
         ready = verdict(State::Failed, Reason::Cloned, clones.to_string());
     }
     let sequence = facts.offered.map(|offered| offered.sequence);
@@ -165,14 +165,14 @@ fn is_connected(facts: &Facts<'_>) -> bool {
         .is_some_and(|seen| is_recent(seen, facts.now, facts.heartbeat_seconds))
 }
 
-/// Whether a device that spoke then is there now.
+/// Whether a device that was last seen then still counts as connected.
 pub(crate) fn is_recent(seen: Timestamp, now: Timestamp, heartbeat_seconds: u32) -> bool {
     let patience = SignedDuration::from_secs(heartbeat_seconds.into()) * MISSED + MARGIN;
-    // seen later than now: the clock was ahead then, and nobody knows when it was
+    // if it was seen in the future, the clock was ahead then, and the real time is unknown
     now.duration_since(seen).abs() <= patience
 }
 
-/// What the device's own words and the offer come to, whether it is there or not.
+/// The state that follows from the report and the offer, whether the device is connected or not.
 fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
     if let Some(why) = facts.unreadable {
         let message = format!("its last report cannot be read, until the next one comes: {why}");
@@ -204,7 +204,7 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
     let tries_it = report.wanted == Some(offered.manifest);
     let problem = report.problems.first();
     let refused = problem.is_some_and(|problem| problem.class() == Some(Class::Refusal));
-    // It cannot write down what it was offered, and so does not begin with it.
+    // It cannot save the offer in its ledger, and so does not start with it.
     let unkept = problem.is_some_and(|problem| problem.code == code::LEDGER.id);
     match (report.phase, problem) {
         (Phase::Idle, Some(problem)) if tries_it || refused || unkept => {
@@ -223,23 +223,23 @@ fn judge(facts: &Facts<'_>, in_sync: Option<bool>) -> Verdict {
             let message = work_at(report).unwrap_or_else(|| format!("applying release {sequence}"));
             verdict(State::Updating, Reason::Applying, message)
         }
-        // Applied as far as it goes: the workload that does not run is why.
+        // Applied as far as possible: the workload that is not running is the reason.
         (Phase::Idle, None) if tries_it && judge_workloads(report).state == State::Failed => {
             judge_workloads(report)
         }
         (Phase::Unknown, _) => {
-            let message = "does what this server has no word for: its agent is newer";
+            let message = "is in a phase that this server does not know: its agent is newer";
             verdict(State::Updating, Reason::UnknownPhase, message)
         }
         (Phase::Idle, _) => {
-            let message = format!("has not begun with release {sequence}");
+            let message = format!("has not started with release {sequence}");
             verdict(State::Updating, Reason::NotStarted, message)
         }
     }
 }
 
 fn judge_workloads(report: &Report) -> Verdict {
-    // What runs of a workload may go on while what is wanted of it cannot be done.
+    // A workload may keep running as before while its new version cannot be applied.
     let stuck = |w: &&WorkloadReport| {
         let is_stuck = w.problem.is_some() && !is_drifted(w) && !is_not_ready(w);
         w.state == WorkloadState::Running && is_stuck
@@ -259,14 +259,14 @@ fn judge_workloads(report: &Report) -> Verdict {
             describe(first) + &more,
         );
     }
-    // Somebody changed a file, and it is being put back.
+    // Somebody changed a file, and it is being restored.
     if let Some(workload) = report.workloads.iter().find(|w| is_drifted(w)) {
         return verdict(State::Updating, Reason::FilesChanged, describe(workload));
     }
     if let Some(workload) = report.workloads.iter().find(|w| is_not_ready(w)) {
         return verdict(State::Failed, Reason::NotReady, describe(workload));
     }
-    // A wrong time is something to see to; what runs is what should run.
+    // A wrong time needs attention, but does not affect what runs.
     let of_time = [code::TRUST_EXPIRED, code::TIME_AHEAD, code::CLOCK_UNSURE].map(|code| code.id);
     let (of_time, wrong): (Vec<_>, Vec<_>) = report
         .problems
@@ -292,7 +292,7 @@ fn is_drifted(workload: &WorkloadReport) -> bool {
     has(workload, code::DRIFTED)
 }
 
-/// Whether a workload runs, and its own readiness check says that it does not work yet, or not any more.
+/// Whether a workload runs, but fails its readiness check.
 fn is_not_ready(workload: &WorkloadReport) -> bool {
     has(workload, code::NOT_READY)
 }
@@ -307,7 +307,7 @@ fn of_state(report: &Report, state: WorkloadState) -> impl Iterator<Item = &Work
     report.workloads.iter().filter(fits)
 }
 
-/// The first workload that is being worked at.
+/// The first workload that is being changed.
 fn work_at(report: &Report) -> Option<String> {
     of_state(report, WorkloadState::Pulling)
         .chain(of_state(report, WorkloadState::Starting))

@@ -1,11 +1,11 @@
-//! What the control plane remembers: devices, tokens, requests, releases; reports and events.
+//! The store of the control plane: devices, tokens, requests, releases; reports and events.
 //!
-//! Two `SQLite` files, because a file has one durability:
+//! It has two `SQLite` files, because a file has one level of durability:
 //! `fleet.db` (devices, tokens, requests, releases) is synced at every commit; `status.db` (reports, events, last seen) is not:
-//! a power cut may cost its last seconds, and the next report of each device brings them back.
-//! Each has one writer thread, which commits what has come in while it committed before: group commits without a timer.
+//! a power cut may lose its last seconds, which the next report of each device restores.
+//! Each has one writer thread, which commits everything that was queued during its last commit: group commits without a timer.
 //!
-//! Who has joined is kept in memory too ([`Member`]): a request of a device costs no query.
+//! Joined devices are also kept in memory ([`Member`]), so that a device's request needs no query.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -49,35 +49,35 @@ pub use voices::Clones;
 #[cfg(test)]
 mod tests;
 
-/// Under which key it is kept when this data was restored from a backup, and who was revoked since is known.
+/// The key of the note that this data was restored from a backup, and that it was said who was revoked since.
 const RESTORED: &str = "restored";
 
-/// Why the store gives or takes nothing.
+/// Errors of the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The data directory.
+    /// The data directory cannot be used.
     #[error("{}: cannot be used", .0.display())]
     Io(PathBuf, #[source] Arc<std::io::Error>),
-    /// Another process has it open.
+    /// Another process has the store open.
     #[error("{}: another flotta serve uses this data directory", .0.display())]
     InUse(PathBuf),
-    /// The database.
+    /// The database failed.
     #[error("the store failed")]
     Database(#[source] Arc<rusqlite::Error>),
-    /// Made by a newer version.
+    /// The store was made by a newer version.
     #[error("{file} has version {found}, this program knows {known}: use the newer flotta")]
     Newer {
         /// The file.
         file: &'static str,
         /// Its version.
         found: usize,
-        /// The newest known here.
+        /// The newest version known here.
         known: usize,
     },
-    /// A value that this program did not write.
+    /// The store has a value that this program did not write.
     #[error("the store holds something unreadable: {0}")]
     Malformed(String),
-    /// The thread that writes has ended.
+    /// The writer thread has ended.
     #[error("the store no longer writes")]
     Closed,
 }
@@ -111,12 +111,12 @@ struct Inner {
     failures: Failures,
     proofs: watch::Sender<Option<Proof>>,
     revoked: RwLock<Revoked>,
-    /// Held, not read: tells other processes to stay away.
+    /// The lock that keeps other processes out.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the store in `directory`, which must exist; makes it when it is not there.
+    /// Opens the store in `directory`, which must exist, and creates it if there is none.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let lock = lock(&directory.join("store.lock"))?;
         let (fleet, status) = (directory.join("fleet.db"), directory.join("status.db"));
@@ -141,7 +141,7 @@ impl Store {
         })))
     }
 
-    /// The device as the edge needs it: its key, and whether that is still in force.
+    /// The device as the edge API needs it: its key, and whether that is still in force.
     pub fn member(&self, device: &DeviceName) -> Option<Arc<Member>> {
         let members = self.0.members.read();
         let members = members.unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +163,7 @@ impl Store {
         self.inventory_changed();
     }
 
-    /// Tells those who render it. After the commit that says so.
+    /// Wakes the follower, after the commit of the change.
     pub(crate) fn inventory_changed(&self) {
         self.0.inventory.send_modify(|count| *count += 1);
     }
@@ -175,27 +175,27 @@ impl Store {
         members.iter().map(pair).collect()
     }
 
-    /// What the server fails at, its store among it. It is here because every part of the server has a store.
+    /// The failures of the server, its store included. They are here because every part of the server has the store.
     pub fn failures(&self) -> &Failures {
         &self.0.failures
     }
 
-    /// Changes when a device joins, leaves, or is in another set: the inventory is an input of the next release.
+    /// Changes when a device joins, leaves, or changes its set, because the inventory is an input of the next release.
     pub fn inventory_changes(&self) -> watch::Receiver<u64> {
         self.0.inventory.subscribe()
     }
 
-    /// Changes when an identity that was in force no longer is.
+    /// Changes when an identity is revoked or replaced.
     pub fn revocations(&self) -> watch::Receiver<u64> {
         self.0.revocations.subscribe()
     }
 
-    /// Changes with everything that is written, last-seen times apart: what `flotta get -w` waits for.
+    /// Changes with every write except last-seen times; `flotta get -w` waits for it.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
     }
 
-    /// `then`, and tells those who watch: also of a write whose caller has gone away.
+    /// Runs `then` and notifies watchers, also when the caller of the write has gone away.
     fn telling<T, F: FnOnce(&T)>(&self, then: F) -> impl FnOnce(&T) + use<T, F> {
         let changes = self.0.changes.clone();
         move |value| {
@@ -204,7 +204,7 @@ impl Store {
         }
     }
 
-    /// Runs `work` as one durable transaction; when it is committed, `then` runs before any later transaction.
+    /// Runs `work` as one durable transaction. After its commit, `then` runs before any later transaction.
     pub(crate) async fn write<T, E>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -235,13 +235,13 @@ impl Store {
             .map_err(|_| StoreError::Closed)?
     }
 
-    /// What was kept under `key` by [`Self::set_meta`].
+    /// The value saved under `key` by [`Self::set_meta`].
     pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
         self.read(move |connection| find_meta(connection, key))
             .await
     }
 
-    /// Keeps a small value under `key`.
+    /// Saves a small value under `key`.
     pub async fn set_meta(&self, key: &'static str, value: String) -> Result<(), StoreError> {
         self.write(
             move |connection| {
@@ -255,12 +255,12 @@ impl Store {
         .await
     }
 
-    /// Whether this data was restored from a backup, and somebody has said who was revoked since.
+    /// Whether this data was restored from a backup with `flotta restore`.
     pub async fn is_restored(&self) -> Result<bool, StoreError> {
         self.read(is_restored).await
     }
 
-    /// Forgets what is long past: tokens and requests that nobody will ask for again, the oldest events.
+    /// Deletes old tokens and requests, and the oldest events.
     pub async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
         let events = self.0.status.run(events::purge, |()| {}).await;
         self.write(

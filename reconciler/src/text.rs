@@ -1,7 +1,7 @@
-//! Text of machines and strangers, which people will see in a terminal and in the log.
+//! Sanitises text from devices and strangers that people see in a terminal and in the log.
 
-/// At most `max` characters of `text`, without what moves the cursor, begins a line or turns one around: no device can
-/// write a line that looks like another's.
+/// At most `max` characters of `text`, without characters that move the cursor, begin a line or change the direction of text,
+/// so that no device can forge a line.
 pub(crate) fn plain(text: &str, max: usize) -> String {
     let harmless = |c: char| {
         !c.is_control()

@@ -1,4 +1,4 @@
-//! Refusals in the log: each is told once, and once an hour how often it came again.
+//! Refusals in the log: each is logged once, and then once an hour with a count.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use flotta_bundle::DeviceName;
 
-/// How long a refusal that goes on is counted until it is told again.
+/// How long a repeated refusal is only counted until it is logged again.
 const AGAIN: Duration = Duration::from_secs(3600);
-/// Devices that are counted. Of more, as many lines are written as of anyone else.
+/// Most devices that are counted. Further devices are limited like strangers.
 const MAX: usize = 4096;
-/// How often room is made in a full table: a walk over all of it.
+/// How often a full table is searched for stale entries, which walks all of it.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// What was told. One who goes on asking is counted, not told of again.
+/// The refusals that were logged. A device that keeps asking is counted, not logged again.
 #[derive(Debug, Default)]
 pub(crate) struct Told(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    /// The refusals of each device: there are few codes.
+    /// The refusals of each device, by their codes, of which there are few.
     devices: HashMap<DeviceName, Vec<Entry>>,
     swept: Option<Instant>,
 }
@@ -40,7 +40,7 @@ impl Table {
         let is_due = |at| now.saturating_duration_since(at) >= SWEEP;
         if self.swept.is_none_or(is_due) {
             self.swept = Some(now);
-            // it would be told again anyway
+            // stale entries would be logged again anyway
             self.devices
                 .retain(|_, entries| entries.iter().any(|entry| entry.is_fresh(now)));
         }
@@ -55,8 +55,8 @@ impl Entry {
 }
 
 impl Told {
-    /// Whether to tell that `device` was refused with this code: then, how often it was since it was told last. When there are
-    /// too many devices to count this one, `otherwise` says so.
+    /// Whether to log that `device` was refused with this code; if so, how often it was since the last line. When there are too
+    /// many devices to count this one, `otherwise` decides.
     pub(crate) fn tell(
         &self,
         device: &DeviceName,
@@ -88,7 +88,7 @@ impl Told {
         Some(std::mem::replace(entry, new).since)
     }
 
-    /// The device is served: the next refusal is a new one.
+    /// Forgets a device that is served, so that its next refusal is logged.
     pub(crate) fn forget(&self, device: &DeviceName) {
         self.lock().devices.remove(device);
     }
@@ -121,7 +121,7 @@ mod tests {
             told.tell(&a, "FLT0403", start + AGAIN, uncounted),
             Some(3599)
         );
-        // another device, and another reason, are news of their own
+        // another device or another code is logged separately
         assert_eq!(told.tell(&b, "FLT0403", start + AGAIN, uncounted), Some(0));
         assert_eq!(told.tell(&a, "FLT0423", start + AGAIN, uncounted), Some(0));
         told.forget(&a);
@@ -147,9 +147,9 @@ mod tests {
         let late = start + Duration::from_secs(3599);
         let more = (MAX..2 * MAX).filter(|count| tell(*count, late) == Some(7));
         assert_eq!(more.count(), 10, "what the limit admits");
-        // those that are counted are counted on
+        // devices that are counted stay counted
         assert_eq!(tell(0, late), None);
-        // and room is made, once in a while
+        // and stale entries are removed from time to time
         assert_eq!(tell(MAX, start + AGAIN), None);
         assert_eq!(tell(MAX, late + SWEEP), Some(0));
         assert_eq!(lines, MAX + 1);

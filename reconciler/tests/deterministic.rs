@@ -1,6 +1,6 @@
-//! The same commit gives the same bytes: whoever renders it, from whatever copy, in whatever locale and time zone.
+//! The same commit gives the same bytes: from any copy, on any machine, in any locale and time zone.
 //!
-//! Every process also has other seeds for its hash maps, so the child process below finds an order that comes from one.
+//! Every process has different seeds for its hash maps, so the child process below also finds an order that depends on one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use flotta_reconciler::source::{Reader, Tree, refuses};
 use flotta_renderer::{Finding, Options, leaves, render};
 use git2::{IndexAddOption, Repository, Signature, Time};
 
-/// Set for the child process: the file that it writes its answer to.
+/// The variable that tells the child process which file to write its answer to.
 const ANSWER_TO: &str = "FLOTTA_TEST_ANSWER_TO";
 /// Turkish has its own rules for `i` and `I`; Kathmandu is 5:45 from UTC. Both are set in the child process.
 const SETTINGS: [(&str, &str); 3] = [
@@ -26,13 +26,13 @@ fn retail() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/retail")
 }
 
-/// All that a render gives to others.
+/// The complete output of a render.
 #[derive(Debug, PartialEq, Eq)]
 struct Everything {
     findings: Vec<Finding>,
     manifests: BTreeMap<DeviceName, Digest>,
     blobs: BTreeMap<Digest, Vec<u8>>,
-    /// Of this release, and of one that follows it with nothing changed.
+    /// The leaves of this release, and of an unchanged one that follows it.
     leaves: [Vec<Vec<u8>>; 2],
 }
 
@@ -103,7 +103,7 @@ fn a_copy_elsewhere_whose_files_were_made_in_another_order_gives_the_same_bytes(
 
     let copy = tempfile::tempdir().expect("a folder");
     write_backwards(&tree, copy.path());
-    // What takes no part: other files, hidden ones.
+    // Files that are ignored: other types, hidden ones.
     fs::write(copy.path().join("notes.txt"), "not YAML").expect("a new file");
     fs::create_dir(copy.path().join(".hidden")).expect("a new folder");
     fs::write(copy.path().join(".hidden/x.yaml"), "kind: Nothing").expect("a new file");
@@ -152,7 +152,7 @@ fn commit_all(repository: &Repository) {
 #[test]
 fn another_process_under_another_locale_and_time_zone_gives_the_same_bytes() {
     let digest = Everything::of(&Tree::read_dir(&retail()).expect("the example")).digest();
-    // In the child this very test runs again, and answers.
+    // The child process runs this same test, and answers here.
     if let Some(path) = std::env::var_os(ANSWER_TO) {
         let mut answer = format!("{digest}\n");
         for (name, _) in SETTINGS {
@@ -202,7 +202,7 @@ fn one_changed_byte_changes_the_digest_over_everything() {
     file.content = text.replace("20:00", "21:00").into_bytes();
     let after = Everything::of(&changed);
     assert_ne!(before.digest(), after.digest());
-    // And it concerns the devices that read it, no others.
+    // It affects only the devices that read it.
     for (device, manifest) in &before.manifests {
         let reads = ["till", "signage"]
             .iter()
@@ -227,7 +227,7 @@ fn what_was_read_before_changes_nothing() {
         let mut broken = tree.clone();
         broken.files[at].content.extend(b"\n]");
         same(&broken);
-        // the same content: findings and places name another file
+        // the same content under another path: findings and places name another file
         let mut moved = tree.clone();
         moved.files[at].path.insert_str(0, "moved/");
         same(&moved);

@@ -63,7 +63,7 @@ impl Backup {
         ));
         if made.left_out > 0 {
             output::talk(&format!(
-                "{} files of the release in force are not in the depot: the server makes them again from its source",
+                "{} files of the release in force are not in the depot: the server renders them again from its source",
                 made.left_out
             ));
         }
@@ -93,7 +93,7 @@ impl Restore {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let identity = self.identity.as_deref().map(identity).transpose()?;
         let identity = identity.as_ref();
-        // before the person is asked anything
+        // checked before the person is asked anything
         backup::check_empty(&self.data).map_err(coded)?;
         let given = Given::look(&self.from, identity).map_err(coded)?;
         let since = match &given {
@@ -144,7 +144,7 @@ fn identity(path: &Path) -> anyhow::Result<Identity> {
     Identity::parse(&text).map_err(bad)
 }
 
-/// Asks the person in front of it; without one it is an error.
+/// Asks the person at the terminal; without a terminal it is an error.
 fn ask(since: &str) -> anyhow::Result<BTreeSet<DeviceName>> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
@@ -156,7 +156,7 @@ fn ask(since: &str) -> anyhow::Result<BTreeSet<DeviceName>> {
     let mut line = String::new();
     stdin.lock().take(MAX_LINE).read_line(&mut line)?;
     if !line.ends_with('\n') {
-        // the end of the input is no answer
+        // end of input is not an answer
         return Err(coded(BackupError::RevokedSince(since.to_owned())));
     }
     let names = line

@@ -9,7 +9,7 @@ use crate::output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Clock {
-    /// Confirm that the server's clock is right when the server doubts it and signs nothing (FLT0611); holds until the clock jumps or the server stops
+    /// Confirm that the server's clock is right when it is in doubt and the server signs nothing (FLT0611); holds until the clock jumps or the server stops
     Accept,
 }
 
@@ -25,7 +25,7 @@ impl Clock {
 fn answer(accepted: &ClockAccepted) -> String {
     let now = accepted.now;
     if accepted.doubt.is_none() {
-        return format!("the server does not doubt its clock, which says {now:.0}\n");
+        return format!("the server's clock is not in doubt: it says {now:.0}\n");
     }
     format!("it is {now:.0}: the server signs again\n")
 }
@@ -42,7 +42,7 @@ mod tests {
             now: "2026-11-23T14:05:00Z".parse().unwrap(),
             doubt: None,
         };
-        insta::assert_snapshot!(answer(&accepted), @"the server does not doubt its clock, which says 2026-11-23T14:05:00Z");
+        insta::assert_snapshot!(answer(&accepted), @"the server's clock is not in doubt: it says 2026-11-23T14:05:00Z");
         accepted.doubt = Some(Problem::new(code::SERVER_CLOCK, "it says another time"));
         insta::assert_snapshot!(answer(&accepted), @"it is 2026-11-23T14:05:00Z: the server signs again");
     }

@@ -74,7 +74,7 @@ impl Describe {
     }
 }
 
-/// The newest release that is meant.
+/// Finds the newest release of this sequence or commit.
 async fn release(client: &Client, name: &str) -> anyhow::Result<Answer> {
     let list: List<ReleaseObject> = client.get("/v1/releases").await?;
     let commit = |release: &ReleaseObject| {
@@ -87,7 +87,7 @@ async fn release(client: &Client, name: &str) -> anyhow::Result<Answer> {
     let Some(found) = found else {
         let message = format!("no release or commit {name} among the newest");
         let mut problem = Problem::new(code::NOT_FOUND, message);
-        "see which there are: flotta get releases".clone_into(&mut problem.help);
+        "to list them: flotta get releases".clone_into(&mut problem.help);
         return Err(Coded(problem).into());
     };
     super::get::say_status(client).await;

@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether what is listed depends on the source: people who look at it must know when that is behind.
+    /// Whether the list depends on the source, so that people must know when that is out of date.
     fn stands_on_source(self) -> bool {
         matches!(self, Self::Devices | Self::Workloads | Self::Releases)
     }
@@ -95,7 +95,7 @@ pub(crate) struct Get {
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
-    /// Go on and print what changes
+    /// Keep running and print changes
     #[arg(long, short)]
     watch: bool,
     /// Leave out the line with the names of the columns
@@ -148,7 +148,7 @@ impl Get {
         }
     }
 
-    /// What says something about one kind is refused for another, and not ignored.
+    /// Refuses an option that does not apply to the kind, instead of ignoring it.
     fn check(&self) -> anyhow::Result<()> {
         let (devices, events) = (self.kind == Kind::Devices, self.kind == Kind::Events);
         let wrong = [
@@ -200,7 +200,7 @@ impl Get {
         let query = self.query();
         let path = format!("/v1/{}", T::PLURAL);
         if self.watch && self.output == Format::Json {
-            // one document a line, the first of them what there is
+            // one document per line, beginning with the existing objects
             let nothing = List::<T>::of(Vec::new());
             let printer = Printer::new(self, false);
             self.follow(client, &path, query, nothing, printer).await?;
@@ -236,7 +236,7 @@ impl Get {
             watch: true,
             ..query
         };
-        // a watch begins with everything there is: what was printed already is not printed again
+        // a watch begins with all objects: those that were printed already are not printed again
         let mut known: BTreeMap<_, T> = list
             .items
             .into_iter()
@@ -255,7 +255,7 @@ impl Get {
     }
 }
 
-/// What is wrong with the server itself. A list is worth having without it.
+/// Prints what is wrong with the server itself. A list is useful without it.
 pub(super) async fn say_status(client: &Client) {
     if let Ok(status) = client.get("/v1/status").await {
         for line in print::status::lines(&status, Timestamp::now()) {
@@ -286,7 +286,7 @@ struct Printer {
     format: Format,
     columns: Columns,
     headers: bool,
-    /// One object was asked for by name: it is printed by itself, not as a list.
+    /// Whether one object was requested by name, which is printed by itself and not as a list.
     single: bool,
     table: Option<Table>,
 }

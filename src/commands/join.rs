@@ -1,4 +1,4 @@
-//! `flotta approve`, `deny`, `revoke`: who is in the fleet.
+//! `flotta approve`, `deny`, `revoke`.
 
 use clap::Args;
 use flotta_bundle::DeviceName;
@@ -15,7 +15,7 @@ pub(crate) struct Approve {
     /// The device, as `flotta get requests` names it
     #[arg(required_unless_present = "restored")]
     device: Option<DeviceName>,
-    /// All that have a certificate of this fleet and that the server does not know: after a restore from a backup
+    /// All devices that have a certificate of this fleet and that the server does not know, after a restore from a backup
     #[arg(long, conflicts_with_all = ["device", "key", "set", "labels", "replace"])]
     restored: bool,
     /// The key it must have: the fingerprint shown on the device, or its beginning
@@ -27,7 +27,7 @@ pub(crate) struct Approve {
     /// A label it gets, if Git has no EdgeDevice of its name
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE", value_parser = super::label)]
     labels: Vec<(String, String)>,
-    /// Let it take the place of a device that has joined by this name with another key
+    /// Let it replace a device that has joined under this name with another key
     #[arg(long)]
     replace: bool,
 }
@@ -50,7 +50,7 @@ impl Approve {
     }
 }
 
-/// Says who is back, and whose request still needs a decision.
+/// Prints which devices were approved, and whose request still needs a decision.
 fn taken_back(restored: &RestoredDevices) -> anyhow::Result<Answer> {
     for decided in &restored.approved {
         done(decided, "approved")?;
@@ -62,7 +62,7 @@ fn taken_back(restored: &RestoredDevices) -> anyhow::Result<Answer> {
             "" => String::new(),
             help => format!("; {help}"),
         };
-        output::talk(&format!("{device} still waits   {key}   {problem}{help}"));
+        output::talk(&format!("{device} still waiting   {key}   {problem}{help}"));
     }
     if restored.approved.is_empty() && restored.left.is_empty() {
         output::talk(
@@ -111,8 +111,8 @@ impl Revoke {
         let decided: Decided = client.post("/v1/revoke", &revocation).await?;
         if decided.fingerprint.is_empty() {
             output::talk(
-                "the server, which was restored from a backup, knows no device of this name: whatever key has a certificate \
-                 for it is turned away, and comes back by a token alone",
+                "the server was restored from a backup and knows no device of this name: every certificate for it is refused, \
+                 and the device can join again only with a token",
             );
         }
         done(
@@ -126,7 +126,7 @@ impl Revoke {
     }
 }
 
-/// As `kubectl` confirms: what it was, and what became of it.
+/// Confirms like `kubectl`: the object, and what happened with it.
 pub(super) fn done(decided: &Decided, what: &str) -> anyhow::Result<Answer> {
     let key = match decided.fingerprint.as_str() {
         "" => String::new(),

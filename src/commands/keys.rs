@@ -12,7 +12,7 @@ use crate::{output, print};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
-    /// The fleet's public keys, as devices and people compare them
+    /// Show the fleet's public keys and their fingerprints
     Show(Show),
     /// Copy the fleet's keys to a new folder, to be kept offline
     Export(Export),
@@ -54,7 +54,7 @@ impl Keys {
                 output::talk(&format!(
                     "the fleet's private keys are in {out}: who has them can sign for every device\n\
                      to restore:  flotta restore {out} --data DIR\n\
-                     they do not say which devices are in the fleet: flotta backup keeps that, too"
+                     they do not include the list of devices: flotta backup does"
                 ));
             }
         }

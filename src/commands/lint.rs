@@ -22,7 +22,7 @@ enum Format {
     Github,
 }
 
-/// How `lint` and `render` end.
+/// The exit codes of `lint` and `render`.
 pub(super) const EXIT_CODES: &str = "Exit codes: 0 no errors, 1 errors, which refuse the commit or hold devices back, 2 it could not run.\n\
     Warnings change nothing.";
 
@@ -41,7 +41,7 @@ pub(crate) struct Lint {
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
-    /// Explain a code, as FLT0103, and do nothing else
+    /// Explain a code, such as FLT0103, and do nothing else
     #[arg(long, value_name = "CODE")]
     explain: Option<String>,
 }
@@ -74,7 +74,7 @@ impl Lint {
     }
 }
 
-/// Whether someone must do something: [`EXIT_CODES`].
+/// The answer for these findings, by [`EXIT_CODES`].
 pub(super) fn answer(findings: &[Finding]) -> Answer {
     if findings.iter().any(Finding::is_error) {
         Answer::No
@@ -91,7 +91,7 @@ pub(super) async fn read(text: &str, rev: Option<&str>) -> anyhow::Result<source
     })
 }
 
-/// What stands before a path in the source, so that it can be opened from here. A URL's files are not here.
+/// The prefix that makes a path in the source one that can be opened from here. Empty for a URL.
 pub(super) fn prefix(source: &str) -> String {
     match source.trim_end_matches('/') {
         "" | "." => String::new(),

@@ -80,9 +80,9 @@ enum Command {
     Approve(join::Approve),
     /// Refuse a device that asked to join
     Deny(join::Deny),
-    /// Take a device's identity away: it stops being served at once
+    /// Revoke a device's identity: it stops being served at once
     Revoke(join::Revoke),
-    /// Let go of a device that is no longer in Git: it runs nothing from the next release on
+    /// Decommission a device that is no longer in Git: it runs nothing from the next release on
     Decommission(release::Decommission),
     /// Decide about held commits
     #[command(subcommand)]
@@ -92,20 +92,20 @@ enum Command {
     Clock(clock::Clock),
     /// List devices, workloads, requests, releases, events or tokens
     Get(get::Get),
-    /// Everything about one device, workload or release
+    /// Show everything about one device, workload or release
     Describe(describe::Describe),
     /// Wait until a device is in a state: 0 it is, 1 it was not in time
     Wait(wait::Wait),
     /// The fleet's keys
     #[command(subcommand)]
     Keys(keys::Keys),
-    /// Copy all that the server must not lose into one file; the server may be running
+    /// Copy everything that the server must not lose into one file; the server may be running
     Backup(backup::Backup),
     /// Make a data directory from a backup, or from the fleet's keys
     Restore(backup::Restore),
     /// Compare what two devices accepted: 0 one story, 1 two stories, 2 could not compare
     VerifyHistory(verify_history::VerifyHistory),
-    /// How the server itself is: 0 it is well, 1 someone should look, 2 it does not serve
+    /// Check the server itself: 0 it is well, 1 someone should look, 2 it does not serve
     Check(check::Check),
     /// Completion for a shell, on stdout
     Completion(completion::Completion),
@@ -118,7 +118,7 @@ enum Command {
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
     let client = cli.server.client();
     match cli.command {
-        // the server uses every core; the other commands ask one question
+        // the server uses every core; the other commands send one request
         Command::Serve(serve) => runtime(tokio::runtime::Builder::new_multi_thread())?
             .block_on(serve.run(cli.server.admin)),
         command => {
@@ -165,7 +165,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// `-n` and a name that may say its namespace itself.
+/// Combines `-n` with a name that may include its namespace.
 fn device_name(name: &str, namespace: Option<&str>) -> anyhow::Result<DeviceName> {
     Ok(match (name.split_once('/'), namespace) {
         (None, Some(namespace)) => DeviceName::new(namespace, name)?,
@@ -177,7 +177,7 @@ fn device_name(name: &str, namespace: Option<&str>) -> anyhow::Result<DeviceName
 mod tests {
     use super::*;
 
-    /// The commands in a page's blocks and texts are commands of this program.
+    /// The commands on the recovery page are commands of this program.
     #[test]
     fn the_commands_of_the_recovery_page_are_commands() {
         let page = include_str!("../../docs/recovery.md");
@@ -186,7 +186,7 @@ mod tests {
         let mut tried = 0;
         for line in in_blocks.chain(in_texts) {
             let line = line.split(" > ").next().unwrap().replace("NAME", "shop");
-            // a command alone is the name of one
+            // a lone word is just the name of a command
             if !line.starts_with("flotta ") || line.split(' ').count() < 3 || line.contains('\n') {
                 continue;
             }

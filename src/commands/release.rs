@@ -1,4 +1,4 @@
-//! `flotta release`: what becomes of held commits; `flotta decommission`.
+//! `flotta release`: decisions about held commits; `flotta decommission`.
 
 use clap::{Args, Subcommand};
 use flotta_bundle::DeviceName;
@@ -10,7 +10,7 @@ use crate::output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Release {
-    /// Let a held commit through; given the commit in force, let go of the devices that left Git
+    /// Let a held commit through; with the commit in force, decommission the devices that left Git
     Allow(Allow),
 }
 

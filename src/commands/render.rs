@@ -29,7 +29,7 @@ pub(crate) struct Render {
     /// An image without a digest is an error
     #[arg(long)]
     require_digests: bool,
-    /// Sign with this release key (PKCS#8, PEM): the output is a depot, one release further than the last
+    /// Sign with this release key (PKCS#8, PEM): the output is a depot, with the release after its last one
     #[arg(
         long,
         value_name = "FILE",
@@ -40,7 +40,7 @@ pub(crate) struct Render {
     /// The fleet that the release is for
     #[arg(long, requires = "key")]
     fleet: Option<FleetName>,
-    /// Do not sign: for review, nothing a device would take [default]
+    /// Do not sign: for review, devices do not accept it [default]
     #[arg(long)]
     unsigned: bool,
 }

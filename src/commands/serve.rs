@@ -17,7 +17,7 @@ use crate::error::{Answer, Coded};
 use crate::print::time::parse_span;
 use crate::{output, print};
 
-/// Where the server keeps what it must not lose.
+/// The default data directory of the server.
 pub(super) const DATA: &str = "/var/lib/flotta";
 
 #[derive(Debug, Args)]
@@ -117,7 +117,7 @@ impl Serve {
         raise_open_files();
         let server = Server::open(config).await.map_err(coded)?;
         let about = server.about();
-        // an error means that no service manager waits for it
+        // an error means that no service manager is waiting for it
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         output::talk(print::start::screen(about).trim_end());
         let ready = print::start::ready(about);
@@ -136,14 +136,15 @@ impl Serve {
     }
 }
 
-/// Each device takes an open file, and the limit that a process begins with is for programs that use select(2): 1,024.
+/// Raises the limit of open files to its maximum. Each device takes one, and the default of 1,024 is for programs that use
+/// select(2).
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    // as many as may be is as many as it was
+    // if this fails, the limit stays as it was
     let _ = setrlimit(Resource::Nofile, most);
 }
 
@@ -156,7 +157,7 @@ fn coded(error: ServeError) -> anyhow::Error {
     .into()
 }
 
-/// Done at SIGTERM or SIGINT.
+/// Returns at SIGTERM or SIGINT.
 fn stopped() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,

@@ -18,7 +18,7 @@ pub(crate) enum Token {
     Create(Create),
     /// List the tokens: which are open, who made them, who joined with them; the same as flotta get tokens
     List(Listing),
-    /// Take a token back: nobody joins with it any more
+    /// Revoke a token: nobody can join with it any more
     Revoke(Revoke),
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Revoke {
 pub(crate) struct Create {
     /// The device that may join with it; any when absent
     device: Option<DeviceName>,
-    /// How long it is good for
+    /// How long it is valid
     #[arg(long, default_value = "1h", value_parser = parse_span)]
     ttl: SignedDuration,
     /// Put no token in: the device asks to join, and waits for `flotta approve`

@@ -1,4 +1,4 @@
-//! `flotta verify-history`: did two devices see one story?
+//! `flotta verify-history`: compares what two devices were shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,20 +17,20 @@ const MAX_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyHistory {
-    /// What `flotta-agent history -o json` says on one device
+    /// The output of `flotta-agent history -o json` on one device
     one: PathBuf,
-    /// And on another
+    /// The same on another device
     other: PathBuf,
 }
 
-/// A release as a device saw it. A later agent may say more.
+/// A release as a device saw it. A later agent may add fields.
 #[derive(Debug, Deserialize)]
 struct Seen {
     sequence: u64,
     root: Digest,
 }
 
-/// The roots under each sequence: one, if the story is one.
+/// The roots of each sequence: one, unless there are two stories.
 type History = BTreeMap<u64, BTreeSet<Digest>>;
 
 impl VerifyHistory {

@@ -16,7 +16,7 @@ enum Kind {
     Device,
 }
 
-/// What is waited for.
+/// The condition to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum For {
     Condition(String, String),
@@ -48,7 +48,7 @@ impl std::str::FromStr for For {
 }
 
 impl For {
-    /// Whether it has come, and the reason if it has not. Names are compared as `kubectl wait` does, without regard to case.
+    /// Whether the condition is met, or why not. Names are compared like in `kubectl wait`, ignoring case.
     fn met(&self, device: Option<&Device>) -> Result<(), String> {
         let Some(device) = device else {
             return match self {
@@ -118,7 +118,7 @@ impl Wait {
             let mut watch = client
                 .watch::<Device>(&format!("/v1/devices{}", query.encode()))
                 .await?;
-            // a watch is silent about what is not there: ask once
+            // a watch reports nothing about a missing object, so ask once
             let plain = Query {
                 watch: false,
                 ..query

@@ -5,7 +5,7 @@ use flotta_reconciler::check::{Check, Fact, Grade};
 use super::table::one_line;
 use super::{Style, paint};
 
-/// What is wrong first, in one line that a monitor shows; then every fact, with what to do.
+/// The worst fact in one line for monitoring, then every fact with what to do.
 pub(crate) fn screen(check: &Check, colours: bool) -> String {
     let wrong = |grade| {
         check

@@ -1,4 +1,4 @@
-//! `flotta describe`: everything about one object, what matters first.
+//! `flotta describe`: everything about one object, the most important first.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ use super::{fingerprint, paint};
 /// Most events that are shown.
 const EVENTS: usize = 10;
 
-/// A device, and what happened to it.
+/// A device and its events.
 pub(crate) fn device(
     device: &Device,
     events: &[EventObject],
@@ -88,7 +88,7 @@ pub(crate) fn device(
     text
 }
 
-/// A workload on all its devices: those where it does not run first.
+/// A workload on all its devices, those where it is not running first.
 pub(crate) fn workload(workload: &Workload, now: Timestamp, colours: bool) -> String {
     let status = &workload.status;
     let mut text = paint(
@@ -116,7 +116,7 @@ pub(crate) fn workload(workload: &Workload, now: Timestamp, colours: bool) -> St
     text
 }
 
-/// A release, or a commit that did not become one: what it takes away, and what is wrong with it.
+/// A release, or a commit that did not become one, with its removals and errors.
 pub(crate) fn release(release: &ReleaseObject, now: Timestamp, colours: bool) -> String {
     let (status, name) = (&release.status, &release.metadata.name);
     let id = status.commit.id.trim_start_matches("sha256:");
@@ -256,7 +256,7 @@ fn event_rows(events: &[EventObject], now: Timestamp) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// A head and rows whose columns are aligned; nothing when there are no rows. Columns that are empty in all rows are left out.
+/// A heading and aligned rows; nothing without rows. Columns that are empty in all rows are left out.
 fn section(text: &mut String, name: &str, rows: &[Vec<String>]) {
     if rows.is_empty() {
         return;

@@ -12,7 +12,7 @@ use super::{Style, count, paint};
 /// Longest part of a source line that is shown.
 const LINE: usize = 160;
 
-/// All findings and their sum. `prefix` is how the source was named, so that a path can be pasted into an editor.
+/// All findings and a summary. `prefix` is the source as given, so that a path can be pasted into an editor.
 pub(crate) fn human(
     findings: &[Finding],
     tree: &Tree,
@@ -91,7 +91,7 @@ fn one(text: &mut String, finding: &Finding, tree: &Tree, prefix: &str, colours:
     }
 }
 
-/// The line with the place marked and the help next to it. Whether there is one.
+/// Prints the line with the place marked and the help next to it. Returns whether there is a line.
 fn snippet(text: &mut String, finding: &Finding, tree: &Tree, help: Option<&str>) -> bool {
     let (number, column, length) = finding.place.span();
     let path = finding.place.document();
@@ -121,7 +121,7 @@ fn snippet(text: &mut String, finding: &Finding, tree: &Tree, help: Option<&str>
     true
 }
 
-/// Which devices an error holds back: they keep what they have.
+/// The devices that an error holds back, which keep what they have.
 fn devices(finding: &Finding) -> String {
     let shown: Vec<String> = finding
         .devices()

@@ -1,11 +1,11 @@
-//! Findings as workflow commands of GitHub Actions: it shows each at its line of the pull request.
+//! Findings as workflow commands of GitHub Actions, which shows each at its line of the pull request.
 
 use flotta_renderer::{Counts, Finding, Severity};
 
 use super::findings::sum;
 use super::sarif::text;
 
-/// One command for each finding, and their sum for the log.
+/// One command for each finding, and a summary for the log.
 pub(crate) fn github(findings: &[Finding], counts: &Counts, prefix: &str) -> String {
     let lines = findings.iter().map(|finding| command(finding, prefix));
     lines.collect::<String>() + &sum(findings, counts)
@@ -35,14 +35,14 @@ fn command(finding: &Finding, prefix: &str) -> String {
     )
 }
 
-/// As `escapeData` of actions/toolkit.
+/// Escapes like `escapeData` of actions/toolkit.
 fn data(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")
         .replace('\n', "%0A")
 }
 
-/// As its `escapeProperty`.
+/// Escapes like `escapeProperty` of actions/toolkit.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }

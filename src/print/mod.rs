@@ -1,4 +1,4 @@
-//! What people see: pure functions from answers to text. The time is passed in.
+//! Output for people: pure functions from answers to text. The time is passed in.
 
 pub(crate) mod check;
 pub(crate) mod describe;
@@ -17,13 +17,13 @@ mod tests;
 
 use std::io::IsTerminal;
 
-/// How many, in words: `1 error`, `2 errors`.
+/// A count with its noun: `1 error`, `2 errors`.
 pub(crate) fn count(number: usize, word: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {word}{plural}")
 }
 
-/// How people compare keys: the first 16 hex digits, in fours, as the device shows them.
+/// A fingerprint for people to compare: the first 16 hex digits, as the device shows them.
 pub(crate) fn fingerprint(hex: &str) -> String {
     format!("SHA256:{}", hex.get(..16).unwrap_or(hex))
 }

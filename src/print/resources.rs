@@ -10,12 +10,12 @@ use super::table::Cell;
 use super::time::age;
 use super::{Style, fingerprint};
 
-/// How much a table shows.
+/// The columns of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Columns {
-    /// The namespace too: `-A`.
+    /// Whether to show the namespace: `-A`.
     pub(crate) namespace: bool,
-    /// All columns: `-o wide`.
+    /// Whether to show all columns: `-o wide`.
     pub(crate) wide: bool,
 }
 
@@ -25,7 +25,7 @@ pub(crate) trait Row: Resource {
     const HEAD: &'static [&'static str];
     /// The names of the columns that `-o wide` adds.
     const WIDE: &'static [&'static str];
-    /// Whether there is a namespace, and no column for it already.
+    /// Whether the kind has a namespace, and no column of its own for it.
     const NAMESPACED: bool = true;
 
     /// The cells under [`Self::HEAD`] and [`Self::WIDE`].
@@ -76,7 +76,7 @@ fn since(now: Timestamp, then: Option<Timestamp>) -> String {
     then.map_or_else(|| "-".to_owned(), |then| age(now, then))
 }
 
-/// `42`, or `41→42` while the device is on its way.
+/// `42`, or `41→42` during an update.
 pub(crate) fn release(status: &DeviceStatus) -> String {
     let running = status
         .running
@@ -242,7 +242,7 @@ impl Row for ReleaseObject {
 
     fn row(&self, now: Timestamp) -> Vec<Cell> {
         let status = &self.status;
-        // one that did not become a release has no sequence
+        // a commit that did not become a release has no sequence
         let unsigned = self.metadata.name.parse::<u64>().is_err();
         let commit = status.commit.id.trim_start_matches("sha256:");
         let dash = || "-".to_owned();

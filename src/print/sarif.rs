@@ -6,7 +6,7 @@ use flotta_bundle::Code;
 use flotta_renderer::{Finding, Place, Severity};
 use serde_json::{Value, json};
 
-/// A log of one run. `prefix` is how the source was named: paths lead there from where the command ran.
+/// A log with one run. `prefix` is the source as given, relative to the working directory.
 pub(crate) fn sarif(findings: &[Finding], prefix: &str) -> String {
     let codes: BTreeMap<_, _> = findings.iter().map(|f| (f.code.id, f.code)).collect();
     let rules: Vec<_> = codes.values().map(rule).collect();
@@ -51,7 +51,7 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
-/// What is wrong, and what to do where more is known than the rule says.
+/// The message, with help that is more specific than the rule's.
 pub(super) fn text(finding: &Finding) -> String {
     match &finding.help {
         Some(help) => format!("{}\n{help}", finding.message),
@@ -77,7 +77,7 @@ fn location(place: &Place, prefix: &str) -> Option<Value> {
     Some(json!({"physicalLocation": physical}))
 }
 
-/// A path as a URI reference: what may not stand in one is written as its bytes.
+/// A path as a URI reference: other characters are percent-encoded.
 fn uri(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/@!$&()*+,;=".contains(&byte);
     let encoded = |byte: u8| {

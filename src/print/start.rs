@@ -1,4 +1,4 @@
-//! What `flotta serve` says before it serves.
+//! The start screen of `flotta serve`.
 
 use flotta_reconciler::admin::DEFAULT_SOCKET;
 use flotta_reconciler::admin::request::FleetFacts;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::fingerprint;
 
-/// The server, and at first start what was made and what to do about it.
+/// The server, and at the first start what was created and what to do next.
 pub(crate) fn screen(about: &About) -> String {
     let data = about.data.display();
     let mut rows = Vec::new();

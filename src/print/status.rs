@@ -1,4 +1,4 @@
-//! How the server itself is: the lines above a table when something is wrong. When all is well there are none.
+//! The state of the server itself: lines above a table when something is wrong. When all is well there are none.
 
 use flotta_reconciler::admin::resource::ServerStatus;
 use jiff::{SignedDuration, Timestamp};
@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::table::one_line;
 use super::time::{ago, lasting, span};
 
-/// How much later than asked for the source may be looked at: two runs of `git` that wait as long as they may.
+/// How late a poll of the source may be: two runs of `git` that take as long as allowed.
 const SLACK: SignedDuration = SignedDuration::from_mins(15);
-/// Looks that may be missed.
+/// Polls that may be missed.
 const MISSED: i32 = 3;
 
 /// A line for each thing that is wrong.

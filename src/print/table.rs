@@ -2,10 +2,10 @@
 
 use super::{Style, paint};
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
 
-/// A cell: its text, and how it is shown where there are colours.
+/// A cell: its text, and its style where colours are used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Cell {
     text: String,
@@ -27,7 +27,7 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// A table that is printed a few rows at a time: a watch adds rows under the ones that are there.
+/// A table that is printed incrementally: a watch adds rows below the existing ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
     head: Vec<&'static str>,
@@ -82,7 +82,7 @@ impl Table {
     }
 }
 
-/// What a device or a person wrote is shown in one line, without control characters that a terminal would act on.
+/// Text from a device or a person in one line, without control characters that a terminal would act on.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })

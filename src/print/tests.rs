@@ -1,4 +1,4 @@
-//! The screens that people meet most, from fixed answers at a fixed time.
+//! The most common screens, from fixed answers at a fixed time.
 
 mod formats;
 
@@ -189,7 +189,7 @@ fn held() -> ReleaseObject {
         "removes": [{"workload": "default/till", "of": 40, "devices": {"count": 40, "names": names(40)}},
             {"workload": "default/cam", "of": 4, "stops": true, "devices": {"count": 2, "names": names(2)}}],
         "empties": {"count": 1, "names": ["default/shop-9"]},
-        "notes": ["the source was set back from 4f2c91a to 77ab01c"]});
+        "notes": ["the source was reset from 4f2c91a to 77ab01c"]});
     serde_json::from_value(object("Release", "held-45", status)).unwrap()
 }
 

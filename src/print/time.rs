@@ -2,10 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How far two clocks may differ before it is worth a word: what comes from a device is told by the device's clock.
+/// How far two clocks may differ before it is shown: times from a device are by the device's clock.
 const ALIKE: SignedDuration = SignedDuration::from_secs(60);
 
-/// How long ago: `4s`, `3m`, `5h`, `3d`. A time that is still to come shows as such, `in 3h`: one of two clocks is wrong.
+/// How long ago: `4s`, `3m`, `5h`, `3d`. A future time is shown as `in 3h`: one of two clocks is wrong.
 pub(crate) fn age(now: Timestamp, then: Timestamp) -> String {
     if is_ahead(now, then) {
         return format!("in {}", span(then.duration_since(now)));
@@ -27,7 +27,7 @@ pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     }
 }
 
-/// How long something has been so: `for 3h`. What began at a time that is still to come was noted by another clock than this.
+/// How long something has lasted: `for 3h`. A start in the future was noted by another clock.
 pub(crate) fn lasting(now: Timestamp, since: Timestamp) -> String {
     let ahead = since.duration_since(now);
     if ahead > ALIKE {
@@ -36,7 +36,7 @@ pub(crate) fn lasting(now: Timestamp, since: Timestamp) -> String {
     format!("for {}", span(now.duration_since(since)))
 }
 
-/// A length of time in its largest unit, cut: `59m`.
+/// A length of time in its largest unit, rounded down: `59m`.
 pub(crate) fn span(length: SignedDuration) -> String {
     let seconds = length.as_secs().max(0);
     match seconds {
@@ -60,7 +60,7 @@ pub(crate) fn parse_span(text: &str) -> Result<SignedDuration, String> {
     };
     let number: i64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
     match number.checked_mul(factor) {
-        // ten years: longer is a slip of the finger, and far inside what a timestamp can hold
+        // at most ten years: longer is a typing error, and this is far within what a timestamp can hold
         Some(seconds @ 1..=315_360_000) => Ok(SignedDuration::from_secs(seconds)),
         _ => Err(wrong()),
     }

@@ -1,4 +1,4 @@
-//! A device of the real protocol, without a machine behind it.
+//! A device with the real protocol, without a machine.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{House, stderr};
 
-/// A device that has joined.
+/// A joined device.
 pub struct Device {
     pub name: DeviceName,
     pub client: Client,
@@ -42,7 +42,7 @@ impl Device {
         }
     }
 
-    /// What the device accepts now, of all that the server says; none when it gets nothing that holds.
+    /// The offer that the device accepts now; none when the server gives nothing valid.
     pub async fn accepted(&self, session: &Session) -> Option<Accepted> {
         let desired = session.desired(1, None, true).await.ok()??;
         verify_offer(&desired.offer, &self.name, &self.memory).ok()

@@ -25,7 +25,7 @@ use flotta_reconciler::source::Selection;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// How long anything may take: far more than it does.
+/// Deadline for everything, far longer than anything takes.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An `EdgeDevice` of this name.
@@ -35,7 +35,7 @@ pub fn device(name: &str) -> String {
     )
 }
 
-/// What no fleet accepts.
+/// A file that is refused.
 pub const BAD: &str = "apiVersion: management.project-flotta.io/v1alpha1
 kind: EdgeDevice
 metadata:
@@ -43,7 +43,7 @@ metadata:
 spek: {}
 ";
 
-/// Looks until `look` gives something.
+/// Polls `look` until it returns something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut look: impl FnMut() -> F,
@@ -146,7 +146,7 @@ impl House {
         }
     }
 
-    /// The same, woken by hooks alone.
+    /// The same, woken only by hooks.
     pub fn config_with_hooks(&self, secret: &str) -> Config {
         let secret_file = self.path().join("secret");
         std::fs::write(&secret_file, format!("{secret}\n")).unwrap();
@@ -165,7 +165,7 @@ impl House {
     }
 
     pub async fn start_with(&self, config: Config) -> Running {
-        // already there when several tests of one process start a server
+        // an error means that another test of this process has installed it
         let _ = rustls::crypto::ring::default_provider().install_default();
         let server = Server::open(config).await.unwrap();
         let about = server.about().clone();
@@ -209,7 +209,7 @@ pub async fn flotta_in(directory: &Path, socket: &Path, arguments: &[&str]) -> O
     tokio::time::timeout(DEADLINE, run).await.unwrap().unwrap()
 }
 
-/// Where a program is that a test needs and that is not built here; says so when it is not there.
+/// The path of a program that a test needs and that is not built here; reports it when it is missing.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::env::split_paths(&path).map(|folder| folder.join(name));
@@ -220,7 +220,7 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says that a test did nothing; not by `eprintln`, which the harness keeps to itself.
+/// Reports that a test was skipped; not with `eprintln`, which the test harness captures.
 pub fn missing(what: &str) {
     let line = format!("LEFT OUT: a test needs {what}, which is not there\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
@@ -234,7 +234,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A server that runs in this process.
+/// A server running in this process.
 pub struct Running {
     pub about: About,
     pub client: Client,
@@ -244,7 +244,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for a notice, and gives it.
+    /// Waits for a notice, and returns it.
     pub async fn said<T>(&self, what: &str, pick: impl Fn(&Notice) -> Option<T>) -> T {
         eventually(what, || async {
             self.notices.lock().unwrap().iter().find_map(&pick)
@@ -260,7 +260,7 @@ impl Running {
         self.said(&format!("release {wanted}"), picked).await;
     }
 
-    /// The reason for which a commit is held.
+    /// Waits until a commit is held, and returns the reason.
     pub async fn held(&self, wanted: &str) -> String {
         self.said("that a commit is held", |notice| match notice {
             Notice::Held { reason, commit, .. } if wanted.starts_with(commit.as_str()) => {
@@ -295,7 +295,7 @@ impl Running {
         releases.into_iter().map(state).collect()
     }
 
-    /// Waits for an event of this reason; the message of the newest.
+    /// Waits for an event with this reason, and returns the message of the newest.
     pub async fn event(&self, reason: &str) -> String {
         eventually(reason, || async {
             let events: Vec<EventObject> = self.list().await;

@@ -1,4 +1,4 @@
-//! A device with its whole agent in this process, on a machine in memory.
+//! A device with a complete agent in this process, on a machine in memory.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::common::{House, stderr};
 use crate::host::Hand;
 
-/// A device that has joined.
+/// A joined device.
 pub struct Shop {
     pub config: Config,
     pub hand: Hand,
@@ -27,12 +27,12 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Joins by a token; the agent does not run yet.
+    /// Joins with a token; the agent is not started yet.
     pub async fn join(house: &House, name: &str) -> Self {
         Self::join_with(house, name, &[]).await
     }
 
-    /// The same, with more options of the token.
+    /// The same, with more options for the token.
     pub async fn join_with(house: &House, name: &str, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
@@ -68,7 +68,7 @@ impl Shop {
         }
     }
 
-    /// Runs the agent while `script` plays. Several of them lie in each other, and none of them on the stack.
+    /// Runs the agent until `script` is done. The future is boxed, because several are nested.
     pub fn play<'a, T: 'a>(
         &'a self,
         script: impl Future<Output = T> + 'a,
@@ -91,12 +91,12 @@ impl Shop {
         self.status()?.live.release
     }
 
-    /// What the device shows to people in front of it.
+    /// The status that the device shows.
     pub fn status(&self) -> Option<Status> {
         Status::read(&self.config.status()).unwrap()
     }
 
-    /// Whether a file of the fleet on the machine has this text in it.
+    /// Whether a file of the fleet on the machine contains this text.
     pub fn has(&self, text: &str) -> bool {
         let contents = self.hand.files().into_values().flatten();
         contents
@@ -105,7 +105,7 @@ impl Shop {
     }
 }
 
-/// The machine's only account has the name that files of a fleet belong to.
+/// Gives the machine's only account the name that owns a fleet's files.
 fn accounts(root: &std::path::Path, owner: &Metadata) {
     for (list, id) in [("passwd", owner.uid()), ("group", owner.gid())] {
         let line = format!("root:x:{id}:{id}::/:\n");

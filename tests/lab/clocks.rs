@@ -1,4 +1,4 @@
-//! Clocks that are wrong, of the server and of a device, before, during and after: no device is touched to have it back.
+//! Wrong clocks, of the server and of a device, before, during and after: no device needs manual work to come back.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -8,14 +8,14 @@ use crate::site::{FAKETIME, Site, device, page};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// The network sets this device's clock, as far as anybody there can tell.
+/// Makes this device's clock look synchronised.
 fn set_by_network(device: &Device) {
     device.exec(&["mkdir", "-p", "/run/systemd/timesync"]);
     device.exec(&["touch", "/run/systemd/timesync/synchronized"]);
     device.exec(&["systemctl", "restart", "flotta-agent"]);
 }
 
-/// The names of all releases, and the furthest that one was issued ahead of now.
+/// The names of all releases, and how far in the future the latest was issued.
 fn releases(site: &Site) -> (Vec<String>, SignedDuration) {
     let all = site.json(&["get", "releases"]);
     let items = all["items"].as_array().expect("a list");
@@ -34,14 +34,14 @@ fn restart(site: &mut Site, clock: Option<&'static str>, arguments: &[&'static s
     site.serve();
 }
 
-/// Waits until the server hears of the device, by a clock that is off by so much.
+/// Waits until the server has seen the device, by a clock with this offset.
 fn heard(site: &Site, device: &Device, since: Timestamp, off: SignedDuration) {
     wait(&format!("{} reports", device.name), || {
         let status = site.status(&device.name);
         let seen = status["lastSeen"]
             .as_str()
             .and_then(|at| at.parse::<Timestamp>().ok());
-        // the server starts with what it saw last
+        // the server starts with the saved last-seen times
         let fresh = seen.is_some_and(|seen| seen.duration_since(since + off).abs() < HOUR);
         fresh
             .then_some(())
@@ -65,7 +65,7 @@ fn a_servers_clock_that_was_wrong_costs_no_device() {
     let certificate = site.path("data/keys/server.pem");
     let kept = std::fs::read(&certificate).expect("a certificate");
 
-    // it starts with a wrong clock: nothing is signed, all are served
+    // it starts with a wrong clock: nothing is signed, all devices are served
     let mut tried = 0;
     for (clock, days) in [
         ("+100d", 100),
@@ -95,7 +95,7 @@ fn a_servers_clock_that_was_wrong_costs_no_device() {
             said.contains("FLT0611") && !token.status.success(),
             "{said}"
         );
-        // and is right again, whoever restarts it
+        // the clock is right again after a restart
         restart(&mut site, None, &[]);
         for device in &devices {
             site.in_sync(&device.name);
@@ -112,7 +112,7 @@ fn a_servers_clock_that_was_wrong_costs_no_device() {
     );
     println!("the server's clock: {tried} of {tried} wrong ones signed nothing");
 
-    // F1 and F2: somebody says that it is right, and so a certificate and a release come from the future
+    // F1 and F2: a person says that it is right, so a certificate and a release are made in the future
     restart(&mut site, Some("+730d"), &["--name", "second.example"]);
     site.hears("FLT0611");
     let accepted = site.run(&["clock", "accept"]);
@@ -129,10 +129,10 @@ fn a_servers_clock_that_was_wrong_costs_no_device() {
     assert!(ahead > HOUR, "it is from the future: {ahead:#}");
     devices[1].reboot();
     devices[1].shows(8080, "from the future");
-    // its clock is right: one device whose clock the network sets is enough to know that
+    // its clock is right: one device with a synchronised clock is enough to know that
     restart(&mut site, None, &[]);
     site.event(&["ClockRight"]);
-    wait("the release is signed anew", || {
+    wait("the release is signed again", || {
         let current = site.status("clock-set");
         let release = site.json(&["get", "releases"])["items"][0]["status"].clone();
         let issued = release["issued"]
@@ -148,7 +148,7 @@ fn a_servers_clock_that_was_wrong_costs_no_device() {
         device.shows(8080, "after");
         site.in_sync(&device.name);
     }
-    // also those that start again with what they had learned
+    // also devices that restart with what they had learned
     devices[1].reboot();
     site.commit("later", &[("web.yaml", &page("web", 8080, "later"))]);
     devices[1].shows(8080, "later");
@@ -179,7 +179,7 @@ fn a_devices_clock_that_is_wrong_costs_it_nothing() {
         astray.shows(8080, clock);
         tried += 1;
     }
-    // right again, it remembers nothing that would keep it
+    // once right again, nothing that it remembers holds it up
     std::fs::remove_file(astray.path(drop_in)).expect("a file");
     astray.exec(&["systemctl", "daemon-reload"]);
     astray.exec(&["systemctl", "restart", "flotta-agent"]);

@@ -1,5 +1,5 @@
-//! What a `PodSpec` means: each of a corpus is run by `podman kube play` and by our units, on one device, and what runs then
-//! is compared. What differs is named in the case's file with its reason, or the test fails.
+//! The meaning of a `PodSpec`: each case of a corpus is run by `podman kube play` and by our units, on one device, and the
+//! containers are compared. A difference must be named in the case's file with its reason, or the test fails.
 
 mod facts;
 
@@ -20,11 +20,11 @@ const BATCH: usize = 24;
 /// A `PodSpec` of the corpus: `tests/podspecs/NAME.yaml`.
 struct Case {
     name: String,
-    /// `# refused: TEXT`: the renderer refuses it, and says so.
+    /// `# refused: TEXT`: the renderer refuses it with this text.
     refused: Option<String>,
     /// `# play: TEXT`: `podman kube play` cannot run it.
     unplayed: bool,
-    /// `# neither: TEXT`: our units cannot either, and that is meant.
+    /// `# neither: TEXT`: our units cannot run it either, which is intended.
     unrun: bool,
     /// `# differs FACT: REASON`.
     differs: BTreeSet<String>,
@@ -97,7 +97,7 @@ impl Case {
         (format!("metadata:\n  name: {}\n{own}", self.name), spec)
     }
 
-    /// With the grace period that a cluster fills in: `kube play` has another when none is given.
+    /// The pod with the grace period that a cluster would add: `kube play` has another default.
     fn pod(&self) -> String {
         let (metadata, spec) = self.named();
         let grace = if spec.contains("terminationGracePeriodSeconds:") {
@@ -125,7 +125,7 @@ impl Case {
         )
     }
 
-    /// Renders it: files and units, or what the renderer says against it.
+    /// Renders it to files and units, or returns the renderer's error.
     fn render(&self) -> Result<Rendered, String> {
         let name = format!("{}.yaml", self.name);
         let input = Input::from_iter([Batch::of_file(&name, self.workload().as_bytes())]);
@@ -164,7 +164,7 @@ struct Rendered {
     units: Vec<String>,
 }
 
-/// Makes the image that all cases run: busybox, which stays until it is ended.
+/// Makes the image that all cases run: busybox, which runs until it is stopped.
 const IMAGE: &str = r#"
 set -e
 mkdir -p /root/tools/bin /root/tools/tmp /srv/host/sub '/srv/host with space'
@@ -192,7 +192,7 @@ mkdir -p "$(podman volume inspect --format '{{.Mountpoint}}' claim-d)/worlds"
 const CLEAN: &str = "podman pod rm --all --force --time 0 >/dev/null; podman rm --all --force --time 0 >/dev/null; \
     podman volume ls --quiet | grep -v '^claim-d$' | xargs --no-run-if-empty podman volume rm >/dev/null; true";
 
-/// Runs a batch with `podman kube play`; what runs, and what it said of those that it could not run.
+/// Runs a batch with `podman kube play`. Returns the facts about running containers, and the errors.
 fn play(device: &Device, cases: &[&Case]) -> (BTreeMap<String, Facts>, BTreeMap<String, String>) {
     let mut failed = BTreeMap::new();
     for case in cases {
@@ -212,12 +212,12 @@ fn play(device: &Device, cases: &[&Case]) -> (BTreeMap<String, Facts>, BTreeMap<
     (seen, failed)
 }
 
-/// Runs a command on all units; its output.
+/// Runs a command on all units, and returns its output.
 fn on_all(device: &Device, command: &[&str], units: &[&str]) -> String {
     crate::device::text(&device.run(&[command, units].concat()).stdout)
 }
 
-/// Runs a batch as our units; what runs.
+/// Runs a batch as our units, and returns the facts about running containers.
 fn units(device: &Device, rendered: &[(&Case, Rendered)]) -> BTreeMap<String, Facts> {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = "/etc/containers/systemd";
@@ -328,7 +328,7 @@ fn a_podspec_means_what_kube_play_means() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// Whether a container of a case runs.
+/// Whether a container of a case is running.
 fn runs(case: &Case, ours: &BTreeMap<String, Facts>) -> bool {
     let names = [case.name.clone(), format!("{}-main", case.name)];
     let states = names.iter().filter_map(|name| ours.get(name)?.get("state"));

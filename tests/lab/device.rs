@@ -1,4 +1,4 @@
-//! A virtual device, by way of `ci/lab/lab`.
+//! A virtual device, controlled with `ci/lab/lab`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::site::{HELLO, host};
 
-/// Longest wait for anything to become so. Hardly anything takes a tenth of it; what failed some times is tried again after a
-/// minute or two.
+/// Deadline for every condition. Hardly any takes a tenth of it, but a repeated failure is retried only after a minute or two.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
-/// How often a condition is looked at.
+/// How often a condition is polled.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Waits until `found` gives something; `what` is said when it does not.
+/// Waits until `found` returns something; `what` is in the panic message if it does not.
 #[track_caller]
 pub(crate) fn wait<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + DEADLINE;
@@ -59,10 +58,10 @@ pub(crate) fn network() {
     lab_does(&["network", "up"]);
 }
 
-/// The devices there are now, of all tests: what two tests call by one name, one takes from the other.
+/// The names of all current devices, because two tests must not use the same name.
 static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// A running device; it is removed when dropped.
+/// A device, removed on drop.
 pub(crate) struct Device {
     pub(crate) name: String,
     address: String,
@@ -70,7 +69,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Makes it, without the agent, and leaves it off: its disk can be written.
+    /// Creates a device without the agent, and leaves it off, so that its disk can be written.
     pub(crate) fn create(name: &str) -> Self {
         Self::make("create", name, &[])
     }
@@ -80,7 +79,7 @@ impl Device {
         Self::make("create", name, &[package.to_str().expect("UTF-8")])
     }
 
-    /// A machine for a server: without Podman.
+    /// Creates a machine for a server, without Podman.
     pub(crate) fn server(name: &str) -> Self {
         Self::make("create-server", name, &[])
     }
@@ -104,7 +103,7 @@ impl Device {
         lab_does(&["device", "boot", &self.name]);
     }
 
-    /// Runs a command inside; its output, whatever its exit status.
+    /// Runs a command inside, and returns its output, whatever its exit status.
     pub(crate) fn run(&self, command: &[&str]) -> Output {
         lab(&[&["device", "exec", &self.name, "--"], command].concat())
     }
@@ -123,7 +122,7 @@ impl Device {
         text(&output.stdout)
     }
 
-    /// Puts one of the programs that were built next to this test where the agent is.
+    /// Installs one of the programs that were built next to this test as the agent.
     pub(crate) fn install_agent(&self, program: &str) {
         let built = Path::new(env!("CARGO_BIN_EXE_flotta")).with_file_name(program);
         assert!(
@@ -136,7 +135,7 @@ impl Device {
         crate::site::put(&built, &place);
     }
 
-    /// A power cut.
+    /// Cuts the power.
     pub(crate) fn cut(&self) {
         lab_does(&["device", "cut", &self.name]);
     }
@@ -171,7 +170,7 @@ impl Device {
             .collect()
     }
 
-    /// Makes an image that is `hello` and so many MiB that do not compress, in the registry alone; its reference.
+    /// Pushes an image to the registry that is `hello` plus so many incompressible MiB, and returns its reference.
     pub(crate) fn publish(&self, name: &str, mebibytes: u32) -> String {
         let folder = format!("/root/{name}");
         self.write(
@@ -182,7 +181,7 @@ impl Device {
         let count = format!("count={mebibytes}");
         self.exec(&["dd", "if=/dev/urandom", &filler, "bs=1M", &count]);
         let tag = format!("{}:5000/{name}:1", host());
-        // without layers in between
+        // without intermediate layers
         self.exec(&[
             "podman",
             "build",
@@ -208,7 +207,7 @@ impl Device {
         format!("registry.example/{name}@{}", digest.trim())
     }
 
-    /// What the agent has logged.
+    /// The agent's log.
     pub(crate) fn log(&self) -> String {
         text(
             &self
@@ -241,20 +240,20 @@ impl Device {
         );
     }
 
-    /// What a port answers now, when that is 200. It is not waited for: who opens a connection while the container's network
-    /// is being made tries again after a second.
+    /// The body that a port answers with now, if the status is 200. It does not wait: a connection that is opened while the
+    /// container's network is set up would be retried only after a second.
     pub(crate) fn look(&self, port: u16) -> Result<String, String> {
         get_within(&self.address, port, "/", Duration::from_millis(25)).map(|(_, body)| body)
     }
 
-    /// A place on its disk, as this machine sees it.
+    /// A path on its disk, as seen from this machine.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.folder
             .join("root")
             .join(inside.trim_start_matches('/'))
     }
 
-    /// Waits until a port answers 200; the body.
+    /// Waits until a port answers 200, and returns the body.
     #[track_caller]
     pub(crate) fn get(&self, port: u16, path: &str) -> String {
         wait(&format!("{} answers on port {port}", self.name), || {
@@ -271,7 +270,7 @@ impl Drop for Device {
     }
 }
 
-/// One HTTP request; status and body, when the status is 200.
+/// Sends one HTTP request, and returns status and body if the status is 200.
 fn get(address: &str, port: u16, path: &str) -> Result<(u16, String), String> {
     get_within(address, port, path, Duration::from_secs(1))
 }

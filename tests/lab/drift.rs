@@ -1,11 +1,11 @@
-//! A hand edit on the device: both sides hear of it by file events, and what Git says is put back.
+//! A manual edit on the device: it is detected by file events, reported on both sides, and corrected.
 
 use crate::device::{Device, wait};
 use crate::site::{Site, device, page};
 
 const UNIT: &str = "/etc/containers/systemd/web.container";
 
-/// Waits until a file is as it was, and all is well again.
+/// Waits until a file is restored, and all is well again.
 #[track_caller]
 fn is_put_back(site: &Site, device: &Device, path: &str, was: &[u8]) {
     wait(&format!("{path} is put back"), || {
@@ -14,7 +14,7 @@ fn is_put_back(site: &Site, device: &Device, path: &str, was: &[u8]) {
             .then_some(())
             .ok_or_else(|| format!("{}\n{}", String::from_utf8_lossy(&is), device.log()))
     });
-    // until the workload is known to run with it, the agent remembers that it is due
+    // the ledger marks the unit as due until it is known to run with the file
     wait("what uses it runs with it", || {
         let ledger = device.path("/var/lib/flotta-agent/ledger/machine.json");
         let machine = std::fs::read_to_string(ledger).unwrap_or_default();
@@ -39,9 +39,9 @@ fn a_hand_edit_is_told_and_put_back_without_a_reload() {
     let before = edited.containers();
     let unit = std::fs::read(edited.path(UNIT)).expect("a unit file");
 
-    // Nobody tells systemd or the agent.
+    // Neither systemd nor the agent is notified.
     edited.exec(&["sed", "-i", "s/^Image=.*/Image=hand.example\\/made/", UNIT]);
-    // the condition is there until the file is put back, which is soon: the event stays
+    // the condition ends when the file is restored, which is soon, but the event stays
     let why = site.event(&["Drifted", "edited", "FLT0514", UNIT]);
     assert!(why.contains("web: "), "{why}");
     is_put_back(&site, &edited, UNIT, &unit);
@@ -68,7 +68,7 @@ fn a_hand_edit_is_told_and_put_back_without_a_reload() {
     edited.exec(&["rm", UNIT]);
     is_put_back(&site, &edited, UNIT, &unit);
 
-    // While the agent was away: it is told when it is back.
+    // An edit while the agent is stopped is reported after its start.
     edited.exec(&["systemctl", "stop", "flotta-agent"]);
     edited.exec(&["sed", "-i", "s/^Image=.*/Image=hand.example\\/made/", UNIT]);
     edited.exec(&["rm", &data]);

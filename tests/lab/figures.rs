@@ -9,18 +9,18 @@ use flotta_bench::process;
 use crate::device::{Device, text, wait};
 use crate::site::{Site, page};
 
-/// How often a page is looked at.
+/// How often a page is polled.
 const LOOK: Duration = Duration::from_millis(5);
 const ROUNDS: u16 = 10;
 
-/// A device with the heartbeat that it has when nobody says another.
+/// A device with the default heartbeat.
 fn ordinary(name: &str) -> String {
     format!(
         "apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeDevice\nmetadata:\n  name: {name}\n"
     )
 }
 
-/// The agent of the one device that runs, as this machine sees it.
+/// The process id of the only device's agent, as seen from this machine.
 fn agent() -> u32 {
     wait("the agent runs", || {
         let found = Command::new("pgrep").args(["-x", "flotta-agent"]).output();
@@ -79,7 +79,7 @@ fn an_idle_agent() {
         .filter_map(|pid| process::pss(pid.parse().ok()?).ok())
         .sum();
     let file = tempfile::NamedTempFile::new().expect("a file");
-    // counts calls, kernel by kernel entry; the agent is slower meanwhile, and asks no more often
+    // counts system calls; the agent is slower meanwhile, but does not make more of them
     let counted = Duration::from_secs(300);
     let mut strace = Command::new("strace")
         .args(["-f", "-c", "-S", "calls", "-p", &pid.to_string(), "-o"])
@@ -161,7 +161,7 @@ fn a_release_on_a_device() {
     site.in_sync("quick");
     let (mut new, mut gaps) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
-        // the agent does not think that the server is hasty
+        // wait, so that the agent does not take the server for one that does not hold polls
         pause(Duration::from_secs(3));
         let port = 8080 + round;
         let name = format!("new-{round}");
@@ -182,7 +182,7 @@ fn a_release_on_a_device() {
         let wanted = format!("page {round}");
         site.commit("change", &[("first.yaml", &page("first", 8080, &wanted))]);
         let (mut last, mut longest, mut after) = (Instant::now(), Duration::ZERO, None);
-        // the new page may be there before the container that serves it starts anew
+        // the new page may be there before the container that serves it restarts
         while after.is_none_or(|after: Instant| after.elapsed() < Duration::from_secs(2)) {
             if let Ok(body) = device.look(8080) {
                 longest = longest.max(last.elapsed());

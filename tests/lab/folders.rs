@@ -1,4 +1,4 @@
-//! What people and programs do to the folders that the agent writes: it goes on, and so does what runs.
+//! What people and programs do to the folders that the agent writes to: the agent copes, and workloads keep running.
 
 use crate::device::{Device, wait};
 use crate::site::{Site, device, page};
@@ -52,15 +52,15 @@ fn folders_that_are_removed_are_made_again_and_written_to() {
     ] {
         removed.exec(&["rm", "-rf", folder]);
         has(&removed, UNIT);
-        // what systemd has not been told of until now
+        // systemd does not know about this until now
         removed.exec(&["systemctl", "daemon-reload"]);
-        // canceled where the agent starts it at the same time
+        // cancelled if the agent starts it at the same time
         removed.run(&["systemctl", "stop", "web"]);
         let shown = format!("page {}", number.parse::<u32>().expect("a number") - 1);
         removed.shows(8080, &shown);
         follows(&site, &removed, &format!("page {number}"));
     }
-    // made again by somebody else, and empty
+    // created again by somebody else, and empty
     removed.exec(&["rm", "-rf", QUADLET]);
     removed.exec(&["mkdir", "-p", QUADLET]);
     has(&removed, UNIT);
@@ -127,13 +127,13 @@ fn a_read_only_etc_is_named_and_written_to_once_it_can_be() {
     assert!(why.contains("Read-only file system"), "{why}");
     assert_eq!(shut.containers(), before, "what runs goes on");
     shut.shows(8080, "page 0");
-    // something has a file of it open now and then
+    // some file of it may be open
     shut.exec(&["umount", "--lazy", "/etc"]);
     shut.shows(8080, "page 1");
     site.in_sync("shut");
 
-    // What it was started with stays in its view of the machine, even when the machine itself may write again. It helped to end
-    // a short time ago, and does again.
+    // The mounts from its start stay in the agent's view, even when the machine itself can write again. Exiting helped a short
+    // time ago, and helps again.
     for (number, undo) in [
         ("2", &["mount", "-o", "remount,bind,rw", "/etc"][..]),
         ("3", &["umount", "--lazy", "/etc"]),

@@ -1,4 +1,4 @@
-//! A commit that takes away more than it should, and a source that is not there.
+//! A commit that removes too much, and a missing source.
 
 use crate::device::{Device, wait};
 use crate::site::{Site, device, page};
@@ -36,7 +36,7 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
     site.hears("release held");
     let commit = site.git(&["rev-parse", "--short=7", "HEAD"]);
     site.kill();
-    // c. The source is away when the server starts: it serves what it has, and says so.
+    // c. The source is missing when the server starts: it serves what it has, and reports that.
     let away = site.path("away");
     std::fs::rename(site.repository(), &away).expect("it moves");
     site.serve();
@@ -67,7 +67,7 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
         "{what}"
     );
 
-    // d. It was meant, for what leaves with this commit; what left before is let go by its name.
+    // d. The commit is allowed, for the devices that leave with it; the one that left before is decommissioned by name.
     let is_empty = |device: &Device| {
         wait("nothing runs", || {
             let running = device.containers();
@@ -86,7 +86,7 @@ fn nothing_stops_until_someone_says_that_it_is_meant() {
     println!("mass changes: 2 tried, 1 held, 1 allowed");
 }
 
-/// Waits until the device is well, and these words are said of it.
+/// Waits until the device is well, with these words in its message.
 #[track_caller]
 fn says(site: &Site, device: &str, words: &str) {
     wait(&format!("{device}: {words}"), || {

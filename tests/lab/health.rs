@@ -1,11 +1,11 @@
-//! Probes on a real device: what the agent asks, what comes of it, and what does not.
+//! Probes on a real device: what the agent checks, and what follows from it.
 
 use serde_json::Value;
 
 use crate::device::{Device, wait};
 use crate::site::{HELLO, Site, device};
 
-/// `web` serves a file of the device, which may be there or not: 200 or 500. `more` are its probes.
+/// A workload that serves a file of the device, which may exist or not: 200 or 500. `more` are its probes.
 fn workload(name: &str, port: u16, more: &str) -> String {
     format!(
         "apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeWorkload\nmetadata:\n  name: {name}\nspec:\n  type: pod\n  \
@@ -40,7 +40,7 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
     let http = "httpGet: {path: /healthz, port: http}";
     let live = probe("livenessProbe", http) + &probe("startupProbe", http);
     let ready = probe("readinessProbe", http) + &probe("livenessProbe", "tcpSocket: {port: http}");
-    // a pod of two, whose address is that of the pod; in the device's network
+    // a pod of two containers, with the pod's address; and one in the host's network
     let duo = workload("duo", 8083, &probe("readinessProbe", http)).replace(
         "      volumes:",
         &format!("        - {{name: other, image: {HELLO}, args: [\"9999\"]}}\n      volumes:"),
@@ -66,7 +66,7 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
     let first = probed.containers();
     assert_eq!(healthy(&site.status("probed"))["status"], "True");
 
-    // Readiness: it is said, and nothing is stopped.
+    // Readiness: it is reported, and nothing is stopped.
     for name in ["ready", "duo", "host"] {
         page(&probed, name, false);
         let why = site.problem("probed", name, "FLT0531");
@@ -93,7 +93,7 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
     }
     assert_eq!(probed.containers(), first, "all runs on as it was");
 
-    // A command that is not there is one that fails; then it is, and does not.
+    // A missing command is a failed check; then the command exists, and the check passes.
     let command = probe(
         "readinessProbe",
         "exec: {command: [/site/hello, exit, \"0\"]}",
@@ -110,12 +110,12 @@ fn probes_are_made_by_the_agent_and_mean_what_kubernetes_means() {
     site.in_sync("probed");
     let first = probed.containers();
 
-    // The agent is started anew: a container that is well stays.
+    // After a restart of the agent, a healthy container keeps running.
     probed.exec(&["systemctl", "restart", "flotta-agent"]);
     site.in_sync("probed");
     assert_eq!(probed.containers(), first);
 
-    // Liveness: systemd starts another one, until there is a page again.
+    // Liveness: systemd starts new containers until there is a page again.
     page(&probed, "live", false);
     let said = site.event(&[
         "Unhealthy",

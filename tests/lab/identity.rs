@@ -1,5 +1,5 @@
-//! Who a device is, when somebody has it join again, when its state is lost, and when its disk is copied: it is never left
-//! less than it was, what runs is left running, and both sides say what happened.
+//! The identity of a device when it joins again, when its state is lost, and when its disk is copied: it never ends up without
+//! an identity that it had, workloads keep running, and both sides report what happened.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ fn status(device: &Device) -> String {
     text(&device.run(&["flotta-agent", "status"]).stdout)
 }
 
-/// Waits until the device's own screen says this.
+/// Waits until `flotta-agent status` shows this.
 #[track_caller]
 fn says(device: &Device, what: &str) {
     wait(&format!("{} says {what:?}", device.name), || {
@@ -45,7 +45,7 @@ fn joining_anew_leaves_no_device_less_than_it_was() {
     site.in_sync("anew");
     let (before, containers) = (key(&site, "anew"), anew.containers());
 
-    // a server that does not answer: the device stays what it is, and over a boot
+    // a server that does not answer: the device keeps its identity, also after a reboot
     let nowhere = "https://flotta.example:9";
     let join = site.flotta(&["token", "create", "--server", nowhere, "--ask"]);
     anew.write("/root/nowhere", &join);
@@ -55,7 +55,7 @@ fn joining_anew_leaves_no_device_less_than_it_was() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("nothing has changed"), "{said}");
     is_active(&anew);
-    // and with the agent stopped by hand, as somebody may think it must be
+    // and with the agent stopped manually, as somebody may think is needed
     anew.exec(&["systemctl", "stop", "flotta-agent"]);
     assert_eq!(anew.run(&reset).status.code(), Some(2));
     anew.exec(&["systemctl", "start", "flotta-agent"]);
@@ -67,7 +67,7 @@ fn joining_anew_leaves_no_device_less_than_it_was() {
     anew.shows(8080, "two");
     site.in_sync("anew");
 
-    // while a request waits, the old identity goes on working
+    // while a request is pending, the old identity keeps working
     anew.write("/root/ask", &site.token(&["--ask"]));
     let ask = [
         "flotta-agent",
@@ -88,7 +88,7 @@ fn joining_anew_leaves_no_device_less_than_it_was() {
     says(&anew, "asks       to be default/anew of fleet lab");
     assert_eq!(key(&site, "anew"), before);
 
-    // denied: it stays, and the next request is another one
+    // denied: the identity stays, and the next request is a new one
     site.flotta(&["deny", "anew", "--reason", "not today"]);
     site.event(&["anew", "Denied", "FLT0410"]);
     assert_eq!(key(&site, "anew"), before);
@@ -168,7 +168,7 @@ fn a_device_that_loses_its_state_says_so_and_follows_the_next_commit() {
         site.in_sync("lossy");
     }
 
-    // With all that says whom to trust, nothing can be taken from the server any more: it has to join again.
+    // Without its trust root it cannot accept anything from the server any more, and has to join again.
     let containers = lossy.containers();
     lose(&["ledger/trust.json", "identity/trust.json"]);
     site.commit("not yet", &[("web.yaml", &page("web", 8080, "trusted"))]);
@@ -189,7 +189,7 @@ fn a_device_that_loses_its_state_says_so_and_follows_the_next_commit() {
     site.in_sync("lossy");
     assert_eq!(key(&site, "lossy"), key_before, "with the same keys");
 
-    // All of it is lost: it is nobody, what runs goes on, and what was the fleet's is known as that when it joins again.
+    // The whole state is lost: it has no identity, workloads keep running, and the fleet's files are recognised when it joins again.
     let containers = lossy.containers();
     lossy.exec(&["systemctl", "stop", "flotta-agent"]);
     lossy.exec(&["find", "/var/lib/flotta-agent", "-mindepth", "1", "-delete"]);
@@ -217,7 +217,7 @@ fn a_copied_disk_is_found_and_both_machines_say_so() {
     ]);
     let model = site.join("model");
     site.in_sync("model");
-    // a reboot is no copy
+    // a reboot is not a copy
     model.reboot();
     site.in_sync("model");
     model.cut();
@@ -238,7 +238,7 @@ fn a_copied_disk_is_found_and_both_machines_say_so() {
         says(machine, "FLT0422");
         machine.shows(8080, "one");
     }
-    // neither is changed until somebody decides
+    // neither machine is changed until a person decides
     site.commit("two", &[("web.yaml", &page("web", 8080, "two"))]);
     for machine in [&model, &copy] {
         machine.shows(8080, "two");

@@ -1,4 +1,4 @@
-//! Who joins, who waits, who is refused, and that both sides say so.
+//! Devices that join, wait or are refused, as reported on both sides.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ fn tokens_are_good_once_in_time_and_for_their_device() {
     let said = enrol(&expiring, "second");
     assert!(said.contains("FLT0407"), "{said}");
     site.event(&["FLT0407", "second"]);
-    // … or for another device's name is refused, and said so on both sides.
+    // … or for another device's name is refused, which is reported on both sides.
     let said = enrol(&site.token(&["third"]), "second");
     assert!(said.contains("FLT0408"), "{said}");
     site.event(&["FLT0408", "second"]);
@@ -112,7 +112,7 @@ fn without_a_token_a_device_waits_for_a_person() {
     });
     site.event(&["Denied", "till"]);
 
-    // An approval: the device is in, with all that its set and labels give it.
+    // An approval: the device joins, with everything that its set and labels give it.
     let fresh = Site::install("fresh");
     fresh.write("/etc/flotta/join", &ask);
     fresh.boot();

@@ -1,5 +1,5 @@
-//! A server that lies to a real device. Between the device and the real server is one that has the server's certificate
-//! and the fleet's keys: it passes everything on, and puts another answer in the place of any that it likes.
+//! A man in the middle between a real device and the real server, with the server's certificate and the fleet's keys. It
+//! forwards everything, and can replace any answer.
 
 mod lies;
 
@@ -34,32 +34,32 @@ type Answer = Response<Bytes>;
 
 const DEVICE: &str = "lied-to";
 
-/// What the liar knows.
+/// The state of the man in the middle.
 struct Book {
     server: SocketAddr,
     forger: Forger,
     lie: Option<Lie>,
-    /// How many were told.
+    /// Number of false answers.
     told: usize,
-    /// Paths of manifests that the device was told of by the truth.
+    /// Paths of manifests in genuine offers.
     manifests: BTreeSet<String>,
-    /// Manifests of its own, by path.
+    /// Forged manifests, by path.
     forged: BTreeMap<String, Bytes>,
 }
 
-/// The liar, on the lab's bridge.
+/// The man in the middle, on the lab's bridge.
 #[derive(Clone)]
 struct Liar {
     address: SocketAddr,
     book: Arc<Mutex<Book>>,
-    /// The server's.
+    /// The server's keys.
     keys: PathBuf,
-    /// The device's.
+    /// The device's identity.
     identity: PathBuf,
 }
 
 impl Liar {
-    /// Between the site's server and the device whose identity is in this folder.
+    /// Starts between the site's server and the device whose identity is in this folder.
     fn start(site: &Site, identity: PathBuf) -> Self {
         let keys = site.path("data/keys");
         let book = Arc::new(Mutex::new(Book {
@@ -86,7 +86,7 @@ impl Liar {
             runtime.expect("a runtime").block_on(async {
                 let listener = TcpListener::from_std(listener).expect("a listener");
                 loop {
-                    // A device that hangs up is as it should be.
+                    // A device may hang up.
                     if let Ok((stream, _)) = listener.accept().await {
                         tokio::spawn(standing.clone().meet(stream));
                     }
@@ -115,7 +115,7 @@ fn pair(certificate: &Path, key: &Path) -> (Vec<CertificateDer<'static>>, Privat
 }
 
 impl Liar {
-    /// As the server greets.
+    /// TLS towards the device, as the server does it.
     fn greeting(&self) -> TlsAcceptor {
         let devices = Arc::new(authority(&self.keys.join("device-ca.pem")));
         let verifier = WebPkiClientVerifier::builder(devices)
@@ -131,7 +131,7 @@ impl Liar {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// To the server, as the device or as nobody.
+    /// Connects to the server, as the device or without a certificate.
     async fn dial(&self, is_known: bool) -> anyhow::Result<SendRequest<Full<Bytes>>> {
         let config = ClientConfig::builder()
             .with_root_certificates(authority(&self.keys.join("server-ca.pem")));
@@ -188,7 +188,7 @@ impl Liar {
         }
         let (parts, body) = server.send_request(request).await?.into_parts();
         let mut answer = Response::from_parts(parts, body.collect().await?.to_bytes());
-        // a lie may be longer
+        // a false answer may be longer
         answer.headers_mut().remove(header::CONTENT_LENGTH);
         if path != "/v1/desired" {
             self.blob(&path, &mut answer);
@@ -247,7 +247,7 @@ impl Liar {
     }
 }
 
-/// What happened, by number.
+/// The events, by number.
 fn events(site: &Site) -> Vec<(u64, String)> {
     let events = site.flotta(&["get", "events", "-A", "-o", "json"]);
     let events: Value = serde_json::from_str(&events).expect("JSON");
@@ -261,9 +261,9 @@ fn events(site: &Site) -> Vec<(u64, String)> {
         .collect()
 }
 
-/// What runs on the device, and all of its configuration: the fleet's and its own, and when each file was written.
+/// The running containers, and all configuration files of the fleet and the host with their times.
 fn state(device: &Device) -> BTreeSet<String> {
-    // one that went while it was looked for is no failure
+    // a file that disappears meanwhile is not a failure
     let files = device.run(&["find", "/etc", "-printf", "%p %y %s %T@ %m\\n"]);
     let files = text(&files.stdout);
     assert!(files.contains("web.container"), "{files}");
@@ -332,7 +332,7 @@ fn no_lie_reaches_a_device_and_all_are_seen() {
         assert!(touched.is_empty(), "{}: {touched:#?}", case.name);
         lies += std::mem::take(&mut liar.book().told);
         liar.book().lie = None;
-        // the truth, which is newer than what was signed in its name
+        // the genuine release, which is newer than the forged one
         text = format!("after {}", case.name);
         site.commit("the truth", &[("web.yaml", &said(&text))]);
         device.shows(8080, &text);

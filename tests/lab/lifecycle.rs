@@ -11,7 +11,7 @@ fn a_commit_runs_a_change_restarts_only_its_unit_and_a_revert_brings_the_old_bac
         ("cam.yaml", &page("cam", 8082, "cam page")),
     ]);
     let walk = Site::install("walk");
-    // Somebody else's Quadlet file on the same machine: it must stay as it is throughout.
+    // Another Quadlet file on the same machine, which must stay unchanged throughout.
     let own = format!(
         "[Container]\nImage={}\nContainerName=own\nExec=8099 /index.txt\n[Install]\nWantedBy=multi-user.target\n",
         crate::site::HELLO

@@ -9,7 +9,7 @@ use crate::site::{Site, device, host, page};
 
 const NAMES: [&str; 3] = ["mover1", "mover2", "mover3"];
 
-/// Which address of the server the device's report came by, as the server has it.
+/// Checks through which address of the server the device's report came, as shown by the server.
 fn by(site: &Site, name: &str, server: &str) {
     wait(&format!("{name} is at {server}"), || {
         let status = site.status(name);
@@ -63,7 +63,7 @@ fn a_server_that_moves_takes_its_devices_along() {
         format!("{}:{port}", host()),
     );
 
-    // The old address still answers, and says where to go. Nobody is there yet: they stay, and say why.
+    // The old address still answers, and the release names the new one. Nothing is there yet: the devices stay, and report why.
     site.commit("the server will move", &[("set.yaml", &set(&[&new, &old]))]);
     for (name, device) in NAMES.iter().zip(&joined) {
         site.in_sync(name);
@@ -76,7 +76,7 @@ fn a_server_that_moves_takes_its_devices_along() {
         });
     }
 
-    // It moves, while a commit is made that nobody has been told of.
+    // The server moves, with a new commit that no device has received.
     site.kill();
     site.commit(
         "served from elsewhere",
@@ -90,7 +90,7 @@ fn a_server_that_moves_takes_its_devices_along() {
         device.shows(8080, "at the new address");
     }
 
-    // Back at the old one, as after a move that went wrong; then at the new one for good.
+    // Back at the old address, as after a failed move; then at the new one for good.
     for (listen, server, words) in [
         (&old_listen, &old, "back at the old address"),
         (&new_listen, &new, "at the new address for good"),
@@ -106,7 +106,7 @@ fn a_server_that_moves_takes_its_devices_along() {
         }
     }
 
-    // A boot goes to the new address first: it is in the ledger.
+    // After a reboot the new address is tried first, because it is in the ledger.
     let [first, ..] = &joined;
     first.reboot();
     by(&site, NAMES[0], &new);

@@ -1,4 +1,4 @@
-//! No name can be looked up any more: what runs goes on, and the device comes back by itself.
+//! DNS fails: workloads keep running, and the device comes back by itself.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::device::{Device, wait};
 use crate::site::{Site, device, host, page};
 
-/// A name server on the lab's bridge that knows one name, and can fall silent.
+/// A name server on the lab's bridge that knows one name, and can stop answering.
 struct Resolver {
     socket: UdpSocket,
     silent: Arc<AtomicBool>,
@@ -106,7 +106,7 @@ fn without_names_what_runs_goes_on_and_the_device_comes_back_by_itself() {
     let containers = nameless.containers();
     assert!(resolver.asked() > 0, "it found the server by its name");
 
-    // The names go, and with them the next connection.
+    // DNS stops, and so the next connection fails.
     resolver.silent(true);
     site.kill();
     site.serve();
@@ -118,7 +118,7 @@ fn without_names_what_runs_goes_on_and_the_device_comes_back_by_itself() {
         let attempts = link["attempts"].as_u64().filter(|n| says && *n >= 5);
         attempts.ok_or_else(|| format!("{link}\n{}", nameless.log()))
     });
-    // Each try is a line of the log, and no more than a few questions; none follows at the heels of the last.
+    // Each try is a line of the log and a few queries, with a wait in between.
     let asked = resolver.asked() - asked;
     let bound = 4 * (usize::try_from(attempts).expect("few") + 2);
     assert!(asked <= bound, "{asked} questions in {attempts} tries");
@@ -136,7 +136,7 @@ fn without_names_what_runs_goes_on_and_the_device_comes_back_by_itself() {
     let second = page("web", 8080, "the second page");
     site.commit("another page", &[("web.yaml", &second)]);
 
-    // Even in the middle of a question that takes longer than systemd would wait, the agent ends when it is told to.
+    // Even during a query that takes longer than systemd would wait, the agent stops when it is told to.
     nameless.write("/etc/resolv.conf", &names.repeat(3));
     nameless.exec(&["systemctl", "restart", "flotta-agent"]);
     let asked = resolver.asked();
@@ -149,7 +149,7 @@ fn without_names_what_runs_goes_on_and_the_device_comes_back_by_itself() {
     assert_eq!(nameless.exec(&show), "success", "{}", nameless.log());
     nameless.write("/etc/resolv.conf", &hasty);
 
-    // A boot without names is one from the ledger.
+    // After a reboot without DNS the device works from the ledger.
     nameless.reboot();
     nameless.shows(8080, "the first page");
     resolver.silent(false);

@@ -1,4 +1,4 @@
-//! Server, network and power gone: the device needs nobody.
+//! Outages of server, network and power: the device does not need the server.
 
 use crate::device::wait;
 use crate::site::{Site, device, page};

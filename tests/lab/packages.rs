@@ -1,5 +1,5 @@
-//! The Debian packages: every device of the lab is made by the agent's; here both are installed, upgraded, removed and purged
-//! on machines that run.
+//! The Debian packages: every device of the lab is installed from the agent's; here both are installed, upgraded, removed and
+//! purged on running machines.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ pub(crate) struct Packages {
 }
 
 impl Packages {
-    /// The packages of what was built together with this test.
+    /// The packages of the programs that were built with this test.
     pub(crate) fn built() -> &'static Self {
         static BUILT: LazyLock<Packages> = LazyLock::new(|| Packages::make(None));
         &BUILT
@@ -56,7 +56,7 @@ impl Packages {
 
 const FILE: &str = "/root/package.deb";
 
-/// Installs a package on a machine that runs; what dpkg and the package said.
+/// Installs a package on a running machine, and returns the output.
 fn install(machine: &Device, package: &Path) -> String {
     machine.copy(package, FILE);
     machine.exec(&["dpkg", "--install", FILE])
@@ -66,7 +66,7 @@ fn show(machine: &Device, unit: &str, property: &str) -> String {
     machine.exec(&["systemctl", "show", "--value", "-p", property, unit])
 }
 
-/// The commands of the package have their pages and completions.
+/// Checks the manual page and completions of a program.
 fn has_pages(machine: &Device, program: &str, page: &str) {
     for path in [
         format!("/usr/share/man/man1/{program}.1.gz"),
@@ -95,7 +95,7 @@ fn an_agent_is_installed_upgraded_removed_and_purged_and_what_runs_goes_on() {
     let packed = Device::create("packed");
     packed.boot();
 
-    // Installed on a machine that runs: it waits for a join file, and is no failed unit meanwhile.
+    // Installed on a running machine: it waits for a join file, without a failed unit.
     install(&packed, &Packages::built().agent);
     has_pages(&packed, "flotta-agent", "flotta-agent-enrol");
     assert_eq!(show(&packed, unit, "UnitFileState"), "enabled");
@@ -108,7 +108,7 @@ fn an_agent_is_installed_upgraded_removed_and_purged_and_what_runs_goes_on() {
     let (containers, agent) = (packed.containers(), show(&packed, unit, "MainPID"));
     assert_eq!(containers.len(), 2);
 
-    // Upgraded: another agent, the same containers, and it follows.
+    // Upgraded: a new agent, the same containers, and it follows.
     let later = Packages::later();
     install(&packed, &later.agent);
     wait("the new agent runs", || {
@@ -125,7 +125,7 @@ fn an_agent_is_installed_upgraded_removed_and_purged_and_what_runs_goes_on() {
     site.in_sync("packed");
     let containers = packed.containers();
 
-    // Removed: what runs goes on, over a reboot too, and who it was stays.
+    // Removed: workloads keep running, also after a reboot, and the identity stays.
     let said = packed.exec(&["dpkg", "--remove", "flotta-agent"]);
     assert!(said.contains("goes on running"), "{said}");
     assert_ne!(show(&packed, unit, "ActiveState"), "active");
@@ -137,7 +137,7 @@ fn an_agent_is_installed_upgraded_removed_and_purged_and_what_runs_goes_on() {
     let identity = packed.path("/var/lib/flotta-agent/identity");
     assert!(identity.exists());
 
-    // Installed again: the same device, without a person, with what was committed meanwhile.
+    // Installed again: the same device, without manual work, with the latest commit.
     site.commit(
         "a third page",
         &[("web.yaml", &page("web", 8080, "third page"))],
@@ -147,7 +147,7 @@ fn an_agent_is_installed_upgraded_removed_and_purged_and_what_runs_goes_on() {
     site.in_sync("packed");
     let containers = packed.containers();
 
-    // Purged: nobody any more, and still nothing stops.
+    // Purged: the identity is gone, and still nothing stops.
     let said = packed.exec(&["dpkg", "--purge", "flotta-agent"]);
     assert!(said.contains("podman ps"), "{said}");
     assert!(!packed.path("/var/lib/flotta-agent").exists());
@@ -215,7 +215,7 @@ impl Office {
         self.0.exec(&["systemctl", "enable", "--now", SERVER]);
     }
 
-    /// Waits until `flotta check` says this; how it ended.
+    /// Waits until `flotta check` prints this, and returns its exit code.
     #[track_caller]
     fn checks(&self, words: &str) -> Option<i32> {
         wait(&format!("the check says {words:?}"), || {
@@ -248,20 +248,20 @@ fn a_server_is_installed_and_configured_and_closed_to_others() {
     let office = Office::open("closed");
     let Office(server) = &office;
     has_pages(server, "flotta", "flotta-serve");
-    // A user of its own; not started before it is told what to follow.
+    // It has a user of its own, and is not started before a source is configured.
     assert!(server.exec(&["id", "flotta"]).contains("gid="));
     assert_eq!(show(server, SERVER, "UnitFileState"), "disabled");
     assert_eq!(show(server, SERVER, "ActiveState"), "inactive");
     assert_eq!(office.stat("%U %a", SETTINGS), "root 600");
     office.start();
 
-    // Git reads no repository of another user: said with what to do, and not taken for a folder of files.
+    // Git does not read another user's repository: this is reported with help, and the repository is not read as a folder.
     assert_ne!(office.checks("safe.directory"), Some(0));
     let trust = ["git", "config", "--system", "--add", "safe.directory"];
     server.exec(&[&trust[..], &[REPOSITORY]].concat());
     office.checks("is in force");
 
-    // What is its own is closed to others; its group may decide, and nobody else.
+    // Its files are closed to others; only its group may use the admin socket.
     let process = format!("/proc/{}", show(server, SERVER, "MainPID"));
     assert_eq!(office.stat("%U", &process), "flotta");
     assert_eq!(
@@ -282,7 +282,7 @@ fn a_server_is_installed_and_configured_and_closed_to_others() {
         text(&mallory.stderr)
     );
 
-    // A server that is stopped is as bad as can be.
+    // A stopped server is critical.
     server.exec(&["systemctl", "stop", SERVER]);
     assert_eq!(office.checks("FLT0508"), Some(2));
 }
@@ -324,7 +324,7 @@ fn a_server_is_upgraded_removed_and_purged_and_its_devices_go_on() {
     let containers = branch.containers();
     assert_eq!(containers.len(), 1);
 
-    // Removed and purged: its devices go on, and no package removes a fleet's keys.
+    // Removed and purged: its devices keep running, and no package removes a fleet's keys.
     server.exec(&["dpkg", "--remove", "flotta"]);
     assert_ne!(show(server, SERVER, "ActiveState"), "active");
     assert!(server.path(SETTINGS).exists());

@@ -1,10 +1,10 @@
-//! What is wrong with Podman and its images is named for what it is, and repaired where that touches nothing that runs.
+//! Problems of Podman and its images are reported as what they are, and repaired where that does not touch running containers.
 
 use crate::device::wait;
 use crate::site::{Site, device, page};
 
 const REGISTRIES: &str = "/etc/containers/registries.conf.d/lab.conf";
-/// Where Podman notes what its storage can do.
+/// The folder with Podman's notes about its storage.
 const NOTES: &str = "/run/containers/storage/overlay";
 
 #[test]
@@ -46,7 +46,7 @@ fn a_storage_that_podman_has_given_up_is_looked_at_again() {
     site.in_sync("sulky");
     sulky.shows(8081, "the other page");
     let other = sulky.containers()["other"].clone();
-    // As Podman leaves it when its disk was full while it tried what the kernel can do.
+    // Podman's note after its disk was full while it tested the kernel's features.
     let words = "kernel does not support overlay fs: unable to create kernel-style whiteout: no space left on device";
     sulky.write("/root/note", words);
     sulky.exec(&["rm", &format!("{NOTES}/overlay-true")]);

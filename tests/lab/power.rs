@@ -1,4 +1,4 @@
-//! Killed and cut off at any moment: the same end state, and nothing started twice that did not change.
+//! Kills and power cuts at any moment: the same end state, and nothing unchanged is restarted.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::device::{Device, text, wait};
 use crate::site::{HELLO, Site, device, page};
 
 const PORTS: [(&str, u16); 3] = [("one", 8081), ("two", 8082), ("three", 8083)];
-/// Where the agent keeps what it remembers.
+/// The agent's state directory.
 const STATE: &str = "/var/lib/flotta-agent";
 
 /// A fleet with one workload that never changes, three that do, and one that comes and goes.
@@ -46,7 +46,7 @@ impl Ground {
         ground
     }
 
-    /// Changes the three: what they show, and the image of one. In odd rounds there is a guest.
+    /// Changes the three workloads' pages, and the image of one. In odd rounds there is a guest workload.
     fn change(&self, round: u32) {
         let content = shown(round);
         let guest = match round {
@@ -71,7 +71,7 @@ impl Ground {
         self.site.commit(&content, &files);
     }
 
-    /// Waits until the agent is up. systemd starts it again after a second.
+    /// Waits until the agent is running. systemd restarts it after a second.
     fn agent_runs(&self) {
         wait("the agent runs", || {
             let active = self.device.run(&["systemctl", "is-active", "flotta-agent"]);
@@ -80,20 +80,20 @@ impl Ground {
         });
     }
 
-    /// The layer that no round needs now is pulled anew in the next.
+    /// Removes the layer that this round does not need, so that the next one pulls it again.
     fn forget_twin(&self, round: u32) {
         if round > 0 && round.is_multiple_of(2) {
             self.device.exec(&["podman", "rmi", &self.twin]);
         }
     }
 
-    /// Everything is as the commit of this round says, and nothing else is there.
+    /// Checks that everything is as the commit of this round says, with nothing else there.
     fn settled(&self, round: u32) {
         let orphans = self.settled_but_for_layers(round);
         assert!(orphans.is_empty(), "layers of nothing: {orphans:?}");
     }
 
-    /// The same, but for the layers given back: of no image and no container.
+    /// The same, except for the returned layers, which belong to no image or container.
     fn settled_but_for_layers(&self, round: u32) -> Vec<String> {
         let device = &self.device;
         for (_, port) in PORTS {
@@ -133,8 +133,8 @@ impl Ground {
         orphans
     }
 
-    /// The layers of no image and of none of so many containers. Podman finds nothing else wrong with its store, and knows every
-    /// layer on its disk.
+    /// The orphaned layers, which belong to no image and to none of so many containers. Checks that Podman finds nothing else
+    /// wrong with its store, and knows every layer on its disk.
     fn orphans(&self, containers: usize) -> Vec<String> {
         let check = ["podman", "system", "check", "--quick", "--max", "0s"];
         let damage = text(&self.device.run(&check).stdout);
@@ -159,7 +159,7 @@ impl Ground {
                 .exec(&["podman", "image", "inspect", "--format", layers, image]);
             said.trim().parse::<usize>().expect("a number")
         });
-        // `hello` is one layer, the twin has one on top of it: the longer has them all
+        // `hello` has one layer, and the twin one more on top of it, so the longer list has them all
         let layers = layers.max().expect("an image");
         assert_eq!(layers, images.len(), "{images:?}");
         let store = self.device.path("/var/lib/containers/storage/overlay");
@@ -174,7 +174,7 @@ impl Ground {
         orphans
     }
 
-    /// Without the server, the device becomes all of this round, or stays all of the one before.
+    /// Checks that, without the server, the device ends up completely in this round or completely in the one before.
     fn whole_alone(&self, round: u32) {
         let device = &self.device;
         wait("the device is of one round", || {
@@ -216,7 +216,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Nothing of the agent's is half-written or on its way.
+/// Checks that the agent left no temporary or partial file.
 fn no_half_file(folder: &Path) {
     for name in names_in(folder) {
         let half = name.starts_with(".new-") || name.contains(".part");
@@ -228,12 +228,12 @@ fn no_half_file(folder: &Path) {
     }
 }
 
-/// What the pages say in a round.
+/// The content of the pages in a round.
 fn shown(round: u32) -> String {
     format!("round {round}")
 }
 
-/// Lets a random time pass: there is no condition to wait for, the moment is what is tried.
+/// Waits for a random time: there is no condition to wait for, because the moment itself is tested.
 fn moment(random: &mut StdRng, longest: Duration) {
     let end = Instant::now() + random.random_range(Duration::ZERO..longest);
     wait("the moment has come", || {
@@ -261,7 +261,7 @@ fn the_agent_is_killed_at_random_moments() {
         let before = restarts();
         device.exec(&["systemctl", "kill", "--signal=KILL", "flotta-agent"]);
         in_apply += u32::from(ground.is_applying());
-        // what was half-written is swept away when it starts
+        // temporary files are removed when it starts
         wait("the agent was started again", || {
             (restarts() != before).then_some(()).ok_or(device.log())
         });
@@ -285,7 +285,7 @@ fn the_power_is_cut_at_random_moments() {
     for round in 1..=rounds {
         ground.change(round);
         moment(&mut random, Duration::from_millis(2_500));
-        // Every other time the server goes with it, and comes back last: what was accepted runs without it.
+        // Every other time the server is killed too, and comes back last: the accepted release runs without it.
         let alone = round % 4 >= 2;
         if alone {
             ground.site.kill();
@@ -297,9 +297,9 @@ fn the_power_is_cut_at_random_moments() {
             ground.whole_alone(round);
             ground.site.serve();
         }
-        // a container that starts with the device is another than before
+        // a container that starts at boot is a new one
         ground.still = ground.device.containers()["still"].clone();
-        // Podman makes a layer before it writes down for what: power that goes in between leaves it, and a repair removes it.
+        // Podman creates a layer before it records its purpose: a power cut in between leaves the layer, and a repair removes it.
         let orphans = ground.settled_but_for_layers(round);
         if !orphans.is_empty() {
             left += orphans.len();
@@ -335,7 +335,7 @@ fn the_agent_is_killed_at_every_step_of_an_apply() {
         device.exec(&["systemctl", "restart", "flotta-agent"]);
         for survived in &mut survived {
             round += 1;
-            // It burns once: the agent that systemd starts again goes on.
+            // The fuse works once: the agent that systemd restarts continues.
             device.write(&fuse, "");
             ground.change(round);
             ground.settled(round);
@@ -397,7 +397,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     device.exec(&["rm", &format!("{STATE}/filler")]);
     ground.settled(1);
 
-    // A release that is larger than the disk: nothing of it is begun, and the one that takes it back needs no help.
+    // A release that is larger than the disk: nothing of it is started, and reverting it needs no help.
     let before = device.containers();
     let part = |n: u16| n.to_string().repeat(900 << 10);
     let parts: Vec<_> = (0..5)
@@ -420,7 +420,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     site.commit("taken back", &files);
     ground.settled(1);
 
-    // The same for the place that units lie in.
+    // The same for the folder of the units.
     let before = device.containers();
     device.exec(&["cp", "-a", "/etc/containers/systemd", "/root/units"]);
     device.exec(&[
@@ -447,7 +447,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     site.in_sync("full");
 }
 
-/// Leaves no byte free.
+/// Fills the disk to the last byte.
 fn fill(device: &Device, folder: &str) {
     let filler = format!("of={folder}/filler");
     device.run(&["dd", "if=/dev/zero", &filler, "bs=4k"]);
@@ -461,7 +461,7 @@ fn fill(device: &Device, folder: &str) {
     ]);
 }
 
-/// `ci/soak` asks for more.
+/// The number of rounds; `ci/soak` sets more.
 fn rounds(usual: u32) -> u32 {
     let asked = std::env::var("FLOTTA_ROUNDS")
         .ok()

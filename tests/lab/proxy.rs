@@ -1,4 +1,4 @@
-//! A device whose only way out is an HTTP proxy, and who cannot even look the server's name up.
+//! A device that can reach the server only through an HTTP proxy, and cannot even resolve its name.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::device::{Device, wait};
 use crate::site::{Site, device, host, page};
 
-/// What the proxy knows.
+/// The state of the proxy.
 #[derive(Default)]
 struct Book {
-    /// The server, once the proxy lets anybody through to it.
+    /// The server, while the proxy allows connections to it.
     open: Option<String>,
-    /// Heads of requests.
+    /// The heads of requests.
     asked: Vec<String>,
-    /// All that it carried.
+    /// All bytes that it forwarded.
     carried: Vec<u8>,
-    /// What it carries at the moment.
+    /// Its open connections.
     streams: Vec<TcpStream>,
 }
 
-/// A proxy on the lab's bridge. It alone knows where `flotta.example` is.
+/// A proxy on the lab's bridge. Only it can resolve `flotta.example`.
 struct Proxy {
     port: u16,
     book: Arc<Mutex<Book>>,
@@ -35,7 +35,7 @@ impl Proxy {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let book = kept.clone();
-                // A device that hangs up is as it should be.
+                // A device may hang up.
                 std::thread::spawn(move || serve(stream, &book));
             }
         });
@@ -46,7 +46,7 @@ impl Proxy {
         self.book.lock().expect("no panic")
     }
 
-    /// Lets nobody through any more, and drops whom it had let through.
+    /// Refuses new connections, and drops the open ones.
     fn close(&self) {
         let mut book = self.book();
         book.open = None;
@@ -122,7 +122,7 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
     let behind = Site::install("behind");
     behind.write("/etc/hosts", "127.0.0.1 localhost behind\n");
     behind.write("/etc/flotta/join", &site.token(&["behind"]));
-    // As docs/network.md has it for a password.
+    // With a password as in docs/network.md.
     behind.write(
         "/etc/systemd/system/flotta-agent.service.d/proxy.conf",
         "[Service]\nEnvironmentFile=/etc/flotta/proxy.env\n",
@@ -134,7 +134,7 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
     let lost = behind.run(&["getent", "hosts", "flotta.example"]);
     assert!(!lost.status.success(), "the device does not know the name");
 
-    // A proxy that says no is named, and its password is not.
+    // The message about a proxy's refusal has the proxy's name, but not the password.
     logs(&behind, &["FLT0512", "does not take the user and password"]);
     proxy.book().open = Some(site.address().to_owned());
     site.in_sync("behind");
@@ -151,7 +151,7 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
     }
     assert!(!behind.log().contains("cret"), "{}", behind.log());
 
-    // Without it, what runs goes on; with it again, the device follows.
+    // Without the proxy, workloads keep running; with it again, the device follows.
     let containers = behind.containers();
     proxy.close();
     logs(&behind, &["no connection", "FLT0512"]);
@@ -163,7 +163,7 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
     behind.shows(8080, "the second page");
     site.in_sync("behind");
 
-    // It carried all of this and could read none of it.
+    // It forwarded all of this and could read none of it.
     let carried = &proxy.book().carried;
     let seen = |words: &[u8]| carried.windows(words.len()).any(|part| part == words);
     assert!(seen(b"flotta.example"), "the name in TLS's greeting");

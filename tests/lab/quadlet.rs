@@ -1,5 +1,5 @@
-//! What `flotta lint` says of Quadlet files, and what the real Quadlet says: the corpus of the renderer's own tests, each case
-//! given to the generator of a device.
+//! `flotta lint` compared with the real Quadlet: each case of the corpus of the renderer's tests is given to the generator of a
+//! device.
 
 #[path = "../../renderer/tests/corpus/mod.rs"]
 mod corpus;
@@ -14,7 +14,7 @@ use flotta_renderer::quadlet::{Fault, Need, Set};
 use crate::device::{Device, wait};
 use crate::site::{EXITS, HELLO, Site, device};
 
-/// What the generator makes of each case: its output, by case.
+/// The generator's output, by case.
 fn generated(
     device: &Device,
     cases: &[(String, BTreeMap<String, String>)],
@@ -24,7 +24,7 @@ fn generated(
         let folder = format!("/root/quadlet/{at}");
         let set = Set::read(files);
         for name in set.files.keys() {
-            // as a manifest has it: a link to a template is the template's content
+            // as in a manifest, where a link to a template has the template's content
             device.write(&format!("{folder}/{name}"), set.files[set.content(name)]);
         }
         let _ = writeln!(
@@ -71,7 +71,7 @@ fn quadlet_takes_what_lint_passes_and_lint_finds_what_quadlet_refuses() {
                 (true, false) => taken += 1,
                 (false, true) => refused += 1,
                 (true, true) => stricter += 1,
-                // a Quadlet that ends in the middle makes no unit at all
+                // a crashed Quadlet generates no unit at all
                 (false, false) => assert!(
                     said.contains("panic: ") && !errors.is_empty(),
                     "{name}: lint passes {}, and Quadlet does not make it: {said}",
@@ -87,7 +87,7 @@ fn quadlet_takes_what_lint_passes_and_lint_finds_what_quadlet_refuses() {
     );
 }
 
-/// A workload of Quadlet files, everywhere.
+/// A workload of Quadlet files, on all devices.
 fn workload(name: &str, files: &[(&str, &str)]) -> String {
     let mut text = format!(
         "apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeWorkload\nmetadata:\n  name: {name}\n\
@@ -102,7 +102,7 @@ fn workload(name: &str, files: &[(&str, &str)]) -> String {
     text
 }
 
-/// A container that serves a file of its own, with what lies next to it.
+/// A container that serves a file of its own, with additional files.
 fn web(page: &str, mark: &str) -> String {
     let container = format!(
         "[Container]\nImage={HELLO}\nExec=8102 /site/page\nPublishPort=8102:8102\nVolume=./web.page:/site/page:ro\n\
@@ -117,7 +117,7 @@ fn web(page: &str, mark: &str) -> String {
     workload("web", &files)
 }
 
-/// A job that ends, and what starts it.
+/// A job that ends, and the unit that starts it.
 fn job(name: &str, install: &str) -> (String, String) {
     let text = format!("[Container]\nImage={EXITS}\nExec=0\n[Service]\nType=oneshot\n{install}");
     (format!("{name}.container"), text)
@@ -168,7 +168,7 @@ fn timers_jobs_templates_drop_ins_and_plain_files_do_on_a_device_what_they_say()
     site.in_sync(name);
     device.shows(8102, "page 0");
 
-    // timers wait, and only they start their jobs
+    // timers are waiting, and only they start their jobs
     for timer in ["far.timer", "soon.timer"] {
         assert_eq!(show(&device, timer, "UnitFileState"), "enabled", "{timer}");
         assert_eq!(show(&device, timer, "ActiveState"), "active", "{timer}");
@@ -189,7 +189,7 @@ fn timers_jobs_templates_drop_ins_and_plain_files_do_on_a_device_what_they_say()
         device.get(8100 + instance.parse::<u16>().expect("a number"), "/");
     }
 
-    // what lies next to a unit, and its drop-in, restart it and nothing else
+    // a file next to a unit, and its drop-in, restart only that unit
     let before = device.containers();
     site.commit("page", &[("web.yaml", &web("page 1", "a"))]);
     device.shows(8102, "page 1");
@@ -211,13 +211,13 @@ fn timers_jobs_templates_drop_ins_and_plain_files_do_on_a_device_what_they_say()
     );
     assert_eq!(show(&device, "far.service", "InvocationID"), "");
 
-    // by itself, after a boot
+    // automatically after a reboot
     device.reboot();
     device.shows(8102, "page 1");
     site.in_sync(name);
     assert_eq!(show(&device, "far.timer", "ActiveState"), "active");
 
-    // all of it leaves
+    // everything is removed
     let nothing = [("web.yaml", ""), ("jobs.yaml", ""), ("page.yaml", "")];
     site.commit("gone", &nothing);
     let commit = site.git(&["rev-parse", "--short=7", "HEAD"]);

@@ -1,4 +1,4 @@
-//! What the renderer writes means on a real Quadlet what the `PodSpec` said.
+//! The renderer's output has the meaning of the `PodSpec` on a real Quadlet.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use flotta_renderer::{Options, render};
 
 use crate::device::Device;
 
-/// Puts a tree's bundle on the disk of a device that is off, as the agent would.
+/// Writes a tree's bundle to the disk of a device that is off, as the agent would.
 fn install(device: &Device, tree: &Tree, name: &str) -> Manifest {
     let rendered = render(&Reader::default().read(tree), &[], &Options::default());
     assert!(!source::refuses(&rendered), "{:?}", rendered.findings);

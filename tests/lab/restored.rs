@@ -1,5 +1,5 @@
-//! The server is gone, and another is made from what there is. The drills of docs/recovery.md, on real devices: no device is
-//! touched in any of them.
+//! The server is lost, and a new one is made from what is left: the drills of docs/recovery.md on real devices, without manual
+//! work on any device.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ fn copy(from: &str, to: &str, site: &Site) {
     assert!(copied.expect("cp starts").success());
 }
 
-/// What the device has seen, in a file next to the repository.
+/// The device's history, in a file next to the repository.
 fn history(site: &Site, device: &Device) -> String {
     let seen = device.exec(&["flotta-agent", "history", "-o", "json"]);
     let file = site.path(&format!("{}.json", device.name));
@@ -44,7 +44,7 @@ fn a_second_release_of_one_number_is_refused_seen_and_outgrown() {
     shop.shows(8080, "one story");
     site.in_sync("shop");
 
-    // the same number again, for other content
+    // the same sequence again, for other content
     site.kill();
     shop.cut();
     std::fs::remove_dir_all(site.path("data")).expect("removed");
@@ -57,19 +57,19 @@ fn a_second_release_of_one_number_is_refused_seen_and_outgrown() {
     kiosk.boot();
     kiosk.shows(8080, "another story");
     site.in_sync("kiosk");
-    // what the server signs next is newer than both, without another commit and without a hand on the device
+    // the next release is above both, without another commit and without manual work on the device
     shop.boot();
     site.event(&["shop", "Refused", "FLT0308"]);
     site.hears("devices had accepted release 2");
     shop.shows(8080, "another story");
     site.in_sync("shop");
-    // the data was copied into place by hand: nobody was asked, and the server says what that means
+    // the data was copied into place by hand, so nobody was asked who was revoked, and the server warns about that
     site.event(&[
         "Behind",
         "default/shop has accepted release 2",
         "flotta revoke",
     ]);
-    // that there were two stories is still to be seen
+    // the two stories can still be detected
     let (one, other) = (history(&site, &shop), history(&site, &kiosk));
     let told = site.run(&["verify-history", &one, &other]);
     assert_eq!(told.status.code(), Some(1), "{}", text(&told.stderr));
@@ -116,7 +116,7 @@ fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untouched()
     let made = site.flotta(&["backup", "--data", &data, "--to", &backup]);
     assert_eq!(made, backup);
 
-    // the day goes on: two commits, one device that joins, one that is revoked
+    // after the backup: two commits, one device that joins, one that is revoked
     site.commit("noon", &[("web.yaml", &page("web", 8080, "noon"))]);
     site.in_sync("old");
     let later = site.join("later");
@@ -157,7 +157,7 @@ fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untouched()
     later.shows(8080, "tomorrow");
     thief.shows(8080, "evening");
     assert_eq!(site.status("thief")["state"], "Revoked");
-    // however often it asks, the log has it once
+    // however often it asks, the log has one line
     let said = site.said();
     let refusals = said.lines().filter(|line| line.contains("FLT0403"));
     let refusals: Vec<_> = refusals

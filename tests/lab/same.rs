@@ -1,4 +1,4 @@
-//! The fake machine of the agent's unit tests is held against a real one: the same script, and the same transcript.
+//! Compares the fake machine of the agent's unit tests with a real one: the same script must give the same transcript.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use crate::device::{Device, text};
 #[path = "../../device-agent/src/backend/script.rs"]
 mod script;
 
-/// Set on a device of the lab: the script changes the machine it is played on.
+/// Set on a device of the lab, because the script changes the machine that it runs on.
 const ON_DEVICE: &str = "FLOTTA_ON_DEVICE";
 
 /// The device, from within.
@@ -69,7 +69,7 @@ async fn the_script_on_this_machine() {
         said: String::new(),
         runs: BTreeMap::new(),
     };
-    // the device's own words, for the test outside
+    // the transcript, for the test outside
     println!("{}", play.all().await);
 }
 

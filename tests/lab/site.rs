@@ -15,7 +15,7 @@ use crate::packages::Packages;
 /// The lab's images, by the digests that are in the examples.
 pub(crate) const HELLO: &str = "registry.example/hello@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
 pub(crate) const EXITS: &str = "registry.example/exits@sha256:9c3547e04b2cfee17b23690223b2265402a4811e8ab558a88356b534066deafe";
-/// The lab's bridge: this machine, as devices see it. Labs that run at the same time each have a network of their own.
+/// The address of this machine on the lab's bridge. Labs that run at the same time have different networks.
 pub(crate) fn host() -> &'static str {
     static HOST: LazyLock<String> = LazyLock::new(|| {
         let subnet = std::env::var("FLOTTA_LAB_SUBNET");
@@ -32,7 +32,7 @@ pub(crate) fn device(name: &str) -> String {
     )
 }
 
-/// A workload of one container that serves `page` on `port`, everywhere.
+/// A workload of one container that serves `page` on `port`, on all devices.
 pub(crate) fn page(name: &str, port: u16, page: &str) -> String {
     format!(
         "{}          volumeMounts: [{{name: site, mountPath: /site}}]\n      volumes:\n        - name: site\n          configMap: {{name: {name}-site}}\n---\n\
@@ -41,7 +41,7 @@ pub(crate) fn page(name: &str, port: u16, page: &str) -> String {
     )
 }
 
-/// A workload of one container, everywhere.
+/// A workload of one container, on all devices.
 pub(crate) fn workload(name: &str, image: &str, port: u16, args: &str) -> String {
     format!(
         "{API}\nkind: EdgeWorkload\nmetadata:\n  name: {name}\nspec:\n  type: pod\n  deviceSelector: {{}}\n  pod:\n    spec:\n      containers:\n        \
@@ -52,17 +52,17 @@ pub(crate) fn workload(name: &str, image: &str, port: u16, args: &str) -> String
 pub(crate) struct Site {
     folder: TempDir,
     server: Option<Child>,
-    /// What the server has said on both streams.
+    /// The server's output on both streams.
     said: Arc<Mutex<String>>,
     listen: String,
-    /// Names in its certificate beyond the usual ones.
+    /// Additional names in its certificate.
     names: Vec<String>,
-    /// How the server is started: with a clock that is off by this, and with these arguments more.
+    /// The offset of the server's clock, and additional arguments.
     pub(crate) clock: Option<&'static str>,
     pub(crate) arguments: Vec<&'static str>,
 }
 
-/// What makes a program's clock wrong, and no other's (Debian: faketime).
+/// The library that makes only one program's clock wrong (Debian: faketime).
 pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 impl Site {
@@ -109,7 +109,7 @@ impl Site {
         text(&output.stdout)
     }
 
-    /// Writes these files and commits; an empty content removes the file.
+    /// Writes these files and commits; empty content removes a file.
     pub(crate) fn commit(&self, message: &str, files: &[(&str, &str)]) {
         for (name, content) in files {
             let path = self.repository().join(name);
@@ -123,7 +123,7 @@ impl Site {
         self.git(&["commit", "--quiet", "--message", message]);
     }
 
-    /// Starts the server: on any port first, later on the same one.
+    /// Starts the server: the first time on any port, later on the same one.
     pub(crate) fn serve(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flotta"));
         command.args([
@@ -181,12 +181,12 @@ impl Site {
         }
     }
 
-    /// What the server has said since it was first started.
+    /// The server's output since it was first started.
     pub(crate) fn said(&self) -> String {
         self.said.lock().expect("no panic").clone()
     }
 
-    /// Waits until the server says something.
+    /// Waits until the server prints this, and returns the line.
     #[track_caller]
     pub(crate) fn hears(&self, what: &str) -> String {
         wait(&format!("the server says {what:?}"), || {
@@ -199,13 +199,13 @@ impl Site {
         })
     }
 
-    /// It serves at another address the next time, and has this name, too.
+    /// Sets another address for the next start, and adds a name.
     pub(crate) fn moves_to(&mut self, listen: &str, name: &str) {
         listen.clone_into(&mut self.listen);
         self.names = vec![name.to_owned()];
     }
 
-    /// Ends the server as a power cut would.
+    /// Kills the server.
     pub(crate) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().expect("it runs");
@@ -229,7 +229,7 @@ impl Site {
         command.output().expect("flotta starts")
     }
 
-    /// Runs `flotta`; what it answers.
+    /// Runs `flotta`, and returns its output.
     #[track_caller]
     pub(crate) fn flotta(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -248,7 +248,7 @@ impl Site {
         serde_json::from_str(&self.flotta(&[arguments, &["-o", "json"]].concat())).expect("JSON")
     }
 
-    /// A device's status, once it has joined, also when it was revoked.
+    /// A device's status once it has joined, also if it was revoked.
     pub(crate) fn status(&self, device: &str) -> Value {
         let states = "Ready,Updating,Failed,Offline,Pending,Revoked";
         let all = self.json(&["get", "devices", "--state", states]);
@@ -259,7 +259,7 @@ impl Site {
             .map_or(Value::Null, |item| item["status"].clone())
     }
 
-    /// Waits until the device has the newest release, applied whole.
+    /// Waits until the device has completely applied the newest release.
     #[track_caller]
     pub(crate) fn in_sync(&self, device: &str) {
         let commit = self.git(&["rev-parse", "HEAD"]);
@@ -273,7 +273,7 @@ impl Site {
         });
     }
 
-    /// Waits until a workload of the device has a problem of this code; its message.
+    /// Waits until a workload of the device has a problem with this code, and returns its message.
     #[track_caller]
     pub(crate) fn problem(&self, device: &str, workload: &str, code: &str) -> String {
         wait(&format!("{workload} of {device} has {code}"), || {
@@ -288,7 +288,7 @@ impl Site {
         })
     }
 
-    /// Waits until an event with these words is there.
+    /// Waits for an event with these words, and returns it.
     #[track_caller]
     pub(crate) fn event(&self, words: &[&str]) -> String {
         wait(&format!("there is an event with {words:?}"), || {
@@ -306,12 +306,12 @@ impl Site {
         self.flotta(&[&["token", "create", "--server", &self.url()], arguments].concat())
     }
 
-    /// A device that has the agent's package installed; it is off.
+    /// A device with the agent's package installed, switched off.
     pub(crate) fn install(name: &str) -> Device {
         Device::with(&Packages::built().agent, name)
     }
 
-    /// A device that joins at its first boot, by the join file that it finds.
+    /// A device that joins at its first boot with a join file on its disk.
     pub(crate) fn join(&self, name: &str) -> Device {
         let device = Self::install(name);
         device.write("/etc/flotta/join", &self.token(&[name]));
@@ -343,7 +343,7 @@ fn follow(
             all.push_str(&line);
             all.push('\n');
             drop(all);
-            // Nobody listens once the server is ready.
+            // The receiver is dropped once the server is ready.
             let _ = lines.send(line);
         }
     });

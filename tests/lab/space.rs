@@ -1,12 +1,12 @@
-//! An image that does not fit on the device: it is seen before anything of the running system changes.
+//! An image that does not fit on the device: that is noticed before anything of the running system changes.
 
 use crate::device::{Device, text, wait};
 use crate::site::{HELLO, Site, device, page};
 
-/// Where Podman keeps images and containers.
+/// Podman's storage for images and containers.
 const STORE: &str = "/var/lib/containers";
 
-/// How much there is on Podman's disk, in KiB.
+/// The used space on Podman's disk, in KiB.
 fn used(device: &Device) -> u64 {
     let said = device.exec(&["df", "--output=used", STORE]);
     let number = said.split_whitespace().next_back();
@@ -24,7 +24,7 @@ fn an_image_that_does_not_fit_changes_nothing_and_comes_when_there_is_space() {
     let small = Site::install("small");
     small.boot();
     let large = small.publish("large", 64);
-    // The agent has not run yet; from now on Podman has a small disk of its own.
+    // The agent has not started yet; from now on Podman has a small disk of its own.
     let tmpfs = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", STORE];
     small.exec(&tmpfs);
     small.write("/etc/flotta/join", &site.token(&["small"]));
@@ -55,7 +55,7 @@ fn an_image_that_does_not_fit_changes_nothing_and_comes_when_there_is_space() {
         let says = said.contains("FLT0513") && own.status.code() == Some(1) && state == "Failed";
         says.then_some(()).ok_or(format!("{state} {said}"))
     });
-    // What fits runs, and what does not has changed nothing.
+    // The workload that fits is running, and the one that does not has changed nothing.
     small.shows(8081, "the other page");
     small.shows(8080, "the first page");
     assert_eq!(small.containers()["web"], before["web"]);
@@ -66,7 +66,7 @@ fn an_image_that_does_not_fit_changes_nothing_and_comes_when_there_is_space() {
     assert_eq!(small.exec(&images), had);
     wait("between two tries nothing is left of the image", || {
         let now = used(&small);
-        // a container more has come
+        // only a container was added
         (now < full + 8 * 1024)
             .then_some(())
             .ok_or(format!("{now} KiB"))

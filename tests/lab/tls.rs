@@ -1,11 +1,11 @@
-//! Who gets what from the edge API, with a device's own key in another program's hands.
+//! Access to the edge API with a device's own key, used by another program.
 
 use std::process::Command;
 
 use crate::device::{Device, text};
 use crate::site::{Site, device, page};
 
-/// One request by curl; the HTTP status, or curl's words when there was no answer.
+/// Sends one request with curl, and returns the HTTP status, or curl's error when there was no answer.
 fn curl(site: &Site, identity: Option<&Device>, path: &str) -> String {
     let mut curl = Command::new("curl");
     curl.args([
@@ -59,16 +59,16 @@ fn a_device_gets_what_is_its_own_and_nothing_else() {
     };
     let blob = |name: &str| format!("/v1/blobs/{}", manifest(name));
     assert_eq!(curl(&site, Some(&a), &blob("tls-a")), "200");
-    // g. Device A asking for B's blob.
+    // g. Device A requests B's blob.
     assert_eq!(curl(&site, Some(&a), &blob("tls-b")), "403");
     assert_eq!(curl(&site, Some(&b), &blob("tls-b")), "200");
     // No certificate.
     assert_eq!(curl(&site, None, &blob("tls-a")), "401");
     assert_eq!(curl(&site, None, "/v1/desired?root=1"), "401");
-    // Revoked: from this moment on, though its certificate is good for months.
+    // Revoked: refused from this moment on, although its certificate is valid for months.
     site.flotta(&["revoke", "tls-b"]);
     assert_eq!(curl(&site, Some(&b), &blob("tls-b")), "403");
     assert_eq!(curl(&site, Some(&a), &blob("tls-a")), "200");
-    // What runs on it goes on.
+    // Its workloads keep running.
     b.shows(8080, "page of tls-b");
 }

@@ -1,4 +1,4 @@
-//! Bad commits, and workloads that cannot run: who is told what, and that the others go on.
+//! Bad commits and workloads that cannot run: what is reported where, and that others are not affected.
 
 use crate::device::wait;
 use crate::site::{EXITS, HELLO, Site, device, page, workload};
@@ -16,7 +16,7 @@ fn a_bad_commit_says_where_and_the_last_good_release_stays() {
     site.in_sync("good");
     site.in_sync("hurt");
 
-    // h. YAML that is none, a field that is none: the commit is refused and everything stays.
+    // h. Invalid YAML, an unknown field: the commit is refused and everything stays.
     site.commit(
         "broken",
         &[("broken.yaml", "kind: EdgeDevice\nmetadata: [\n")],
@@ -29,7 +29,7 @@ fn a_bad_commit_says_where_and_the_last_good_release_stays() {
     good.shows(8080, "first");
     site.event(&["Refused", "FLT0103", "web.yaml:14:"]);
 
-    // A ConfigMap that is not there concerns the devices that want it, and only them.
+    // A missing ConfigMap affects only the devices that use it.
     let lost = workload("lost", HELLO, 8090, "[\"8090\", /index.txt]")
         .replace("deviceSelector: {}", "device: hurt")
         + "          envFrom: [{configMapRef: {name: gone}}]\n";
@@ -49,10 +49,10 @@ fn a_bad_commit_says_where_and_the_last_good_release_stays() {
     site.in_sync("good");
     hurt.shows(8080, "first");
     site.event(&["FLT0104", "lost.yaml:15:", "gone"]);
-    // A selector that matches nothing is a warning, and stops nobody.
+    // A selector that matches nothing is only a warning.
     site.event(&["FLT0202", "nowhere.yaml:7:"]);
 
-    // Fixed, the held device follows.
+    // Once it is fixed, the held device follows.
     site.commit("fixed", &[("lost.yaml", "")]);
     hurt.shows(8080, "second");
 }
@@ -63,7 +63,7 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
     let site = Site::start(&[("device.yaml", &device("rough"))]);
     let rough = site.join("rough");
     site.in_sync("rough");
-    // nothing answers there: Podman says from which port it asked, each time another
+    // nothing answers there: Podman's error has its source port, which differs each time
     rough.write("/etc/resolv.conf", "nameserver 127.0.0.1\n");
     let lost = gone.replace("registry.example/gone", "lost.example/lost");
     // The host itself uses a port.
@@ -97,7 +97,7 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
     assert!(why.contains("exited 3"), "{why}");
     let why = site.problem("rough", "port", "FLT0503");
     assert!(why.contains("8083"), "{why}");
-    // while one of them is tried again its reason is not shown
+    // the reason is not shown while a workload is being retried
     wait("all three reasons are shown", || {
         let screen = site.flotta(&["describe", "device", "rough"]);
         let codes = ["FLT0501", "FLT0502", "FLT0503"];
@@ -107,7 +107,7 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
     });
     let status = rough.run(&["flotta-agent", "status"]);
     assert_eq!(status.status.code(), Some(1), "the device itself says no");
-    // However often it is tried, and however it is said, a failure is one event.
+    // A failure is one event, however often it is retried and however its message varies.
     let first = site.problem("rough", "lost", "FLT0501");
     assert!(first.contains("->127.0.0.1:53"), "{first}");
     wait("it is tried again", || {
@@ -127,10 +127,10 @@ fn a_workload_that_cannot_run_is_named_with_its_reason_and_the_others_run() {
     }
     let good = rough.containers()["good"].clone();
 
-    // The port is free again: it heals by itself, and nothing else is started anew.
+    // The port is free again: the workload recovers by itself, and nothing else is restarted.
     rough.exec(&["podman", "rm", "--force", "squatter"]);
     rough.shows(8083, "port page");
-    // The bad ones leave: all is well.
+    // The bad workloads are removed: all is well.
     site.commit(
         "only good ones",
         &[("pull.yaml", ""), ("lost.yaml", ""), ("exits.yaml", "")],

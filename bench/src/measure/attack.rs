@@ -1,4 +1,4 @@
-//! What a server uses, and how it serves, while a part of its fleet and many strangers do their worst.
+//! Measures a server under attack by some of its devices and many strangers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use crate::follow::{join, join_files};
 use crate::process;
 use crate::site::{Fleet, Site, scratch};
 
-/// Devices that are hostile, next to one that is not.
+/// Number of hostile devices, next to an honest one.
 const HOSTILE: usize = 50;
-/// Connections of each: as many as it may have.
+/// Connections of each: the most that are allowed.
 const CONNECTIONS: usize = 16;
-/// Requests of each connection that are under way.
+/// Parallel requests of each connection.
 const STREAMS: usize = 32;
-/// Connections without a certificate that say half a hello and wait.
+/// Connections that send half a `ClientHello` and wait.
 const STRANGERS: usize = 10_000;
 /// How long it lasts.
 const LASTS: Duration = Duration::from_secs(30);
-/// How often memory is looked at, and the honest device asks.
+/// How often memory is read, and the honest device sends a request.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Memory, and the answers of one honest device.
+/// Measures memory, and the response times of one honest device.
 pub async fn attack(program: &Path) -> Result<Vec<Line>> {
     let site = Site::start(program, &Fleet::new(HOSTILE + 1, 1)).await?;
     let folder = scratch()?;
@@ -61,7 +61,7 @@ pub async fn attack(program: &Path) -> Result<Vec<Line>> {
             loop {
                 if let Ok(mut stream) = TcpStream::connect(address).await {
                     let hello = stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
-                    // until it is closed
+                    // wait until the server closes it
                     if hello.await.is_ok() {
                         let _ = stream.readable().await;
                     }
@@ -75,7 +75,7 @@ pub async fn attack(program: &Path) -> Result<Vec<Line>> {
     let (tls, address) = (raw::tls(&members[0])?, site.address());
     while began.elapsed() < LASTS {
         let asked = Instant::now();
-        // on a connection of its own each time: the way in is what strangers stand in
+        // on a new connection each time, because strangers block new connections
         Raw::connect(tls.clone(), address).await?.desired().await?;
         times.push(asked.elapsed());
         peak = peak.max(process::pss(site.pid()?)?);
@@ -100,8 +100,8 @@ pub async fn attack(program: &Path) -> Result<Vec<Line>> {
     Ok(vec![Line::new(what, figure)])
 }
 
-/// A report as long as may be, that nests as deep as may be: all attackers send the same bytes.
+/// Sends a report of the largest size and deepest nesting: all attackers send the same bytes.
 async fn misuse(raw: &Raw, report: Bytes) {
-    // refused, or the connection is closed: both are what is to be seen
+    // either a refusal or a closed connection is fine
     let _ = raw.report(report).await;
 }

@@ -1,4 +1,4 @@
-//! A server with nobody, with a thousand devices, and with as many as this machine holds.
+//! Measures a server without devices, with a thousand, and with as many as this machine can hold.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::follow::{Crowd, last};
 use crate::process;
 use crate::site::{Fleet, Site};
 
-/// How long an idle server is looked at: two heartbeats of every device.
+/// How long an idle fleet is measured: two heartbeats of every device.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// A server with one device that has not joined.
+/// Measures a server at rest, with one device that has not joined.
 pub async fn rest(program: &Path) -> Result<Vec<Line>> {
     let site = Site::start(program, &Fleet::new(1, 1)).await?;
     let cost = Cost::begin(&site)?;
@@ -25,7 +25,7 @@ pub async fn rest(program: &Path) -> Result<Vec<Line>> {
     Ok(vec![Line::new(what, figure)])
 }
 
-/// From a commit to the last of a thousand devices.
+/// Measures the time from a commit to the last of a thousand devices.
 pub async fn wake(program: &Path) -> Result<Vec<Line>> {
     const DEVICES: usize = 1000;
     const ROUNDS: u64 = 10;
@@ -52,7 +52,7 @@ pub async fn wake(program: &Path) -> Result<Vec<Line>> {
     Ok(vec![Line::new(what, figure)])
 }
 
-/// Many devices that hold a poll and send heartbeats, and come back after a restart.
+/// Measures many devices with held polls and heartbeats, and their reconnection after a restart.
 pub async fn crowd(program: &Path, devices: usize) -> Result<Vec<Line>> {
     let mut site = Site::start(program, &Fleet::new(devices, 1)).await?;
     let before = process::pss(site.pid()?)?;

@@ -1,4 +1,4 @@
-//! Requests as cheap as they can be made: what is measured is the server.
+//! Requests that cost the client as little as possible, so that the server is measured.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::device::Member;
 
-/// TLS of a device. Connections by the same configuration resume.
+/// The TLS configuration of a device. Connections that share it resume sessions.
 pub(super) fn tls(member: &Member) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(member.ca.as_bytes())?)?;
@@ -52,7 +52,7 @@ impl Raw {
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        // how it ends is seen by who sends
+        // requests on it report its errors
         tokio::spawn(async move { connection.await.ok() });
         Ok(Self {
             sender,
@@ -82,7 +82,7 @@ impl Raw {
         Ok(sender.send_request(request.body(Full::new(body))?).await?)
     }
 
-    /// Asks for what the device should have; its tag.
+    /// Sends a poll, and returns the tag of the answer.
     pub(super) async fn desired(&self) -> Result<String> {
         let path = "/v1/desired?root=1";
         let response = self.send(Method::GET, path, None, Bytes::new()).await?;
@@ -92,7 +92,7 @@ impl Raw {
         Ok(tag)
     }
 
-    /// Asks whether it changed; it has not.
+    /// Sends a poll without a change.
     pub(super) async fn unchanged(&self, tag: &str) -> Result<()> {
         let path = "/v1/desired?root=1";
         let response = self.send(Method::GET, path, Some(tag), Bytes::new());
@@ -101,7 +101,7 @@ impl Raw {
         Ok(())
     }
 
-    /// Reports.
+    /// Sends a report.
     pub(super) async fn report(&self, body: Bytes) -> Result<()> {
         let response = self.send(Method::PUT, "/v1/report", None, body).await?;
         let status = response.status();

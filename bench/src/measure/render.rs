@@ -1,4 +1,4 @@
-//! From YAML to a signed release.
+//! Measures rendering, from YAML to a signed release.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,11 +15,11 @@ use jiff::Timestamp;
 
 use super::{Line, millis, percentile};
 
-/// Devices are in so many groups; each has nine workloads that all share and one of its group's.
+/// Number of groups of devices. Each device has nine workloads that all share, and one of its group.
 const GROUPS: usize = 100;
 const SHARED: usize = 9;
 
-/// Renders and signs fleets of growing size.
+/// Renders and signs fleets of increasing size.
 pub fn render() -> Result<Vec<Line>> {
     let (key, _) = SigningKey::generate()?;
     let mut lines = Vec::new();
@@ -77,7 +77,7 @@ fn release(
     Ok((published.leaves, took, began.elapsed()))
 }
 
-/// A fleet whose first group's workload is in this state.
+/// A fleet with this state of the first group's workload.
 fn tree(devices: usize, state: usize) -> Tree {
     let mut files = Vec::new();
     let mut file = |path: String, content: String| {

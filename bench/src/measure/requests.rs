@@ -1,4 +1,4 @@
-//! Joins, polls, connections and reports of a thousand devices.
+//! Measures joins, polls, connections and reports.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::device::Member;
 use crate::follow::{join, join_files};
 use crate::site::{Fleet, Site, scratch};
 
-/// Devices: each may make a thousand requests at once, and twenty a second.
+/// Number of devices. Each may send a thousand requests at once, and then twenty a second.
 const DEVICES: usize = 500;
 /// Requests of each device.
 const EACH: usize = 300;
-/// Requests on their way at a time.
+/// Parallel requests.
 const AT_ONCE: usize = 64;
 
-/// Runs `each` for `count` numbers, many at a time.
+/// Runs `each` for `count` numbers in parallel.
 async fn many<F: Future<Output = Result<()>>>(
     count: usize,
     each: impl FnMut(usize) -> F,
@@ -32,7 +32,7 @@ async fn many<F: Future<Output = Result<()>>>(
     all.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// What requests cost.
+/// Measures the cost of requests.
 pub async fn requests(program: &Path) -> Result<Vec<Line>> {
     let site = Site::start(program, &Fleet::new(DEVICES, 1)).await?;
     let folder = scratch()?;
@@ -91,7 +91,7 @@ async fn connections(site: &Site, members: &[Member], lines: &mut Vec<Line>) -> 
                 raw::tls(&members[number % DEVICES])?
             };
             let raw = Raw::connect(tls, site.address()).await?;
-            // the ticket comes with the first answer
+            // the session ticket comes with the first answer
             raw.desired().await?;
             Ok::<_, anyhow::Error>(raw.resumed)
         };
@@ -113,7 +113,7 @@ async fn connections(site: &Site, members: &[Member], lines: &mut Vec<Line>) -> 
     Ok(())
 }
 
-/// A report of ten workloads that says something new.
+/// A report of ten workloads with new content.
 fn report(number: usize) -> Bytes {
     let workload = |index: usize| WorkloadReport {
         name: format!("workload-{index}"),

@@ -1,4 +1,4 @@
-//! Answers that are not a success.
+//! Error answers of the admin API.
 
 use std::collections::BTreeMap;
 

@@ -24,7 +24,7 @@ pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
         now,
         failures: store.failures().all(),
         source: admin.0.standing.source(),
-        // one that needs a store that cannot be read goes without
+        // warnings that need the store are left out when it cannot be read
         warnings: warnings(&admin, now).await.unwrap_or_default(),
         clock: admin
             .0
@@ -43,7 +43,7 @@ pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
     Json(Check::of(&situation))
 }
 
-/// The release that devices are offered, if the fleet's keys signed it.
+/// The release in force, if the fleet's keys signed it.
 fn in_force(admin: &Admin) -> Option<Release> {
     let current = admin.0.index.current()?;
     let role = &admin.0.fleet.trust_root().release;

@@ -23,16 +23,16 @@ const MAX_LINE: usize = 16 << 20;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No server listens on the socket.
     #[error("no server answers at {0}")]
     Connect(PathBuf, #[source] std::io::Error),
     /// The connection broke.
-    #[error("the server at {0} broke off")]
+    #[error("the server at {0} closed the connection early")]
     Broken(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The server says no.
+    /// The server refused the request.
     #[error("{}", .1.text())]
     Refused(StatusCode, Box<Problem>),
-    /// The answer is not what it should be.
+    /// The answer cannot be read.
     #[error("the server's answer cannot be read: {0}")]
     Malformed(String),
 }
@@ -58,7 +58,7 @@ impl ClientError {
         }
     }
 
-    /// Whether the server said that there is no such thing.
+    /// Whether the server said that there is no such object.
     pub fn is_not_found(&self) -> bool {
         let not_found: Code = code::NOT_FOUND;
         matches!(self, Self::Refused(_, problem) if problem.is(not_found))
@@ -72,14 +72,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// The API at this socket. Nothing is connected yet.
+    /// A client for this socket. It does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
         }
     }
 
-    /// Where it is.
+    /// The path of the socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -102,7 +102,7 @@ impl Client {
             .await
     }
 
-    /// `GET path` as a watch: everything there is, then every change.
+    /// `GET path` as a watch: first every object there is, then every change.
     pub async fn watch<T>(&self, path: &str) -> Result<Watch<T>, ClientError> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         if !response.status().is_success() {
@@ -183,7 +183,7 @@ impl Client {
     }
 }
 
-/// A watch that is under way.
+/// A running watch.
 #[derive(Debug)]
 pub struct Watch<T> {
     socket: PathBuf,
@@ -193,7 +193,7 @@ pub struct Watch<T> {
 }
 
 impl<T: for<'de> Deserialize<'de>> Watch<T> {
-    /// The next change; none when the server ended the watch.
+    /// Waits for the next change; none when the server ended the watch.
     pub async fn next(&mut self) -> Result<Option<Change<T>>, ClientError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -203,7 +203,7 @@ impl<T: for<'de> Deserialize<'de>> Watch<T> {
                     .map_err(|error| ClientError::Malformed(error.to_string()));
             }
             if self.buffer.len() > MAX_LINE {
-                return Err(ClientError::Malformed("a line without an end".to_owned()));
+                return Err(ClientError::Malformed("a line that is too long".to_owned()));
             }
             match self.body.frame().await {
                 None => return Ok(None),

@@ -1,4 +1,4 @@
-//! Who joins and who leaves, as people decide it.
+//! People's decisions about joining and leaving.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ pub(super) async fn token(
     if ttl <= SignedDuration::ZERO || ttl > MAX_TTL {
         let most = MAX_TTL.as_hours() / 24;
         return Err(Refused::bad_request(format!(
-            "a token lives for at most {most} days"
+            "a token is valid for at most {most} days"
         )));
     }
     check_terms(request.set.as_deref(), &request.labels)?;
@@ -124,7 +124,7 @@ pub(super) async fn approve_restored(
     ConnectInfo(peer): ConnectInfo<Peer>,
 ) -> Answer<RestoredDevices> {
     let enroller = &admin.0.enroller;
-    // before Git was read there is none
+    // it is empty before Git was read
     let described = admin.0.index.described();
     let in_git = described.iter().filter(|(_, known)| known.in_git);
     let in_git = in_git.map(|(device, _)| device.clone()).collect();
@@ -179,7 +179,8 @@ pub(super) async fn revoke(
     }))
 }
 
-/// What a device is let in with becomes an input of every release from then on: checked here, where a person can fix it.
+/// Checks set and labels. They become an input of every release from then on, so they are checked here, where a person can
+/// correct them.
 fn check_terms(set: Option<&str>, labels: &BTreeMap<String, String>) -> Result<(), Refused> {
     if let Some(set) = set {
         check_subdomain(set).map_err(|error| Refused::bad_request(error.to_string()))?;
@@ -201,7 +202,7 @@ fn is_label_key(key: &str) -> bool {
     }
 }
 
-/// A name as Kubernetes has it in label keys and values.
+/// Whether this is a name as Kubernetes allows it in label keys and values.
 fn is_qualified(text: &str) -> bool {
     let bytes = text.as_bytes();
     let inner = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);

@@ -1,4 +1,4 @@
-//! How the server is, and what people let go: held commits, devices that left Git.
+//! The server's status, and people's decisions about removals: held commits, devices that left Git.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -16,9 +16,9 @@ use crate::publish::inventory::Left;
 use crate::standing::Warning;
 use crate::store::FleetEvent;
 
-/// How long it is shown that the server was behind its fleet: a day's work after a restore.
+/// How long a warning that the server was behind its fleet is shown: a working day after a restore.
 const SHOWN: SignedDuration = SignedDuration::from_hours(24);
-/// Fewest characters of a commit that name it: as few as Git itself takes.
+/// Fewest characters that identify a commit, as in Git itself.
 const SHORTEST: usize = 4;
 
 pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<ServerStatus>, Refused> {
@@ -43,7 +43,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<ServerStat
     }))
 }
 
-/// What people should know whenever they look at the fleet.
+/// The warnings that are shown whenever people look at the fleet.
 pub(super) async fn warnings(admin: &Admin, now: Timestamp) -> Result<Vec<Warning>, Refused> {
     let in_force = admin.0.index.current().map(|current| current.sequence());
     let mut warnings = admin.0.standing.warnings();
@@ -52,7 +52,7 @@ pub(super) async fn warnings(admin: &Admin, now: Timestamp) -> Result<Vec<Warnin
     Ok(warnings)
 }
 
-/// That devices were ahead of this server: as long as they are, and for a day.
+/// The warning that devices were ahead of this server: for as long as they are, and for a day after.
 fn behind(admin: &Admin, in_force: Option<u64>, now: Timestamp) -> Option<Warning> {
     let proof = admin.0.store.proofs().borrow().clone()?;
     let sequence = proof.sequence;
@@ -71,7 +71,7 @@ fn behind(admin: &Admin, in_force: Option<u64>, now: Timestamp) -> Option<Warnin
     })
 }
 
-/// That devices wait which have a certificate of this fleet.
+/// The warning that devices with a certificate of this fleet are waiting for approval.
 async fn coming_back(admin: &Admin) -> Result<Option<Warning>, Refused> {
     let Some((count, since)) = admin.0.store.coming_back().await? else {
         return Ok(None);
@@ -88,7 +88,7 @@ async fn coming_back(admin: &Admin) -> Result<Option<Warning>, Refused> {
     }))
 }
 
-/// A person says that the server's clock is right: what was put off is signed.
+/// A person confirms that the server's clock is right, and pending releases are signed.
 pub(super) async fn accept_clock(
     State(admin): State<Admin>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -106,7 +106,7 @@ pub(super) async fn accept_clock(
     })
 }
 
-/// Lets through the commit that is held; or the one in force, for the devices that left Git with it.
+/// Allows the held commit; or the one in force, for the devices that left Git with it.
 pub(super) async fn allow(
     State(admin): State<Admin>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -145,7 +145,7 @@ pub(super) async fn allow(
     let (store, commit) = (&admin.0.store, source.commit);
     let by = &peer.0;
     let message = if is_in_force {
-        // what it does is done: those go that are shown as having left, and no one who leaves later
+        // the commit is in force already: only the devices that are shown as having left go, none that leave later
         let mut going = Vec::new();
         for device in left {
             let known = store.device(&device).await?;
@@ -160,14 +160,14 @@ pub(super) async fn allow(
     } else {
         store.allow(commit.clone(), by.clone(), now).await?;
         let label = &source.label;
-        format!("{label} may take away what it does, allowed by {by}")
+        format!("the removals of {label} were allowed by {by}")
     };
     note(&admin, None, "Allowed", message).await;
     admin.0.wake.notify_one();
     Ok(Json(Allowed { commit }))
 }
 
-/// A device runs nothing from the next release on.
+/// Decommissions a device: it has nothing to run from the next release on.
 pub(super) async fn decommission(
     State(admin): State<Admin>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -209,8 +209,8 @@ async fn note(admin: &Admin, device: Option<&DeviceName>, reason: &str, message:
         message,
         warning: false,
     };
-    // what was decided stands, whether it can be noted or not
+    // the decision holds even if its event cannot be saved
     if let Err(error) = admin.0.store.add_event(event).await {
-        tracing::error!(%error, "an event is lost");
+        tracing::error!(%error, "an event could not be saved");
     }
 }

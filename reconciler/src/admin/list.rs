@@ -21,26 +21,26 @@ use super::query::{Filter, Query};
 use super::resource::{Change, List, Resource, What};
 use crate::store::StoreError;
 
-/// How long a watch gathers changes before it looks: a fleet of 100,000 changes all the time.
+/// How long a watch gathers changes before it compares: a fleet of 100,000 changes all the time.
 const GATHER: Duration = Duration::from_millis(100);
-/// How often a watch looks when nothing is written: a device goes offline by saying nothing.
+/// How often a watch compares when nothing is written, because a device goes offline without a write.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A kind that is listed.
+/// A kind that can be listed.
 pub(super) trait Listed: Resource + Sync + 'static {
-    /// At least those that are asked for, in the order in which they are shown.
+    /// Returns at least the objects that the query selects, in the order in which they are shown.
     fn all(
         admin: &Admin,
         query: &Query,
         now: Timestamp,
     ) -> impl Future<Output = Result<Vec<Self>, StoreError>> + Send;
 
-    /// Whether this one is asked for, beyond its name, namespace and labels.
+    /// Whether the query selects this object, apart from name, namespace and labels.
     fn admits(&self, _query: &Query) -> bool {
         true
     }
 
-    /// Whether a watch tells that `before` has become this.
+    /// Whether a watch reports the change from `before` to this.
     fn is_news(&self, before: &Self) -> bool {
         self != before
     }
@@ -53,7 +53,7 @@ pub(super) async fn serve<T: Listed>(
     let QueryOf(query) = query?;
     let watch = query.watch;
     let filter = Filter::new(query).map_err(Refused::bad_request)?;
-    // before the first look: what is written while it looks is seen by the next
+    // subscribe before the first read, so that a write during it is seen by the next one
     let changes = admin.0.store.changes();
     let items: Vec<T> = filtered(&admin, &filter).await?;
     if !watch {
@@ -86,7 +86,7 @@ async fn filtered<T: Listed>(admin: &Admin, filter: &Filter) -> Result<Vec<T>, S
     Ok(items)
 }
 
-/// A watch: what its reader knows, and what it is still to be told.
+/// The state of a watch: what its reader knows, and the lines that are still to be sent.
 struct Watching<T> {
     admin: Admin,
     filter: Filter,
@@ -119,8 +119,8 @@ impl<T: Listed> Watching<T> {
         }
     }
 
-    /// Queues a line for each difference between what is known and `items`. What is gone comes first: what took its name
-    /// is the last that a reader hears of it.
+    /// Queues a line for each difference between what is known and `items`. Deletions come first, so that for a name that was
+    /// taken over the new object is the last line.
     fn compare(&mut self, items: Vec<T>) {
         let keys: BTreeSet<_> = items.iter().map(|object| object.metadata().key()).collect();
         let mut before = std::mem::take(&mut self.known);

@@ -1,20 +1,20 @@
 //! The API that `flotta get`, `describe`, `token`, `approve` and the like use: JSON over HTTP on a Unix socket that only its
-//! owner may open, or its group too where the operator says so.
+//! owner may open, or also its group if the operator allows it.
 //!
 //! | route | answers |
 //! |---|---|
 //! | `GET /v1/{devices,workloads,requests,releases,events}` | a list; with `watch=true` a line of JSON for each change |
 //! | `GET /v1/fleet` | the fleet's public keys |
-//! | `GET /v1/check` | how the server itself is |
-//! | `GET /v1/status` | how the server itself stands: its source, and what is wrong |
+//! | `GET /v1/check` | whether the server itself is healthy |
+//! | `GET /v1/status` | the state of the server's source, and warnings |
 //! | `POST /v1/tokens` | a join file |
 //! | `GET /v1/tokens` | the tokens, without their secrets |
-//! | `POST /v1/tokens/revoke` | the token that was taken back |
-//! | `POST /v1/clock/accept` | what of the server's clock was in doubt, and is not any more |
-//! | `POST /v1/releases/allow` | which held commit may take away what it does |
-//! | `POST /v1/decommission` | which device is to run nothing any more |
-//! | `POST /v1/{approve,deny,revoke}` | who it was |
-//! | `POST /v1/approve-restored` | which devices of before the restore are back |
+//! | `POST /v1/tokens/revoke` | the revoked token |
+//! | `POST /v1/clock/accept` | why the server's clock was in doubt until now |
+//! | `POST /v1/releases/allow` | the held commit whose removals are allowed now |
+//! | `POST /v1/decommission` | the device that was decommissioned |
+//! | `POST /v1/{approve,deny,revoke}` | the device that was decided about |
+//! | `POST /v1/approve-restored` | the devices from before the restore that were approved |
 
 mod answer;
 mod check;
@@ -70,12 +70,12 @@ struct Inner {
     enroller: Enroller,
     facts: FleetFacts,
     standing: Standing,
-    /// Wakes the one who follows the source.
+    /// Wakes the follower of the source.
     wake: Arc<Notify>,
 }
 
 impl Admin {
-    /// The API over these.
+    /// Creates the API.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is another part of the server"
@@ -130,7 +130,7 @@ impl Admin {
             .with_state(self)
     }
 
-    /// Serves until `stop` is done. Watches end then too: their answer is cut, as it would be by a restart.
+    /// Serves until `stop` is done. Watches end then too, with their answer cut off as by a restart.
     pub async fn serve(
         self,
         listener: UnixListener,

@@ -1,4 +1,4 @@
-//! Which objects are asked for: `-n`, `-l`, `--state` and the like.
+//! Queries for objects: `-n`, `-l`, `--state` and the like.
 
 use std::collections::BTreeMap;
 
@@ -8,34 +8,34 @@ use serde::{Deserialize, Serialize};
 
 use super::resource::Metadata;
 
-/// Which objects of a kind.
+/// A query for objects of a kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// Of this namespace; of all when absent.
+    /// Only in this namespace; in all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Of this name.
+    /// Only the object of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// With these labels, as [`Selector`] reads them.
+    /// Only with these labels, as [`Selector`] reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Events about this device alone; other kinds take no notice of it.
+    /// Only events about this device; ignored for other kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceName>,
-    /// Events from then on.
+    /// Only events since this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// At most so many events, the newest.
+    /// At most this many events, the newest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// Devices in one of these states, joined by commas. Without it devices that were revoked are left out.
+    /// Only devices in one of these states, separated by commas; all but revoked devices when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Devices in this set.
+    /// Only devices in this set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
-    /// Devices and workloads that run this image: its reference, its digest, or its name.
+    /// Only devices and workloads that run this image, given by reference, digest or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Answer with a stream of changes.
@@ -44,8 +44,8 @@ pub struct Query {
 }
 
 impl Query {
-    /// The query as it is in a URL, with its `?`. Names, namespaces and labels have no character that needs escaping but
-    /// those of a selector.
+    /// Encodes the query for a URL, with its `?`. Only a selector has characters that need escaping; names, namespaces and
+    /// labels have none.
     pub fn encode(&self) -> String {
         let device = self.device.as_ref().map(ToString::to_string);
         let since = self.since.as_ref().map(ToString::to_string);
@@ -135,7 +135,7 @@ impl Selector {
         Ok(Self(requirements))
     }
 
-    /// Whether the labels are as asked for.
+    /// Whether these labels match.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => {
@@ -178,7 +178,7 @@ fn set(text: &str) -> Option<Vec<String>> {
     )
 }
 
-/// A query whose selector has been read.
+/// A query with a parsed selector.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     query: Query,
@@ -186,7 +186,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads the query's selector.
+    /// Parses the query's selector.
     pub fn new(query: Query) -> Result<Self, String> {
         let selector = query
             .selector
@@ -200,10 +200,10 @@ impl Filter {
         &self.query
     }
 
-    /// Whether an object is asked for.
+    /// Whether the query selects an object.
     pub fn admits(&self, metadata: &Metadata) -> bool {
         let namespace = self.query.namespace.as_deref();
-        // what has no namespace is in every one
+        // an object without a namespace is in every one
         (namespace.is_none()
             || metadata.namespace.is_none()
             || metadata.namespace.as_deref() == namespace)

@@ -1,4 +1,4 @@
-//! Bodies of the admin API's requests and their answers.
+//! The request and response bodies of the admin API.
 
 use std::collections::BTreeMap;
 
@@ -13,26 +13,26 @@ use serde::{Deserialize, Serialize};
 pub struct TokenRequest {
     /// The device that may join with it; any when absent.
     pub device: Option<DeviceName>,
-    /// How long it is good for.
+    /// How long it is valid.
     pub ttl_seconds: i64,
-    /// Put no token in: the device asks, and waits for a person.
+    /// Leave the token out: the device asks, and waits for approval.
     #[serde(default)]
     pub ask: bool,
     /// The set the device becomes a member of.
     pub set: Option<String>,
-    /// Labels the device gets.
+    /// The labels that the device gets.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// The URL that devices reach the server at; the server's own idea when absent.
+    /// The URL at which devices reach the server; the server's own name and port when absent.
     pub server: Option<String>,
 }
 
 /// Answer to [`TokenRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenCreated {
-    /// What the device gets.
+    /// The join file for the device.
     pub join: JoinFile,
-    /// When the token ends; none when there is none.
+    /// When the token expires; none without a token.
     pub expires: Option<Timestamp>,
 }
 
@@ -50,14 +50,14 @@ pub struct TokenRevocation {
 pub struct Approval {
     /// The device.
     pub device: DeviceName,
-    /// The beginning of its key's fingerprint, with or without `SHA256:`; needed when several ask for one name.
+    /// The beginning of its key's fingerprint, with or without `SHA256:`; needed when several requests have the same name.
     pub key: Option<String>,
     /// The set the device becomes a member of.
     pub set: Option<String>,
-    /// Labels the device gets.
+    /// The labels that the device gets.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Whether it may take the place of a device that has joined by this name with another key.
+    /// Whether it may replace a device that has joined under this name with another key.
     #[serde(default)]
     pub replace: bool,
 }
@@ -101,7 +101,7 @@ pub struct Allowed {
 /// Answer to `POST /v1/clock/accept`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ClockAccepted {
-    /// What the clock says.
+    /// The time by the server's clock.
     pub now: Timestamp,
     /// Why it was in doubt; none when it was not, and there was nothing to accept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,13 +123,13 @@ pub struct Decided {
     pub device: DeviceName,
     /// The key it is about, hex; empty when the server does not know it.
     pub fingerprint: String,
-    /// It had been decided before: nothing changed.
+    /// Whether this had been decided before, so that nothing changed.
     #[serde(default)]
     pub again: bool,
 }
 
 impl Decided {
-    /// What was decided now, of the device that has this key.
+    /// A decision made now about the device with this key.
     pub fn new(device: DeviceName, key: Digest) -> Self {
         Self {
             device,
@@ -142,16 +142,16 @@ impl Decided {
 /// Answer to `POST /v1/approve-restored`: what became of the requests of devices that have a certificate of this fleet.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RestoredDevices {
-    /// Those that are back.
+    /// The devices that were approved.
     pub approved: Vec<Decided>,
-    /// Those that wait on for a person to look at them.
+    /// The requests that still wait for a person.
     pub left: Vec<Left>,
 }
 
 /// A request that was not approved with the others.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Left {
-    /// Which one.
+    /// The device.
     #[serde(flatten)]
     pub request: Decided,
     /// Why.
@@ -168,17 +168,17 @@ pub struct FleetFacts {
     pub trust_root: String,
     /// Its version.
     pub trust_root_version: u32,
-    /// The device authority's fingerprint, hex.
+    /// The device CA's fingerprint, hex.
     pub device_ca: String,
-    /// When its certificate ends.
+    /// When the device CA's certificate expires.
     pub device_ca_expires: Timestamp,
-    /// The URL of the edge API, as join files say it.
+    /// The URL of the edge API, as in join files.
     pub server: String,
-    /// When the server's certificate ends.
+    /// When the server's certificate expires.
     pub server_expires: Timestamp,
     /// The data directory.
     pub data: String,
-    /// Devices that hold a poll now: connected, and told of a change at once.
+    /// Number of devices with a held poll: they are connected and hear of a change at once.
     #[serde(default)]
     pub waiting: usize,
     /// Why the server's clock is in doubt, and nothing signed.

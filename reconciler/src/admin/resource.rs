@@ -1,5 +1,5 @@
-//! What the admin API answers with: objects in the shape Kubernetes gives them, so that `-o json` and `-o yaml` are read by
-//! the tools people have.
+//! The objects of the admin API, in the shape of Kubernetes objects, so that the tools people have can read `-o json` and
+//! `-o yaml`.
 
 use std::collections::BTreeMap;
 
@@ -22,17 +22,17 @@ pub const MEMBER_OF: &str = "flotta/member-of";
 pub struct Object<Spec, Status> {
     /// [`API_VERSION`].
     pub api_version: String,
-    /// What it is.
+    /// Its kind.
     pub kind: String,
-    /// Which one it is.
+    /// Its name, namespace and labels.
     pub metadata: Metadata,
-    /// What is wanted of it.
+    /// Its desired state.
     pub spec: Spec,
-    /// What it is.
+    /// Its kind.
     pub status: Status,
 }
 
-/// Which object it is.
+/// The metadata of an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
@@ -41,13 +41,13 @@ pub struct Metadata {
     /// Its namespace; releases have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// What tells it from another one of its name: of devices and requests the key's fingerprint, hex.
+    /// Distinguishes it from another object of the same name: for devices and requests the key's fingerprint, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
     /// Its labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// When it came to be.
+    /// When it was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<Timestamp>,
 }
@@ -61,7 +61,7 @@ impl Metadata {
         }
     }
 
-    /// What no other object of its kind has.
+    /// A key that no other object of its kind has.
     pub fn key(&self) -> (String, Option<String>) {
         (self.full_name(), self.uid.clone())
     }
@@ -74,7 +74,7 @@ pub trait Resource: Serialize + for<'de> Deserialize<'de> + Clone + PartialEq + 
     /// Its name in a path and on the command line: `devices`.
     const PLURAL: &'static str;
 
-    /// Which one it is.
+    /// Its name, namespace and labels.
     fn metadata(&self) -> &Metadata;
 }
 
@@ -97,9 +97,9 @@ macro_rules! kinds {
 kinds! {
     /// A machine.
     Device = "EdgeDevice", "devices", Empty, DeviceStatus;
-    /// What runs, over all devices of a namespace that should have it.
+    /// A workload, over all devices of a namespace that should have it.
     Workload = "EdgeWorkload", "workloads", Empty, WorkloadStatus;
-    /// A machine that asks to join.
+    /// A request to join.
     Request = "EdgeDeviceSignedRequest", "requests", Empty, RequestStatus;
     /// A token, without its secret.
     JoinToken = "JoinToken", "tokens", Empty, TokenStatus;
@@ -125,7 +125,7 @@ where
     }
 }
 
-/// A specification that Git holds and the admin API does not repeat: `{}`.
+/// `{}`, because the specification is in Git and the admin API does not repeat it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
@@ -158,23 +158,23 @@ pub struct Change<T> {
     /// What happened to it.
     #[serde(rename = "type")]
     pub what: What,
-    /// It, as it is now; as it was when it is gone.
+    /// The object as it is now, or its last state if it is gone.
     pub object: T,
 }
 
-/// What happened to an object that is watched.
+/// What happened to a watched object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum What {
-    /// It is there; the first lines of a watch are everything there is.
+    /// It was added; the first lines of a watch are all objects there are.
     Added,
-    /// It changed.
+    /// It was changed.
     Modified,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
 }
 
-/// How a device is.
+/// The status of a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceStatus {
@@ -186,7 +186,7 @@ pub struct DeviceStatus {
     /// The sets it is in, the strongest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<String>,
-    /// When it last spoke to the server.
+    /// When the server last heard from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
     /// Its key and certificate.
@@ -198,13 +198,13 @@ pub struct DeviceStatus {
     /// What it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
-    /// In order of importance.
+    /// Its conditions, in order of importance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Its workloads, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<DeviceWorkload>,
-    /// What the machine says it is.
+    /// Facts that the machine gives about itself.
     #[serde(default)]
     pub hardware: Hardware,
     /// The address of the server that it is connected to.
@@ -215,33 +215,33 @@ pub struct DeviceStatus {
     pub agent: String,
 }
 
-/// Who a device is.
+/// The identity of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// SHA-256 of its public key, hex.
     pub fingerprint: String,
-    /// When its certificate ends.
+    /// When its certificate expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires: Option<Timestamp>,
 }
 
-/// How a token is.
+/// The status of a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenStatus {
     /// `Open`, `Used`, `Expired` or `Revoked`.
     pub state: String,
-    /// What became of it, for people.
+    /// What happened with it, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The only device that may use it; any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// The set that the device is put in.
+    /// The set that the device becomes a member of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
-    /// When it ends.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
     /// Who made it.
@@ -279,7 +279,7 @@ pub struct Commit {
 pub struct DeviceWorkload {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub state: WorkloadState,
     /// The stable code of why it does not run.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -287,7 +287,7 @@ pub struct DeviceWorkload {
     /// Why it does not run, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Since when.
+    /// Since when it is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// How often it was restarted.
@@ -350,14 +350,14 @@ mod tests {
     }
 }
 
-/// How a workload is, over all its devices.
+/// The status of a workload, over all its devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadStatus {
     /// On how many devices it runs.
     pub running: u32,
     /// On how many it failed.
     pub failed: u32,
-    /// How many should have it, and have reported.
+    /// How many devices should have it and have reported.
     pub devices: u32,
     /// The first problem, for people: `shop-19: exited 1 after 2s`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -367,12 +367,12 @@ pub struct WorkloadStatus {
     pub on: Vec<WorkloadOn>,
 }
 
-/// A workload's device.
+/// A workload on one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadOn {
     /// The device's name.
     pub device: String,
-    /// How the workload is there.
+    /// The state of the workload there.
     #[serde(flatten)]
     pub workload: DeviceWorkload,
 }
@@ -380,14 +380,14 @@ pub struct WorkloadOn {
 /// A request to join.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestStatus {
-    /// `Pending`: those that were decided are not listed.
+    /// Always `Pending`, because decided requests are not listed.
     pub state: String,
-    /// Why it waits, when that is not plain: another device has the name.
+    /// Why it waits, if there is a special reason: another device has the name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// SHA-256 of its public key, hex: to be compared with what the device shows.
+    /// SHA-256 of its public key, hex, to compare with what the device shows.
     pub fingerprint: String,
-    /// What the machine says it is.
+    /// Facts that the machine gives about itself.
     #[serde(default)]
     pub hardware: Hardware,
     /// The address it asked from.
@@ -398,9 +398,9 @@ pub struct RequestStatus {
 /// A release, or a commit that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseStatus {
-    /// `InForce`, `Superseded`, `Refused`, or `Held`: good, and not let through for what it takes away.
+    /// `InForce`, `Superseded`, `Refused`, or `Held`: valid, but held for what it takes away.
     pub state: String,
-    /// Why it was refused or held, in a line; what else is to be known of it.
+    /// Why it was refused or held, in one line; or another remark.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Where the commit is from.
@@ -409,7 +409,7 @@ pub struct ReleaseStatus {
     pub commit: Commit,
     /// When it was signed, or refused.
     pub issued: Timestamp,
-    /// Until when it is good.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
     /// How many devices it is for.
@@ -426,16 +426,16 @@ pub struct ReleaseStatus {
     pub details: Details,
 }
 
-/// `GET /v1/status`: how the server itself stands.
+/// `GET /v1/status`: the status of the server itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServerStatus {
-    /// What it follows.
+    /// The source that it follows.
     pub source: SourceState,
     /// The release in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_force: Option<InForce>,
-    /// What else is wrong.
+    /// Warnings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }
@@ -453,7 +453,7 @@ pub struct InForce {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventStatus {
-    /// When.
+    /// When it happened.
     pub time: Timestamp,
     /// `Normal` or `Warning`.
     #[serde(rename = "type")]

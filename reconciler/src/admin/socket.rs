@@ -1,4 +1,4 @@
-//! Where the admin API listens.
+//! The socket of the admin API.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -11,13 +11,13 @@ use tokio::net::UnixListener;
 use super::DEFAULT_SOCKET;
 use crate::serve::ServeError;
 
-/// Who may open the socket: who may, decides over the fleet.
+/// Who may open the socket. Whoever may controls the fleet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Access {
-    /// The server's user, and root.
+    /// The server's user and root.
     #[default]
     User,
-    /// The server's group too.
+    /// Also the server's group.
     Group,
 }
 
@@ -30,7 +30,7 @@ impl Access {
     }
 }
 
-/// Listens on `asked`; else on [`DEFAULT_SOCKET`] where that can be made, else on `data/admin.sock`.
+/// Listens on `asked`; by default on [`DEFAULT_SOCKET`] where that can be created, else on `data/admin.sock`.
 pub fn listen(
     asked: Option<&Path>,
     data: &Path,
@@ -54,7 +54,7 @@ pub fn listen(
 
 fn bind(path: &Path, access: Access) -> Result<(UnixListener, PathBuf), ServeError> {
     let fail = |error| ServeError::Listen(path.display().to_string(), error);
-    // a relative path would mean another place to a client
+    // a client would resolve a relative path against another directory
     let path = std::path::absolute(path).map_err(fail)?;
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         std::fs::DirBuilder::new()
@@ -72,8 +72,8 @@ fn bind(path: &Path, access: Access) -> Result<(UnixListener, PathBuf), ServeErr
     Ok((listener, path))
 }
 
-/// Removes a socket that a server before left behind; one that answers is someone's, and so is what is no socket: to
-/// connect to a plain file fails as to a dead socket.
+/// Removes a socket that an earlier server left. A socket that answers is in use and stays, and so does anything that is not
+/// a socket, because connecting to a regular file fails just as connecting to a dead socket does.
 fn remove_stale(path: &Path) -> std::io::Result<()> {
     if std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         return Err(ErrorKind::AlreadyExists.into());
@@ -86,7 +86,7 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Who is at the other end, for the log of events.
+/// The user at the other end, for events.
 #[derive(Debug, Clone)]
 pub(super) struct Peer(pub(super) String);
 

@@ -115,7 +115,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     std::fs::write(&path, "mine").unwrap();
     assert!(listen(Some(&path), data.path(), Access::User).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
-    // a socket that nobody answers at is a server's that was killed
+    // a socket without a listener was left by a killed server
     let path = data.path().join("dead.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     listen(Some(&path), data.path(), Access::User).unwrap();
@@ -130,7 +130,7 @@ async fn the_socket_is_its_owners_and_its_groups_only_where_that_is_asked_for() 
         let (_listener, path) = listen(Some(&path), data.path(), access).unwrap();
         let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode();
         assert_eq!(mode(&path) & 0o777, 0o600 | group);
-        // nobody else gets as far as the socket
+        // nobody else can reach the socket
         let folder = mode(path.parent().unwrap());
         assert_eq!(folder & 0o007, 0);
         assert!(group != 0 || folder & 0o070 == 0);
@@ -269,6 +269,6 @@ async fn the_socket_is_its_owners_and_one_servers() {
     assert!(listen(Some(&socket), desk.data.path(), Access::User).is_err());
     desk.stop.send(()).unwrap();
     desk.served.await.unwrap().unwrap();
-    // what a server left behind is in nobody's way
+    // a socket that a server left does not keep another from starting
     assert!(listen(Some(&socket), desk.data.path(), Access::User).is_ok());
 }

@@ -1,4 +1,4 @@
-//! A backup as it is read: nothing of it is believed that its digests do not say.
+//! Reading a backup: everything is checked against its digests.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::sealed::{FileKey, Identity, Opening, is_sealed};
 use super::{BackupError, CONTENTS, CONTENTS_DIGEST, Contents, MAX_CONTENTS, MAX_DIGEST, SCHEMA};
 
-/// Reads, and digests what was read.
+/// A reader that computes the digest of what was read.
 pub(super) struct Digesting<R> {
     from: R,
     context: Context,
@@ -40,12 +40,12 @@ impl<R: Read> Read for Digesting<R> {
     }
 }
 
-/// Reads all of a backup, and says what is in it: every file is there, whole.
+/// Reads and checks a whole backup, and returns its contents.
 pub(super) fn check(path: &Path, identity: Option<&Identity>) -> Result<Contents, BackupError> {
     read(path, identity, nothing)
 }
 
-/// The same for one that was just encrypted by this key.
+/// The same for a backup that was just encrypted with this key.
 pub(super) fn check_sealed(path: &Path, key: &FileKey) -> Result<Contents, BackupError> {
     let file = File::open(path).map_err(BackupError::read(path))?;
     let opening = Opening::with(BufReader::new(file), key);
@@ -54,8 +54,8 @@ pub(super) fn check_sealed(path: &Path, key: &FileKey) -> Result<Contents, Backu
     read_from(path, opening, nothing)
 }
 
-/// Gives each file with its place to `take`, which reads it to its end. What `take` was given is known to be whole only
-/// when this returns.
+/// Calls `take` for each file with its path; it must read the content to the end. Only when this returns is it certain that
+/// the files are complete.
 pub(super) fn read(
     path: &Path,
     identity: Option<&Identity>,
@@ -107,14 +107,17 @@ fn read_from(
             .read_to_string(&mut digest)
             .map_err(broken)?;
         if digest.parse() != Ok(Digest::of(&json)) {
-            return Err(damaged(format!("{CONTENTS} has other content")));
+            return Err(damaged(format!("{CONTENTS} has the wrong content")));
         }
     }
     let contents: Contents = serde_json::from_slice(&json).map_err(|e| broken(e.into()))?;
     for wanted in &contents.files {
         let place = Path::new(&wanted.path);
         if !is_of_a_backup(place) {
-            return Err(damaged(format!("{:?} has no place in one", wanted.path)));
+            return Err(damaged(format!(
+                "{:?} does not belong in a backup",
+                wanted.path
+            )));
         }
         let missing = || damaged(format!("{} is missing", wanted.path));
         let mut entry = entries.next().ok_or_else(missing)?.map_err(broken)?;
@@ -122,18 +125,20 @@ fn read_from(
             return Err(missing());
         }
         if entry.size() != wanted.size {
-            return Err(damaged(format!("{} has another length", wanted.path)));
+            return Err(damaged(format!("{} has the wrong length", wanted.path)));
         }
         let mut reading = Digesting::new(&mut entry);
         take(place, &mut reading).map_err(broken)?;
         if reading.digest() != wanted.digest {
-            return Err(damaged(format!("{} has other content", wanted.path)));
+            return Err(damaged(format!("{} has the wrong content", wanted.path)));
         }
     }
     if entries.next().is_some() {
-        return Err(damaged("it has more in it than it says".to_owned()));
+        return Err(damaged(
+            "it has files that its contents do not list".to_owned(),
+        ));
     }
-    // to its end: only there is it known that nothing was cut off
+    // read to the end, because only there is it certain that nothing was cut off
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     Ok(contents)
 }
@@ -142,8 +147,8 @@ fn nothing(_place: &Path, content: &mut dyn Read) -> io::Result<()> {
     io::copy(content, &mut io::sink()).map(drop)
 }
 
-/// The version of a list's shape, if this program knows it: before anything else, so that another shape is called newer, and
-/// not damaged.
+/// Reads the version of the contents list before anything else, so that a newer format is reported as newer and not as
+/// damaged.
 fn schema(path: &Path, json: &[u8]) -> Result<u32, BackupError> {
     #[derive(Deserialize)]
     struct Shape {
@@ -162,7 +167,7 @@ fn schema(path: &Path, json: &[u8]) -> Result<u32, BackupError> {
     Ok(schema)
 }
 
-/// Whether a file may lie there in a data directory: an archive must not write anywhere else.
+/// Whether this is the path of a file in a data directory: an archive must not write anywhere else.
 fn is_of_a_backup(path: &Path) -> bool {
     let mut components = path.components();
     let first = match components.next() {

@@ -1,4 +1,4 @@
-//! A copy of the fleet's keys alone, to be kept offline: who has lost them cannot sign another release that devices accept.
+//! A copy of only the fleet's keys, to be kept offline: without them no release can be signed that devices accept.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::BackupError;
 
-/// Copies the keys in `data` to the new folder `out`, for its owner alone. `flotta restore` takes it as it takes a backup.
+/// Copies the keys in `data` to the new folder `out`, for its owner only. `flotta restore` accepts it like a backup.
 pub fn export(data: &Path, out: &Path) -> Result<(), BackupError> {
     let keys = data.join("keys");
     if !keys.is_dir() {
@@ -20,7 +20,7 @@ pub fn export(data: &Path, out: &Path) -> Result<(), BackupError> {
     copy_by(&keys, out, |path| Ok(crate::keys::portable(path)?))
 }
 
-/// The files below a folder of keys, sorted, as they are named in it. What a server left half-written is not among them.
+/// The files below a folder of keys, as sorted relative paths, without half-written files that a server left.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
     let mut found = Vec::new();
     walk(folder, Path::new(""), &mut found)?;
@@ -43,7 +43,7 @@ fn walk(folder: &Path, below: &Path, found: &mut Vec<PathBuf>) -> Result<(), Bac
     Ok(())
 }
 
-/// Copies a folder of keys to a new folder, as it is.
+/// Copies a folder of keys unchanged to a new folder.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     copy_by(from, to, |path| {
         fs::read(path).map_err(BackupError::read(path))
@@ -73,14 +73,14 @@ fn copy_by(
     sync(to)
 }
 
-/// Writes a new file for its owner alone.
+/// Writes a new file for its owner only.
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = create(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
 
-/// A new file for its owner alone.
+/// Creates a new file for its owner only.
 pub(super) fn create(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new()
         .write(true)
@@ -89,7 +89,7 @@ pub(super) fn create(path: &Path) -> io::Result<fs::File> {
         .open(path)
 }
 
-/// What a directory's entries are is durable only when the directory itself is.
+/// Syncs a directory: only then are its entries durable.
 pub(super) fn sync(folder: &Path) -> Result<(), BackupError> {
     fs::File::open(folder)
         .and_then(|folder| folder.sync_all())

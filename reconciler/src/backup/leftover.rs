@@ -1,31 +1,31 @@
-//! What a backup that was killed has left behind: copies of the fleet's keys.
+//! Leftovers of a killed backup: copies of the fleet's keys.
 
 use std::fs::File;
 use std::path::Path;
 
-/// Names of a backup's files while it is being made: in the data directory, and where it is made to.
+/// Prefixes of a backup's temporary files: in the data directory, and in the target folder.
 pub(super) const SCRATCH: &str = ".backup-";
 pub(super) const PART: &str = ".flotta-backup-";
-/// What follows: letters and digits of tempfile.
+/// Number of random characters that tempfile adds.
 const RANDOM: usize = 6;
 
-/// A folder in which a backup is being made, for as long as this lives; the kernel ends it with the process. It is the folder's
-/// own lock, so that whoever may read the folder can take it, and nothing more lies there.
+/// Marks a folder in which a backup is being made, until this is dropped or the process ends. It is a lock on the folder
+/// itself, so that reading the folder is permission enough and no lock file remains.
 #[derive(Debug)]
 pub(super) struct Busy(#[expect(dead_code, reason = "held, not read")] Option<File>);
 
 impl Busy {
-    /// Removes what earlier backups have left in a data directory, and marks it. Where a file system has no locks nothing is
-    /// removed: it may be another's.
+    /// Removes leftovers of earlier backups from a data directory, and marks it. On a file system without locks nothing is
+    /// removed, because it may belong to a running backup.
     pub(super) fn data(folder: &Path) -> Self {
-        // the server's own folder: those who look whether they may remove something take no time
+        // this is the server's own folder, and others hold the lock only briefly
         Self::mark(folder, &[SCRATCH, PART], |marked| {
             marked.lock_shared().is_ok()
         })
     }
 
-    /// The same for the folder that a backup is made to. Others may use it: of folders in it none is ours, and somebody's lock
-    /// is not waited for.
+    /// The same for the target folder of a backup. Others may use it too, so folders in it stay, and another program's lock is
+    /// not waited for.
     pub(super) fn target(folder: &Path) -> Self {
         Self::mark(folder, &[PART], |marked| marked.try_lock_shared().is_ok())
     }
@@ -41,9 +41,9 @@ impl Busy {
     }
 }
 
-/// Removes what killed backups have left in a data directory, unless one is being made there.
+/// Removes leftovers of killed backups from a data directory, unless a backup is being made there.
 pub(crate) fn clear(data: &Path) {
-    // unlocked when it is dropped
+    // unlocked on drop
     if let Ok(locked) = File::open(data)
         && locked.try_lock().is_ok()
     {
@@ -70,9 +70,11 @@ fn remove(folder: &Path, prefixes: &[&str]) {
             std::fs::remove_file(&path)
         };
         match removed {
-            Ok(()) => tracing::info!(path = %path.display(), "removed what a killed backup left"),
+            Ok(()) => {
+                tracing::info!(path = %path.display(), "removed a killed backup's files");
+            }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "what a killed backup left is not removed");
+                tracing::warn!(path = %path.display(), %error, "the leftovers of a killed backup cannot be removed");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Making a backup, while a server is at work on the same data directory.
+//! Makes a backup, while a server may be using the data directory.
 
 use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
@@ -19,7 +19,7 @@ use crate::keys::Fleet;
 use crate::publish::Published;
 use crate::store::offline;
 
-/// A backup that was made.
+/// A finished backup.
 #[derive(Debug, Clone)]
 pub struct Made {
     /// Where it is.
@@ -28,17 +28,17 @@ pub struct Made {
     pub contents: Contents,
     /// Its length in bytes.
     pub size: u64,
-    /// Files of the release in force that the depot lacks, or has damaged: a server makes them again from its source.
+    /// Number of files of the release in force that are missing or damaged in the depot; a server renders them again.
     pub left_out: usize,
 }
 
-/// A file to be put in: where it is to lie, and where it lies now.
+/// A file to add: its path in the backup, and where it is now.
 struct Source {
     entry: Entry,
     from: PathBuf,
 }
 
-/// Makes a backup of `data` as the new file `to`, for its owner alone, and encrypted when there are `recipients`. It is read
+/// Makes a backup of `data` as the new file `to`, for its owner only, and encrypted if there are `recipients`. It is read
 /// back before it gets its name.
 pub async fn make(
     data: &Path,
@@ -61,13 +61,13 @@ pub async fn make(
         Busy::data(data),
         (folder != data).then(|| Busy::target(folder)),
     );
-    // where the same things are in the clear already, not on the stick that an encrypted backup goes to
+    // in the data directory, which holds the same secrets in clear, not next to an encrypted backup on a USB stick
     let scratch = tempfile::Builder::new()
         .prefix(SCRATCH)
         .tempdir_in(data)
         .map_err(BackupError::write(data))?;
 
-    // copied first: the server may renew its certificate meanwhile
+    // copy them first, because the server may renew its certificate meanwhile
     let copied = scratch.path().join("keys");
     keys::copy(&data.join("keys"), &copied)?;
     let mut sources = Vec::new();
@@ -77,7 +77,7 @@ pub async fn make(
             &copied.join(&path),
         )?);
     }
-    // the store before the depot: a release that is made in between is one that the store catches up with
+    // the store before the depot: a store catches up with a release that is made in between
     let counts = offline::snapshot(data, scratch.path())?;
     for name in ["fleet.db", "status.db"] {
         sources.push(described(Path::new(name), &scratch.path().join(name))?);
@@ -123,7 +123,7 @@ pub async fn make(
     let file = new.as_file();
     file.sync_all().map_err(BackupError::write(to))?;
     let size = file.metadata().map_err(BackupError::read(to))?.len();
-    // what came to be there meanwhile stays
+    // a file that was created there meanwhile stays
     new.persist_noclobber(to)
         .map_err(|error| BackupError::Write(to.to_owned(), error.error))?;
     keys::sync(folder)?;
@@ -148,7 +148,7 @@ fn described(path: &Path, from: &Path) -> Result<Source, BackupError> {
     })
 }
 
-/// Digest and length of all that there is to read.
+/// The digest and length of the content.
 fn digest(from: &mut impl Read) -> io::Result<(Digest, u64)> {
     let mut reading = archive::Digesting::new(from);
     let size = io::copy(&mut reading, &mut io::sink())?;
@@ -162,7 +162,7 @@ struct Released {
     left_out: usize,
 }
 
-/// The release that the head names and all that it leads to. One that cannot be read is left out: a server renders it again.
+/// Copies the release in force and everything it needs. A file that cannot be read is left out: a server renders it again.
 async fn released(
     depot: &Depot,
     fleet: &Fleet,
@@ -224,7 +224,7 @@ async fn released(
             &folder.join(path),
         )?);
     }
-    // written anew: the one in the depot may name a later release by now
+    // written here, because the one in the depot may name a later release by now
     let copied = scratch.join("head.json");
     let json = serde_json::to_vec(&head).expect("a struct of numbers");
     keys::write(&copied, &json).map_err(BackupError::write(&copied))?;
@@ -241,7 +241,7 @@ fn blob(digest: &Digest) -> PathBuf {
     ["blobs", "sha256", &hex[..2], &hex].iter().collect()
 }
 
-/// Writes the archive to `to`, which it gives back.
+/// Writes the archive to `to`, and returns it.
 fn pack<W: Write>(to: W, contents: &Contents, sources: &[Source], now: Timestamp) -> io::Result<W> {
     let mut archive = tar::Builder::new(to);
     let header = |size| {
@@ -259,7 +259,7 @@ fn pack<W: Write>(to: W, contents: &Contents, sources: &[Source], now: Timestamp
     }
     for source in sources {
         let mut header = header(source.entry.size);
-        // one that grew meanwhile is cut, and found when the backup is read back
+        // a file that grew meanwhile is cut, which is found when the backup is read back
         let content = File::open(&source.from)?.take(source.entry.size);
         archive.append_data(&mut header, &source.entry.path, content)?;
     }

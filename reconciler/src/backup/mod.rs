@@ -1,4 +1,4 @@
-//! A copy of all that a server must not lose, in one file, and a new data directory from it.
+//! Backup and restore: everything that a server must not lose in one file, and a new data directory from it.
 //!
 //! ```text
 //! flotta-backup.json       what is in it: fleet, time, and each file with its size and digest; the first of the archive
@@ -7,8 +7,8 @@
 //! depot/…                  the release in force with all that it leads to: a restored server serves at once
 //! ```
 //!
-//! It is a tar archive, so that in need any machine can look into it, and may be encrypted in the format of age. It holds
-//! private keys: who can read it can sign for every device.
+//! It is a tar archive, so that any machine can open it in an emergency, and may be encrypted in the age format. It holds
+//! private keys: whoever can read it can sign for every device.
 
 use std::io;
 use std::path::PathBuf;
@@ -34,17 +34,17 @@ pub use sealed::{Identity, KeyError, Recipient};
 #[cfg(test)]
 mod tests;
 
-/// The version of a backup's shape. Version 1 has no [`CONTENTS_DIGEST`]; it is still read.
+/// The version of a backup's format. Version 1 has no [`CONTENTS_DIGEST`]; it is still read.
 const SCHEMA: u32 = 2;
 /// The file that says what is in a backup.
 const CONTENTS: &str = "flotta-backup.json";
-/// The file that has its digest: what is said of a backup is as whole as what is in it.
+/// The file with its digest, so that damage of the contents list is found too.
 const CONTENTS_DIGEST: &str = "flotta-backup.sha256";
 /// Longest [`CONTENTS_DIGEST`]; a digest is 71 bytes.
 const MAX_DIGEST: u64 = 128;
 /// Longest [`CONTENTS`]: a million files.
 const MAX_CONTENTS: u64 = 256 << 20;
-/// The folder of a data directory in which a restore is under way.
+/// The folder of a data directory that holds an unfinished restore.
 pub(crate) const UNFINISHED: &str = "restore.new";
 
 /// What is in a backup.
@@ -63,16 +63,16 @@ pub struct Contents {
     pub release: Option<u64>,
     /// Devices that had joined and were not revoked.
     pub devices: u64,
-    /// Requests to join that waited.
+    /// Pending requests to join.
     pub requests: u64,
-    /// Every file after this one, in their order.
+    /// All other files, in order.
     pub files: Vec<Entry>,
 }
 
 /// A file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its place in the data directory.
+    /// Its path in the data directory.
     pub path: String,
     /// Its length in bytes.
     pub size: u64,
@@ -80,13 +80,13 @@ pub struct Entry {
     pub digest: Digest,
 }
 
-/// Why there is no backup, or nothing was restored.
+/// Why a backup or a restore failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// No keys there.
+    /// The directory has no keys.
     #[error("{} has no keys: is it the directory given to `flotta serve --data`?", .0.display())]
     NoKeys(PathBuf),
-    /// Something is there already.
+    /// The file exists already.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     /// A file cannot be read.
@@ -95,13 +95,13 @@ pub enum BackupError {
     /// A file cannot be written.
     #[error("{} cannot be written", .0.display())]
     Write(PathBuf, #[source] io::Error),
-    /// Not a backup, or not a whole one.
-    #[error("{path} is not a whole backup: {what}", path = .0.display(), what = .1)]
+    /// Not a backup, or an incomplete one.
+    #[error("{path} is not a complete backup: {what}", path = .0.display(), what = .1)]
     Damaged(PathBuf, String),
-    /// Encrypted.
+    /// The backup is encrypted.
     #[error("{} is encrypted: give the identity file that opens it, --identity FILE", .0.display())]
     Sealed(PathBuf),
-    /// Made by a later version.
+    /// The backup was made by a later version.
     #[error("{} is a backup of schema {found}, this program knows {SCHEMA}: use the newer flotta", .path.display())]
     Newer {
         /// The backup.
@@ -109,19 +109,19 @@ pub enum BackupError {
         /// Its schema.
         found: u32,
     },
-    /// A data directory that is in use.
+    /// The data directory is not empty.
     #[error("{path} is not empty: it has {what}", path = .0.display(), what = .1)]
     NotEmpty(PathBuf, String),
-    /// Nobody has said who was revoked since.
+    /// It was not said who was revoked since the backup.
     #[error("nobody has said who was revoked since {0}")]
     RevokedSince(String),
-    /// The keys.
+    /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] crate::keys::KeysError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    /// The depot.
+    /// The depot failed.
     #[error(transparent)]
     Depot(#[from] crate::depot::DepotError),
 }

@@ -1,4 +1,4 @@
-//! A data directory from a backup, or from the fleet's keys alone.
+//! Restores a data directory from a backup, or from only the fleet's keys.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -13,20 +13,20 @@ use super::{BackupError, Contents, Identity, UNFINISHED, archive, keys};
 use crate::keys::Fleet;
 use crate::store::offline;
 
-/// What a restored data directory has, in the order in which it gets it.
+/// The parts of a data directory, in the order in which they are restored.
 const PARTS: [&str; 4] = ["depot", "status.db", "fleet.db", "keys"];
 
-/// What is restored from.
+/// What to restore from.
 #[derive(Debug, Clone)]
 pub enum Given {
-    /// A backup, and what is in it.
+    /// A backup with these contents.
     Backup(Contents),
-    /// A folder made by `flotta keys export`, and its fleet.
+    /// A folder made by `flotta keys export`, of this fleet.
     Keys(FleetName),
 }
 
 impl Given {
-    /// Looks at what is at `path`, all of it. Writes nothing.
+    /// Reads and checks what is at `path`. Writes nothing.
     pub fn look(path: &Path, identity: Option<&Identity>) -> Result<Self, BackupError> {
         if !path.is_dir() {
             return archive::check(path, identity).map(Self::Backup);
@@ -40,19 +40,19 @@ impl Given {
     }
 }
 
-/// A data directory that was restored.
+/// The result of a restore.
 #[derive(Debug, Clone)]
 pub struct Restored {
-    /// Those that were said to be revoked since, and that the backup has: they are.
+    /// Devices in the backup that were revoked since, and now are.
     pub revoked: BTreeSet<DeviceName>,
-    /// Those that it does not have: whoever has a certificate in such a name is turned away.
+    /// Revoked devices that the backup does not have: certificates for these names are refused.
     pub barred: BTreeSet<DeviceName>,
-    /// Tokens that were open when the backup was made: they are closed, as any of them may have been used since.
+    /// Number of tokens that were open when the backup was made. They are closed, because any may have been used since.
     pub tokens: usize,
 }
 
-/// Makes the data directory `data` of what is at `path`. All is checked before anything is written there; a restore that did
-/// not come to its end can be begun anew, and no server starts on it. `revoked` are the devices that were revoked, or
+/// Creates the data directory `data` from what is at `path`. Everything is checked before anything is written there; an
+/// interrupted restore can be started again, and no server starts on it. `revoked` are the devices that were revoked, or
 /// replaced by another machine, after the backup was made.
 pub fn restore(
     path: &Path,
@@ -73,7 +73,7 @@ pub fn restore(
         Given::Backup(contents) => unpack(path, identity, contents, &new)?,
         Given::Keys(_) => keys::copy(path, &new.join("keys"))?,
     }
-    // as a server would open them
+    // check that a server can open them
     Fleet::open(new.join("keys"))?;
     let changed = offline::restored(&new, revoked, now)?;
     hand_over(data, &new).map_err(BackupError::write(&new))?;
@@ -93,7 +93,7 @@ pub fn restore(
     })
 }
 
-/// Refuses a directory with anything in it but a restore that did not come to its end.
+/// Refuses a directory that holds anything but an unfinished restore.
 pub fn check_empty(data: &Path) -> Result<(), BackupError> {
     let entries = match fs::read_dir(data) {
         Ok(entries) => entries,
@@ -114,7 +114,7 @@ pub fn check_empty(data: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Removes what a restore left that did not come to its end. No server has begun with it: none starts while it is there.
+/// Removes an unfinished restore. No server can have started on it.
 fn clear(data: &Path, new: &Path) -> Result<(), BackupError> {
     for path in PARTS.map(|name| data.join(name)) {
         let removed = match fs::symlink_metadata(&path) {
@@ -127,7 +127,7 @@ fn clear(data: &Path, new: &Path) -> Result<(), BackupError> {
     fs::remove_dir_all(new).map_err(BackupError::write(new))
 }
 
-/// Makes a folder for its owner alone, if it is not there.
+/// Creates a folder for its owner only, if it does not exist.
 fn folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(path)
 }
@@ -162,7 +162,7 @@ fn write(path: &Path, content: &mut dyn Read) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Gives what root has restored to whoever owns the directory: the user that the server runs as.
+/// Gives files that root restored to the owner of the directory, the user that the server runs as.
 fn hand_over(data: &Path, new: &Path) -> io::Result<()> {
     let owner = fs::metadata(data)?;
     let owner = (owner.uid(), owner.gid());

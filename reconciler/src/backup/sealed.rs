@@ -1,5 +1,5 @@
-//! Backups that only their recipients can read: the age format, version 1 (C2SP `age.md`), with X25519 recipients. `age` and
-//! every other program of that format read and write them too.
+//! Encrypted backups: the age format, version 1 (C2SP `age.md`), with X25519 recipients. `age` and every other program for
+//! that format can read and write them too.
 
 use std::io::{self, Read, Write};
 use std::str::FromStr;
@@ -16,12 +16,12 @@ mod bech32;
 const VERSION: &str = "age-encryption.org/v1";
 /// Bytes of plain text in a chunk.
 const CHUNK: usize = 64 << 10;
-/// Bytes that a chunk grows by.
+/// Bytes that encryption adds to a chunk.
 const TAG: usize = 16;
-/// Longest header read: some hundred recipients.
+/// Longest header that is read: some hundred recipients.
 const MAX_HEADER: usize = 64 << 10;
 
-/// Why a text is no key.
+/// Why a text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not {0}")]
 pub struct KeyError(&'static str);
@@ -61,13 +61,13 @@ impl Identity {
             .ok_or(KeyError("an age identity: a line AGE-SECRET-KEY-1…"))
     }
 
-    /// Who this is.
+    /// The recipient that belongs to this identity.
     pub fn recipient(&self) -> Recipient {
         Recipient(PublicKey::from(&self.0).to_bytes())
     }
 }
 
-/// What a file is encrypted with, wrapped for each recipient.
+/// The key that a file is encrypted with; the header has it wrapped for each recipient.
 pub(super) struct FileKey(Zeroizing<[u8; 16]>);
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
@@ -90,7 +90,7 @@ fn cipher(key: &[u8; 32]) -> io::Result<LessSafeKey> {
         .map_err(|_| io::Error::other("no cipher"))
 }
 
-/// The key that wraps the file's key for one recipient.
+/// The key that wraps the file key for one recipient.
 fn wrapping(
     secret: &StaticSecret,
     with: &PublicKey,
@@ -99,7 +99,7 @@ fn wrapping(
 ) -> io::Result<LessSafeKey> {
     let shared = secret.diffie_hellman(with);
     if !shared.was_contributory() {
-        return Err(invalid("a key that everybody knows"));
+        return Err(invalid("a weak public key"));
     }
     let salt = [*share, *recipient].concat();
     cipher(&*derive(
@@ -118,7 +118,7 @@ fn zero() -> Nonce {
 }
 
 impl FileKey {
-    /// A new one.
+    /// Makes a random key.
     pub(super) fn make() -> io::Result<Self> {
         Ok(Self(Zeroizing::new(random()?)))
     }
@@ -151,7 +151,7 @@ impl FileKey {
         cipher(&*derive(self.0.as_ref(), nonce, "payload")?)
     }
 
-    /// The key in a header, by an identity.
+    /// Unwraps the key in a header with an identity.
     fn find(header: &str, identity: &Identity) -> io::Result<Self> {
         let mut lines = header.lines().skip(1);
         let recipient = identity.recipient().0;
@@ -188,12 +188,12 @@ fn nonce(chunk: u64, last: bool) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Writes so that only the recipients can read. What was written is whole only after [`Self::finish`].
+/// An encrypting writer. The output is complete only after [`Self::finish`].
 pub(super) struct Sealing<W> {
     to: W,
     key: LessSafeKey,
     chunk: u64,
-    /// Plain text that waits: whether a chunk is the last is part of it.
+    /// Buffered plain text: a chunk is encrypted once it is known whether it is the last.
     waiting: Vec<u8>,
 }
 
@@ -221,7 +221,7 @@ impl<W: Write> Sealing<W> {
         Ok(())
     }
 
-    /// Writes the last of it.
+    /// Writes the last chunk.
     pub(super) fn finish(mut self) -> io::Result<W> {
         self.seal(true)?;
         self.to.flush()?;
@@ -244,7 +244,7 @@ impl<W: Write> Write for Sealing<W> {
     }
 }
 
-/// Reads what was sealed. Its end is an error unless it is the end that was written.
+/// A decrypting reader. A truncated file is an error.
 pub(super) struct Opening<R> {
     from: R,
     key: LessSafeKey,
@@ -255,14 +255,14 @@ pub(super) struct Opening<R> {
 }
 
 impl<R: Read> Opening<R> {
-    /// By an identity.
+    /// Opens a file with an identity.
     pub(super) fn new(mut from: R, identity: &Identity) -> io::Result<Self> {
         let header = header(&mut from)?;
         let file = FileKey::find(&header, identity)?;
         Self::after(from, &header, &file)
     }
 
-    /// By the key itself: what was just written is read back.
+    /// Opens a file with the file key itself, to read back what was just written.
     pub(super) fn with(mut from: R, file: &FileKey) -> io::Result<Self> {
         let header = header(&mut from)?;
         Self::after(from, &header, file)
@@ -275,7 +275,7 @@ impl<R: Read> Opening<R> {
         let mac = BASE64_NOPAD.decode(mac.trim_end().as_bytes());
         let mac = mac.map_err(|_| invalid("its header cannot be read"))?;
         hmac::verify(&file.mac()?, signed.as_bytes(), &mac)
-            .map_err(|_| invalid("its header was altered"))?;
+            .map_err(|_| invalid("its header was modified"))?;
         let mut nonce = [0; 16];
         from.read_exact(&mut nonce)?;
         Ok(Self {
@@ -292,7 +292,7 @@ impl<R: Read> Opening<R> {
         let mut sealed = Vec::with_capacity(CHUNK + TAG);
         let most = (CHUNK + TAG) as u64;
         self.from.by_ref().take(most).read_to_end(&mut sealed)?;
-        // a whole chunk may be the last one, too: which it is, its tag says
+        // a full chunk may be the last one too, which only its tag says
         let whole = sealed.len() == CHUNK + TAG;
         let mut found = None;
         for last in if whole { &[false, true][..] } else { &[true] } {
@@ -305,10 +305,9 @@ impl<R: Read> Opening<R> {
                 break;
             }
         }
-        let (plain, last) =
-            found.ok_or_else(|| invalid("it was altered, or its end is missing"))?;
+        let (plain, last) = found.ok_or_else(|| invalid("it was modified or truncated"))?;
         if last && self.from.read(&mut [0])? > 0 {
-            return Err(invalid("there is more behind its end"));
+            return Err(invalid("there is data after its end"));
         }
         self.plain = plain;
         self.at = 0;
@@ -330,12 +329,12 @@ impl<R: Read> Read for Opening<R> {
     }
 }
 
-/// Whether a file begins like one of these.
+/// Whether a file begins like an encrypted one.
 pub(super) fn is_sealed(beginning: &[u8]) -> bool {
     beginning.starts_with(VERSION.as_bytes())
 }
 
-/// The header, up to the end of the line with its digest.
+/// Reads the header, up to and including the line with its MAC.
 fn header(from: &mut impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     let mut begins = 0;
@@ -360,7 +359,7 @@ fn header(from: &mut impl Read) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    // 32 bytes 0x42; age-keygen 1.1.1 says the same of it
+    // 32 bytes 0x42; age-keygen 1.1.1 gives the same recipient for it
     const SECRET: &str = "# created: 2026-11-28T06:00:00Z\nAGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX\n";
 
     fn identity() -> Identity {
@@ -407,7 +406,7 @@ mod tests {
             assert!(opened(&text[..at], &mine).is_err(), "cut at {at}");
             tried += 2;
         }
-        // at the border of a chunk, too
+        // also when cut at the boundary of a chunk
         assert!(opened(&text[..text.len() - CHUNK - TAG], &mine).is_err());
         assert!(opened(&[&text[..], b"x"].concat(), &mine).is_err());
         println!("sealed backups: {tried} altered or cut, none read");

@@ -14,7 +14,7 @@ use crate::keys::{FirstStart, Fleet};
 use crate::publish::Published;
 use crate::store::Store;
 
-/// A data directory with a device that has joined, one that waits, and a release with its blobs.
+/// A data directory with a joined device, a pending request, and a release with its blobs.
 struct Scene {
     folder: TempDir,
     shop: TestDevice,
@@ -40,7 +40,7 @@ impl Scene {
         let (manifest, blobs) = bundle(b"hello");
         let published = published(&house, 7, manifest);
         house.depot.put_blobs(&blobs).await.unwrap();
-        // what no release leads to is not taken along
+        // blobs that no release needs are not in a backup
         house.depot.put_blobs(&bundle(b"long ago").1).await.unwrap();
         house
             .depot
@@ -99,7 +99,7 @@ fn published(house: &House, sequence: u64, manifest: Digest) -> Published {
 #[tokio::test]
 async fn what_is_restored_is_the_fleet_that_was_backed_up_while_it_was_served() {
     let (scene, house) = Scene::new().await;
-    // the store is open and is written while it is copied
+    // the store is open and being written while it is copied
     let store = house.store.clone();
     let busy = tokio::spawn(async move {
         for count in 0..200 {
@@ -175,13 +175,13 @@ async fn a_damaged_backup_is_refused_and_nothing_is_written() {
             Err(error) => {
                 assert_eq!(error.code().id, code::BACKUP.id, "{error}");
                 refused += 1;
-                // once in a while with all that goes with it
+                // every now and then with a full restore
                 if tried % 50 == 0 {
                     assert!(scene.restore(&damaged, "new", &[]).is_err());
                     assert!(!scene.path("new").exists());
                 }
             }
-            // padding, times and owners in tar's own headers say nothing
+            // changes of padding, times and owners in tar's own headers do not matter
             Ok(contents) => {
                 assert_eq!(contents, archive::check(&backup, None).unwrap());
                 harmless += 1;
@@ -223,7 +223,7 @@ async fn an_encrypted_backup_is_restored_by_its_identity_alone() {
     let key = fs::read(scene.path("data/keys/release.pem")).unwrap();
     let line = key.split(|byte| *byte == b'\n').nth(1).unwrap();
     assert!(!text.windows(line.len()).any(|window| window == line));
-    // what was cut off, too, is known before anything is written
+    // a truncated file is found before anything is written
     fs::write(scene.path("cut"), &text[..text.len() - 100]).unwrap();
     let (to, none) = (scene.path("new"), BTreeSet::new());
     let cut = restore(
@@ -272,7 +272,7 @@ fn archive(to: &Path, schema: u32, files: &[(&str, &[u8])], more: &[&str]) {
     {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
-        // as no well-behaved program would write it
+        // written directly, because the library refuses such names
         let name = &mut header.as_gnu_mut().unwrap().name;
         name[..path.len()].copy_from_slice(path.as_bytes());
         header.set_entry_type(tar::EntryType::Regular);
@@ -286,7 +286,7 @@ fn archive(to: &Path, schema: u32, files: &[(&str, &[u8])], more: &[&str]) {
 fn an_archive_that_reaches_elsewhere_or_is_newer_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.tar");
-    // of every version that was ever written
+    // every version is still read
     for schema in 1..=SCHEMA {
         archive(&path, schema, &[("keys/fleet", b"shops")], &[]);
         archive::check(&path, None).unwrap();
@@ -309,7 +309,7 @@ fn an_archive_that_reaches_elsewhere_or_is_newer_is_refused() {
         archive::check(&path, None)
             .unwrap_err()
             .to_string()
-            .contains("more in it")
+            .contains("do not list")
     );
     archive(&path, SCHEMA + 1, &[], &[]);
     let error = archive::check(&path, None).unwrap_err();
@@ -328,7 +328,7 @@ async fn a_restore_that_was_cut_off_is_no_data_directory_and_can_be_begun_anew()
     let whole = scene.path("whole");
     let parts = ["depot", "status.db", "fleet.db", "keys"];
     for moved in 0..=parts.len() {
-        // as it is when it ends after so many renames
+        // as after an interruption after this many renames
         let cut = scene.path(&format!("cut{moved}"));
         let new = cut.join(UNFINISHED);
         fs::create_dir_all(&new).unwrap();
@@ -359,10 +359,10 @@ async fn nothing_is_restored_over_anything() {
     let error = scene.restore(&backup, "data", &[]).unwrap_err();
     assert_eq!(error.code().id, code::NOT_EMPTY.id, "{error}");
     assert_eq!(files(&scene.path("data")), before);
-    // nor is a backup made over one
+    // nor does a backup overwrite one
     let again = make(&scene.path("data"), &backup, &[], Timestamp::now()).await;
     assert!(matches!(again, Err(BackupError::Exists(_))));
-    // an empty folder, as a package makes it, is as good as none
+    // an empty folder, as a package creates it, can be restored to
     fs::create_dir(scene.path("empty")).unwrap();
     scene.restore(&backup, "empty", &[]).unwrap();
 }
@@ -379,7 +379,7 @@ async fn keys_alone_are_the_fleet_and_keys_in_keys_are_named() {
     assert!(house.store.member(&name("shop")).is_none());
     drop(house);
 
-    // `cp -r flotta-keys data/keys` where a server was started first
+    // `cp -r flotta-keys data/keys` after a server was started
     let wrong = scene.path("wrong");
     drop(House::open(&wrong));
     keys::copy(&keys, &wrong.join("keys/flotta-keys")).unwrap();
@@ -395,7 +395,7 @@ async fn keys_alone_are_the_fleet_and_keys_in_keys_are_named() {
         export(&wrong, &scene.path("out")),
         Err(BackupError::Keys(_))
     ));
-    // and the folder that the error names is restored as it is
+    // and the folder that the error names can be restored
     scene
         .restore(&wrong.join("keys/flotta-keys"), "right", &[])
         .unwrap();
@@ -453,7 +453,7 @@ async fn who_was_revoked_since_stays_so_known_or_not() {
     assert_eq!(refused.code().id, code::REVOKED.id);
     assert!(asks(Some(house.token(Some("later")).await)).await.is_ok());
     drop(house);
-    // it is durable: who has joined since is one, and any other key with a certificate for the name is turned away
+    // it is durable: the device that joined since then is revoked, and every key with a certificate for the name is refused
     let store = Store::open(&scene.path("new")).unwrap();
     let member = store.member(&later.name).unwrap();
     assert_eq!(member.key(), later.fingerprint());
@@ -462,7 +462,7 @@ async fn who_was_revoked_since_stays_so_known_or_not() {
     assert!(store.is_revoked(&name("shop"), &scene.shop.fingerprint()));
 }
 
-/// The month in which a server was off ends its trust in a clock that nothing sets, and the age of a backup is no such month.
+/// A server that was off for a month doubts a clock that is not synchronised, but an old backup is not such a month.
 #[tokio::test]
 async fn an_old_backup_says_nothing_about_the_clock_of_the_new_machine() {
     let (scene, house) = Scene::new().await;
@@ -478,7 +478,7 @@ async fn an_old_backup_says_nothing_about_the_clock_of_the_new_machine() {
     drop(house);
     scene.restore(&backup, "new", &[]).unwrap();
     let store = House::open(&scene.path("new")).store;
-    // before the release that the backup has the clock is wrong all the same
+    // a clock before the release in the backup is wrong all the same
     for (signed, is_doubted) in [(now - day * 40, false), (now + day, true)] {
         let clock = Clock::default();
         clock.signed(signed);

@@ -62,7 +62,7 @@ fn well() -> Situation {
     }
 }
 
-/// What is not well, as `NAME GRADE CODE: MESSAGE`.
+/// The facts that are not well, as `NAME GRADE CODE: MESSAGE`.
 fn wrong(situation: &Situation) -> Vec<String> {
     let check = Check::of(situation);
     let worst = check.facts.iter().map(|fact| fact.grade).max();
@@ -90,10 +90,10 @@ fn a_server_that_is_well_says_so_in_every_fact() {
         .collect();
     insta::assert_snapshot!(text.join("\n"), @r"
     source: main@4f2c91a is in force
-    release: 42 of commit 4f2c91a, good until 2027-02-12
+    release: 42 of commit 4f2c91a, valid until 2027-02-12
     store: reads and writes
     certificates: the server's until 2027-09-19, the devices' authority's until 2036-10-01
-    clock: fits what was signed
+    clock: agrees with what was signed
     disk: 62 % free (63488 MiB)
     work: nothing fails
     warnings: none
@@ -101,7 +101,7 @@ fn a_server_that_is_well_says_so_in_every_fact() {
     ");
 }
 
-/// A situation that is well but for one thing.
+/// A change to a situation in which all is well.
 type Change = fn(&mut Situation);
 
 fn but_for(change: Change) -> Situation {
@@ -142,7 +142,7 @@ const WRONG: &[(&str, Change)] = &[
     ("nothing is published", |of| {
         (of.source, of.release) = (SourceState::default(), None);
     }),
-    ("a release is not signed anew", |of| of.now = days(53)),
+    ("a release is not renewed", |of| of.now = days(53)),
     ("a release has expired", |of| of.now = days(81)),
     ("the store cannot be read", |of| {
         of.store = Err("the store failed: disk I/O error".to_owned());
@@ -212,7 +212,7 @@ const NO_TROUBLE: &[(&str, Change)] = &[
         of.devices = fleet([("Offline", 20), ("Connected", 20)]);
     }),
     ("no device yet", |of| of.devices.clear()),
-    ("a release that is due to be signed anew", |of| {
+    ("a release that is due for renewal", |of| {
         of.now = days(51);
     }),
 ];

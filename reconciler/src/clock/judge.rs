@@ -1,28 +1,28 @@
-//! The judgement: a pure function of what is known.
+//! Decides whether the clock is in doubt, as a pure function of the evidence.
 
 use flotta_bundle::clock::SKEW;
 use jiff::{SignedDuration, Timestamp};
 
-/// How long a server may have been off before a clock that nothing confirms is in doubt: a month, as long as a device may be
-/// off and still renew.
+/// How long a server may have been off before an unconfirmed clock is in doubt: a month, as long as a device may be off and
+/// still renew its certificate.
 const AWAY: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// Devices that must contradict the clock, where there are as many: one that lies stops no fleet.
+/// Fewest devices that must contradict the clock, if there are that many: one that lies must not stop a fleet.
 const WITNESSES: usize = 3;
 
-/// What is known of the time.
+/// The evidence about the time.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
-    /// What the clock says.
+    /// The clock's time.
     pub now: Timestamp,
-    /// Whether the network sets it.
+    /// Whether the clock is synchronised.
     pub synchronised: Option<bool>,
-    /// The time by a clock that a person has said is right, as it has gone on since.
+    /// The time that a person accepted, advanced since then.
     pub accepted: Option<Timestamp>,
     /// When the release in force was issued.
     pub signed: Option<Timestamp>,
-    /// The time by the last clock that was right; it stands still while no server runs.
+    /// The time when the clock was last right, advanced only while the server ran.
     pub right: Option<Timestamp>,
-    /// How far devices whose clocks the network sets are ahead of this clock.
+    /// How far devices with synchronised clocks are ahead of this clock.
     pub devices: &'a [SignedDuration],
     /// How many devices have joined.
     pub members: usize,
@@ -31,17 +31,17 @@ pub struct Evidence<'a> {
 /// Why a clock is in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// Most devices whose clocks the network sets say another time.
+    /// Most devices with synchronised clocks have another time.
     Devices,
-    /// It is before what was signed last.
+    /// The clock is before the last signature.
     BeforeSigned,
-    /// It is before the time when it was right.
+    /// The clock is before the time when it was last right.
     BeforeRight,
-    /// It is long after the time when it was right.
+    /// The clock is long after the time when it was last right.
     LongAfter,
 }
 
-/// Whether the clock is in doubt. A person's word goes first, then the network's, then that of most devices.
+/// Whether the clock is in doubt. A person takes precedence, then the network, then the majority of devices.
 pub fn judge(evidence: Evidence<'_>) -> Option<Doubt> {
     let Evidence { now, .. } = evidence;
     let near = |then: Timestamp| now.duration_since(then).abs() <= SKEW;
@@ -60,7 +60,7 @@ pub fn judge(evidence: Evidence<'_>) -> Option<Doubt> {
     match evidence.right {
         Some(right) if before(Some(right)) => Some(Doubt::BeforeRight),
         Some(right) if now.duration_since(right) > AWAY => Some(Doubt::LongAfter),
-        // soon after a time when it was right: a release that was issued later is what is wrong
+        // it was right a short time ago, so a release that was issued later is what is wrong
         Some(_) => None,
         None => before(evidence.signed).then_some(Doubt::BeforeSigned),
     }
@@ -71,7 +71,7 @@ fn far(devices: &[SignedDuration]) -> usize {
 }
 
 impl Doubt {
-    /// For people.
+    /// The message for people.
     pub(super) fn words(self, evidence: Evidence<'_>) -> String {
         let now = format!("it says {:.0}", evidence.now);
         let then =
@@ -84,18 +84,18 @@ impl Doubt {
                 let ahead = sorted.get(all / 2).copied().unwrap_or_default();
                 let theirs = evidence.now.saturating_add(ahead).unwrap_or(evidence.now);
                 format!(
-                    "{now}, and {far} of {all} devices whose clocks the network sets say {theirs:.0}"
+                    "{now}, and {far} of {all} devices with synchronised clocks say {theirs:.0}"
                 )
             }
             Self::BeforeSigned => format!(
-                "{now}, and the release in force was issued at {}: either is wrong",
+                "{now}, and the release in force was issued at {}: one of the two is wrong",
                 then(evidence.signed)
             ),
             Self::BeforeRight => {
-                format!("{now}, and it was later already: {}", then(evidence.right))
+                format!("{now}, but it has already been {}", then(evidence.right))
             }
             Self::LongAfter => format!(
-                "{now}, and the server ran last at {}; nothing says that so much time has passed",
+                "{now}, and the server ran last at {}; nothing confirms that so much time has passed",
                 then(evidence.right)
             ),
         }

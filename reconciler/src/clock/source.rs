@@ -1,5 +1,5 @@
-//! Whether anything sets the machine's clock: systemd-timesyncd's mark if it is fresh, or what `timedatectl` has from the
-//! kernel, which says no when nothing has set the clock for nine hours.
+//! Whether the machine's clock is synchronised: by systemd-timesyncd's marker file if it is fresh, or by `timedatectl`, which
+//! asks the kernel and says no when nothing has set the clock for nine hours.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// How long `timedatectl` may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Whether the network sets the machine's clock; none when nothing says so.
+/// Whether the network sets the machine's clock; none when that is unknown.
 pub(super) async fn is_synchronised(root: &Path, now: Timestamp) -> Option<bool> {
     if is_marked(root, now) {
         return Some(true);

@@ -7,7 +7,7 @@ fn now() -> Timestamp {
     "2026-11-28T12:00:00Z".parse().unwrap()
 }
 
-/// How far a clock is off, in either direction, and whether that is more than is tolerated.
+/// Offsets of a clock in both directions, and whether each is more than is tolerated.
 fn offsets() -> Vec<(SignedDuration, bool)> {
     let minutes = SignedDuration::from_mins(5);
     let sizes = [minutes, HOUR * 3, DAY, DAY * 100, DAY * 730, DAY * 3652];
@@ -34,7 +34,7 @@ fn a_clock_that_is_off_is_in_doubt_by_each_kind_of_evidence() {
         let all = evidence(offset, &devices);
         let most = is_off.then_some(Doubt::Devices);
         assert_eq!(judge(all), most, "{offset:#}");
-        // who alone contradicts, or is one of a few, stops no fleet
+        // one contradicting device, or a minority, does not stop a fleet
         let one = Evidence {
             devices: &devices[..1],
             members: 5,
@@ -46,7 +46,7 @@ fn a_clock_that_is_off_is_in_doubt_by_each_kind_of_evidence() {
         let in_small_fleet = Evidence { members: 1, ..one };
         assert_eq!(judge(in_small_fleet), most, "{offset:#}");
 
-        // no devices: when it was right last
+        // without devices: the time when it was last right
         let alone = evidence(offset, &[]);
         let expected = match offset {
             _ if offset > DAY * 30 => Some(Doubt::LongAfter),
@@ -54,7 +54,7 @@ fn a_clock_that_is_off_is_in_doubt_by_each_kind_of_evidence() {
             _ => None,
         };
         assert_eq!(judge(alone), expected, "{offset:#}");
-        // nor a store that says so: what was signed last
+        // without that either: the last signature
         let signed = Evidence {
             right: None,
             signed: Some(now()),
@@ -63,7 +63,7 @@ fn a_clock_that_is_off_is_in_doubt_by_each_kind_of_evidence() {
         let behind = (offset < -HOUR).then_some(Doubt::BeforeSigned);
         assert_eq!(judge(signed), behind, "{offset:#}");
 
-        // a person, the network and most devices go before all that
+        // a person, the network and most devices take precedence over all that
         for evidence in [all, alone, signed] {
             let accepted = Some(now() + offset);
             assert_eq!(
@@ -138,7 +138,7 @@ fn a_doubt_is_told_once_and_what_may_be_the_time_is_more_than_one() {
     assert!(clock.is_past(now() - DAY, ahead));
     assert!(matches!(clock.look(now(), &[], 0), Some(Change::Right)));
     assert!(clock.check().is_ok() && clock.is_past(now() + DAY, ahead));
-    // a person's word holds until the clock leaps again
+    // a person's confirmation holds until the clock jumps again
     assert!(clock.accept(now()).is_none(), "there is nothing to accept");
     assert!(clock.look(ahead, &[], 0).is_some());
     assert!(clock.accept(ahead).is_some() && clock.check().is_ok());
@@ -175,7 +175,7 @@ fn an_old_mark_of_timesyncd_is_no_word_that_the_clock_is_set() {
     }
 }
 
-/// What a person has accepted is said and kept, so that it needs to be said once.
+/// A clock that a person has accepted is saved as right, so that it needs to be accepted only once.
 #[tokio::test]
 async fn a_clock_that_was_accepted_is_right_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Answers that are not a success, and bodies of requests.
+//! Error answers, and reading the bodies of requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::store::StoreError;
 pub(super) struct Refused {
     status: StatusCode,
     problem: Box<Problem>,
-    /// What a log line says of it; none when the log has one.
+    /// The code for the log line; none when the refusal is logged elsewhere.
     log_code: Option<LogCode>,
     trouble: Option<Box<Trouble>>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Refused {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogCode(pub(super) &'static str);
 
-/// Goes with an answer that is the server's own trouble, for who keeps count of it.
+/// Attached to an answer that is the server's own failure, so that the failure is counted.
 #[derive(Debug, Clone)]
 pub(super) struct Trouble {
     pub(super) code: Code,
@@ -50,7 +50,7 @@ impl Refused {
         }
     }
 
-    /// The same, when the log tells of it already.
+    /// Marks a refusal as logged already.
     pub(super) fn noted(self) -> Self {
         Self {
             log_code: None,
@@ -78,7 +78,7 @@ impl Refused {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, message)
     }
 
-    /// The server's own trouble: the log says what, the device only that.
+    /// A failure of the server itself. The log has the details; the device learns only that it failed.
     pub(super) fn failed(code: Code, error: &(dyn std::error::Error + 'static)) -> Self {
         let message = chain(error);
         Self {
@@ -119,7 +119,7 @@ impl From<StoreError> for Refused {
 impl From<EnrolError> for Refused {
     fn from(error: EnrolError) -> Self {
         let status = match &error {
-            // said once, by whoever looks at the clock
+            // the clock's own check logs it once
             EnrolError::Keys(KeysError::Clock(_)) => StatusCode::SERVICE_UNAVAILABLE,
             EnrolError::Store(_) | EnrolError::Keys(_) => {
                 return Self::failed(error.code(), &error);
@@ -152,7 +152,7 @@ fn is_too_long(error: &axum::Error) -> bool {
     cause.is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
 }
 
-/// A body of at most `max` bytes, which arrives `in_time`.
+/// Reads a JSON body of at most `max` bytes, within `in_time`.
 pub(super) async fn read_json<T: DeserializeOwned>(
     body: Body,
     max: usize,
@@ -164,7 +164,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(
         Ok(Err(error)) if is_too_long(&error) => {
             return Err(Refused::too_large(format!("more than {max} bytes")));
         }
-        // its chunks are none, or the connection broke, and nobody reads this
+        // its chunks are malformed, or the connection broke and nobody reads this
         Ok(Err(_)) => return Err(Refused::bad_request("the body cannot be read")),
         Err(_) => {
             return Err(Refused::new(
@@ -174,6 +174,6 @@ pub(super) async fn read_json<T: DeserializeOwned>(
             ));
         }
     };
-    // serde's message quotes what was sent, to whom sent it
+    // serde's message quotes the body, but only to its sender
     serde_json::from_slice(&bytes).map_err(|error| Refused::bad_request(error.to_string()))
 }

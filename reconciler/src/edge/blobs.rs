@@ -1,4 +1,4 @@
-//! A blob on its way to the device that may read it.
+//! Sends a blob to a device.
 
 use std::io;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use crate::blobs::Blob;
 
-/// How many times the patience for one piece a whole blob may take.
+/// How long a whole blob may take, as a multiple of the patience for one chunk.
 const PATIENCE_IN_ALL: u32 = 5;
 
-/// The body of `blob`, as it is read. One who takes no piece of it for `patience` gets no more: blobs on their way are few,
-/// and so is the memory they are in. `slots` are held until then, or until the last piece is taken.
+/// The response body for `blob`. A device that takes no chunk for `patience` gets no more, because downloads are limited for
+/// their memory. `slots` are held until then, or until the last chunk is taken.
 pub(super) fn sent<T: Send + 'static>(
     blob: Blob,
     offset: u64,
@@ -25,7 +25,7 @@ pub(super) fn sent<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let (_until_sent, mut body) = (slots, blob.body);
-        // who takes longer asks for the rest again, behind those who wait
+        // a slower device has to ask for the rest again, behind those that wait
         let end = Instant::now() + patience * PATIENCE_IN_ALL;
         while let Some(piece) = body.next().await {
             let left = end.saturating_duration_since(Instant::now());
@@ -44,7 +44,7 @@ pub(super) fn sent<T: Send + 'static>(
                 let length = piece.as_ref().map_or(left, |piece| piece.len() as u64);
                 Some((piece, (receiver, left.saturating_sub(length))))
             }
-            // it ends as a failure, not as a shorter blob
+            // end with an error, so that it is not taken for a shorter blob
             None if left > 0 => {
                 let error = io::Error::new(io::ErrorKind::TimedOut, "not read in time");
                 Some((Err(error), (receiver, 0)))

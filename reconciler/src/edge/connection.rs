@@ -1,4 +1,4 @@
-//! Connections: how many, for how long, and what ends them.
+//! Connections: their number, their duration, and what ends them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use super::identity::{Caller, Who};
 use super::slots::Slot;
 use super::{Edge, limits, routes};
 
-/// What to wait when the system gives no connection: it is out of files or memory, and somebody must close something.
+/// How long to wait when the system cannot accept a connection: it is out of files or memory until something is closed.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How that failure is called.
+/// The name of that failure.
 const ACCEPTED: &str = "accepting a connection";
 
-/// Shortest and longest wait until it is looked at again whether a device's certificate has ended: clocks are set.
+/// Shortest and longest wait between two checks whether a device's certificate has expired, because clocks are set.
 const MOMENT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(3600);
 
@@ -57,7 +57,7 @@ pub(super) async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection, when there is a slot for its handshake: the others wait in the kernel's queue.
+/// Accepts the next connection once there is a slot for its handshake; others wait in the kernel's queue.
 async fn next(edge: &Edge, listener: &TcpListener) -> (TcpStream, SocketAddr, Option<Slot>) {
     loop {
         match listener.accept().await {
@@ -84,7 +84,7 @@ async fn serve(
     let Some(mut handshake) = handshake else {
         return;
     };
-    // what fails here breaks the connection soon enough
+    // if this fails, the connection will break anyway
     let _ = stream.set_nodelay(true);
     let accepted = TlsAcceptor::from(Arc::clone(&edge.0.tls)).accept(stream);
     let accepted = tokio::time::timeout(edge.0.limits.handshake, accepted);
@@ -146,11 +146,11 @@ async fn run(edge: &Edge, router: Router, stream: TlsStream<TcpStream>, caller: 
                 }
                 return;
             }
-            // dropped: nothing more is read or written
+            // dropping the connection closes it at once
             () = ended.as_mut() => return,
             () = who.is_deaf() => {
                 if let Some(skipped) = who.lines(edge).admit() {
-                    tracing::warn!(device = who.name(), from = %who.address, skipped, "asked on without waiting to be refused");
+                    tracing::warn!(device = who.name(), from = %who.address, skipped, "closed a connection that kept asking without waiting for answers");
                 }
                 return;
             }
@@ -170,7 +170,7 @@ async fn ended(edge: &Edge, who: &Who) {
     let expired = async {
         while peer.check(edge, Timestamp::now()).is_ok() {
             let left = peer.expires.duration_since(Timestamp::now());
-            // a clock that is in doubt may be set any time
+            // a clock that is in doubt may be set at any time
             let left = Duration::try_from(left)
                 .unwrap_or_default()
                 .clamp(MOMENT, LOOK);
@@ -183,7 +183,7 @@ async fn ended(edge: &Edge, who: &Who) {
     }
 }
 
-/// What ALPN settled is what is spoken: there is no preface to wait for.
+/// The HTTP version is the one that ALPN selected, so there is no need to wait for a preface.
 fn builder(is_http2: bool, headers: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

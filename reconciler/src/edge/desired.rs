@@ -1,4 +1,4 @@
-//! What a device should have: the long poll.
+//! The long poll for the desired state.
 
 use std::time::Duration;
 
@@ -32,9 +32,9 @@ fn first() -> u32 {
     1
 }
 
-/// `GET /v1/desired`. Held while `If-None-Match` names what is offered, as long as `Prefer: wait=` says. Only another
-/// manifest wakes it: a release that changes nothing for a device is told at the end of the hold, so that a commit for one
-/// shop is not answered by a hundred thousand.
+/// `GET /v1/desired`. It is held while `If-None-Match` matches the offer, for as long as `Prefer: wait=` says. Only another
+/// manifest wakes it: a release that changes nothing for a device is sent at the end of the hold, so that a commit for one
+/// shop does not wake a hundred thousand devices.
 pub(super) async fn serve(
     State(edge): State<Edge>,
     peer: Peer,
@@ -53,7 +53,7 @@ pub(super) async fn serve(
         limits::HOLD_FOR_FIRST
     };
     let deadline = Instant::now() + limit;
-    // Begun before the first look, so that nothing is missed between the two. Who does not wait needs neither.
+    // Subscribe before the first look, so that no change is missed in between. A poll that does not wait needs neither.
     let mut waits =
         (!limit.is_zero()).then(|| (index.watch(&peer.device), edge.0.stopping.subscribe()));
     loop {
@@ -67,7 +67,7 @@ pub(super) async fn serve(
         };
         let tag = offered.map(tag);
         let known_tag = known.as_deref() == tag.as_ref().map(String::as_bytes);
-        // an offer has a proof, which takes its time: it is made when there is something to say
+        // an offer has a proof, which is costly: it is made only when there is something new
         let is_new = !(known_tag && index.newest_root() <= root);
         if let Some(offered) = offered.filter(|_| is_new) {
             let Some(offer) = index.offer(&peer.device, offered, root) else {

@@ -1,4 +1,4 @@
-//! Around every route: how often one may ask, and a log line about who was refused.
+//! Middleware of every route: rate limits, and log lines about refusals.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,20 +16,20 @@ use super::Edge;
 use super::answer::{LogCode, Refused, Trouble};
 use super::identity::{Caller, Who};
 
-/// Lets a request through to its route, unless its device asks too often.
+/// Passes a request on to its route, unless its device asks too often.
 pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     let Some(caller) = request.extensions().get::<Arc<Caller>>().cloned() else {
-        // every connection puts it there
+        // every connection adds it
         return Refused::not_found().into_response();
     };
-    // HTTP/1.1 has no other way to go on than to read a body to its end
+    // an HTTP/1.1 connection can only be reused after the whole body was read
     let has_body = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
     let is_get = request.method() == Method::GET;
     let mut response = if caller.admits_request() {
         next.run(request).await
     } else {
-        // An answer at once would be an invitation to ask again at once. Requests of a connection at a time are few, so
-        // one who does not wait for answers gets no further either.
+        // Answering at once would invite the next request at once. The number of parallel requests of a connection is
+        // limited, so a client that does not wait for answers gets no further either.
         drop(request);
         let held = caller.hold();
         tokio::time::sleep(edge.0.limits.penalty).await;
@@ -41,7 +41,7 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         response.headers_mut().insert(CONNECTION, close);
     }
     if let Some(Trouble { code, message }) = response.extensions().get() {
-        // every device meets it: a line each would be the log's end
+        // every device hits this failure, so one line each would flood the log
         let failures = edge.0.store.failures();
         failures.failed(code.title, message, Timestamp::now());
     }
@@ -50,14 +50,14 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         && let Some(skipped) = caller.is_news(&edge, code)
     {
         let status = response.status().as_u16();
-        // nothing of the request: its path and headers are in the caller's words
+        // without the path and headers, because the caller chooses their text
         tracing::warn!(device = caller.name(), from = %caller.address, status, code, skipped, "refused a request");
     }
     response
 }
 
 impl Caller {
-    /// Whether the log is told that it was refused: then, how often it was not.
+    /// Whether to log a refusal; if so, how many were skipped since the last one.
     fn is_news(&self, edge: &Edge, code: &'static str) -> Option<u64> {
         match self.turned_away() {
             Some(device) => {

@@ -1,4 +1,4 @@
-//! Who is at the other end: from the verified certificate, and from nothing else.
+//! The identity of the client, only from its verified certificate.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use crate::keys::DeviceKey;
 use crate::rate::{Lines, Rate};
 use crate::store::Member;
 
-/// Who made a connection.
+/// The client of a connection.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) address: IpAddr,
     pub(super) who: Who,
-    /// How often one may ask who is no device: those have an allowance that all their connections share.
+    /// The request rate of a connection without a device; a device has an allowance that all its connections share.
     pub(super) requests: Rate,
     unheard: Unheard,
 }
 
-/// How many refusals were not waited for, less those that were: who cancels one request because another was refused is not
-/// deaf.
+/// Counts refusals that the client did not wait for, less those that it did: a client that cancels one request because
+/// another was refused is not ignoring them.
 #[derive(Debug, Default)]
 struct Unheard {
     count: AtomicU32,
     more: Notify,
 }
 
-/// A refusal that is held back for a while. It counts as not waited for until it is said.
+/// A delayed refusal. It counts as not waited for until it is sent.
 pub(super) struct Held<'a>(&'a Unheard);
 
 impl Held<'_> {
@@ -64,20 +64,20 @@ impl Drop for Held<'_> {
 
 #[derive(Debug)]
 pub(super) enum Who {
-    /// Without a certificate.
+    /// A client without a certificate.
     Nobody,
-    /// With one that the device authority made, but that does not say who this is.
+    /// A client whose certificate is from the device CA, but does not identify a device.
     Stranger(&'static str),
-    /// With the certificate of a device whose identity is no longer in force.
+    /// A client with the certificate of a device whose identity is no longer in force.
     Left(DeviceName),
-    /// With the certificate of a device of this fleet that the store does not know: it joined after the backup was made that
-    /// the store was restored from.
+    /// A device of this fleet that the store does not know, because it joined after the backup that the store was restored
+    /// from.
     Unknown(Certified),
-    /// A device.
+    /// A device that is served.
     Device(Peer),
 }
 
-/// A device at the other end.
+/// The device of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) device: DeviceName,
@@ -85,7 +85,7 @@ pub(super) struct Peer {
     pub(super) expires: Timestamp,
 }
 
-/// What a certificate says.
+/// The content of a certificate.
 struct Said {
     device: DeviceName,
     key: Digest,
@@ -93,8 +93,8 @@ struct Said {
 }
 
 impl Caller {
-    /// Who is at the other end of a handshake that rustls has accepted. `chain` is what the client sent: rustls has
-    /// verified its first certificate, and what follows is at most how. Nothing but the first is looked at.
+    /// Identifies the client of an accepted handshake. `chain` is what the client sent. Only its first certificate is read,
+    /// which rustls has verified; the others may have served to verify it.
     pub(super) fn new(
         edge: &Edge,
         chain: Option<&[CertificateDer<'_>]>,
@@ -105,7 +105,7 @@ impl Caller {
             None => Who::Nobody,
             Some(leaf) => match read(leaf, edge) {
                 Err(why) => Who::Stranger(why),
-                // A resumed session was verified when it began.
+                // A resumed session was verified only when it began.
                 Ok(said) if edge.0.fleet.clock().is_past(said.expires, now) => {
                     Who::Stranger("it has expired")
                 }
@@ -138,14 +138,14 @@ impl Caller {
         Held(&self.unheard)
     }
 
-    /// Returns when it has gone away from as many refusals as one may.
+    /// Returns once the client has ignored as many refusals as allowed.
     pub(super) async fn is_deaf(&self) {
         while self.unheard.count.load(Ordering::Relaxed) < limits::UNHEARD {
             self.unheard.more.notified().await;
         }
     }
 
-    /// What the log calls it. Of a certificate, nothing but a checked name.
+    /// Its name in the log: only a validated name from a certificate.
     pub(super) fn name(&self) -> Option<tracing::field::DisplayValue<&DeviceName>> {
         match &self.who {
             Who::Nobody | Who::Stranger(_) => None,
@@ -155,7 +155,7 @@ impl Caller {
         }
     }
 
-    /// The device that its certificate names, if that is not served: it goes on asking.
+    /// The device that its certificate names, if that is not served.
     pub(super) fn turned_away(&self) -> Option<&DeviceName> {
         match &self.who {
             Who::Left(device) | Who::Unknown(Certified { device, .. }) => Some(device),
@@ -163,7 +163,7 @@ impl Caller {
         }
     }
 
-    /// Log lines about it.
+    /// The rate of log lines about this client.
     pub(super) fn lines<'a>(&'a self, edge: &'a Edge) -> &'a Lines {
         match &self.who {
             Who::Device(peer) => peer.member.allowance().lines(),
@@ -185,13 +185,13 @@ fn read(leaf: &CertificateDer<'_>, edge: &Edge) -> Result<Said, &'static str> {
     let (fleet, device) =
         DeviceName::from_identity(uri).map_err(|_| "it does not name a device")?;
     if fleet != *edge.0.fleet.name() {
-        return Err("it is of another fleet");
+        return Err("it belongs to another fleet");
     }
     let key = DeviceKey::from_spki(certificate.public_key().raw)
-        .ok_or("its key is not a device's")?
+        .ok_or("its key is not a device key")?
         .fingerprint();
     let expires = Timestamp::from_second(certificate.validity().not_after.timestamp())
-        .map_err(|_| "its end cannot be read")?;
+        .map_err(|_| "its expiry cannot be read")?;
     Ok(Said {
         device,
         key,
@@ -200,7 +200,8 @@ fn read(leaf: &CertificateDer<'_>, edge: &Edge) -> Result<Said, &'static str> {
 }
 
 impl Peer {
-    /// Whether the device may still ask: a connection is closed when it may not, and this is for what was on its way.
+    /// Checks that the device is still served. Its connections are closed when it no longer is; this is for requests that were
+    /// already under way.
     pub(super) fn check(&self, edge: &Edge, now: Timestamp) -> Result<(), Refused> {
         if !self.member.in_force() {
             return Err(revoked(&self.device));
@@ -237,7 +238,7 @@ impl FromRequestParts<Edge> for Peer {
             Who::Nobody => Err(Refused::new(
                 StatusCode::UNAUTHORIZED,
                 code::NO_CERTIFICATE,
-                "this takes a device's certificate",
+                "this needs a device's certificate",
             )),
             Who::Stranger(why) => Err(bad_certificate(why)),
             Who::Left(device) => Err(revoked(device)),
@@ -253,7 +254,7 @@ impl FromRequestParts<Edge> for Peer {
 }
 
 impl Caller {
-    /// What its certificate says, when that is more than the store knows.
+    /// The content of its certificate, if the store does not know the device.
     pub(super) fn certified(&self) -> Option<&Certified> {
         match &self.who {
             Who::Unknown(certified) => Some(certified),
@@ -262,7 +263,7 @@ impl Caller {
     }
 }
 
-/// Whoever a request came from.
+/// The client that a request came from.
 pub(super) struct From(pub(super) Arc<Caller>);
 
 impl FromRequestParts<Edge> for From {
@@ -274,6 +275,6 @@ impl FromRequestParts<Edge> for From {
 }
 
 fn caller(parts: &Parts) -> Result<&Arc<Caller>, Refused> {
-    // every connection puts it there
+    // every connection adds it
     parts.extensions.get().ok_or_else(Refused::not_found)
 }

@@ -1,4 +1,4 @@
-//! How much of everything. Rates are per device identity, never per address: whole fleets sit behind one.
+//! Limits. Rates are per device identity, never per address, because whole fleets are behind one.
 
 use std::time::Duration;
 
@@ -6,63 +6,65 @@ use rand::Rng;
 
 use crate::rate::Rate;
 
-/// Requests of one connection at a time. A device has a held poll, a report and a few downloads.
+/// Parallel requests of one connection. A device has a held poll, a report and a few downloads.
 pub(super) const STREAMS: u32 = 32;
-/// Longest headers of a request together, in bytes.
+/// Largest size of all headers of a request, in bytes.
 pub(super) const HEADER_BYTES: u32 = 16 << 10;
-/// Bytes of bodies that may be on their way to the server before anyone has asked for them: of one request, and of one
-/// connection. What the server holds unread.
+/// HTTP/2 flow control windows of a request and of a connection: bytes of bodies that the server may have to buffer unread.
 pub(super) const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
-/// How often a connection that says nothing is tried, and how long it may take to answer. Agents ask more often themselves.
+/// How often an idle connection is pinged, and how long it may take to answer. Agents send requests more often than that.
 pub(super) const KEEP_ALIVE: (Duration, Duration) =
     (Duration::from_secs(90), Duration::from_secs(30));
 /// Longest time a poll is held.
 pub(super) const HOLD: Duration = Duration::from_secs(30 * 60);
-/// How long a poll is held for a device that no release names yet: one that has just joined is in the next within a second.
+/// How long a poll is held for a device that no release names yet: one that has just joined is in the next release within a
+/// second.
 pub(super) const HOLD_FOR_FIRST: Duration = Duration::from_secs(5);
 
-/// Refusals that a connection may go away from before they are said, beyond those that it waits for. Who cancels what it asks does not wait for its answer,
-/// and would ask as fast as its line carries (CVE-2023-44487).
+/// Refusals that a connection may cancel before they are sent, beyond those that it waits for. A client that cancels its
+/// requests would otherwise send them as fast as its network allows (CVE-2023-44487).
 pub(super) const UNHEARD: u32 = 2 * STREAMS;
-/// The same as [`REQUESTS_EACH`](crate::rate::REQUESTS_EACH) for a connection without a device behind it. To join takes a handful.
+/// The same as [`REQUESTS_EACH`](crate::rate::REQUESTS_EACH) for a connection without a device. Joining takes a handful.
 const REQUESTS_ANONYMOUS: (u32, u32) = (2, 60);
-/// Most handshakes at a time: ten thousand that say nothing more leave places for those that do.
+/// Most parallel handshakes: ten thousand stalled ones leave slots for the others.
 const MAX_HANDSHAKES: usize = 16_384;
-/// Open files for all but connections: databases, blobs, git, the admin socket.
+/// Open files for everything but connections: databases, blobs, git, the admin socket.
 const OTHER_FILES: usize = 256;
 
-/// What depends on the size of the machine.
+/// Limits that depend on the size of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections of devices.
     pub connections: usize,
     /// Connections without a certificate.
     pub anonymous: usize,
-    /// Handshakes at a time; further connections wait in the kernel's queue.
+    /// Parallel handshakes; further connections wait in the kernel's queue.
     pub handshakes: usize,
-    /// How long one who has shown no certificate yet, or has none, keeps a place that another waits for. More than a
-    /// satellite's round trips take, and than this many handshakes take a small machine: in a storm nobody would get through.
+    /// How long a client without a certificate, or in the handshake, keeps a slot that another waits for. It must be longer
+    /// than the round trips over a satellite, and than a small machine needs for this many handshakes, or nobody would get
+    /// through a reconnect storm.
     pub patience: Duration,
     /// How long a TLS handshake may take, and HTTP/1 headers.
     pub handshake: Duration,
-    /// How long a body may take to arrive, and a piece of a blob to be taken.
+    /// How long a body may take to arrive, and a chunk of a blob to be taken.
     pub body: Duration,
-    /// How long who asks too often waits for that answer: what it sends meanwhile is bounded, an answer at once is not.
+    /// How long a refusal for too many requests is delayed: the requests meanwhile are bounded, but after an immediate answer
+    /// they would not be.
     pub penalty: Duration,
     /// How long a connection without a certificate may last.
     pub anonymous_life: Duration,
-    /// Requests to join without an unused token, a second, of all devices together.
+    /// Requests to join without an unused token, a second, for all devices together.
     pub asks: u32,
-    /// The same with one: not all of them use it up.
+    /// The same for requests with an unused token; those without one do not use up this limit.
     pub invited: u32,
-    /// Looks at what became of one, a second, of all devices together.
+    /// Queries for the state of a request, a second, for all devices together.
     pub looks: u32,
-    /// Blobs on their way out at a time.
+    /// Parallel downloads of blobs.
     pub downloads: usize,
 }
 
 impl Limits {
-    /// Limits under which connections take no more than so many open files, and leave some for all else.
+    /// Limits for a process with so many open files, with some left for everything but connections.
     pub fn for_files(files: u64) -> Self {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let anonymous = (files / 8).clamp(1, 1024);
@@ -96,13 +98,13 @@ impl Default for Limits {
     }
 }
 
-/// How often a connection without a device behind it may ask.
+/// The request rate of a connection without a device.
 pub(super) fn anonymous_requests() -> Rate {
     let (count, burst) = REQUESTS_ANONYMOUS;
     Rate::new(count, burst)
 }
 
-/// Seconds for `Retry-After`, with full jitter: those who were turned away together do not come back together.
+/// Seconds for `Retry-After`, with full jitter: clients that were refused together do not come back together.
 pub(super) fn retry_after() -> u64 {
     rand::rng().random_range(1..=30)
 }

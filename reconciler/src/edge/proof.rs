@@ -1,5 +1,5 @@
-//! What a device holds is the proof of what this fleet signed: a server that was restored from a backup learns from it how far
-//! the fleet was. A number alone is worth nothing: only what the fleet's own keys signed counts.
+//! Proofs of releases: a server that was restored from a backup learns from its devices which releases the fleet has signed
+//! since. A sequence number alone counts for nothing: only a release that the fleet's own keys signed does.
 
 use std::time::Instant;
 
@@ -15,19 +15,20 @@ use super::report::MAX_ID;
 use crate::store::{FleetEvent, Proof, StoreError};
 use crate::text::plain;
 
-/// What it is told of as.
+/// The key under which the log counts these refusals.
 const NO_PROOF: &str = "no proof";
 /// Longest reason in the log, in characters.
 const MAX_WHY: usize = 256;
 
-/// Whether the device has accepted a release that this server does not know of: a later one, or another one of the same number.
+/// Whether the device has accepted a release that this server does not know: a later one, or another one with the same
+/// sequence.
 pub(super) fn is_ahead(edge: &Edge, report: &Report) -> bool {
     let Some(accepted) = report.release else {
         return false;
     };
     let proven = edge.0.store.proofs().borrow().as_ref().map(|p| p.sequence);
     if proven.is_some_and(|proven| proven >= accepted) {
-        // the release above it is on its way
+        // a release above it is already being made
         return false;
     }
     let current = edge
@@ -42,8 +43,7 @@ pub(super) fn is_ahead(edge: &Edge, report: &Report) -> bool {
     accepted > current || (accepted == current && refuses_ours)
 }
 
-/// Keeps what the device proves. One that proves nothing is refused nothing either: it is a device like any other, and is told
-/// of in the log.
+/// Saves a device's proof. A device with an invalid proof is served like any other, and logged.
 pub(super) async fn take(
     edge: &Edge,
     peer: &Peer,
@@ -82,7 +82,7 @@ pub(super) async fn take(
             peer.device,
             release.revision.short(),
         );
-        // copied into place by hand
+        // the data was copied into place by hand
         if !edge.0.store.is_restored().await? {
             message += ". Who was revoked since is served again: flotta revoke NAME";
         }
@@ -100,7 +100,7 @@ pub(super) async fn take(
     Ok(())
 }
 
-/// A release by the keys in force of this fleet.
+/// Verifies a release with the current keys of this fleet.
 fn verify(edge: &Edge, accepted: &Envelope) -> Result<Release, String> {
     let fleet = &edge.0.fleet;
     let role = &fleet.trust_root().release;
@@ -109,10 +109,10 @@ fn verify(edge: &Edge, accepted: &Envelope) -> Result<Release, String> {
         .map_err(|error| error.to_string())?;
     let release = Release::parse(&payload)?;
     if release.fleet != *fleet.name() {
-        return Err(format!("it is of fleet {}", release.fleet));
+        return Err(format!("it belongs to fleet {}", release.fleet));
     }
     if release.sequence >= MAX_ID {
-        return Err("there is no number above its own".to_owned());
+        return Err("there is no sequence above its own".to_owned());
     }
     Ok(release)
 }

@@ -1,4 +1,4 @@
-//! Reports: bounded and made harmless before anything is kept of them.
+//! Reports: bounded and sanitised before anything of them is stored.
 
 use axum::Json;
 use axum::body::Body;
@@ -19,7 +19,7 @@ const MAX_WORKLOADS: usize = flotta_bundle::manifest::MAX_UNITS;
 const MAX_LINES: usize = 1000;
 /// Longest message, in characters.
 const MAX_MESSAGE: usize = 1024;
-/// Longest text that a machine may say of itself, in characters.
+/// Longest text about the hardware, in characters.
 const MAX_TEXT: usize = 128;
 /// Event ids are signed 64-bit numbers in the store.
 pub(super) const MAX_ID: u64 = i64::MAX as u64;
@@ -34,10 +34,9 @@ pub(super) async fn put(
     let slot = peer.member.allowance().body().await;
     let report = read_json(body, MAX_REPORT_BYTES, edge.0.limits.body);
     let mut report = bounded(report.await?)?;
-    // a proof is looked at, and not kept with how the device is
+    // a proof is checked here, and not stored with the report
     let accepted = report.accepted.take();
-    // To the end even if the device has hung up: what is on its way to the disk is in memory, and counts as that until it
-    // is there.
+    // Completed even if the device hangs up: the report counts as a body in memory until it is on disk.
     let kept = tokio::spawn(async move {
         let _until_kept = slot;
         let now = Timestamp::now();
@@ -57,7 +56,8 @@ pub(super) async fn put(
     Ok(Json(kept?))
 }
 
-/// Refuses what no agent sends; shortens what one may, and takes out what would forge a line in a terminal or log.
+/// Refuses what no agent sends, shortens what is too long, and removes characters that could forge a line in a terminal or
+/// log.
 fn bounded(mut report: Report) -> Result<Report, Refused> {
     for (what, count, max) in [
         ("workloads", report.workloads.len(), MAX_WORKLOADS),

@@ -1,4 +1,4 @@
-//! The routes.
+//! The routes of the edge API.
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -43,8 +43,8 @@ async fn enrol(
     let request = read_json(body, MAX_ENROLMENT_BYTES, edge.0.limits.body);
     let request: EnrolmentRequest = request.await?;
     let now = Timestamp::now();
-    // a token is good for one device, and a person counted them out: a pallet of machines need not queue; nor do those that
-    // have joined before, and are as many as the fleet
+    // a token is for one device, and a person made each of them: a pallet of machines need not queue; nor do devices that
+    // have joined before, of which there are as many as in the fleet
     let invited = caller.certified().is_some()
         || match &request.token {
             Some(token) => edge.0.store.is_open(token, now).await?,
@@ -90,7 +90,7 @@ async fn renew(State(edge): State<Edge>, peer: Peer, body: Body) -> Result<Json<
     Ok(Json(renewed.await?))
 }
 
-/// A blob, whole or from an offset on. The digest is the check of it, so it may be kept for ever.
+/// A blob, whole or from an offset. It is named by its digest, so it may be cached for ever.
 async fn blob(
     State(edge): State<Edge>,
     peer: Peer,
@@ -102,12 +102,12 @@ async fn blob(
         .map_err(|_| Refused::bad_request("a blob is named sha256: and 64 hex digits"))?;
     let offset = offset(&headers);
     let failed = |error: std::io::Error| Refused::failed(code::DEPOT, &error);
-    // one answer for what is not there and for what is another's: it tells nothing
+    // the same answer for a missing blob and for another device's, so that it reveals nothing
     let not_yours = || {
         let message = format!("{digest} is not part of the bundle of {}", peer.device);
         Refused::new(StatusCode::FORBIDDEN, code::NOT_YOURS, message)
     };
-    // before anything is read: what is read is in memory
+    // before anything is read into memory
     let own = peer.member.allowance().download().await;
     let slots = (own, edge.0.downloads.clone().acquire_owned().await);
     let depot = edge.0.blobs.as_ref();
@@ -151,8 +151,8 @@ fn past_the_end(size: u64) -> Response {
     ([(CONTENT_RANGE, format!("bytes */{size}"))], refused).into_response()
 }
 
-/// `Range: bytes=N-`, the one form that resuming takes. Any other asks for the whole blob: a server may take a range for none
-/// (RFC 9110, 14.2).
+/// Parses `Range: bytes=N-`, the form that resuming needs. Any other range is ignored, which RFC 9110, 14.2 allows, and gives
+/// the whole blob.
 fn offset(headers: &HeaderMap) -> u64 {
     let begin = |range: &str| {
         range

@@ -1,4 +1,4 @@
-//! Slots for those who have shown no certificate: strangers, who may hold them all and say nothing.
+//! Slots for clients without a certificate: strangers, who might take all of them and stay silent.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,29 +7,29 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-/// So many slots. When all are taken and another comes, the one who has held a slot longest must go, if that is longer
-/// than `patience`: who is done within it is never sent away, however many others come.
+/// A number of slots. When all are taken and another client comes, the one that has held a slot longest is evicted, if that
+/// is longer than `patience`: a client that is done within it is never evicted, however many others come.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Arc<Semaphore>,
     max: usize,
     patience: Duration,
-    /// The oldest first. Some have left already.
+    /// The holders, oldest first. Some may have left already.
     held: Mutex<VecDeque<(Instant, oneshot::Sender<()>)>>,
 }
 
-/// A slot, until it is dropped.
+/// A slot, which is freed on drop.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Dropped first: who leaves is known to have left before another can have the slot.
+    /// Dropped first, so that the holder counts as gone before another can take the slot.
     lost: oneshot::Receiver<()>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Slot {
-    /// Returns when another needs it.
+    /// Returns when this holder is evicted.
     pub(super) async fn lost(&mut self) {
-        // never sent to: dropping the other end says it
+        // nothing is ever sent: the sender is dropped
         let _ = (&mut self.lost).await;
     }
 }
@@ -44,7 +44,7 @@ impl Slots {
         }
     }
 
-    /// A slot, as soon as there is one. None is lost to a caller who gives up.
+    /// Waits for a slot. A caller that gives up takes none.
     pub(super) async fn wait(&self) -> Option<Slot> {
         let permit = tokio::select! {
             biased;
@@ -57,7 +57,7 @@ impl Slots {
         permit.map(|permit| self.give(permit))
     }
 
-    /// A slot, if there is one or somebody has held one for too long.
+    /// Takes a slot if one is free, or if the oldest holder can be evicted.
     pub(super) async fn take(&self) -> Option<Slot> {
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
             return Some(self.give(permit));
@@ -76,7 +76,7 @@ impl Slots {
     }
 
     async fn free(&self) -> Option<OwnedSemaphorePermit> {
-        // never closed, so there always is one
+        // the semaphore is never closed
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
@@ -98,7 +98,7 @@ impl Slots {
         }
     }
 
-    /// When the oldest who is still there has held its slot long enough.
+    /// When the oldest holder may be evicted.
     fn oldest(&self, held: &mut VecDeque<(Instant, oneshot::Sender<()>)>) -> Option<Instant> {
         while held.front().is_some_and(|(_, sender)| sender.is_closed()) {
             held.pop_front();
@@ -115,11 +115,11 @@ impl Slots {
             }
             tokio::time::sleep_until(due).await;
         }
-        // nobody is there who could be sent away: a slot comes back by itself
+        // there is nobody to evict: a slot will be freed by itself
         std::future::pending::<()>().await;
     }
 
-    /// Sends the oldest away, if it has held its slot long enough. Says whether.
+    /// Evicts the oldest holder if it has held its slot long enough. Returns whether it did.
     fn send_away(&self) -> bool {
         let mut held = self.held();
         let due = self

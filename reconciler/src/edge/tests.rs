@@ -1,4 +1,4 @@
-//! The API over real TLS on a loopback address. A file per subject; `hostile_*` are the devices that mean no good.
+//! The API over real TLS on a loopback address. A file for each subject; `hostile_*` are malicious devices.
 
 mod blobs;
 mod clocks;
@@ -57,8 +57,8 @@ fn happened(id: u64, message: &str) -> Event {
     }
 }
 
-/// What in a text a terminal or a log obeys rather than shows. Not by the code that takes it out: this is to find what that
-/// lets through.
+/// The control characters in a text that a terminal or log would act on. Written independently of the code that removes them,
+/// to find what that misses.
 fn obeyed(text: &str) -> Vec<char> {
     let hidden = [
         '\u{ad}',

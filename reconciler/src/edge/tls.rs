@@ -15,8 +15,8 @@ use crate::keys::Fleet;
 
 /// TLS 1.3, the fleet's server certificate, and clients that have a certificate of its device authority or none at all.
 pub(super) fn config(fleet: &Arc<Fleet>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    // All that TLS 1.3 has with ring. SHA-256 first: processors have instructions for it and not for SHA-384, which was a
-    // twelfth of a full handshake. The server chooses, whatever order a client likes.
+    // All TLS 1.3 cipher suites of ring. SHA-256 comes first, because processors have instructions for it but not for
+    // SHA-384, which took a twelfth of a full handshake. The server's order wins over the client's.
     let provider = Arc::new(CryptoProvider {
         cipher_suites: vec![
             cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -41,15 +41,15 @@ pub(super) fn config(fleet: &Arc<Fleet>) -> Result<Arc<ServerConfig>, rustls::Er
         .with_cert_resolver(Arc::new(Current(Arc::clone(fleet))));
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Sessions are resumed by tickets that the client keeps: nothing is held for devices that are away. The certificate in
-    // a ticket was verified when it was made; whether it is still good is looked at again (`identity`).
+    // Sessions are resumed with tickets that the client keeps, so the server stores nothing for devices that are away. The
+    // certificate in a ticket was verified when it was issued; `identity` checks again whether it is still valid.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ring::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
 
-/// The server's certificate as it is now: one that was renewed serves from the next handshake on.
+/// The current server certificate: a renewed one is used from the next handshake on.
 #[derive(Debug)]
 struct Current(Arc<Fleet>);
 

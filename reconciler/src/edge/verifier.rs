@@ -1,4 +1,4 @@
-//! Whether a client's certificate is one of the fleet's devices: as webpki says, at each time that it may be.
+//! Verifies client certificates with webpki, at each time that it may be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::keys::Fleet;
 
-/// webpki's verifier, and the clock: while that is in doubt, what held before goes on to hold.
+/// webpki's verifier with the server's clock: while that is in doubt, certificates that were valid before stay valid.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) webpki: Arc<dyn ClientCertVerifier>,

@@ -1,4 +1,4 @@
-//! What a person decides: who is let in, taken back, turned away, and whose identity ends.
+//! Decisions of people: approve, approve after a restore, deny and revoke.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use super::{Approval, EnrolError, Enroller, Restored, Target};
 use crate::store::{Device, JoinRequest, RequestState, devices, is_restored, requests, revoked};
 use crate::text::plain;
 
-/// Approvals on their way to the disk at a time: what comes together is one commit.
+/// Parallel approvals, which the store commits together.
 const AT_ONCE: usize = 64;
 /// Longest reason of a denial, in characters; it is shown on the device.
 const MAX_REASON: usize = 256;
 
 impl Enroller {
-    /// A person lets a device in. A denied request may be approved after all.
+    /// Approves a request. One that was denied can still be approved.
     pub async fn approve(
         &self,
         target: Target,
@@ -32,7 +32,7 @@ impl Enroller {
                 move |connection| approve(connection, &fleet, &target, approval, who, now),
                 move |Approved { device, news, .. }| match news {
                     News::Joined(replaced) => {
-                        // before its connections end: it must not be taken for one that the store forgot
+                        // before its connections end, so that it is not taken for a device that the store does not know
                         if let Some(key) = replaced {
                             store.was_replaced(*key);
                         }
@@ -53,9 +53,9 @@ impl Enroller {
         Ok(device)
     }
 
-    /// A person takes back every device that has a certificate of this fleet and that the store does not know: after a
-    /// restore. One whose name another key has meanwhile is left for a person to look at, and so is one that is not
-    /// `in_git`: without the set that it had, its next manifest would be an empty one.
+    /// Approves, after a restore, all devices that have a certificate of this fleet and that the store does not know. A device
+    /// whose name another key has taken meanwhile is left for a person to decide, and so is one that is not `in_git`: without
+    /// the set that it had, its next manifest would be empty.
     pub async fn approve_restored(
         &self,
         in_git: &BTreeSet<DeviceName>,
@@ -102,7 +102,7 @@ impl Enroller {
         Ok(restored)
     }
 
-    /// A person turns a device away.
+    /// Denies a request.
     pub async fn deny(
         &self,
         target: Target,
@@ -136,9 +136,9 @@ impl Enroller {
         Ok(request)
     }
 
-    /// A person ends a device's identity: its certificate is worth nothing from now on, its connections close, its name is
-    /// free. A device that was revoked before stays so. Says whether it was not, and its key. After a restore, a name that the
-    /// store does not know may be a device's that joined after the backup: then it is the name that is turned away.
+    /// Revokes a device's identity: its certificate is no longer accepted, its connections close, and its name is free. Returns
+    /// its key, and whether it was not revoked before. After a restore, a name that the store does not know may belong to a
+    /// device that joined after the backup: then the name itself is barred.
     pub async fn revoke(
         &self,
         device: &DeviceName,

@@ -1,4 +1,4 @@
-//! Why a device does not join.
+//! Errors of enrolment.
 
 use flotta_bundle::DeviceName;
 use flotta_bundle::code::{self, Code, Problem};
@@ -7,72 +7,73 @@ use jiff::Timestamp;
 use crate::keys::{CsrError, KeysError};
 use crate::store::StoreError;
 
-/// Why somebody does not join, or cannot be let in. The message goes to the device too, so it tells nothing about others.
+/// Why a device cannot join, or a request cannot be decided. The message goes to the device too, so it reveals nothing about
+/// others.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// No such token, or forgotten long ago.
-    #[error("this server did not make this token, or it ended long ago")]
+    /// The token is unknown, or was deleted long after it expired.
+    #[error("this token was not made by this server, or expired long ago")]
     TokenUnknown,
-    /// One use, and that was another.
+    /// The token was used by another device.
     #[error("this token was used already, at {0:.0}")]
     TokenUsed(Timestamp),
-    /// Too late.
+    /// The token has expired.
     #[error("this token expired at {0:.0}")]
     TokenExpired(Timestamp),
-    /// Somebody thought better of it.
+    /// The token was revoked.
     #[error("this token was taken back at {0:.0}")]
     TokenRevoked(Timestamp),
-    /// Not for this name.
+    /// The token is for another name.
     #[error("this token is for another device than {0}")]
     TokenOther(DeviceName),
-    /// The certificate request proves nothing.
+    /// The certificate request is not valid.
     #[error(transparent)]
     Csr(#[from] CsrError),
-    /// The sealing key is not vouched for by the identity key.
+    /// The sealing key is not signed by the identity key.
     #[error("the sealing key is not an X25519 key that the identity key vouches for")]
     Sealing,
-    /// A renewal is for the key that the device has.
-    #[error("the certificate request is by another key than the device joined with")]
+    /// A renewal must be for the key that the device joined with.
+    #[error("the certificate request has another key than the device joined with")]
     OtherKey,
-    /// Its identity was revoked.
+    /// The device's identity was revoked.
     #[error("the identity of this device was revoked")]
     Revoked,
-    /// A cloned disk: two machines with one key.
-    #[error("this key is the one of {0}")]
+    /// The key belongs to another device, as on a cloned disk.
+    #[error("this key belongs to {0}")]
     KeyTaken(DeviceName),
-    /// A name that a joined device has; for people who approve.
+    /// The name belongs to a joined device; shown to people who approve.
     #[error("{0} has joined with another key")]
     NameTaken(DeviceName),
-    /// What it ran may depend on a set that nobody knows any more.
+    /// What the device ran may depend on a set that is not known any more.
     #[error(
         "{0} is not in Git, as far as this server has read it: its set and labels came with its token or approval, and are not known any more"
     )]
     NotInGit(DeviceName),
-    /// Too many wait.
-    #[error("too many requests to join wait for a person")]
+    /// Too many requests are pending.
+    #[error("too many requests to join are waiting for approval")]
     TooManyRequests,
-    /// Nobody asks.
+    /// There is no such request.
     #[error("no request to join as {0}")]
     NoRequest(DeviceName),
-    /// No such device.
+    /// There is no such device.
     #[error("no device {0} has joined")]
     NoDevice(DeviceName),
-    /// No such token.
+    /// There is no such token.
     #[error("no token {0}")]
     NoToken(String),
-    /// Several ask for one name.
+    /// Several requests have the same name.
     #[error("{1} keys ask to join as {0}")]
     Ambiguous(DeviceName, usize),
-    /// A part of a fingerprint that is too short to be sure of.
+    /// The given part of a fingerprint is too short to be safe.
     #[error("give at least 16 hex digits of the key")]
     ShortKey,
-    /// A request that was approved.
+    /// The request was approved already.
     #[error("the request of {0} was approved already")]
     AlreadyApproved(DeviceName),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The authority failed.
+    /// The CA failed.
     #[error(transparent)]
     Keys(#[from] KeysError),
 }
@@ -101,7 +102,7 @@ impl EnrolError {
         }
     }
 
-    /// The error as a person who approves, denies or revokes meets it.
+    /// The problem to show to a person who approves, denies or revokes.
     pub fn problem(&self) -> Problem {
         let problem = Problem::new(self.code(), self.to_string());
         match self {
@@ -114,20 +115,20 @@ impl EnrolError {
             Self::Revoked => {
                 problem.with_help("to let it in again: flotta token create, and join with that")
             }
-            Self::NoRequest(_) => problem.with_help("see who asks: flotta get requests"),
-            Self::NoToken(_) => problem.with_help("see which there are: flotta token list"),
+            Self::NoRequest(_) => problem.with_help("to list them: flotta get requests"),
+            Self::NoToken(_) => problem.with_help("to list them: flotta token list"),
             Self::Ambiguous(device, _) => problem.with_help(format!(
                 "name the key as well, as the device shows it: flotta approve {device} --key SHA256:…"
             )),
             Self::ShortKey => problem.with_help("copy it from: flotta get requests -o wide"),
             Self::AlreadyApproved(device) => {
-                problem.with_help(format!("to take it back: flotta revoke {device}"))
+                problem.with_help(format!("to undo that: flotta revoke {device}"))
             }
             _ => problem,
         }
     }
 
-    /// Whether the device was refused, rather than the server unable.
+    /// Whether the device was refused, as opposed to a failure of the server.
     pub fn is_refusal(&self) -> bool {
         !matches!(self, Self::Store(_) | Self::Keys(_))
     }

@@ -1,4 +1,4 @@
-//! What a request to join must prove before anything is looked up for it.
+//! Verifies the proofs in a request to join, before any lookup.
 
 use data_encoding::BASE64;
 use flotta_bundle::DeviceName;
@@ -10,21 +10,21 @@ use crate::keys::{Csr, DeviceKey};
 use crate::store::{JoinRequest, RequestState};
 use crate::text::plain;
 
-/// Longest text that a stranger may have shown, in characters.
+/// Longest text of a stranger that is shown, in characters.
 const MAX_TEXT: usize = 128;
 
-/// A request whose proofs hold: the sender has the identity key, and the identity key vouches for the sealing key.
+/// A request with valid proofs: the sender has the identity key, which has signed the sealing key.
 pub(super) struct Proven {
     pub(super) device: DeviceName,
     pub(super) key: DeviceKey,
     pub(super) sealing_key: String,
     pub(super) hardware: Hardware,
-    /// Whether it asks with a certificate by this fleet's authority for this name and key.
+    /// Whether the client has a certificate by this fleet's CA for this name and key.
     pub(super) vouched: bool,
 }
 
 impl Proven {
-    /// `certified`: name and key of the certificate that the request came with.
+    /// Verifies a request; `certified` has the name and key of the client's certificate.
     pub(super) fn verify(
         request: EnrolmentRequest,
         certified: Option<&Certified>,
@@ -36,7 +36,7 @@ impl Proven {
         let proof = BASE64
             .decode(request.sealing_proof.as_bytes())
             .map_err(|_| EnrolError::Sealing)?;
-        // An all-zero key is the one point that is easy to send and that everything can be read with.
+        // With an all-zero key anyone could read what is sealed to it.
         let plausible = sealing_key.len() == 32 && sealing_key.iter().any(|byte| *byte != 0);
         let statement = sealing_statement(&request.device, &request.sealing_key);
         if !plausible || !csr.key().verifies(&statement, &proof) {

@@ -1,4 +1,4 @@
-//! Who joins: a pure function of what is known.
+//! The decision about a request to join, as a pure function of the facts.
 
 use flotta_bundle::{DeviceName, Digest};
 use jiff::Timestamp;
@@ -8,42 +8,42 @@ use crate::clock::SKEW;
 use crate::store::tokens::TokenRecord;
 use crate::store::{Device, JoinRequest, RequestState};
 
-/// All that a decision depends on.
+/// The facts that a decision depends on.
 pub(super) struct Facts<'a> {
-    /// The name asked for.
+    /// The requested name.
     pub(super) name: &'a DeviceName,
-    /// The key that asks.
+    /// The key of the request.
     pub(super) key: Digest,
     /// The device of this name, revoked or not.
     pub(super) device: Option<Device>,
-    /// The name that the key has joined as, if its identity is in force.
+    /// The name under which the key has joined, if its identity is in force.
     pub(super) key_of: Option<DeviceName>,
-    /// An earlier request of the key.
+    /// An earlier request with this key.
     pub(super) request: Option<JoinRequest>,
-    /// Whether the key lost its identity, or whoever had the name did.
+    /// Whether the key was revoked, or the name is barred.
     pub(super) revoked: bool,
-    /// Whether it has a certificate by this fleet's authority for this name and key.
+    /// Whether the client has a certificate by this fleet's CA for this name and key.
     pub(super) vouched: bool,
-    /// Whether the store is from a backup.
+    /// Whether the store was restored from a backup.
     pub(super) restored: bool,
-    /// The token, if one was sent: as it is remembered, or that it is not.
+    /// The token's record, or why it has none; none when no token was sent.
     pub(super) token: Option<Result<TokenRecord, EnrolError>>,
     pub(super) now: Timestamp,
 }
 
-/// What is to be done.
+/// The decision.
 pub(super) enum Verdict {
-    /// The device joins by this token.
+    /// The device joins with this token.
     Join(TokenRecord),
-    /// The device has joined with this key: it gets a fresh certificate, whatever token it sent.
+    /// The device has joined with this key before: it gets a new certificate, whatever token it sent.
     Again(Device),
-    /// A person decides. `new`: the request is to be noted.
+    /// A person has to decide. `new`: the request must be stored.
     Wait {
-        /// Why it waits, when that is not plain.
+        /// Why it waits, if there is a special reason.
         note: String,
         new: bool,
     },
-    /// A person has decided.
+    /// A person denied it, for this reason.
     Denied(String),
 }
 
@@ -74,17 +74,17 @@ pub(super) fn decide(facts: Facts<'_>) -> Result<Verdict, EnrolError> {
         return Ok(Verdict::Denied(reason.clone()));
     }
     let token = token.map(|token| usable(token, name, now)).transpose()?;
-    // A revoked key comes back only by a token that was made for it to come back: not by waiting to be overlooked.
+    // A revoked key joins again only with a token, so that nobody approves it by mistake.
     if token.is_none() && revoked {
         return Err(EnrolError::Revoked);
     }
     match (token, device) {
         (Some(token), None) => Ok(Verdict::Join(token)),
         (token, device) => {
-            // never by itself, even with a certificate: it may be from before a revocation that is not known any more
+            // never automatically, even with a certificate: a revocation may have been lost with the restore
             let note = match (device, token, vouched) {
                 (Some(_), Some(_), _) => {
-                    "a device of this name has joined with another key; the token it sent is good"
+                    "a device of this name has joined with another key; the token it sent is valid"
                 }
                 (Some(_), None, true) => {
                     "certificate of this fleet, not in the store; a device of this name has joined with another key"
@@ -116,7 +116,7 @@ fn usable(
     if let Some((at, _)) = token.revoked {
         return Err(EnrolError::TokenRevoked(at));
     }
-    // one that is from the future was made by a clock that was ahead, and would live as much longer
+    // a token from the future was made by a clock that was ahead, and would be valid for that much longer
     let is_ahead = token.created_at.duration_since(now) > SKEW;
     if now >= token.expires_at || is_ahead {
         return Err(EnrolError::TokenExpired(token.expires_at));

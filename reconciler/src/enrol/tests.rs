@@ -159,7 +159,7 @@ async fn approval_in_place_of_another_ends_that_one() {
     door.approve("a", None, true).await.unwrap();
     assert!(!before.in_force());
     assert!(joined(&door.ask(&second, None).await));
-    // it was replaced, not forgotten: on disk, and for the edge
+    // it is recorded as replaced, on disk and for the edge API
     let asked = door.ask(&first, None).await;
     assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
     let store = &door.house.store;
@@ -197,7 +197,7 @@ async fn who_was_let_in_without_a_set_gets_it_by_a_second_approval() {
     let has = door.house.store.inventory().await.unwrap().remove(0);
     assert_eq!(has.set.as_deref(), Some("shops"));
     assert_eq!(has.labels["site"], "berlin");
-    // what says nothing changes nothing, and nobody was cut off
+    // an approval without terms changes nothing, and no connection was closed
     assert_eq!(approve(None, &[]).await.set, has.set);
     assert!(member.in_force());
     let events = door.house.events().await;
@@ -206,7 +206,7 @@ async fn who_was_let_in_without_a_set_gets_it_by_a_second_approval() {
 }
 
 impl Door {
-    /// Asks with a certificate of this fleet that the store does not know.
+    /// Asks as a device with a certificate of this fleet that the store does not know.
     async fn come_back(&self, machine: &TestDevice) -> Result<Enrolment, EnrolError> {
         let certified = Certified {
             device: machine.name.clone(),
@@ -237,7 +237,7 @@ async fn who_joined_after_the_backup_is_revoked_by_its_name() {
         let enroller = &door.house.enroller;
         enroller.revoke(&name("a"), "ada", door.now).await
     };
-    // without a restore, a name that is not there is a slip of the pen
+    // without a restore, an unknown name is a typing error
     assert!(matches!(revoke().await, Err(EnrolError::NoDevice(_))));
     door.restore().await;
     assert!(waits(&door.come_back(&thief).await));
@@ -258,7 +258,7 @@ async fn who_joined_after_the_backup_is_revoked_by_its_name() {
     let asked = door.come_back(&thief).await;
     assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
 
-    // the name is given to another machine: the first one is still who it was
+    // the name is given to another machine: the first one stays revoked
     let token = door.house.token(Some("a")).await;
     assert!(joined(&door.ask(&heir, Some(token)).await));
     door.revoke("a").await;
@@ -278,7 +278,7 @@ async fn a_request_by_a_barred_name_is_not_approved() {
     assert!(waits(&door.come_back(&thief).await));
     let key = thief.fingerprint();
     let request = door.house.store.request(key).await.unwrap().unwrap();
-    // it was on its way while the name was barred
+    // the request was made before the name was barred
     let bar = move |connection: &Connection| {
         revoked::bar(connection, &request.device, Timestamp::now())?;
         assert_eq!(requests::find(connection, &request.key)?, None);
@@ -352,11 +352,11 @@ async fn of_several_requests_the_key_says_which() {
         .await
         .unwrap_err();
     assert!(matches!(error, EnrolError::ShortKey));
-    // one key was given: that more than one fits is not what is wrong
+    // a key was given, so the error is not that several match
     assert_eq!(error.problem().code, "FLT0414");
     assert!(error.problem().help.contains("flotta get requests"));
     let nobody = door.approve("nobody", None, false).await.unwrap_err();
-    assert_eq!(nobody.problem().help, "see who asks: flotta get requests");
+    assert_eq!(nobody.problem().help, "to list them: flotta get requests");
     let approved = door.approve("a", Some(&shown), false).await.unwrap();
     assert_eq!(approved.key, second.fingerprint());
     assert!(matches!(
@@ -372,7 +372,7 @@ async fn a_key_that_joined_elsewhere_meanwhile_is_not_approved() {
     assert!(waits(&door.ask(&machine, None).await));
     let token = door.house.token(Some("b")).await;
     assert!(joined(&door.ask(&machine.renamed("b"), Some(token)).await));
-    // joining took the request away with it
+    // joining removed the request
     assert!(door.approve("a", None, false).await.is_err());
 }
 
@@ -453,7 +453,7 @@ async fn one_network_cannot_fill_the_queue() {
     door.house.store.write(fill, |()| {}).await.unwrap();
     let full = door.ask(&TestDevice::new("b"), None).await.unwrap_err();
     assert_eq!(full.code().id, "FLT0413");
-    // who waits already is not turned away, and neither is another network
+    // a pending request is not refused, and neither is another network
     assert!(waits(&door.ask(&proto, None).await));
     let elsewhere = "198.51.100.7".parse().unwrap();
     let other = TestDevice::new("c").request(None);

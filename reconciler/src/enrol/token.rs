@@ -1,4 +1,4 @@
-//! Tokens, and the join files that they are in.
+//! Tokens and join files.
 
 use data_encoding::BASE64URL_NOPAD;
 use flotta_bundle::DeviceName;
@@ -12,7 +12,7 @@ use crate::store::NewToken;
 use crate::store::tokens::{self, TokenRecord};
 
 impl Enroller {
-    /// Makes a token that lives for `ttl`, at most [`MAX_TTL`]. Returns it, which is the only copy, and when it ends.
+    /// Creates a token that is valid for `ttl`, at most [`MAX_TTL`]. Returns the only copy of it, and when it expires.
     pub async fn create_token(
         &self,
         token: NewToken,
@@ -48,7 +48,7 @@ impl Enroller {
         Ok((secret, expires_at))
     }
 
-    /// A person takes a token back. One that was used has done its work: what joined with it is revoked by its name.
+    /// Revokes a token. Revoking a used token does not affect the device that joined with it, which has to be revoked by name.
     pub async fn revoke_token(
         &self,
         id: &str,
@@ -81,7 +81,7 @@ impl Enroller {
         Ok(token)
     }
 
-    /// The join file for a device: where the server is, what to trust, and the token.
+    /// Makes the join file for a device: the server's address, what to trust, and the token.
     pub fn join_file(
         &self,
         server: String,

@@ -1,4 +1,4 @@
-//! What joining reads and writes: each function is the work of one durable transaction.
+//! The transactions of enrolment: each function runs in one durable transaction.
 
 use std::net::IpAddr;
 
@@ -14,9 +14,9 @@ use crate::store::{
     Device, JoinRequest, NewToken, RequestState, devices, is_restored, requests, revoked, tokens,
 };
 
-/// What a transaction of [`super::Enroller::enrol`] came to.
+/// The result of the transaction of [`super::Enroller::enrol`].
 pub(super) enum Done {
-    /// It has joined; who made its token, if it had not joined before.
+    /// The device has joined, with its certificate, and the person who made its token if it had not joined before.
     Joined(Box<Device>, Issued, Option<String>),
     Waits(bool),
     Denied(String),
@@ -66,7 +66,7 @@ pub(super) fn enrol(
         Verdict::Wait { note, new } => {
             let address = from.to_string();
             let (all, each) = requests::count_pending(connection, &address)?;
-            // those that joined once are as many as the fleet
+            // devices that joined before are no more than the fleet has
             if new && !proven.vouched && (all >= MAX_PENDING || each >= MAX_PENDING_EACH) {
                 return Err(EnrolError::TooManyRequests);
             }
@@ -105,24 +105,24 @@ fn join(
     Ok((device, issued))
 }
 
-/// What an approval came to.
+/// The result of an approval.
 pub(super) struct Approved {
     pub(super) device: Device,
-    /// The address that the request came from.
+    /// The address of the request.
     pub(super) from: String,
-    /// What was new about it.
+    /// What it changed.
     pub(super) news: News,
 }
 
 pub(super) enum News {
-    /// It has joined, in place of whoever had this key.
+    /// The device has joined, in place of the one that had this key.
     Joined(Option<Digest>),
-    /// It had joined before, and is in another set or has other labels now.
+    /// The device had joined before, and its set or labels have changed.
     Terms,
     Nothing,
 }
 
-/// Lets in who asks.
+/// Approves a request.
 pub(super) fn approve(
     connection: &Connection,
     fleet: &Fleet,
@@ -132,7 +132,7 @@ pub(super) fn approve(
     now: Timestamp,
 ) -> Result<Approved, EnrolError> {
     let mut request = find_request(connection, target)?;
-    // what it asked with was worth something when it asked
+    // the name may have been barred since it asked with its certificate
     if request.vouched && revoked::is_barred(connection, &request.device)? {
         return Err(EnrolError::Revoked);
     }
@@ -145,7 +145,7 @@ pub(super) fn approve(
         if !approval.replace {
             return Err(EnrolError::NameTaken(there.device));
         }
-        // the certificate that it was approved with is worth nothing now
+        // the certificate of the earlier approval is no longer valid
         requests::remove(connection, &there.key)?;
         revoked::add(connection, &there.device, &there.key, now)?;
         replaced = Some(there.key);
@@ -181,7 +181,7 @@ pub(super) fn approve(
     })
 }
 
-/// Who is in already gets what set and labels it is approved with, and keeps what is not named.
+/// Changes the set and labels of a joined device to those given; what is not given stays.
 fn change(
     connection: &Connection,
     mut device: Device,
@@ -204,7 +204,7 @@ fn change(
     Ok(Approved { device, from, news })
 }
 
-/// The one request that a person means.
+/// Finds the one request that a person means.
 pub(super) fn find_request(
     connection: &Connection,
     target: &Target,
@@ -218,7 +218,7 @@ pub(super) fn find_request(
             }
             fitting.retain(|request| request.key.hex().starts_with(&prefix));
         }
-        // Without a key named, what was decided is out of the way of what waits.
+        // Without a key, pending requests take precedence over decided ones.
         None if fitting.iter().any(|r| r.state == RequestState::Pending) => {
             fitting.retain(|request| request.state == RequestState::Pending);
         }

@@ -35,7 +35,7 @@ fn only_those_whose_manifest_changed_are_woken() {
         watches[1].changed().now_or_never().is_none(),
         "once for each change"
     );
-    // and a release that takes it back wakes again
+    // a release that reverts it wakes it again
     house.publish(3, &[("a", &[one]), ("b", &[one, two]), ("d", &[one])]);
     assert!(watches[1].changed().now_or_never().is_some());
 }
@@ -69,7 +69,7 @@ fn a_device_is_held_back_to_what_its_leaf_names() {
         (4, old, old)
     );
     assert!(house.index.offer(&name("b"), offered, 1).is_none());
-    // not with the proof of a release that came in between
+    // no offer with the proof of a release that came in between
     house.publish(5, &[("a", &[new])]);
     assert!(house.index.offer(&name("a"), offered, 1).is_none());
 }
@@ -86,7 +86,7 @@ fn roots_come_after_the_one_that_is_known() {
     assert_eq!([roots(0), roots(1), roots(u32::MAX)], [1, 0, 0]);
 }
 
-/// Counts what is read.
+/// A blob store that counts reads.
 #[derive(Default)]
 struct Counting(HashMap<Digest, Vec<u8>>, Mutex<usize>);
 
@@ -125,7 +125,7 @@ async fn blobs_belong_to_the_manifests_a_leaf_names() {
     assert_eq!((known.heartbeat_seconds, known.schema), (60, 1));
     assert!(index.known(gone, &blobs).await.unwrap().is_none());
 
-    // manifests that are there are read once
+    // each manifest is read once
     let before = *lock(&blobs.1);
     index.may_read(&a, &digest("new"), &blobs).await.unwrap();
     assert_eq!(*lock(&blobs.1), before);

@@ -1,4 +1,4 @@
-//! Certificates: two authorities (devices, server) and what they sign.
+//! Certificates: two CAs (devices, server) and what they sign.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,26 +23,26 @@ use super::device_key::DeviceKey;
 use super::{KeysError, files};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Life of an authority's certificate. A device knows its authority by name and key (RFC 5280, 6.1.1 d), so that it is made
-/// anew by the same key; people compare it, so that it is seldom.
+/// Lifetime of a CA's certificate. A device identifies the CA by name and key (RFC 5280, 6.1.1 d), so it can be renewed with
+/// the same key; people compare its fingerprint, so that should be rare.
 const AUTHORITY_DAYS: i32 = 3653;
-/// Life of the server's certificate; it renews itself when a third is left.
+/// Lifetime of the server's certificate; it is renewed when a third is left.
 const SERVER_DAYS: i32 = 365;
-/// Life of a device's certificate: a device may be off for a month at two thirds of it and still renew in time.
+/// Lifetime of a device's certificate: renewed at two thirds, which leaves a month for a device that is off.
 const DEVICE_DAYS: i32 = 90;
-/// An authority's certificate is made anew when this little is left: twice what it vouches for.
+/// A CA's certificate is renewed when this much is left: twice the lifetime of a server certificate.
 const AUTHORITY_LEFT: i32 = 2 * SERVER_DAYS;
-/// How far certificates reach into the past: clocks of server replicas and devices differ.
+/// How far certificates are backdated, because the clocks of server replicas and devices differ.
 const SKEW: SignedDuration = crate::clock::SKEW;
 
 /// A device's new certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// The certificate, then the authority's, PEM.
+    /// The certificate, then the CA's, PEM.
     pub pem: String,
     /// Its serial number, hex.
     pub serial: String,
-    /// When it ends.
+    /// When it expires.
     pub not_after: Timestamp,
 }
 
@@ -110,7 +110,7 @@ fn write_pair(
     files::write(path, pem.as_bytes())
 }
 
-/// From when to when a certificate is good.
+/// The validity of a certificate.
 #[derive(Debug, Clone, Copy)]
 struct Life {
     begins: Timestamp,
@@ -132,12 +132,12 @@ impl Life {
         Self { begins, ends }
     }
 
-    /// Whether it has not begun, or ends later than one would that is made in an hour: it was made by a clock that was ahead.
+    /// Whether it was made by a clock that was ahead: it is not valid yet, or expires later than one made in an hour would.
     fn is_ahead(self, now: Timestamp, days: i32) -> bool {
         self.begins > now || self.ends > now + DAY * days + SKEW
     }
 
-    /// Whether no more than so many days are left: time has passed, or it was made by a clock that was behind.
+    /// Whether at most this many days are left: time has passed, or it was made by a clock that was behind.
     fn is_short(self, now: Timestamp, days: i32) -> bool {
         now + DAY * days >= self.ends
     }
@@ -158,7 +158,7 @@ impl Authority {
         Self::with(key, name, now)
     }
 
-    /// Another certificate of the same name and key, from now on.
+    /// Renews the certificate, with the same name and key.
     pub(super) fn anew(&self, now: Timestamp) -> Result<Self, KeysError> {
         let der = PrivatePkcs8KeyDer::from(self.issuer.key().serialize_der());
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256)?;
@@ -185,10 +185,7 @@ impl Authority {
         let (_, parsed) =
             X509Certificate::from_der(&certificate).map_err(|error| malformed(path, error))?;
         if !parsed.public_key().raw.ends_with(key.der_bytes()) {
-            return Err(malformed(
-                path,
-                "key and certificate do not belong together",
-            ));
+            return Err(malformed(path, "key and certificate do not match"));
         }
         let name = parsed
             .subject()
@@ -221,12 +218,12 @@ impl Authority {
         self.life.ends
     }
 
-    /// Whether its certificate is to be made anew.
+    /// Whether its certificate must be renewed.
     pub(super) fn is_off(&self, now: Timestamp) -> bool {
         self.life.is_ahead(now, AUTHORITY_DAYS) || self.life.is_short(now, AUTHORITY_LEFT)
     }
 
-    /// No certificate outlives the authority that vouches for it.
+    /// When a certificate made now expires: it must not outlive its CA.
     fn end(&self, now: Timestamp, days: i32) -> Timestamp {
         (now + DAY * days).min(self.life.ends)
     }
@@ -310,10 +307,7 @@ impl ServerIdentity {
         let (_, parsed) =
             X509Certificate::from_der(&certificate).map_err(|error| malformed(path, error))?;
         if !parsed.public_key().raw.ends_with(key.der_bytes()) {
-            return Err(malformed(
-                path,
-                "key and certificate do not belong together",
-            ));
+            return Err(malformed(path, "key and certificate do not match"));
         }
         let life = Life::of(path, &parsed)?;
         let names = match parsed.subject_alternative_name() {

@@ -1,4 +1,4 @@
-//! A device's identity key: ECDSA on P-256, nothing else, and the request by which it proves that it has the private half.
+//! A device's identity key, always ECDSA on P-256, and the certificate request that proves possession of it.
 
 use flotta_bundle::Digest;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
@@ -6,18 +6,18 @@ use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
-/// How every `SubjectPublicKeyInfo` of an uncompressed P-256 point begins (RFC 5480): so one key has one form, and one
-/// fingerprint.
+/// The prefix of every `SubjectPublicKeyInfo` with an uncompressed P-256 point (RFC 5480): only this form is accepted, so a
+/// key has one fingerprint.
 const SPKI_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 /// 0x04 and two coordinates.
 const POINT_BYTES: usize = 65;
-/// Longest request, PEM, in bytes. One by the agent has about 600.
+/// Longest request in bytes of PEM. The agent's has about 600.
 const MAX_CSR_BYTES: usize = 8 << 10;
 
-/// Why a request to join proves nothing.
+/// Why a certificate request is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
     /// Too long, or not a PKCS#10 request in PEM.
@@ -26,7 +26,7 @@ pub enum CsrError {
     /// Not P-256.
     #[error("the certificate request's key is not ECDSA on P-256")]
     Key,
-    /// The signature does not hold.
+    /// The signature is not valid.
     #[error("the certificate request is not signed by its own key")]
     Signature,
 }
@@ -44,7 +44,7 @@ impl std::fmt::Debug for DeviceKey {
 }
 
 impl DeviceKey {
-    /// The key of a `SubjectPublicKeyInfo` (DER), if it is an uncompressed point on P-256.
+    /// Parses the key of a `SubjectPublicKeyInfo` (DER), if it is an uncompressed point on P-256.
     pub fn from_spki(der: &[u8]) -> Option<Self> {
         let point = der.strip_prefix(&SPKI_PREFIX)?;
         if point.first() != Some(&4) {
@@ -58,7 +58,7 @@ impl DeviceKey {
         &self.0
     }
 
-    /// SHA-256 of the `SubjectPublicKeyInfo`: what a device is known by.
+    /// SHA-256 of the `SubjectPublicKeyInfo`, which identifies a device.
     pub fn fingerprint(&self) -> Digest {
         Digest::of(&self.0)
     }
@@ -71,7 +71,7 @@ impl DeviceKey {
     }
 }
 
-/// A certificate request whose proof of possession holds. Subject, names and extensions it asks for are not read.
+/// A certificate request with a valid proof of possession. Its subject, names and extensions are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Csr {
     key: DeviceKey,

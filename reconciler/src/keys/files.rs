@@ -1,4 +1,4 @@
-//! Secret files: 0600 in folders of 0700, each written next to its place, synced and renamed.
+//! Secret files: mode 0600 in folders of 0700, each written as a temporary file, synced and renamed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -19,7 +19,7 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> KeysError + '_ {
     move |error| KeysError::Io(path.to_owned(), error)
 }
 
-/// Makes a folder that only this user may enter. One that is there already, and open to others, is closed to them.
+/// Creates a folder that only this user may enter. The mode of an existing one is corrected.
 pub(super) fn make_private_directory(path: &Path) -> Result<(), KeysError> {
     match DirBuilder::new().mode(0o700).recursive(true).create(path) {
         Ok(()) => {}
@@ -42,7 +42,7 @@ pub(super) fn remove_directory(path: &Path) -> Result<(), KeysError> {
     }
 }
 
-/// What a directory's entries are is durable only when the directory itself is.
+/// Syncs a directory: only then are its entries durable.
 pub(super) fn sync_directory(path: &Path) -> Result<(), KeysError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
@@ -108,7 +108,7 @@ pub(super) fn read_signing_key(path: &Path) -> Result<SigningKey, KeysError> {
     Ok(SigningKey::from_pkcs8(der.secret_pkcs8_der())?)
 }
 
-/// A signing key's file in the form in which other programs read it.
+/// Reads a signing key's file in the format that other programs can read.
 pub(super) fn portable_signing_key(path: &Path) -> Result<Vec<u8>, KeysError> {
     let der = PrivatePkcs8KeyDer::from_pem_slice(&read(path)?)
         .map_err(|error| KeysError::Malformed(path.to_owned(), error.to_string()))?;
@@ -116,7 +116,7 @@ pub(super) fn portable_signing_key(path: &Path) -> Result<Vec<u8>, KeysError> {
     Ok(pem("PRIVATE KEY", &pkcs8).into_bytes())
 }
 
-/// RFC 7468: base64 in lines of 64 characters.
+/// Encodes PEM (RFC 7468): base64 in lines of 64 characters.
 pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let base64 = data_encoding::BASE64.encode(der);
     let mut text = format!("-----BEGIN {label}-----\n");

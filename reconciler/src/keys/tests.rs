@@ -36,7 +36,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_fleet_is_made_once_and_for_its_owner_alone() {
     let data = tempfile::tempdir().unwrap();
     let keys = data.path().join("keys");
-    // a first start that was cut off
+    // an interrupted first start
     std::fs::create_dir(data.path().join("keys.new")).unwrap();
     std::fs::write(data.path().join("keys.new/root.pem"), "half").unwrap();
     let start = first(None, &["edge.example.com"]);
@@ -96,7 +96,7 @@ fn a_new_name_changes_the_servers_certificate_alone() {
     assert!(fleet.server_not_after() > in_a_year);
 }
 
-/// How far a clock may be off, in either direction.
+/// Offsets of a clock, in both directions.
 pub(crate) fn offsets() -> Vec<SignedDuration> {
     let (minute, day) = (SignedDuration::from_mins(1), SignedDuration::from_hours(24));
     let sizes = [
@@ -133,7 +133,7 @@ fn certificates_that_a_wrong_clock_has_made_are_made_anew_by_the_same_keys() {
         let before = key(&fleet.server_ca_certificate_pem());
         let is_new = fleet.renew_certificates(&[], now).unwrap();
         let day = SignedDuration::from_hours(24);
-        // an hour is tolerated; a certificate that was made some days ago is a good one
+        // an hour is tolerated; a certificate that was made some days ago is valid
         let is_off = offset > SignedDuration::from_hours(1) || offset < -day * 243;
         assert_eq!(is_new, is_off, "{offset:#}");
         let fits = |ends: Timestamp, days: i32| {
@@ -192,7 +192,7 @@ fn a_devices_certificate_says_who_it_is_and_nothing_it_asked_for() {
     let (fleet, _) =
         Fleet::open_or_create(data.path(), &first(Some("shops"), &["localhost"])).unwrap();
     let machine = TestDevice::new("north/shop-1");
-    // it asks for more than it gets
+    // it requests more than it gets
     let mut params = CertificateParams::new(vec!["edge.example.com".to_owned()]).unwrap();
     params
         .distinguished_name

@@ -1,23 +1,23 @@
-//! What is remembered of a release, or of a commit that did not become one, for people to read. Bounded.
+//! The stored details of a release, or of a commit that did not become one, for people to read. Bounded.
 
 use flotta_bundle::DeviceName;
 use flotta_renderer::{Finding, Severity};
 use serde::{Deserialize, Serialize};
 
-/// Most errors, workloads, and devices of each, that are remembered by name; the rest is counted.
+/// Most errors, workloads, and devices of each, that are stored by name; the rest is counted.
 pub const MOST: usize = 100;
 
-/// The particulars of a release. What a later version adds is ignored, and what an earlier one did not write is empty.
+/// The details of a release. Fields of a later version are ignored, and those that an earlier one did not write are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Details {
-    /// Whether the commit is good and is held for what it takes away.
+    /// Whether the commit is valid but held for what it takes away.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     /// The errors of a refused commit, in the order of files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<CommitError>,
-    /// How many more there are.
+    /// How many more errors there are.
     #[serde(skip_serializing_if = "is_zero")]
     pub more_errors: u64,
     /// The workloads that it takes from devices, the most devices first.
@@ -26,16 +26,16 @@ pub struct Details {
     /// Devices that it leaves without a workload.
     #[serde(skip_serializing_if = "Few::is_empty")]
     pub empties: Few,
-    /// Devices that leave Git with it. They keep what they run until someone lets them go.
+    /// Devices that leave Git with it. They keep what they run until they are decommissioned.
     #[serde(skip_serializing_if = "Few::is_empty")]
     pub leaves_git: Few,
-    /// Devices that have nothing to run from it on: they left Git, and someone said that they are to go.
+    /// Devices that have nothing to run from this release on: they left Git and were decommissioned.
     #[serde(skip_serializing_if = "Few::is_empty")]
     pub let_go: Few,
-    /// Who allowed it to take away what it does.
+    /// Who allowed what it takes away.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub allowed_by: String,
-    /// What else is to be known of it: that the source's history was rewritten.
+    /// Other remarks, for example that the source's history was rewritten.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -61,14 +61,14 @@ pub struct Removal {
     pub workload: String,
     /// How many devices run it now.
     pub of: u64,
-    /// Whether it stays there and only stops.
+    /// Whether its files stay and it only stops running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stops: bool,
     /// The devices that lose it.
     pub devices: Few,
 }
 
-/// Devices: how many, and the first of them by name.
+/// A bounded list of devices: how many, and the first of them by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Few {
     /// How many.
@@ -78,7 +78,7 @@ pub struct Few {
 }
 
 impl Few {
-    /// These devices.
+    /// Summarises these devices.
     pub fn of(devices: &[DeviceName]) -> Self {
         Self {
             count: devices.len() as u64,
@@ -98,7 +98,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Details {
-    /// The particulars of a refusal.
+    /// The details of a refusal.
     pub fn refused(errors: &[Finding]) -> Self {
         let error = |finding: &Finding| CommitError {
             code: finding.code.id.to_owned(),
@@ -117,7 +117,7 @@ impl Details {
     }
 }
 
-/// A message may quote what was committed, which is as long as its author liked.
+/// Cuts a message, which may quote text of any length from the commit.
 fn short(text: &str) -> String {
     let mut text = text.to_owned();
     flotta_bundle::code::cut(&mut text, flotta_bundle::code::MAX_MESSAGE);

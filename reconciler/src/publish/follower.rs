@@ -1,6 +1,6 @@
-//! Keeps the release in force up with its source: looks, renders, publishes, and starts over.
+//! The follower keeps the release in force up to date with its source: it polls, renders and publishes in a loop.
 //!
-//! Level-triggered: every round reads source and inventory anew and brings the release up with both, whatever woke it.
+//! Level-triggered: every round reads source and inventory again and updates the release, whatever woke it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,24 +26,24 @@ mod record;
 use aside::{SetAside, members};
 pub(crate) use record::STANDING;
 
-/// How long to wait for more when a device joins: a pallet of machines switched on together makes one release.
+/// How long to wait for more after a device joins, so that a pallet of machines switched on together makes one release.
 const SETTLE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests;
 
-/// How a failure to follow the source is called.
+/// The name of a failure to follow the source.
 pub const SOURCE: &str = "following the source";
 
-/// What the source held.
+/// A commit of the source.
 #[derive(Debug, Clone)]
 struct Latest {
     input: Arc<Input>,
     revision: Revision,
     label: String,
-    /// Whether the commit allows of itself what it takes away.
+    /// Whether the commit itself allows its removals.
     allows_removal: bool,
-    /// What is to be known of it.
+    /// Remarks about it.
     notes: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Latest {
     }
 }
 
-/// Why a round did not come to its end; the next one tries again.
+/// Why a round failed; the next one tries again.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error(transparent)]
@@ -78,19 +78,19 @@ pub struct Follower {
     store: Store,
     index: Arc<Index>,
     standing: Standing,
-    /// What it held last.
+    /// The newest commit.
     latest: Option<Latest>,
-    /// What it held when it last had no errors: who joins while a newer commit is refused or held gets that.
+    /// The newest commit that was published: devices that join while a newer one is refused or held get this one.
     good: Option<Latest>,
-    /// The commit that was refused or held last.
+    /// The commit that was last refused or held.
     aside: Option<SetAside>,
-    /// The warnings of the last release: said once.
+    /// The warnings of the last release, which are reported once.
     warned: BTreeSet<String>,
-    /// Whether it was said that the release in force is the source's.
+    /// Whether it was reported that the release in force is up to date.
     greeted: bool,
 }
 
-/// What a round publishes.
+/// A commit that a round tries to publish.
 #[derive(Debug)]
 struct Candidate {
     latest: Latest,
@@ -99,7 +99,7 @@ struct Candidate {
 }
 
 impl Follower {
-    /// Takes up the release that is in the depot: devices are offered it before the source is looked at.
+    /// Starts with the release in the depot, so that devices are offered it before the source is polled.
     pub fn new(
         mut source: Source,
         publisher: Publisher,
@@ -110,7 +110,7 @@ impl Follower {
         if let Some(current) = publisher.current() {
             index.publish(offer(current));
         }
-        // what was seen last, refused commits too; before there was a note of that, what is in force
+        // the last commit seen, also if it was refused; an earlier version stored only the one in force
         let seen = standing.source().commit;
         let in_force = publisher
             .current()
@@ -132,7 +132,7 @@ impl Follower {
         }
     }
 
-    /// Follows until `stop` is true. A round that writes is not broken off.
+    /// Follows the source until `stop` is true. A round that writes is not interrupted.
     pub async fn run(
         mut self,
         interval: Duration,
@@ -148,7 +148,7 @@ impl Follower {
             inventory.mark_unchanged();
             let proof = proofs.borrow_and_update().clone();
             let polled = tokio::select! {
-                // a fetch that is broken off ends its child and leaves the mirror usable
+                // dropping a fetch kills its child process and leaves the mirror usable
                 () = stopped(&mut stop) => return,
                 polled = self.source.poll() => polled,
             };
@@ -160,7 +160,7 @@ impl Follower {
                 }
                 Err(error) => (None, Err(error.into())),
             };
-            // who joins, what devices prove, and a release that ends, do not wait for a source that cannot be reached
+            // new devices, proofs and renewals do not wait for an unreachable source
             let done = self.round(checkout, proof, &say).await.and(unavailable);
             self.settle(done, &say).await;
             tokio::select! {
@@ -173,7 +173,7 @@ impl Follower {
         }
     }
 
-    /// Brings the release up with the source and the inventory.
+    /// Updates the release from the source and the inventory.
     async fn round(
         &mut self,
         checkout: Option<Checkout>,
@@ -183,7 +183,7 @@ impl Follower {
         if let Some(checkout) = checkout {
             self.take(checkout, say).await?;
         }
-        // who joined meanwhile does not wait when the newest commit is set aside: the one before is next
+        // when the newest commit is set aside, the previous one is next, so that devices that joined do not wait
         while let Some(candidate) = self.candidate().await? {
             if !self.attempt(candidate, proof.as_ref(), say).await? {
                 break;
@@ -192,7 +192,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Publishes a commit, or sets it aside. Says whether it was set aside.
+    /// Publishes a commit, or sets it aside. Returns whether it was set aside.
     async fn attempt(
         &mut self,
         candidate: Candidate,
@@ -204,7 +204,7 @@ impl Follower {
             joined,
             will,
         } = candidate;
-        // only now, when there is something to sign
+        // only now that there is something to sign
         let above = proof.filter(|proof| self.publisher.raise(proof.sequence + 1));
         let members = members(&joined, &will);
         let (started, now) = (Instant::now(), Timestamp::now());
@@ -220,10 +220,10 @@ impl Follower {
             .await?;
         self.index.describe(Arc::clone(self.publisher.described()));
         if !of_source && matches!(outcome, Outcome::Refused(_) | Outcome::Held(_)) {
-            // what is shown as set aside is the source's commit; this one was good once
+            // only the source's newest commit is shown as set aside; this one was valid before
             tracing::warn!(
                 commit = revision.short(),
-                "the commit in force makes no release any more"
+                "the commit in force can no longer be released"
             );
             return Ok(false);
         }
@@ -277,7 +277,7 @@ impl Follower {
         Ok(false)
     }
 
-    /// Takes up what the source holds now.
+    /// Takes a new commit of the source.
     async fn take(
         &mut self,
         checkout: Checkout,
@@ -293,7 +293,7 @@ impl Follower {
         };
         latest.notes.extend(moved.clone());
         let label = latest.label.clone();
-        // the source gives a commit once: it is kept before anything can fail
+        // the source returns a commit once, so it is stored before anything can fail
         self.latest = Some(latest);
         if let Some(message) = moved {
             say(&Notice::Moved {
@@ -305,7 +305,7 @@ impl Follower {
         Ok(())
     }
 
-    /// The commit to publish: what the source holds, unless that was set aside; then the one before.
+    /// The commit to publish: the newest, or the one before if that was set aside.
     async fn candidate(&mut self) -> Result<Option<Candidate>, StoreError> {
         let joined = self.store.inventory().await?;
         let mut will = Will {
@@ -349,7 +349,7 @@ impl Follower {
         }))
     }
 
-    /// A commit is in force.
+    /// Records that a commit is in force.
     async fn in_force(
         &mut self,
         latest: &Latest,
@@ -368,7 +368,7 @@ impl Follower {
         if !back.is_empty() {
             self.store.recommission(back).await?;
         }
-        // what was published before a newer commit was set aside is not what the source holds
+        // if a newer commit was set aside, this is not the source's newest commit
         if self
             .latest
             .as_ref()
@@ -390,7 +390,7 @@ impl Follower {
             .map(|current| current.release.sequence)
     }
 
-    /// Says what failed, once, and that it works again, once.
+    /// Reports the first failure of a series, and its end.
     async fn settle(&self, done: Result<(), RoundError>, say: &(impl Fn(&Notice) + Sync)) {
         let failures = self.store.failures();
         let is_said = matches!(done, Err(RoundError::Publish(PublishError::Clock(_))));
@@ -403,7 +403,7 @@ impl Follower {
                     say(&Notice::Recovered);
                 }
             }
-            // by whoever looks at the clock
+            // the clock's own check reports that
             Some(_) if is_said => {}
             Some((source, message)) => {
                 if let Some(message) = failures.add(SOURCE, message, Timestamp::now()) {
@@ -416,7 +416,7 @@ impl Follower {
             }
         }
         if let Err(error) = self.stand_failure(failure, Timestamp::now()).await {
-            tracing::error!(%error, "how the source stands is not kept");
+            tracing::error!(%error, "the state of the source could not be saved");
         }
     }
 }
@@ -430,11 +430,11 @@ fn offer(published: &Published) -> Current {
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // an error means that the sender is gone, which is a stop too
+    // an error means that the sender is gone, which also means stop
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// A tenth more or less: a hundred servers that were started together do not ask one forge together.
+/// The interval, give or take a tenth, so that a hundred servers that were started together do not poll one forge together.
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(rand::rng().random_range(0.9..1.1))
 }

@@ -1,7 +1,7 @@
-//! What the next release would take away from devices, against the one in force. Pure.
+//! The guard against mass removals: what the next release would take away, compared with the one in force. Pure.
 //!
-//! A commit that removes a folder is an ordinary mishap, and devices follow it within seconds. So a release that takes a
-//! workload from many devices, or everything from one, is held until someone says that it is meant.
+//! A commit that removes a folder by mistake is common, and devices follow it within seconds. So a release that takes a
+//! workload from many devices, or everything from one, is held until a person allows it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,14 +17,14 @@ mod tests;
 /// The workloads of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Content {
-    /// Those that are to run.
+    /// The workloads that run.
     runs: BTreeSet<String>,
-    /// Those that are there at all.
+    /// All workloads, running or not.
     has: BTreeSet<String>,
 }
 
 impl Content {
-    /// What a manifest holds.
+    /// The content of a manifest.
     pub fn of(manifest: &Manifest) -> Self {
         let mut content = Self::default();
         for unit in &manifest.units {
@@ -37,25 +37,25 @@ impl Content {
     }
 }
 
-/// What becomes of a device that has joined and is in the release in force.
+/// What happens to a joined device that is in the release in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Becomes {
-    /// It has this manifest next; that may be the one it has.
+    /// It gets this manifest, which may be the same as before.
     Has(Digest),
-    /// Git does not have it any more. It keeps what it runs, and whoever commits may not have meant even that.
+    /// It leaves Git with this commit. It keeps what it runs, but even that may be a mistake.
     Leaves,
-    /// It left Git before, and keeps what it runs.
+    /// It left Git earlier, and keeps what it runs.
     Left,
 }
 
-/// A device, what it has, and what becomes of it.
+/// A device with its current manifest, and what happens to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
     /// The device.
     pub device: &'a DeviceName,
-    /// Its manifest in the release in force.
+    /// The device's manifest in the release in force.
     pub before: Digest,
-    /// What becomes of it.
+    /// What happens to it.
     pub becomes: Becomes,
 }
 
@@ -73,14 +73,14 @@ pub struct Losses {
     pub workloads: Vec<Loss>,
     /// How many devices lose something.
     pub losing: usize,
-    /// How many run something now.
+    /// How many devices run something now.
     pub running: usize,
-    /// Devices that would have nothing left to run.
+    /// The devices that would have nothing left to run.
     pub emptied: Vec<DeviceName>,
-    /// Devices that leave Git.
+    /// The devices that leave Git.
     pub leaving: Vec<DeviceName>,
-    /// Whether every device that runs something leaves Git. The publisher drops this when the commit has other devices: then
-    /// it renames them.
+    /// Whether every device that runs something leaves Git. The publisher clears this when the commit has other devices,
+    /// because then it renames them.
     pub everyone_leaves: bool,
 }
 
@@ -95,11 +95,11 @@ pub struct Loss {
     pub devices: Vec<DeviceName>,
     /// How many run it now.
     pub of: usize,
-    /// Whether it stays on all of them and only stops.
+    /// Whether its files stay on all of them and it only stops running.
     pub stops: bool,
 }
 
-/// What the steps come to. `contents` has every manifest that they name; one that is not there counts as empty.
+/// The losses of these steps. `contents` has the manifests that they name; a missing one counts as empty.
 pub fn losses(steps: &[Step<'_>], contents: &BTreeMap<Digest, Content>) -> Losses {
     let empty = Content::default();
     let content = |digest: &Digest| contents.get(digest).unwrap_or(&empty);
@@ -154,14 +154,14 @@ pub fn losses(steps: &[Step<'_>], contents: &BTreeMap<Digest, Content>) -> Losse
     }
     found.everyone_leaves = !stays && !found.leaving.is_empty();
     found.workloads = taken.into_values().collect();
-    // what goes from most devices first
+    // the workload with the most losses first
     found
         .workloads
         .sort_by_key(|loss| std::cmp::Reverse(loss.devices.len()));
     found
 }
 
-/// Whether it is more than the guard lets through.
+/// Whether this is more than the guard allows.
 fn exceeds(guard: Guard, lost: usize, of: usize) -> bool {
     let (lost, of) = (lost as u64, of as u64);
     lost >= u64::from(guard.min_devices) && lost * 100 > of * u64::from(guard.share_percent)
@@ -178,7 +178,7 @@ impl Loss {
 }
 
 impl Losses {
-    /// Why the release is held: `would remove till from 40 of 40 devices (limit 30 %)`; none when it may go on.
+    /// Why the release is held: `would remove till from 40 of 40 devices (limit 30 %)`; none when it is not.
     pub fn held(&self, guard: Guard) -> Option<String> {
         let mut reasons = Vec::new();
         let beyond: Vec<_> = self
@@ -195,7 +195,7 @@ impl Losses {
             };
             reasons.push(format!("{}{more} (limit {limit} %)", first.words()));
         } else if exceeds(guard, self.losing, self.running) {
-            // each of few, in one namespace or another, and of many together
+            // few devices for each workload or namespace can still be many together
             let (lost, of) = (self.losing, self.running);
             let devices = if of == 1 { "device" } else { "devices" };
             reasons.push(format!(
@@ -214,7 +214,7 @@ impl Losses {
         (!reasons.is_empty()).then(|| format!("would {}", reasons.join(", and ")))
     }
 
-    /// The workloads that go, for people: bounded.
+    /// The removed workloads for people, bounded.
     pub fn removals(&self) -> Vec<Removal> {
         let removal = |loss: &Loss| Removal {
             workload: format!("{}/{}", loss.namespace, loss.workload),

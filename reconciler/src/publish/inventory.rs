@@ -1,8 +1,8 @@
 //! The inventory of a release: the devices that joined without an `EdgeDevice` in the commit. A sorted list, which the release
 //! names by its digest and the depot keeps as a blob.
 //!
-//! Absence is never an order: a device that was in Git and is not any more stands here with the manifest that it keeps, until
-//! someone says that it is to go.
+//! Absence is never an order: a device that left Git is listed here with the manifest that it keeps, until a person
+//! decommissions it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,7 @@ use flotta_bundle::{DeviceName, Digest, Leaf};
 use flotta_renderer::InventoryDevice;
 use serde::{Deserialize, Serialize};
 
-/// One device of the inventory. Fields that are not needed are left out, so that an inventory without them has the digest it
-/// always had.
+/// A device of the inventory. Unused fields are left out, so that an inventory without them keeps its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name.
@@ -23,40 +22,40 @@ pub struct Entry {
     /// Its labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// That it is not in Git any more, and what became of it.
+    /// Set if it left Git, with what happens to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Left>,
 }
 
-/// What becomes of a device that left Git.
+/// What happens to a device that left Git.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Left {
     /// It keeps this manifest.
     Keeps(Digest),
-    /// Someone said that it is to go: it has nothing to run.
+    /// A person decommissioned it: it has nothing to run.
     Decommissioned,
 }
 
-/// What people have said about devices that leave.
+/// The decisions of people about devices that leave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Will {
-    /// Who allowed the commit to take away what it does: devices that leave with it go.
+    /// Who allowed the commit's removals: devices that leave with it are decommissioned.
     pub allowed_by: Option<String>,
     /// Devices that were decommissioned by name.
     pub decommissioned: BTreeSet<DeviceName>,
 }
 
-/// What the release in force knows.
+/// The state of the release in force.
 #[derive(Debug, Clone, Copy)]
 pub struct Before<'a> {
     /// Its leaves.
     pub leaves: &'a BTreeMap<DeviceName, Leaf>,
-    /// Its inventory; none when that is not known: then nobody can say who was in Git.
+    /// Its inventory; none when that is not known, and so which devices were in Git is not known either.
     pub inventory: Option<&'a [Entry]>,
 }
 
-/// The inventory of the next release: who of `joined` is not `declared` in Git, and what becomes of each.
+/// The inventory of the next release: the `joined` devices that are not `declared` in Git, and what happens to each.
 pub fn next(
     joined: Vec<InventoryDevice>,
     declared: &BTreeSet<DeviceName>,
@@ -68,11 +67,11 @@ pub fn next(
         pairs.collect()
     });
     let became = |device: &DeviceName| {
-        // whoever allows a commit speaks of what goes with it, not of those that left before
+        // allowing a commit is about the devices that leave with it, not those that left before
         if let Some(left) = known.as_ref()?.get(device) {
             return *left;
         }
-        // it is in the release, and not of its inventory: it was in Git
+        // it is in the release but not in its inventory, so it was in Git
         let keeps = Left::Keeps(before.leaves.get(device)?.manifest);
         let is_allowed = will.allowed_by.is_some();
         Some(if is_allowed {
@@ -99,7 +98,7 @@ pub fn next(
     entries
 }
 
-/// The devices that have nothing to run from this inventory on, sorted.
+/// The devices that are decommissioned with this inventory, sorted.
 pub fn let_go(entries: &[Entry], before: Option<&[Entry]>) -> Vec<DeviceName> {
     let is_gone = |entry: &&Entry| entry.left == Some(Left::Decommissioned);
     let gone = before.unwrap_or_default().iter().filter(is_gone);
@@ -111,7 +110,7 @@ pub fn let_go(entries: &[Entry], before: Option<&[Entry]>) -> Vec<DeviceName> {
         .collect()
 }
 
-/// Those that the renderer is asked about: the others have what they have.
+/// The devices to render; the others keep what they have.
 pub fn rendered(entries: &[Entry]) -> Vec<InventoryDevice> {
     let staying = entries.iter().filter(|entry| entry.left.is_none());
     staying
@@ -123,7 +122,7 @@ pub fn rendered(entries: &[Entry]) -> Vec<InventoryDevice> {
         .collect()
 }
 
-/// The list as the depot keeps it, with the digest that a release names it by; none when it is empty.
+/// Encodes the list for the depot, with its digest; none when it is empty.
 pub fn encode(entries: &[Entry]) -> Option<(Digest, Vec<u8>)> {
     if entries.is_empty() {
         return None;
@@ -132,7 +131,7 @@ pub fn encode(entries: &[Entry]) -> Option<(Digest, Vec<u8>)> {
     Some((Digest::of(&bytes), bytes))
 }
 
-/// The manifest of a device that has nothing to run any more. It is set as it was: where its server is, how often it reports.
+/// The manifest of a decommissioned device, with nothing to run. It keeps its settings: the server's addresses, the heartbeat.
 pub fn nothing(before: Option<&Manifest>) -> (Digest, Vec<u8>) {
     let manifest = Manifest {
         schema: SCHEMA,

@@ -1,4 +1,4 @@
-//! What the next release would take away, by what the manifests on both sides hold.
+//! Computes what the next release would take away, from the manifests of both releases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::{PublishError, Publisher};
 use crate::depot::DepotError;
 
 impl Publisher {
-    /// What the release would take away from devices that have joined.
+    /// The losses of devices that have joined.
     pub(super) async fn losses(
         &mut self,
         rendered: &Rendered,
@@ -42,7 +42,7 @@ impl Publisher {
                 (Some(found), _) => Becomes::Has(found.manifest),
                 (None, Some(Left::Keeps(_))) if gone_before.contains(device) => Becomes::Left,
                 (None, Some(Left::Keeps(_))) => Becomes::Leaves,
-                // someone said so
+                // a person decided that
                 (None, Some(Left::Decommissioned)) => continue,
                 _ => Becomes::Has(leaf.manifest),
             };
@@ -63,7 +63,7 @@ impl Publisher {
             self.learn(digest, &rendered.blobs).await?;
         }
         let mut losses = guard::losses(&steps, &self.contents);
-        // a commit that has devices, and none of those that run something, gives them other names
+        // a commit that has devices, but none of those that run something, renames them
         let none = self
             .declared
             .as_ref()
@@ -72,7 +72,7 @@ impl Publisher {
         Ok(losses)
     }
 
-    /// Learns what a manifest holds.
+    /// Caches the content of a manifest.
     async fn learn(
         &mut self,
         digest: Digest,
@@ -85,13 +85,13 @@ impl Publisher {
             Some(bytes) => Manifest::parse(bytes).ok(),
             None => self.manifest(digest).await?,
         };
-        // what cannot be read is as good as empty: a damaged depot must not hold every release from now on
+        // an unreadable manifest counts as empty, so that a damaged depot does not hold every release from now on
         let content = parsed.as_ref().map(Content::of).unwrap_or_default();
         self.contents.insert(digest, content);
         Ok(())
     }
 
-    /// A manifest of the depot; none when it is not there, or damaged.
+    /// Reads a manifest from the depot; none when it is missing or damaged.
     pub(super) async fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, PublishError> {
         let bytes = match self.depot.blob(&digest).await {
             Err(error @ DepotError::Damaged { .. }) => {
@@ -104,7 +104,7 @@ impl Publisher {
     }
 }
 
-/// What a release takes away, as it is remembered.
+/// The details to store about losses.
 pub(super) fn details_of(losses: &Losses) -> Details {
     Details {
         removes: losses.removals(),

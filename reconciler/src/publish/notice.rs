@@ -1,4 +1,4 @@
-//! What the server says of its source, a line at a time.
+//! The server's messages about its source, one line each.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use flotta_renderer::Counts;
 use crate::clock::Change;
 use crate::text::plain;
 
-/// Longest message, in characters: what git says is cut to less.
+/// Longest message, in characters; git's own messages are cut to less.
 const MAX_MESSAGE: usize = 4096;
 
-/// Something that happened between the source and the release in force.
+/// An event between the source and the release in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A release was made.
@@ -22,7 +22,7 @@ pub enum Notice {
         counts: Counts,
         /// The release.
         sequence: u64,
-        /// The release that devices had accepted already, and this server did not know of.
+        /// A release that devices had accepted and this server did not know.
         above: Option<u64>,
         /// How long rendering, signing and writing took.
         took: Duration,
@@ -30,10 +30,10 @@ pub enum Notice {
         manifests: usize,
         /// How many devices keep what they have, because of errors that concern them alone.
         held: usize,
-        /// How many devices left Git with it, and keep what they run.
+        /// How many devices left Git with it and keep what they run.
         left: u64,
     },
-    /// The release in force says the same as the source.
+    /// The release in force is up to date with the source.
     Unchanged {
         /// `main@4f2c91a`.
         label: String,
@@ -60,7 +60,7 @@ pub enum Notice {
         /// `77ab01c`.
         commit: String,
     },
-    /// The branch does not go on from where it was.
+    /// The branch was reset or rewritten.
     Moved {
         /// `main@4f2c91a`.
         label: String,
@@ -69,7 +69,7 @@ pub enum Notice {
     },
     /// The source cannot be reached, or what it holds cannot be published.
     Failed {
-        /// Whether it is the source.
+        /// Whether the source failed, as opposed to publishing.
         source: bool,
         /// What failed, with its causes.
         message: String,
@@ -80,10 +80,10 @@ pub enum Notice {
     Recovered,
     /// The server's clock is in doubt: nothing is signed.
     ClockDoubted {
-        /// Why, with its code.
+        /// The reason with its code.
         message: String,
     },
-    /// It is right again.
+    /// The server's clock is right again.
     ClockRight,
 }
 

@@ -1,4 +1,4 @@
-//! Releases made without a server: `flotta render --key`.
+//! Publishes releases without a server: `flotta render --key`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub fn read_key(path: &Path) -> Result<SigningKey, KeyFileError> {
     SigningKey::from_pkcs8(key.secret_pkcs8_der()).map_err(|error| fail(error.to_string()))
 }
 
-/// Writes the next release to the depot in `out`, which is made if it is not there. Returns its sequence.
+/// Writes the next release to the depot in `out`, which is created if it does not exist. Returns its sequence.
 pub async fn write(
     out: &Path,
     rendered: &Rendered,

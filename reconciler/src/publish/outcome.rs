@@ -1,4 +1,4 @@
-//! What becomes of a checkout: published, unchanged, refused, held, or nothing, for want of something.
+//! The outcome of publishing a checkout: published, unchanged, refused, held, or an error.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use super::{OpenError, Published};
 use crate::clock::InDoubt;
 use crate::depot::DepotError;
 
-/// Most errors of a refused commit that a line names by their place; all of them are in the release's details.
+/// Most errors of a refused commit that are named in a line; all of them are in the details.
 const NAMED: usize = 5;
 
-/// Why nothing was published, although the commit may be good.
+/// Why nothing was published although the commit may be valid.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The depot failed.
     #[error(transparent)]
     Depot(#[from] DepotError),
-    /// The depot holds what this fleet did not write.
+    /// The depot has content that this fleet did not write.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The release key was taken away.
+    /// The release key is not on the server.
     #[error("there is no release key in the data directory: releases are signed elsewhere")]
     NoKey,
-    /// Nothing is signed with a time that is likely wrong.
+    /// The clock is in doubt, so nothing is signed.
     #[error(transparent)]
     Clock(#[from] InDoubt),
-    /// Rendering did not come to an end.
+    /// Rendering failed.
     #[error("rendering failed: {0}")]
     Render(String),
 }
@@ -46,7 +46,7 @@ impl PublishError {
     }
 }
 
-/// The errors for which a commit was not published.
+/// The errors for which a commit was refused.
 #[derive(Debug, Clone)]
 pub struct CommitErrors {
     /// Its errors, in the order of files.
@@ -71,23 +71,23 @@ impl std::fmt::Display for CommitErrors {
     }
 }
 
-/// A commit that is good and was not published, for what it takes away.
+/// A valid commit that is held for what it takes away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// `would remove till from 40 of 40 devices (limit 30 %)`.
     pub reason: String,
-    /// What goes, by name.
+    /// What it removes.
     pub details: Details,
     /// What was rendered.
     pub counts: Counts,
 }
 
-/// What became of a checkout.
+/// The outcome of publishing a checkout.
 #[derive(Debug)]
 pub enum Outcome {
     /// A new release is in the depot.
     Published {
-        /// It.
+        /// The release.
         release: Arc<Published>,
         /// What was rendered.
         counts: Counts,
@@ -95,10 +95,10 @@ pub enum Outcome {
         findings: Vec<Finding>,
         /// How many devices keep what they have, because of errors that concern them alone.
         held: usize,
-        /// What it takes away, for people.
+        /// Its details for people.
         details: Box<Details>,
     },
-    /// The release in force says the same.
+    /// The release in force is up to date.
     Unchanged,
     /// The commit has errors; the release before stays in force.
     Refused(CommitErrors),

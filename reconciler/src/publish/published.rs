@@ -1,4 +1,4 @@
-//! A release with its leaves: signed, read back from the depot, written to it.
+//! A release with its leaves: signing it, and reading and writing it in the depot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,22 +13,22 @@ use jiff::{SignedDuration, Timestamp};
 use super::PublishError;
 use crate::depot::{Depot, DepotError, Stored};
 
-/// How long a release is good for. A quarter: longer than a shop is closed, shorter than a forgotten key stays unnoticed.
+/// How long a release is valid. A quarter of a year is longer than a shop is closed, and short enough to notice a lost key.
 pub const VALIDITY: SignedDuration = SignedDuration::from_hours(90 * 24);
 
-/// A release with its leaves: what the next one follows, and what devices are offered.
+/// A release with its leaves.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// The statement.
+    /// The decoded release.
     pub release: Release,
-    /// Its signed form.
+    /// The signed release.
     pub envelope: Envelope,
-    /// Its leaves, by device; their order is that of the tree.
+    /// Its leaves by device, in the order of the tree.
     pub leaves: BTreeMap<DeviceName, Leaf>,
 }
 
 impl Published {
-    /// Signs the release over `leaves`.
+    /// Signs a release over `leaves`.
     pub fn sign(
         fleet: &FleetName,
         key: &SigningKey,
@@ -55,7 +55,7 @@ impl Published {
         }
     }
 
-    /// Reads a release back from the depot: signed as `role` asks, and over these leaves.
+    /// Verifies a release from the depot: its signatures by `role`, and its leaves.
     pub fn open(stored: &Stored, role: &Role) -> Result<Self, OpenError> {
         let payload = stored
             .envelope
@@ -79,7 +79,7 @@ impl Published {
         })
     }
 
-    /// As the depot holds it.
+    /// Converts it to the form that the depot stores.
     pub fn stored(&self) -> Stored {
         let text = |leaf: &Leaf| String::from_utf8(leaf.encode()).expect("JSON is UTF-8");
         Stored {
@@ -95,21 +95,21 @@ impl Published {
     }
 }
 
-/// Why a release in the depot is not taken up.
+/// Why a release in the depot cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Not signed by the fleet's key.
+    /// It is not signed by the fleet's keys.
     #[error("the release in the depot is not signed by this fleet's keys")]
     Signature(#[source] EnvelopeError),
-    /// Signed, but not readable.
+    /// It is signed but cannot be read.
     #[error("the release in the depot cannot be read: {0}")]
     Malformed(String),
-    /// The leaves are not those it was signed over.
+    /// The leaves are not those that it was signed over.
     #[error("the leaves in the depot are not those of their release")]
     Leaves,
 }
 
-/// The release that the depot's head names; none in a new depot.
+/// Reads the release in force; none in a new depot.
 pub(super) async fn in_force(
     depot: &Depot,
     role: &Role,
@@ -123,7 +123,7 @@ pub(super) async fn in_force(
     Ok(Some(Published::open(&stored, role)?))
 }
 
-/// Writes a release: what it leads to first, the head last.
+/// Writes a release: its blobs first, the head last.
 pub(super) async fn store(
     depot: &Depot,
     blobs: &BTreeMap<Digest, Vec<u8>>,

@@ -66,7 +66,7 @@ impl House {
         }
     }
 
-    /// As a start of the server would open it.
+    /// A publisher, opened as at a start of the server.
     async fn publisher(&self, floor: u64) -> Publisher {
         let depot = Depot::local(&self.data.path().join("depot")).unwrap();
         let fleet = Arc::clone(&self.fleet);
@@ -258,7 +258,7 @@ async fn devices_are_described_by_what_rendering_found() {
     let described = publisher.described();
     let sets = &described[&"shop-1".parse().unwrap()].sets;
     assert_eq!(sets, &["shops", "base"], "the strongest first");
-    // held back by a missing ConfigMap, and in Git nevertheless
+    // held back by a missing ConfigMap, but in Git
     assert!(described.contains_key(&"shop-2".parse().unwrap()));
 }
 
@@ -324,14 +324,14 @@ async fn what_devices_have_accepted_is_passed_without_another_commit() {
     let mut publisher = house.publisher(0).await;
     let say = async |publisher: &mut Publisher| sequence(publish(publisher, "c1", DEVICE).await);
     assert_eq!(say(&mut publisher).await, Some(1));
-    // what is in force is enough
+    // the release in force is high enough
     assert!(!publisher.raise(1));
     assert_eq!(say(&mut publisher).await, None);
     assert!(publisher.raise(48));
     assert_eq!(say(&mut publisher).await, Some(48));
     assert!(!publisher.raise(48) && !publisher.raise(3));
     assert_eq!(say(&mut publisher).await, None);
-    // a depot that is behind what was published: no number is given twice
+    // with a depot that is behind, no sequence is used twice
     let mut restored = house.publisher(60).await;
     assert_eq!(say(&mut restored).await, Some(61));
 }
@@ -364,7 +364,7 @@ async fn a_release_by_a_clock_that_was_ahead_is_signed_anew_and_none_while_the_c
         assert_eq!(issued, if is_off { now() } else { wrong });
         assert!(!publisher.renewal_due(now()));
 
-        // and now it is not, and that is seen
+        // now the clock is wrong, and that is noticed
         clock.look(now(), &[], 0);
         clock.look(wrong, &[], 0);
         let is_doubted = clock.check().is_err();

@@ -1,4 +1,4 @@
-//! Helm charts in a repository: templates are not YAML, and values are nobody's objects.
+//! Helm charts in a repository, which are skipped: templates are not YAML, and values are not objects.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use flotta_renderer::{Finding, Place};
 
 use super::tree::SourceFile;
 
-/// The file that makes a folder a chart.
+/// The file that identifies a folder as a chart.
 const CHART: &str = "Chart.yaml";
 
 /// The folders of charts, with a `/` at the end.
@@ -18,20 +18,20 @@ impl<'a> Charts<'a> {
         let folder = |file: &'a SourceFile| {
             let folder = file.path.strip_suffix(CHART)?;
             let whole = folder.is_empty() || folder.ends_with('/');
-            // an object of ours in a file of that name is an object of ours
+            // a file of that name may hold an object of a fleet
             let text = String::from_utf8_lossy(&file.content);
             (whole && !text.contains(flotta_renderer::GROUP)).then_some(folder)
         };
         Self(files.iter().filter_map(folder).collect())
     }
 
-    /// Whether a file is part of a chart. Other files next to one are read.
+    /// Whether a file is part of a chart. Other files next to a chart are read.
     pub(super) fn has(&self, path: &str) -> bool {
         let mut folders = self.0.iter();
         folders.any(|folder| path.strip_prefix(folder).is_some_and(is_part))
     }
 
-    /// One for each chart that is not within another one.
+    /// A finding for each chart that is not within another one.
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
         let inner = |folder: &str| {
             self.0
@@ -49,7 +49,7 @@ impl<'a> Charts<'a> {
     }
 }
 
-/// Whether a path below a chart's folder is the chart's.
+/// Whether a path below a chart's folder belongs to the chart.
 fn is_part(below: &str) -> bool {
     let folders = ["templates/", "charts/", "crds/"];
     let values = below.starts_with("values") && !below.contains('/');

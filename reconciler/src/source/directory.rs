@@ -1,4 +1,4 @@
-//! A plain directory: its files as they are now. The digest of its content stands for the commit.
+//! A directory as a source: its files as they are now. The digest of its content takes the place of the commit.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use flotta_bundle::release::Revision;
 
 use super::{Checkout, Reader, Selection, SourceError, Tree};
 
-/// Reads the directory, unless its content is what `seen` names.
+/// Reads the directory, unless its content has the digest `seen`.
 pub(super) fn read(
     directory: &Path,
     selection: &Selection,
@@ -39,7 +39,7 @@ pub(super) fn read(
     }))
 }
 
-/// The digest of paths and contents, each with its length, so that no two trees share one.
+/// The digest of paths and contents, each with its length, so that no two trees have the same one.
 pub(super) fn digest(tree: &Tree) -> Digest {
     let mut bytes = Vec::new();
     for file in &tree.files {

@@ -7,14 +7,14 @@ use git2::{ErrorCode, Repository};
 use super::remote::{FETCHED, Mirror, Tip};
 use super::{Checkout, Reader, Selection, SourceError, Tree, history};
 
-/// Whether the directory is itself a work tree or a bare repository. One above it is not looked for: a fleet's folder that
-/// happens to be in someone's repository is read as the folder it is. One of another user, which Git refuses to open, is a
-/// repository all the same: its working tree is not what was committed.
+/// Whether the directory is itself a work tree or a bare repository. Parent directories do not count: a fleet's folder that
+/// happens to be in a repository is read as a folder. A repository of another user, which Git refuses to open, counts too,
+/// because its working tree is not what was committed.
 pub(super) fn is_repository(directory: &Path) -> bool {
     Repository::open(directory).map_or_else(|error| error.code() == ErrorCode::Owner, |_| true)
 }
 
-/// The branch of a repository on this machine, unless it still points to `seen`.
+/// Reads the branch of a repository on this machine, unless it still points to `seen`.
 pub(super) fn read_local(
     directory: &Path,
     selection: &Selection,
@@ -48,12 +48,12 @@ pub(super) fn read_local(
             .then(|| reference.shorthand().ok().map(str::to_owned))
             .flatten(),
     };
-    // a path on this machine says nothing to a device: the commit does
+    // a path on this machine means nothing to a device, unlike the commit
     let place = "directory".to_owned();
     read(&repository, &tip, selection, place, before, reader).map(Some)
 }
 
-/// The commit that was fetched into a mirror: the branch may have moved on since its tip was asked for.
+/// Reads the commit that was fetched into a mirror; the branch may have moved since its tip was queried.
 pub(super) fn read_mirror(
     mirror: &Mirror,
     branch: Option<String>,
@@ -73,7 +73,7 @@ pub(super) fn read_mirror(
     read(&repository, &tip, selection, url, before, reader)
 }
 
-/// A commit that is among the repository's objects.
+/// Reads a commit that is in the repository.
 pub(super) fn recall(
     directory: &Path,
     commit: &str,

@@ -1,30 +1,30 @@
-//! What a commit's history says: whether it goes on from the one before, and what the commit allows of itself.
+//! The history of a commit: whether it descends from the previous one, and whether it allows its own removals.
 
 use std::collections::{HashSet, VecDeque};
 
 use git2::{Commit, Oid, Repository};
 
-/// The trailer by which a commit says that it may take away what it does: `Flotta-Allow-Removal: true`.
+/// The trailer with which a commit allows its own removals: `Flotta-Allow-Removal: true`.
 pub const ALLOW_REMOVAL: &str = "Flotta-Allow-Removal";
 
-/// Most commits of a merge that are looked through for [`ALLOW_REMOVAL`].
+/// Most commits of a merge that are searched for [`ALLOW_REMOVAL`].
 const MAX_MERGED: usize = 256;
 /// Most commits of a history that are walked: a second's work, and more than most repositories have.
 const MAX_WALK: usize = 200_000;
 
-/// How a commit follows the one that was there before.
+/// How a commit is related to the previous one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
-    /// It goes on from it.
+    /// It is a descendant.
     Forward,
-    /// It is an ancestor of it: the branch was set back.
+    /// It is an ancestor: the branch was reset.
     Back,
-    /// Neither is in the other's history: the branch was rewritten, or replaced.
+    /// Neither is in the other's history: the branch was rewritten or replaced.
     Elsewhere,
 }
 
-/// How `now` follows `before`; none when that cannot be told: the source was a folder before, or the history that is here ends
-/// before it meets `before`, as in a mirror that was made anew.
+/// How `now` is related to `before`; none when that is not known: the source was a folder before, or the available history
+/// ends before it reaches `before`, as in a new mirror.
 pub(super) fn course(repository: &Repository, before: &str, now: &str) -> Option<Course> {
     let (before, now) = (Oid::from_str(before).ok()?, Oid::from_str(now).ok()?);
     let mut of_now = Ancestors::of(repository, now);
@@ -39,9 +39,10 @@ pub(super) fn course(repository: &Repository, before: &str, now: &str) -> Option
     is_known.then_some(Course::Elsewhere)
 }
 
-/// Whether the commit has the trailer [`ALLOW_REMOVAL`]; of a merge, also a commit that it brings in: people write it where
-/// they remove something, and a forge writes the merge. Where it cannot be told what the merge brings in, since the history
-/// that is here ends before it meets the branch, the commit alone counts: what was meant long ago lets nothing through now.
+/// Whether the commit has the trailer [`ALLOW_REMOVAL`], or, for a merge, a commit that it brings in: people write it in the
+/// commit that removes something, and a forge writes the merge. If it is not known what the merge brings in, because the
+/// available history ends before it reaches the branch, only the merge itself counts: an old permission must not allow
+/// anything now.
 pub(super) fn allows_removal(repository: &Repository, commit: &str) -> bool {
     let found = || {
         let commit = repository.find_commit(Oid::from_str(commit)?)?;
@@ -59,22 +60,22 @@ pub(super) fn allows_removal(repository: &Repository, commit: &str) -> bool {
         let (mut allows, mut meets) = (false, true);
         for (commit, n) in merged.by_ref().zip(0..) {
             allows |= n < MAX_MERGED && says_so(&commit);
-            // it went back to a beginning, and passed the branch by
+            // the walk reached a root commit without meeting the branch
             meets &= commit.parent_count() > 0;
         }
         Ok::<_, git2::Error>(allows && meets && !merged.cut)
     };
-    // what is not here says nothing
+    // a missing commit allows nothing
     found().unwrap_or(false)
 }
 
-/// A commit and those that it goes on from, as far as they are here: of a mirror that is what was fetched, and libgit2's own
-/// walks end in an error where that ends.
+/// A commit and its ancestors, as far as they are available: a mirror has only what was fetched, and libgit2's own walks fail
+/// where that ends.
 struct Ancestors<'a> {
     repository: &'a Repository,
     next: VecDeque<Oid>,
     seen: HashSet<Oid>,
-    /// Whether some are not here.
+    /// Whether some ancestors are missing.
     cut: bool,
 }
 
@@ -89,7 +90,7 @@ impl<'a> Ancestors<'a> {
     }
 }
 
-/// Whether a commit is where the history of a shallow repository ends: libgit2 tells of no parents then.
+/// Whether the history of a shallow repository ends at a commit, for which libgit2 reports no parents.
 fn is_end(commit: &Commit<'_>) -> bool {
     let header = commit.raw_header_bytes();
     let mut lines = header.split(|byte| *byte == b'\n');

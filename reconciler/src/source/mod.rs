@@ -1,6 +1,6 @@
-//! Where the fleet's YAML comes from: a directory, a Git repository on this machine, or a Git URL.
+//! The source of the fleet's YAML: a directory, a Git repository on this machine, or a Git URL.
 //!
-//! A Git repository is read through its objects, never through its working tree: what is served is what was committed.
+//! A Git repository is read from its objects, never from its working tree, so that only committed content is served.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,31 +32,31 @@ pub use url::Url;
 
 use remote::{Mirror, Tip};
 
-/// How often a source is looked at when no hook wakes it.
+/// How often a source is polled when no hook wakes it.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Longest time to ask a remote for a commit of before: it is asked again, and a stop of the server waits for it.
+/// Longest time to fetch an earlier commit from a remote: it is retried, and a stop of the server waits for it.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a source gave: everything a release is rendered from, but the inventory.
+/// A checkout of a source: everything that a release is rendered from, except the inventory.
 #[derive(Debug)]
 pub struct Checkout {
-    /// What is rendered.
+    /// The input of the renderer.
     pub input: Input,
-    /// The files that it was read from: people are shown lines of them.
+    /// The files that it was read from, to show lines of them.
     pub tree: Tree,
-    /// Where they are from. Its `inventory` is still empty.
+    /// Where the files are from. Its `inventory` is still empty.
     pub revision: Revision,
-    /// The branch, when there is one: `main`.
+    /// The branch, if there is one: `main`.
     pub branch: Option<String>,
-    /// The commit that was there before, and how this one follows it; none when there was none, or that cannot be told.
+    /// The previous commit, and how this one is related to it; none when there was none, or that is not known.
     pub course: Option<(String, Course)>,
-    /// Whether the commit says of itself that it may take away what it does: [`ALLOW_REMOVAL`].
+    /// Whether the commit allows its own removals: [`ALLOW_REMOVAL`].
     pub allows_removal: bool,
 }
 
 impl Checkout {
-    /// How people are told of it: `main@4f2c91a`.
+    /// A label for people: `main@4f2c91a`.
     pub fn label(&self) -> String {
         match &self.branch {
             Some(branch) => format!("{branch}@{}", self.revision.short()),
@@ -65,44 +65,44 @@ impl Checkout {
     }
 }
 
-/// Which part of a source to take.
+/// The branch and folder of a source.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// The branch; `HEAD`'s when absent.
+    /// The branch; that of `HEAD` when absent.
     pub branch: Option<String>,
-    /// The folder within the repository; all of it when absent.
+    /// The folder within the repository; the whole repository when absent.
     pub path: Option<String>,
 }
 
-/// Why a source gives nothing. What was published stays in force.
+/// Why a source cannot be read. The published release stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The text is neither a directory nor a Git URL.
     #[error("`{0}` is neither a directory nor a Git URL")]
     Unknown(String),
-    /// The directory is not there.
+    /// The directory does not exist.
     #[error("there is no directory {0}")]
     Gone(String),
-    /// A branch or folder that cannot be one.
+    /// The name of a branch or folder is not valid.
     #[error("`{0}` is not a {1}")]
     Selection(String, &'static str),
-    /// Files could not be read.
+    /// Files cannot be read.
     #[error("{0} cannot be read")]
     Read(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The `git` program failed, or is not there.
+    /// The `git` program failed, or is not installed.
     #[error("git {command}: {message}")]
     Git {
-        /// What was asked of it: `fetch`.
+        /// The command: `fetch`.
         command: &'static str,
-        /// The end of what it said, without credentials.
+        /// The end of its output, without credentials.
         message: String,
     },
-    /// Git opens no repository of another user unless it is told to.
+    /// Git does not open a repository of another user unless it is configured to.
     #[error(
         "{0} belongs to another user; to have the server read it: git config --system --add safe.directory {0}"
     )]
     Owner(String),
-    /// The branch is not in the repository.
+    /// The branch does not exist in the repository.
     #[error("{0} has no branch `{1}`")]
     Branch(String, String),
 }
@@ -118,28 +118,28 @@ impl SourceError {
     }
 }
 
-/// A source and what was last seen of it.
+/// A source, with the last commit seen.
 #[derive(Debug)]
 pub struct Source {
     upstream: Upstream,
     selection: Selection,
     seen: Option<String>,
-    /// The commit that the next one is compared with.
+    /// The commit to compare the next one with.
     before: Option<String>,
-    /// What it read last: files that did not change are not read again.
+    /// The reader, which does not read unchanged files again.
     reader: Reader,
 }
 
 #[derive(Debug, Clone)]
 enum Upstream {
-    /// A directory, or a repository: it is looked at each time, and may be away for a while.
+    /// A directory or a repository; which one is checked each time, and it may be missing for a while.
     Local(PathBuf),
     Remote(Mirror),
 }
 
 impl Source {
-    /// Reads `--source`: a directory, which is taken as a Git repository if it is one itself (not if one is above it), or
-    /// a Git URL, mirrored in `data/source.git`.
+    /// Parses `--source`: a directory, which is read as a Git repository if it is one itself (not if a parent is), or a Git
+    /// URL, which is mirrored in `data/source.git`.
     pub fn parse(text: &str, selection: Selection, data: &Path) -> Result<Self, SourceError> {
         let source = Self::resume(text, selection, data)?;
         if let Upstream::Local(path) = &source.upstream {
@@ -155,7 +155,7 @@ impl Source {
         Ok(source)
     }
 
-    /// The same for a source that was there before: that it is away is for [`Self::poll`] to say.
+    /// The same for a source that was used before: if it is missing now, [`Self::poll`] reports that.
     pub fn resume(text: &str, selection: Selection, data: &Path) -> Result<Self, SourceError> {
         check(&selection)?;
         let upstream = match Url::parse(text) {
@@ -175,15 +175,15 @@ impl Source {
         })
     }
 
-    /// Compares the next commit with this one.
+    /// Sets the commit to compare the next one with.
     pub fn follows(&mut self, commit: &str) {
         self.before = Some(commit.to_owned());
     }
 
-    /// A commit that it held before, if that is still here: what a server that was started anew goes on with while the newest
-    /// one cannot be had.
+    /// Reads an earlier commit if it is still available: a restarted server continues with it while the newest one cannot be
+    /// fetched.
     ///
-    /// A mirror that was made anew has only the newest one: then the remote is asked for it.
+    /// A new mirror has only the newest commit, so the remote is asked for it.
     pub async fn recall(&self, commit: &str) -> Option<Checkout> {
         if let Some(found) = self.read_again(commit).await {
             return Some(found);
@@ -215,7 +215,7 @@ impl Source {
         read.await.ok()?.ok()
     }
 
-    /// Where it is, without credentials.
+    /// The location of the source, without credentials.
     pub fn describe(&self) -> String {
         match &self.upstream {
             Upstream::Local(path) => path.display().to_string(),
@@ -223,7 +223,7 @@ impl Source {
         }
     }
 
-    /// What the source holds, if that is not what the last successful call returned.
+    /// Reads the source, if it has changed since the last successful call.
     pub async fn poll(&mut self) -> Result<Option<Checkout>, SourceError> {
         let at = match &self.upstream {
             Upstream::Remote(mirror) => {
@@ -236,7 +236,7 @@ impl Source {
             }
             Upstream::Local(_) => None,
         };
-        // one that does not come to its end takes with it what it remembers, and the next begins anew
+        // an interrupted read loses the reader's cache, and the next one starts without it
         let (look, mut reader) = (self.look(at), std::mem::take(&mut self.reader));
         let read = tokio::task::spawn_blocking(move || (look.read(&mut reader), reader));
         let (checkout, reader) = read
@@ -261,19 +261,19 @@ impl Source {
         }
     }
 
-    /// Forgets what was seen: the next [`Self::poll`] returns what is there.
+    /// Forgets the last commit seen: the next [`Self::poll`] returns the current one.
     pub fn forget(&mut self) {
         self.seen = None;
     }
 }
 
-/// One look at a source, which may take a while.
+/// One read of a source, which may take a while.
 struct Look {
     upstream: Upstream,
     selection: Selection,
     seen: Option<String>,
     before: Option<String>,
-    /// What a remote was asked for.
+    /// The tip that was fetched from a remote.
     tip: Option<Tip>,
 }
 

@@ -1,4 +1,4 @@
-//! A source that is read once: what `flotta render` and `flotta lint` look at.
+//! Reads a source once, for `flotta render` and `flotta lint`.
 
 use std::path::Path;
 
@@ -6,9 +6,9 @@ use git2::Repository;
 
 use super::{Checkout, Reader, Selection, Source, SourceError, Tree, Url, directory};
 
-/// Reads `text` once. A directory is read as it is on disk, whether it is in a repository or not: what has not been
-/// committed yet is what one wants checked. With `rev` it is read at that revision of the repository it is in. A Git URL is
-/// fetched; there `rev` is a branch.
+/// Reads the source `text` once. A directory is read as it is on disk, whether it is in a repository or not, because
+/// uncommitted changes are what one wants to check. With `rev` it is read at that revision of the repository that it is in.
+/// A Git URL is fetched; there `rev` is a branch.
 pub async fn open(text: &str, rev: Option<&str>) -> Result<Checkout, SourceError> {
     if Url::parse(text).is_some() {
         let selection = Selection {
@@ -33,7 +33,7 @@ pub async fn open(text: &str, rev: Option<&str>) -> Result<Checkout, SourceError
     }
 }
 
-/// The folder at a revision of the repository it is in.
+/// Reads a folder at a revision of the repository that it is in.
 fn at(path: &Path, rev: &str) -> Result<Checkout, SourceError> {
     let place = || format!("{} at {rev}", path.display());
     let repository = Repository::discover(path).map_err(SourceError::read(place()))?;

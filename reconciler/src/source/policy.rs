@@ -1,9 +1,9 @@
-//! What an error does, by how far it reaches.
+//! Decides whether errors refuse a commit.
 
 use flotta_renderer::{Rendered, Scope, Severity};
 
-/// Whether nothing of what was rendered may be released. A commit is taken as a whole or not at all: someone can fix it, and
-/// half of it is not what was reviewed. Errors that reach some devices alone hold these back, and nobody else.
+/// Whether the commit must be refused. It is published as a whole or not at all: a person can fix it, and half of it is not
+/// what was reviewed. Errors that concern only some devices hold back only these.
 pub fn refuses(rendered: &Rendered) -> bool {
     rendered.findings.iter().any(|finding| {
         let reaches_further = match finding.scope {

@@ -1,4 +1,4 @@
-//! The files of a tree, each read and checked by itself: on all cores, and only those that the tree before did not have.
+//! Reads the files of a tree, each independently: on all cores, and only those that the previous tree did not have.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -11,8 +11,8 @@ use flotta_renderer::{Batch, Finding, Input, Place};
 use super::chart::Charts;
 use super::tree::{Skipped, SourceFile, Tree};
 
-/// Reads one tree after the other. Remembers the files of the last: what a file says depends on its path and content alone,
-/// and that is what it is remembered by.
+/// Reads successive trees, and caches the files of the last one. The result for a file depends only on its path and content,
+/// which are the key of the cache.
 #[derive(Default)]
 pub struct Reader(HashMap<Digest, Arc<Batch>>);
 
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// What a tree holds.
+    /// Reads a tree.
     pub fn read(&mut self, tree: &Tree) -> Input {
         let charts = Charts::of(&tree.files);
         let files = tree.files.iter();
@@ -35,11 +35,11 @@ impl Reader {
         }
     }
 
-    /// What the files say, in their order.
+    /// The decoded files, in order.
     fn batches(&mut self, files: &[&SourceFile]) -> Vec<Arc<Batch>> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let (next, known) = (AtomicUsize::new(0), &self.0);
-        // each core takes the next file: some hold a thousand devices, most one object
+        // each core takes the next file, because some files hold a thousand devices and most one object
         let share = || {
             let mut read = Vec::new();
             loop {
@@ -86,7 +86,7 @@ fn skipped(path: &str, why: Skipped) -> Finding {
     }
 }
 
-/// Path and content: places name the file.
+/// The key of a file in the cache: its path, which is part of every place in it, and its content.
 fn identity(file: &SourceFile) -> Digest {
     let path = file.path.as_bytes();
     Digest::of(&[path, b"\0", &file.content].concat())

@@ -1,5 +1,5 @@
-//! A Git URL, mirrored by the user's own `git` program: ssh keys, credential helpers, proxies and certificates work as they
-//! do on the command line.
+//! Mirrors a Git URL with the user's own `git` program, so that ssh keys, credential helpers, proxies and certificates work as
+//! they do on the command line.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,18 +9,17 @@ use tokio::process::Command;
 
 use super::{SourceError, Url};
 
-/// Longest time one run of `git` may take: the first fetch of a large repository over a slow line.
+/// Longest run of `git`: the first fetch of a large repository over a slow network.
 const TIMEOUT: Duration = Duration::from_secs(300);
-/// Most bytes of an error message that are kept.
+/// Longest error message, in bytes.
 const MESSAGE_BYTES: usize = 1024;
-/// Where the mirror keeps the commit that was fetched last.
+/// The mirror's ref for the commit that was fetched last.
 pub(super) const FETCHED: &str = "refs/flotta/head";
 
-/// Most commits that a fetch brings, from the newest back: a merge of a branch that began before the first fetch would bring
-/// all there are.
+/// Limits the history that is fetched: a merge of a branch that is older than the first fetch would bring all of it.
 const DEPTH: &str = "--depth=500";
 
-/// What a `git` that was killed leaves behind, and every later one would stop at.
+/// Lock files that a killed `git` leaves, and that would stop every later run.
 const LOCKS: [&str; 4] = [
     "config.lock",
     "packed-refs.lock",
@@ -28,14 +27,14 @@ const LOCKS: [&str; 4] = [
     "refs/flotta/head.lock",
 ];
 
-/// What a branch points to in the remote repository.
+/// The commit that a remote branch points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tip {
     pub(super) commit: String,
     pub(super) branch: Option<String>,
 }
 
-/// A bare repository that follows one branch of a URL. It is a cache: it may be removed at any time.
+/// A bare repository that mirrors one branch of a URL. It is a cache, and may be removed at any time.
 #[derive(Debug, Clone)]
 pub(super) struct Mirror {
     url: Url,
@@ -55,7 +54,7 @@ impl Mirror {
         &self.directory
     }
 
-    /// Asks the remote what the branch points to. Moves no objects, so it may be asked often.
+    /// Queries the tip of the branch. This transfers no objects, so it may be done often.
     pub(super) async fn tip(&self, branch: Option<&str>) -> Result<Tip, SourceError> {
         self.prepare()?;
         let pattern = branch.map_or_else(|| "HEAD".to_owned(), |name| format!("refs/heads/{name}"));
@@ -67,9 +66,8 @@ impl Mirror {
         })
     }
 
-    /// Fetches the commit: at first without its history, since a release needs the files alone; later with the last
-    /// [`DEPTH`] of what came before, which tells whether the branch goes on from where it was. Where that cannot be had, it
-    /// is the commit alone again.
+    /// Fetches the commit: at first without its history, because a release needs only the files; later with the last [`DEPTH`]
+    /// commits, which show whether the branch descends from the previous commit. If that fails, only the commit is fetched.
     pub(super) async fn fetch(&self, tip: &Tip) -> Result<(), SourceError> {
         let from = tip
             .branch
@@ -103,10 +101,10 @@ impl Mirror {
         self.git("fetch", &alone).await.map(drop)
     }
 
-    /// Makes the repository. The URL is in its configuration, not in an argument that other users of the machine can
-    /// read in the list of processes.
+    /// Creates the repository. The URL is in its configuration, not in an argument, which other users of the machine could see
+    /// in the process list.
     fn prepare(&self) -> Result<(), SourceError> {
-        // nobody else works in it: the data directory is locked
+        // nothing else uses it, because the data directory is locked
         for lock in LOCKS.map(|lock| self.directory.join(lock)) {
             match std::fs::remove_file(&lock) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -125,7 +123,7 @@ impl Mirror {
             .external_template(false)
             .mode(git2::RepositoryInitMode::from_bits_retain(0o700));
         let repository = git2::Repository::init_opts(&self.directory, &options).map_err(fail())?;
-        // git2 checks a remote's URL against its own transports: the value is written as it is
+        // git2 would check a remote's URL against its own transports, so the value is written directly
         let mut config = repository.config().map_err(fail())?;
         if config.get_string("remote.origin.url").ok().as_deref() != Some(self.url.expose()) {
             config
@@ -140,7 +138,7 @@ impl Mirror {
         let run = Command::new("git")
             .arg("--git-dir")
             .arg(&self.directory)
-            // give up on a line that stands still; tidy up before the command returns, not in the background
+            // give up on a stalled transfer; run maintenance before the command returns, not in the background
             .args(["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"])
             .args([
                 "-c",
@@ -172,7 +170,7 @@ impl Mirror {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The end of what git said, in one line.
+    /// The end of git's output, in one line.
     fn message(&self, stderr: &[u8]) -> String {
         let text = self.url.scrub(&String::from_utf8_lossy(stderr));
         let lines: Vec<&str> = text
@@ -194,7 +192,7 @@ impl Mirror {
     }
 }
 
-/// Reads `git ls-remote --symref`: `ref: refs/heads/main\tHEAD`, then `COMMIT\tHEAD`.
+/// Parses `git ls-remote --symref`: `ref: refs/heads/main\tHEAD`, then `COMMIT\tHEAD`.
 pub(super) fn parse_tip(answer: &str, pattern: &str) -> Option<Tip> {
     let mut branch = pattern.strip_prefix("refs/heads/").map(str::to_owned);
     let mut commit = None;

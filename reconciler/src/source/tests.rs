@@ -261,7 +261,7 @@ async fn a_mirror_knows_whether_the_branch_goes_on_from_where_it_was() {
     force(origin.path(), &third);
     let (_, back) = course(&mut source).await.unwrap();
     assert_eq!(back, Course::Back);
-    // beyond what was ever fetched, and another way on from there
+    // a reset to a commit that was never fetched, and a new history from there
     force(origin.path(), &first);
     assert_ne!(course(&mut source).await.unwrap().1, Course::Forward);
     commit(origin.path(), "b.yaml", "b: 1");
@@ -298,7 +298,7 @@ async fn a_trailer_counts_in_the_commit_and_in_what_a_merge_brings() {
     for (commit, allows) in [
         (&removes, true),
         (&merge, true),
-        // what was let through once lets nothing else through
+        // an earlier permission allows nothing later
         (&after, false),
         (&main, false),
         (
@@ -353,14 +353,14 @@ async fn a_merge_of_an_old_branch_does_not_bring_old_permissions() {
     assert_eq!(checkout.revision.commit, merge);
     assert!(!checkout.allows_removal);
 
-    // where the history ends before it meets the branch, nobody knows what the merge brings
+    // if the history ends before it reaches the branch, it is not known what the merge brings
     let other = make(&repository, "another feature", &[&branch]);
     let long = make(&repository, "Merge pull request 9", &[&base, &other]);
     for (tip, depth, allows) in [
         (&merge, "--depth=2", false),
         (&merge, "--depth=3", false),
         (&long, "--depth=4", false),
-        // it brings the old commit in
+        // this merge brings the old commit in
         (&long, "--depth=5", true),
     ] {
         force(origin.path(), tip);
@@ -383,7 +383,7 @@ async fn what_came_before_is_fetched_again_and_what_is_not_here_has_no_course() 
     let second = commit(origin.path(), "a.yaml", "a: 2");
     let url = format!("file://{}", origin.path().display());
     for before in [
-        // of a mirror that is gone
+        // from a mirror that was removed
         first.clone(),
         // the source was a folder
         flotta_bundle::Digest::of(b"folder").to_string(),
@@ -401,7 +401,7 @@ async fn what_came_before_is_fetched_again_and_what_is_not_here_has_no_course() 
     assert!(source.recall("--upload-pack=x").await.is_none());
 }
 
-/// What a folder holds that is no fleet's, and what is said of it.
+/// The findings about files in a folder that do not belong to a fleet.
 fn found(directory: &Path) -> Vec<String> {
     let tree = Tree::read_dir(directory).unwrap();
     said(&Reader::default().read(&tree))
@@ -454,7 +454,7 @@ fn what_else_a_repository_holds_is_named_and_never_refused() {
     }
     insta::assert_snapshot!(found(directory.path()).join("\n"));
 
-    // what it holds is known to nobody who has the commit alone
+    // the content behind the pointer is not part of the commit
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
     std::fs::write(directory.path().join("large.yaml"), pointer).unwrap();
     let found = found(directory.path());
@@ -466,7 +466,7 @@ fn what_else_a_repository_holds_is_named_and_never_refused() {
 #[test]
 fn a_file_of_git_is_read_as_far_as_it_is_looked_at() {
     let directory = tempfile::tempdir().unwrap();
-    // one byte more than is asked of Git, and one byte more than a file of a fleet may have
+    // one byte more than is read from Git, and one byte more than a file of a fleet may have
     for (file, size) in [("huge.yaml", (64 << 20) + 1), ("large.yaml", (4 << 20) + 1)] {
         commit(directory.path(), file, &"#".repeat(size));
     }

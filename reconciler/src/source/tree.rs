@@ -1,4 +1,4 @@
-//! The files of a directory or of a Git revision: the input of a render, in one order whatever the file system's.
+//! The files of a directory or of a Git revision: the input of a render, in an order independent of the file system.
 
 use std::fs;
 use std::io::Read as _;
@@ -10,10 +10,10 @@ use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
 
 /// Most YAML files in a tree. A fleet of 100,000 devices with a file each still fits.
 const MAX_FILES: usize = 200_000;
-/// How much of a file is read, in bytes: enough of one that is too large for whoever decodes it to say so.
+/// How much of a file is read, in bytes: enough for the decoder to see that a file is too large.
 const START: u64 = MAX_FILE_BYTES + 1;
-/// Largest file that Git is asked for, in bytes, because it gives a file as a whole or not at all. Of one between these two
-/// limits the start tells whether it names objects of a fleet.
+/// Largest file that is read from Git, in bytes, because libgit2 only reads whole files. For a file between these two limits
+/// the start shows whether it has objects of a fleet.
 const MAX_READ: usize = 64 << 20;
 /// Most bytes in all files.
 const MAX_BYTES: u64 = 512 << 20;
@@ -21,29 +21,29 @@ const MAX_BYTES: u64 = 512 << 20;
 /// The YAML files of a source, sorted by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
-    /// `.yaml` and `.yml` files; names that begin with a dot are left out, folders too.
+    /// `.yaml` and `.yml` files, without files and folders whose names begin with a dot.
     pub files: Vec<SourceFile>,
-    /// What is not read, by path.
+    /// Paths that were not read, and why.
     pub skipped: Vec<(String, Skipped)>,
 }
 
-/// Why something of a tree is not read.
+/// Why a path of a tree was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skipped {
     /// A symbolic link, or a name that is not UTF-8.
     NotFollowed,
-    /// A Git repository of its own: what is in it is not part of the commit.
+    /// A Git submodule, whose content is not part of the commit.
     Submodule,
-    /// A file that is far larger than [`MAX_FILE_BYTES`].
+    /// A file far larger than [`MAX_FILE_BYTES`].
     TooLarge,
 }
 
-/// One file.
+/// A file of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {
-    /// Relative, with `/`.
+    /// The relative path, with `/`.
     pub path: String,
-    /// As it is.
+    /// The content.
     pub content: Vec<u8>,
 }
 
@@ -56,7 +56,7 @@ pub enum TreeError {
     /// Git cannot read the revision.
     #[error("cannot read revision {0}")]
     Git(String, #[source] git2::Error),
-    /// Larger than a limit.
+    /// The tree exceeds a limit.
     #[error("{0}")]
     Limit(String),
 }
@@ -94,7 +94,7 @@ impl Tree {
             if kind.is_symlink() {
                 self.skipped.push((path, Skipped::NotFollowed));
             } else if kind.is_dir() && entry.path().join(".git").is_file() {
-                // checked out here, but read from Git its files are not there
+                // its files are checked out here, but would be missing when read from Git
                 self.skipped.push((path, Skipped::Submodule));
             } else if kind.is_dir() {
                 self.descend(&entry.path(), &format!("{path}/"), bytes)?;
@@ -109,7 +109,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Reads a revision's objects; no checkout, and nothing that is not committed.
+    /// Reads a revision's objects, without a checkout or anything uncommitted.
     pub fn at_revision(
         repository: &Repository,
         revision: &str,
@@ -230,7 +230,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a folder");
         let path = |name: &str| directory.path().join(name);
         fs::write(path("a.yaml"), "a: 1").expect("a file");
-        // to open a pipe would wait for a writer, to open a socket fails
+        // opening a pipe would wait for a writer, and opening a socket fails
         let _socket = std::os::unix::net::UnixListener::bind(path("b.yaml")).expect("a socket");
         let tree = Tree::read_dir(directory.path()).expect("a tree");
         assert_eq!(tree.files.len(), 1);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Schemes that are fetched by the `git` program. `ext::` and other remote helpers, which run commands, are not among them.
+/// Schemes that the `git` program fetches. `ext::` and other remote helpers, which run commands, are not allowed.
 const SCHEMES: [&str; 5] = ["https", "http", "ssh", "git", "file"];
 
 /// A Git URL. Shown and logged without credentials.
@@ -10,7 +10,7 @@ const SCHEMES: [&str; 5] = ["https", "http", "ssh", "git", "file"];
 pub struct Url(String);
 
 impl Url {
-    /// Whether `text` is a Git URL: `SCHEME://…`, or `USER@HOST:PATH` as ssh has it.
+    /// Parses a Git URL: `SCHEME://…`, or `USER@HOST:PATH` for ssh.
     pub fn parse(text: &str) -> Option<Self> {
         let is_url = match text.split_once("://") {
             Some((scheme, rest)) => SCHEMES.contains(&scheme) && !rest.is_empty(),
@@ -24,13 +24,13 @@ impl Url {
         (is_url && plain).then(|| Self(text.to_owned()))
     }
 
-    /// The URL with its credentials: for the mirror's configuration, nothing else.
+    /// The URL with its credentials, only for the mirror's configuration.
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The URL without user, password, query and fragment. A user name alone, as in `git@host:path`, is no secret and stays
-    /// there; in `https://TOKEN@host` it is one.
+    /// The URL without user, password, query and fragment. A user name alone, as in `git@host:path`, is not a secret and stays,
+    /// but in `https://TOKEN@host` it is one.
     pub fn redacted(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return self.0.clone();
@@ -46,7 +46,7 @@ impl Url {
         }
     }
 
-    /// `text`, in which the `git` program may have repeated the URL, without credentials.
+    /// Removes the credentials from `text`, in which the `git` program may have repeated the URL.
     pub(super) fn scrub(&self, text: &str) -> String {
         let mut text = text.replace(&self.0, &self.redacted());
         if let Some((_, rest)) = self.0.split_once("://")
@@ -56,7 +56,7 @@ impl Url {
                 .and_then(|authority| authority.rsplit_once('@'))
         {
             for part in std::iter::once(secret).chain(secret.split(':').rev()) {
-                // a user name as short as `git` is no secret, and its letters are in other words
+                // a user name as short as `git` is not a secret, and would match within other words
                 if part.len() > 3 {
                     text = text.replace(part, "***");
                 }

@@ -1,4 +1,4 @@
-//! The conditions of a device, each a view of its own on the same facts.
+//! The conditions of a device.
 
 use flotta_api::condition::{ConditionStatus, ConditionType, Reason};
 use flotta_api::v1alpha1::Condition;
@@ -6,8 +6,8 @@ use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
 use super::{Facts, State, Verdict, describe, is_drifted, is_not_ready, of_state};
 
-/// All six, in the order of [`ConditionType::ALL`]. `ready` is how the device is now; `progress` is how far it had come when it
-/// reported last, whether or not it is still there.
+/// All six conditions, in the order of [`ConditionType::ALL`]. `ready` is the current state; `progress` is the state at the last
+/// report, even if the device is offline now.
 pub(super) fn all(
     facts: &Facts<'_>,
     in_sync: Option<bool>,

@@ -21,7 +21,7 @@ fn runs(name: &str, state: WorkloadState, why: Option<&str>) -> WorkloadReport {
     }
 }
 
-/// A device that has what release 42 wants, and runs it.
+/// A device that has applied release 42, with everything running.
 fn good() -> Report {
     Report {
         wanted: Some(digest("new")),
@@ -37,7 +37,7 @@ fn good() -> Report {
     }
 }
 
-/// The same, before it has applied that release.
+/// The same before it has applied that release.
 fn behind() -> Report {
     let mut report = good();
     report.applied = Some(Applied {
@@ -125,7 +125,7 @@ fn ready_is_to_have_what_is_wanted_and_run_it() {
     let case = Case::from(good());
     case.is(State::Ready, Reason::UpToDate, "");
     let status = case.status();
-    // the manifest came with 41 and is 42's too
+    // the manifest came with release 41 and is also that of 42
     assert_eq!((status.release, status.wanted), (Some(42), None));
     assert_eq!((status.running, status.workloads), (2, 2));
 }
@@ -152,7 +152,7 @@ fn a_device_on_its_way_says_with_what() {
     Case::from(behind()).is(
         State::Updating,
         Reason::NotStarted,
-        "has not begun with release 42",
+        "has not started with release 42",
     );
 }
 
@@ -161,21 +161,21 @@ fn a_device_that_cannot_get_there_says_why() {
     let mut report = behind();
     report.problems = vec![Problem::new(code::IMAGE_PULL, "no such image")];
     Case::from(report.clone()).is(State::Failed, Reason::ApplyFailed, "no such image");
-    // the old one of it runs on, and that is not all that is well
+    // its old version keeps running, but that does not make the device ready
     let mut held = behind();
     held.workloads[1] = runs("web", WorkloadState::Running, Some("no such image"));
     Case::from(held).is(State::Failed, Reason::WorkloadFailed, "web: no such image");
-    // a problem with an older release is not one with this
+    // a problem with an older release is ignored
     report.wanted = Some(digest("older"));
     Case::from(report.clone()).is(
         State::Updating,
         Reason::NotStarted,
-        "has not begun with release 42",
+        "has not started with release 42",
     );
-    // but a refusal is, of whatever it was offered
+    // but a refusal counts, whatever was offered
     report.problems = vec![Problem::new(code::SIGNATURE, "too few signatures")];
     Case::from(report.clone()).is(State::Failed, Reason::ReleaseRefused, "too few signatures");
-    // and so is a disk on which it cannot be written down
+    // and so does a ledger that cannot be written
     report.problems = vec![Problem::new(code::LEDGER, "no space")];
     Case::from(report).is(State::Failed, Reason::ApplyFailed, "no space");
 }
@@ -214,7 +214,7 @@ fn a_workload_that_is_not_ready_is_not_healthy_until_it_is() {
     assert_eq!(truth(&status, ConditionType::Healthy), "False");
     assert_eq!(truth(&status, ConditionType::InSync), "True");
     assert_eq!(status.running, 1, "it does not count as running");
-    // what does not run at all is worse
+    // a workload that does not run at all is worse
     report.workloads[0] = runs("till", WorkloadState::Failed, Some("exited 1"));
     Case::from(report).is(State::Failed, Reason::WorkloadFailed, "till: exited 1");
     assert_eq!(
@@ -252,7 +252,7 @@ fn who_is_silent_for_three_heartbeats_is_offline() {
     case.seen_ago = Some(-730 * 86_400);
     let later = case.status();
     assert_eq!(later.state, State::Offline, "{}", later.message);
-    // what is known of it stays visible
+    // the last known state stays visible
     assert_eq!(truth(&status, ConditionType::Connected), "False");
     assert_eq!(truth(&status, ConditionType::InSync), "True");
 }
@@ -344,7 +344,7 @@ fn a_file_changed_on_the_device_is_drift_and_no_failure() {
     assert_eq!(truth(&status, ConditionType::InSync), "False");
     assert_eq!(truth(&status, ConditionType::Healthy), "True");
 
-    // what failed meanwhile is worse
+    // a failed workload is worse
     report.workloads[0] = runs("till", WorkloadState::Failed, Some("till exited 1"));
     let case = Case::from(report);
     case.is(State::Failed, Reason::WorkloadFailed, "till: till exited 1");

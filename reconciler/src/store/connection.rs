@@ -1,4 +1,4 @@
-//! `SQLite`: opening, migrating, one writer thread per file, a few readers over both.
+//! `SQLite` connections: opening, migrations, one writer thread per file, a few readers of both.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::StoreError;
 use crate::failures::Failures;
 
-/// Writes that may wait for the writer. Full, callers wait: memory stays bounded, devices are slowed down.
+/// Writes that may be queued. When the queue is full, callers wait, which bounds the memory and slows devices down.
 const QUEUE: usize = 1024;
 /// Most writes in one commit: bounds how long the first of them waits.
 const BATCH: usize = 512;
-/// Connections that read. Queries are short, and a machine that serves a fleet has two cores or more.
+/// Number of reading connections. Queries are short, and a machine that serves a fleet has two cores or more.
 const READERS: usize = 2;
-/// How long `SQLite` waits for a lock, which only another program (a backup) can hold.
+/// How long `SQLite` waits for a lock that another program (a backup) holds.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// A file of the store.
@@ -26,7 +26,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(10);
 pub(super) struct Schema {
     name: &'static str,
     synchronous: &'static str,
-    /// Step `i` leads from version `i` to `i + 1`. A step that was released is never changed.
+    /// The migrations: step `i` leads from version `i` to `i + 1`. A released step is never changed.
     steps: &'static [&'static str],
 }
 
@@ -53,7 +53,7 @@ pub(super) const STATUS: Schema = Schema {
     ],
 };
 
-/// Opens a file and brings it to the newest version, each step whole or not at all.
+/// Opens a file and migrates it to the newest version, each step in a transaction.
 pub(super) fn open(path: &Path, schema: Schema) -> Result<Connection, StoreError> {
     let mut connection = connect(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -86,12 +86,12 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Tells the caller of one write how it went, after the commit.
+/// Reports the result of a write to its caller, after the commit.
 type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// One write. Says whether to keep what it did.
+/// A queued write. Returns whether to keep its changes.
 type Job = Box<dyn FnOnce(&Connection) -> (bool, Finish) + Send>;
 
-/// The one thread that writes to a file. It ends when the store is dropped.
+/// The only thread that writes to a file. It ends when the store is dropped.
 #[derive(Debug)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
@@ -130,7 +130,7 @@ impl Writer {
                     then(&value);
                     Ok(value)
                 });
-                // A caller that has gone away misses the answer, not the write.
+                // If the caller has gone away, the write is kept all the same.
                 let _ = reply.send(result);
             });
             (keep, finish)
@@ -173,7 +173,7 @@ fn write_all(
     }
 }
 
-/// Each job in a savepoint of its own: one that fails, or panics, takes nothing else with it.
+/// Runs a job in its own savepoint, so that a failure or panic does not affect the others.
 fn run_one(
     connection: &Connection,
     job: Job,

@@ -1,4 +1,4 @@
-//! Devices that have joined.
+//! Joined devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::value::{digest, from_json, json, maybe_time, millis, name, time};
 use super::{Clones, Store, StoreError};
 use crate::keys::Issued;
 
-/// A device that has joined.
+/// A joined device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Its name.
@@ -25,7 +25,7 @@ pub struct Device {
     pub spki: Vec<u8>,
     /// X25519 key that secrets are sealed to, base64.
     pub sealing_key: String,
-    /// What the machine said of itself when it joined.
+    /// The facts that the machine gave about itself when it joined.
     pub hardware: Hardware,
     /// The set its token or approval put it in.
     pub set: Option<String>,
@@ -35,24 +35,24 @@ pub struct Device {
     pub joined_at: Timestamp,
     /// Serial number of its newest certificate, hex.
     pub certificate_serial: String,
-    /// When that certificate ends.
+    /// When that certificate expires.
     pub certificate_not_after: Timestamp,
-    /// When it was revoked.
+    /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// A device with what is known of how it is.
+/// A device with its last report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceRecord {
     /// The device.
     pub device: Device,
-    /// Its newest report; its events are in the store's events.
+    /// Its newest report; its events are stored separately.
     pub report: Option<Report>,
-    /// Why the report that is there cannot be read: another version of this program wrote it, or the disk is bad.
+    /// Why the stored report cannot be read: another version of this program wrote it, or the disk is bad.
     pub unreadable: Option<String>,
-    /// When it last spoke.
+    /// When the server last heard from it.
     pub seen: Option<Timestamp>,
-    /// That two machines use its identity.
+    /// Set if two machines use its identity.
     pub clones: Option<Clones>,
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn find(
     rows.next()?.map(read).transpose()
 }
 
-/// The device that has joined with this key and was not revoked.
+/// The name of the device that has joined with this key and was not revoked.
 pub(crate) fn name_of_key(
     connection: &Connection,
     key: &Digest,
@@ -138,7 +138,7 @@ pub(crate) fn put_certificate(
 }
 
 impl Store {
-    /// The devices that are revoked.
+    /// The revoked devices.
     pub async fn revoked(&self) -> Result<BTreeSet<DeviceName>, StoreError> {
         self.read(|connection| {
             let mut query = connection.prepare_cached(
@@ -154,7 +154,7 @@ impl Store {
         .await
     }
 
-    /// Tells the edge that `device` has joined with `key`. After the commit that says so.
+    /// Updates the members in memory after a commit: `device` has joined with `key`.
     pub(crate) fn has_joined(&self, device: &DeviceName, key: Digest) {
         self.change_revoked(|revoked| revoked.forgive(&key));
         if self.member(device).is_none_or(|member| member.key() != key) {
@@ -162,13 +162,13 @@ impl Store {
         }
     }
 
-    /// Tells the edge that `device`, which had `key`, is no longer one. After the commit that says so.
+    /// Updates the members in memory after a commit: `device`, which had `key`, is no longer a member.
     pub(crate) fn has_left(&self, device: &DeviceName, key: Digest) {
         self.change_revoked(|revoked| revoked.add(key));
         self.replace_member(device, None);
     }
 
-    /// Every device that has joined, revoked ones included, sorted by name.
+    /// All joined devices, including revoked ones, sorted by name.
     pub async fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
         self.records(String::new(), None).await
     }
@@ -196,7 +196,7 @@ impl Store {
                 while let Some(row) = rows.next()? {
                     let report: Option<String> = row.get(11)?;
                     let report = report.map(|text| serde_json::from_str::<Report>(&text));
-                    // one that cannot be read costs its own row what it said, and no other row anything
+                    // an unreadable report affects only its own row
                     let (mut report, unreadable) = match report.transpose() {
                         Ok(report) => (report, None),
                         Err(error) => (None, Some(error.to_string())),
@@ -225,7 +225,7 @@ impl Store {
         Ok(records)
     }
 
-    /// The devices that have joined, as the renderer wants them: it leaves out those that are in Git.
+    /// The joined devices, for the renderer, which leaves out those that are in Git.
     pub async fn inventory(&self) -> Result<Vec<InventoryDevice>, StoreError> {
         self.read(|connection| {
             let mut query = connection.prepare_cached(

@@ -1,4 +1,4 @@
-//! What happened, for people to read. Bounded: the newest of each device, and of the fleet.
+//! Events, for people to read. Bounded: only the newest of each device and of the fleet are kept.
 
 use flotta_bundle::DeviceName;
 use jiff::Timestamp;
@@ -10,8 +10,8 @@ use super::{Store, StoreError};
 #[cfg(test)]
 mod tests;
 
-/// Events kept of one device, and of each kind of the server itself. A device in a crash loop must not push out the others'
-/// events, nor a stranger who is refused again and again what became of commits.
+/// Events kept of one device, and of each reason for the server itself. A device in a crash loop must not displace the events
+/// of others, nor a stranger that is refused again and again those about commits.
 pub const KEPT_EACH: u64 = 200;
 /// Events kept in all: 100,000 devices with ten each, about 200 MB.
 pub const KEPT: i64 = 1_000_000;
@@ -20,16 +20,16 @@ const MAX_MESSAGE: usize = 1024;
 /// Longest reason kept, in characters.
 const MAX_REASON: usize = 64;
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetEvent {
-    /// Grows with each event; 0 before it is stored.
+    /// An increasing number; 0 before it is stored.
     pub id: i64,
-    /// When: by the device's clock if a device reported it.
+    /// When it happened, by the device's clock if a device reported it.
     pub time: Timestamp,
-    /// The device it is about; none: the fleet.
+    /// The device it is about; none for the fleet.
     pub device: Option<DeviceName>,
-    /// One word in `CamelCase`.
+    /// The reason, one word in `CamelCase`.
     pub reason: String,
     /// What happened.
     pub message: String,
@@ -44,13 +44,13 @@ pub struct EventFilter {
     pub device: Option<DeviceName>,
     /// Only newer than this id.
     pub after: i64,
-    /// Only from then on.
+    /// Only since this time.
     pub since: Option<Timestamp>,
-    /// At most so many, the newest ones.
+    /// At most this many, the newest ones.
     pub limit: u32,
 }
 
-/// Adds an event, and lets go of the oldest of the same device.
+/// Adds an event, and deletes the oldest of the same device.
 pub(super) fn insert(connection: &Connection, event: &FleetEvent) -> Result<(), StoreError> {
     let device = event.device.as_ref().map(ToString::to_string);
     let device = device.unwrap_or_default();
@@ -75,7 +75,7 @@ pub(super) fn insert(connection: &Connection, event: &FleetEvent) -> Result<(), 
     Ok(())
 }
 
-/// Whether this very event of the device is kept already.
+/// Whether this event of the device is stored already.
 pub(super) fn has(connection: &Connection, event: &FleetEvent) -> Result<bool, StoreError> {
     let device = event.device.as_ref().map(ToString::to_string);
     let cut = |text: &str, max| text.chars().take(max).collect::<String>();
@@ -91,8 +91,8 @@ pub(super) fn has(connection: &Connection, event: &FleetEvent) -> Result<bool, S
     Ok(found)
 }
 
-/// Lets go of the oldest when all together are too many. Counted, not by the distance of their ids: one device that floods
-/// uses those up, and must not push out what others said.
+/// Deletes the oldest events when there are too many in all. They are counted instead of comparing ids, because a device that
+/// floods uses up ids and must not displace the events of others.
 pub(super) fn purge(connection: &Connection) -> Result<(), StoreError> {
     connection
         .prepare_cached(
@@ -103,8 +103,8 @@ pub(super) fn purge(connection: &Connection) -> Result<(), StoreError> {
 }
 
 impl EventFilter {
-    /// A statement for each way to ask, so that each goes by its index. Without a word SQLite would look for a time in the order
-    /// of ids, through all events.
+    /// The statement for each kind of query, with the index to use: without it SQLite would search for a time through all events
+    /// in the order of ids.
     fn sql(&self) -> String {
         let (index, device) = match self.device {
             Some(_) => ("INDEXED BY events_by_device", "device = ?2"),
@@ -126,7 +126,7 @@ impl Store {
             .await
     }
 
-    /// The newest events that pass `filter`, oldest first.
+    /// The newest events that match `filter`, oldest first.
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<FleetEvent>, StoreError> {
         self.read(move |connection| {
             let mut query = connection.prepare_cached(&filter.sql())?;

@@ -1,4 +1,4 @@
-//! A device as the edge needs it at every request, in memory.
+//! The state of a device that the edge API needs at every request, in memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -15,22 +15,22 @@ use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
 use crate::rate::Allowance;
 
-/// How long what a device said of its clock counts.
+/// How long a report of a device's clock counts.
 const FRESH: Duration = Duration::from_secs(15 * 60);
 
-/// A device that has joined and was not revoked. Superseded, never changed: what is looked up once is good while
+/// A joined device that was not revoked. It is replaced, never changed: a looked-up member is valid while
 /// [`Self::in_force`].
 #[derive(Debug)]
 pub struct Member {
     key: Digest,
     ended: AtomicBool,
     end: Notify,
-    /// Milliseconds since 1970; 0: never.
+    /// When the device was last seen, in milliseconds since 1970; 0 for never.
     seen: AtomicI64,
-    /// What of `seen` is on disk.
+    /// The value of `seen` on disk.
     seen_kept: AtomicI64,
     voices: Mutex<Voices>,
-    /// The time by the device's clock, if the network sets that, and when it said so.
+    /// The time by the device's clock, if that is synchronised, and when it was reported.
     told: Mutex<Option<(Timestamp, Instant)>>,
     content: Mutex<Option<Digest>>,
     allowance: Allowance,
@@ -56,12 +56,12 @@ impl Member {
         self.key
     }
 
-    /// Whether this is still who the device is: false from the moment it is revoked or joins with another key.
+    /// Whether this identity is still in force: false once the device is revoked or joins with another key.
     pub fn in_force(&self) -> bool {
         !self.ended.load(Ordering::Acquire)
     }
 
-    /// Returns when it no longer is.
+    /// Returns when the identity is no longer in force.
     pub async fn ended(&self) {
         let notified = self.end.notified();
         tokio::pin!(notified);
@@ -76,24 +76,24 @@ impl Member {
         self.end.notify_waiters();
     }
 
-    /// What of the server's time and memory it may use.
+    /// The resources of the server that it may use.
     pub(crate) fn allowance(&self) -> &Allowance {
         &self.allowance
     }
 
-    /// Remembers that the device spoke. Costs no write: [`Store::keep_seen`] writes many at once.
+    /// Records that the device was seen, without a write: [`Store::keep_seen`] writes many at once.
     pub fn saw(&self, now: Timestamp) {
-        // not the latest: a clock that was ahead once would have seen it for ever
+        // not the maximum, because a clock that was once ahead would make it look seen for ever
         self.seen.store(millis(now), Ordering::Relaxed);
     }
 
-    /// Remembers what time it is by the device's clock; none when the network does not set that.
+    /// Records the time by the device's clock; none when that is not synchronised.
     pub(super) fn tells(&self, time: Option<Timestamp>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         *told = time.map(|time| (time, Instant::now()));
     }
 
-    /// How far the device's clock is ahead of `now`, if it said so of late.
+    /// How far the device's clock is ahead of `now`, if it was reported recently.
     fn ahead(&self, now: Timestamp) -> Option<SignedDuration> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let (time, at) = (*told)?;
@@ -105,7 +105,7 @@ impl Member {
         Some(theirs.duration_since(now))
     }
 
-    /// When the device last spoke.
+    /// When the device was last seen.
     pub fn seen(&self) -> Option<Timestamp> {
         match self.seen.load(Ordering::Relaxed) {
             0 => None,
@@ -113,7 +113,7 @@ impl Member {
         }
     }
 
-    /// What is known of who speaks as it.
+    /// What is known about a machine that uses this identity.
     pub(super) fn heard(&self, voice: &Voice) -> Heard {
         self.voices().heard(voice)
     }
@@ -127,13 +127,13 @@ impl Member {
         self.voices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a report says nothing new.
+    /// Whether a report has this same content.
     pub(super) fn has(&self, content: &Digest) -> bool {
         let kept = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         kept.as_ref() == Some(content)
     }
 
-    /// Remembers what was kept; without voices, that they are as they were.
+    /// Records what was stored; without `voices` they are unchanged.
     pub(super) fn kept(&self, content: Digest, voices: Option<&Voices>, seen: i64) {
         *self.content.lock().unwrap_or_else(PoisonError::into_inner) = Some(content);
         if let Some(voices) = voices {
@@ -143,7 +143,7 @@ impl Member {
     }
 }
 
-/// Everyone who has joined, as a store that was just opened has them.
+/// Loads all members from a store that was just opened.
 pub(super) fn load(
     fleet: &Connection,
     status: &Connection,
@@ -165,7 +165,7 @@ pub(super) fn load(
         if member.key == digest(row.get(1)?) {
             let seen = row.get(3)?;
             member.seen.store(seen, Ordering::Relaxed);
-            // what nobody can read tells nothing: the next reports tell it anew
+            // an unreadable value is dropped: the next reports restore it
             let voices: Voices =
                 serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default();
             member.kept(digest(row.get(2)?), Some(&voices), seen);
@@ -175,7 +175,7 @@ pub(super) fn load(
 }
 
 impl Store {
-    /// How far the clocks of devices are ahead of `now`: of those whose clocks the network sets, and that said so of late.
+    /// How far the synchronised clocks of devices are ahead of `now`, from recent reports.
     pub fn told_times(&self, now: Timestamp) -> Vec<SignedDuration> {
         let members = self.0.members.read();
         let members = members.unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +183,7 @@ impl Store {
         told.collect()
     }
 
-    /// Looks at everyone who has joined. Nobody joins or leaves meanwhile.
+    /// Calls `look` for all members. Nobody joins or leaves meanwhile.
     pub(crate) fn each_member(&self, mut look: impl FnMut(&DeviceName, &Member)) {
         let members = self.0.members.read();
         let members = members.unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The store's files without a server: copied while one writes them, and made ready after a restore.
+//! Work on the store's files without a server: copying them, also while one writes them, and preparing them after a restore.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,25 +11,25 @@ use rusqlite::{Connection, OpenFlags};
 use super::value::millis;
 use super::{StoreError, connection, devices, requests, revoked};
 
-/// What a copy holds.
+/// The content of a copy, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Devices that have joined and were not revoked.
     pub(crate) devices: u64,
-    /// Requests that wait.
+    /// Pending requests.
     pub(crate) requests: u64,
 }
 
-/// Copies both files from `data` to `to`, each as it is at one moment, whether a server writes them or not.
+/// Copies both files from `data` to `to`, each as a consistent snapshot, even while a server writes them.
 pub(crate) fn snapshot(data: &Path, to: &Path) -> Result<Counts, StoreError> {
     for name in ["fleet.db", "status.db"] {
         let path = data.join(name);
-        // of other users' files `SQLite` would say no more than that it cannot open them
+        // for another user's files `SQLite` would only say that it cannot open them
         std::fs::metadata(&path).map_err(|error| StoreError::Io(path.clone(), Arc::new(error)))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let from = Connection::open_with_flags(&path, flags)?;
         from.busy_timeout(connection::BUSY)?;
-        // what is still in the write-ahead log is in it, too
+        // this includes what is still in the write-ahead log
         from.execute("VACUUM INTO ?1", [to.join(name).to_string_lossy()])?;
     }
     let copy = connection::open(&to.join("fleet.db"), connection::FLEET)?;
@@ -42,17 +42,17 @@ pub(crate) fn snapshot(data: &Path, to: &Path) -> Result<Counts, StoreError> {
     Ok(counts)
 }
 
-/// What was changed in a store that was restored.
+/// The changes to a restored store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Changed {
-    /// Those who were to be revoked, and that it knew; the others are barred by name.
+    /// The devices to revoke that the store knows; the others are barred by name.
     pub(crate) revoked: BTreeSet<DeviceName>,
-    /// Tokens that were open, and are no more.
+    /// Number of tokens that were closed.
     pub(crate) tokens: usize,
 }
 
-/// Makes the store in `folder` ready to be served after a restore: its files are whole, those who were revoked since are
-/// revoked, and no token is open that may have been used since.
+/// Prepares the store in `folder` after a restore: checks its files, revokes the devices that were revoked since, and closes
+/// tokens that may have been used since.
 pub(crate) fn restored(
     folder: &Path,
     revoked: &BTreeSet<DeviceName>,
@@ -77,7 +77,7 @@ pub(crate) fn restored(
                 requests::remove(&transaction, &device.key)?;
                 known.insert(name.clone());
             }
-            // it joined after the backup was made: nobody knows its key
+            // it joined after the backup was made, so its key is not known
             None => {
                 revoked::bar(&transaction, name, now)?;
             }
@@ -87,7 +87,7 @@ pub(crate) fn restored(
         "UPDATE tokens SET expires_at = ?1 WHERE used_at IS NULL AND expires_at > ?1",
         [millis(now)],
     )?;
-    // when the clock of the machine that is gone was right says nothing about this one's; what was signed by then still does
+    // when the lost machine's clock was right says nothing about this machine's; the times of signatures still count
     transaction.execute("DELETE FROM meta WHERE key = ?1", [crate::clock::KEPT])?;
     transaction.execute(
         "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
@@ -102,7 +102,7 @@ pub(crate) fn restored(
     })
 }
 
-/// With its write-ahead log in it: what is moved is one file.
+/// Closes the database with its write-ahead log merged, so that one file can be moved.
 fn close(connection: Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "journal_mode", "DELETE")?;
     connection.close().map_err(|(_, error)| error.into())

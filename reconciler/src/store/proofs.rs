@@ -1,4 +1,4 @@
-//! What devices have proven to a server that was restored from a backup: that its fleet was ahead of it.
+//! Proofs by devices to a server that was restored from a backup: releases that the fleet has signed since.
 
 use flotta_bundle::DeviceName;
 use jiff::Timestamp;
@@ -9,21 +9,21 @@ use tokio::sync::watch;
 use super::value::{from_json, json};
 use super::{Store, StoreError};
 
-/// Where it is kept.
+/// The key of the proof in the store.
 const KEY: &str = "proof";
 
-/// A signed release that a device has accepted, and that this server does not know of.
+/// A signed release that a device has accepted, and that this server does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// Its sequence: the next release must be above it.
+    /// The sequence of the release; the next release must be above it.
     pub sequence: u64,
-    /// The device that has it.
+    /// The device that proved it.
     pub device: DeviceName,
-    /// When the device proved it.
+    /// When it was proven.
     pub at: Timestamp,
 }
 
-/// The highest one that was kept.
+/// Loads the highest proof.
 pub(super) fn load(connection: &Connection) -> Result<Option<Proof>, StoreError> {
     let mut query = connection.prepare("SELECT value FROM meta WHERE key = ?1")?;
     let mut rows = query.query([KEY])?;
@@ -34,8 +34,8 @@ pub(super) fn load(connection: &Connection) -> Result<Option<Proof>, StoreError>
 }
 
 impl Store {
-    /// Keeps what a device has proven, if no other has proven as much. Durable when it returns: what is signed later is above
-    /// it, also after a crash.
+    /// Saves a proof if it is the highest. It is durable when this returns, so that later releases are above it even after a
+    /// crash.
     pub async fn keep_proof(&self, proof: Proof) -> Result<bool, StoreError> {
         let proofs = self.0.proofs.clone();
         let kept = proof.clone();
@@ -58,7 +58,7 @@ impl Store {
         .await
     }
 
-    /// The highest release that a device has proven; changes when one proves a higher.
+    /// The highest proof; changes when a device proves a higher one.
     pub fn proofs(&self) -> watch::Receiver<Option<Proof>> {
         self.0.proofs.subscribe()
     }

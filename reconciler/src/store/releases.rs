@@ -1,4 +1,4 @@
-//! The history of releases, refused commits among them. The releases themselves are in the depot.
+//! The history of releases, including refused commits. The releases themselves are in the depot.
 
 use flotta_bundle::release::Revision;
 use jiff::Timestamp;
@@ -7,42 +7,42 @@ use super::value::{json, millis, time};
 use super::{Store, StoreError};
 use crate::publish::details::Details;
 
-/// Rows kept: years of commits.
+/// Most rows: years of commits.
 const KEPT: i64 = 10_000;
 
-/// A release to remember, or a commit that did not become one.
+/// A release to record, or a commit that did not become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRelease {
     /// Its sequence; none when it was refused or held.
     pub sequence: Option<u64>,
-    /// What it was rendered from.
+    /// The revision it was rendered from.
     pub revision: Revision,
-    /// When.
+    /// When it was published, refused or held.
     pub at: Timestamp,
     /// Why it was refused or held.
     pub refused: Option<String>,
-    /// Devices in it.
+    /// Number of devices.
     pub devices: u64,
-    /// Workloads in it.
+    /// Number of workloads.
     pub workloads: u64,
-    /// Distinct manifests in it.
+    /// Number of distinct manifests.
     pub manifests: u64,
     /// What it takes away, and what is wrong with it.
     pub details: Details,
 }
 
-/// A release as it is remembered.
+/// A recorded release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseRecord {
-    /// Grows with each.
+    /// An increasing number.
     pub id: i64,
     /// The release.
     pub release: NewRelease,
 }
 
 impl Store {
-    /// Remembers a release. One that was refused for the same commit and reason as the newest is not remembered twice: the
-    /// source is looked at again and again.
+    /// Records a release. A refusal with the same commit and reason as the newest is not recorded twice, because the source is
+    /// polled again and again.
     pub async fn add_release(&self, release: NewRelease) -> Result<(), StoreError> {
         self.write(
             move |connection| {
@@ -106,7 +106,7 @@ impl Store {
                         devices: row.get(7)?,
                         workloads: row.get(8)?,
                         manifests: row.get(9)?,
-                        // written by another version, it may say more or less
+                        // another version may have written more or less
                         details: serde_json::from_str(&row.get::<_, String>(10)?).unwrap_or_default(),
                     },
                 });
@@ -116,7 +116,7 @@ impl Store {
         .await
     }
 
-    /// The highest sequence ever published; devices that accepted it take no lower one.
+    /// The highest sequence ever published; devices that accepted it take none below it.
     pub async fn highest_sequence(&self) -> Result<Option<u64>, StoreError> {
         self.read(|connection| {
             let highest = "SELECT max(sequence) FROM releases";

@@ -1,4 +1,4 @@
-//! Reports. Level-triggered: the newest says everything, so one that says nothing new is not written.
+//! Reports. Level-triggered: the newest has the whole state, so one without news is not written.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::value::{json, millis};
 use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
 
-/// Most events taken from one report; the device sends the rest with its next.
+/// Most events that are stored from one report; the device sends the rest with the next.
 const MAX_EVENTS: usize = 100;
 
 impl Store {
-    /// Keeps a report of `device`, which is `member`. Says which of its events the device may forget, and what is known of it
-    /// that it cannot know.
+    /// Stores a report of `device`, which is `member`. Returns which events the device may delete, and problems that only the
+    /// server can know.
     pub async fn put_report(
         &self,
         device: &DeviceName,
@@ -37,7 +37,7 @@ impl Store {
         new.retain(|event| event.id > heard.last);
         new.sort_unstable_by_key(|event| event.id);
         new.truncate(MAX_EVENTS);
-        // Only the time differs between two reports of a device at rest.
+        // Two reports of an idle device differ only in their time.
         let time = millis(std::mem::take(&mut report.time));
         let text = json(&report);
         let content = Digest::of(text.as_bytes());
@@ -53,7 +53,7 @@ impl Store {
             now,
             voice,
         };
-        // in the order of the writes, and even if the device has hung up: what is remembered is what is on disk
+        // in the order of the writes, and even if the device has hung up, so that memory and disk agree
         let kept = Arc::clone(member);
         let kept = move |kept_now: &(u64, Option<Voices>)| {
             kept.kept(content, kept_now.1.as_ref(), millis(now));
@@ -88,7 +88,7 @@ struct Row {
 }
 
 impl Row {
-    /// Writes the report of the voice that spoke last, which has no new events.
+    /// Writes a report without new events, by the machine that also sent the last one.
     fn write_again(
         &self,
         connection: &Connection,
@@ -112,8 +112,8 @@ impl Row {
         Ok((heard.last, None))
     }
 
-    /// Writes the report and those of the events that no other report of the device has brought meanwhile. Returns the
-    /// highest event of this voice that is kept, and the voices.
+    /// Writes the report, and the events that no other report has brought meanwhile. Returns the highest stored event of this
+    /// voice, and the voices.
     fn write(
         &self,
         connection: &Connection,
@@ -125,7 +125,7 @@ impl Row {
             .prepare_cached("SELECT voices FROM reports WHERE device = ?1 AND key = ?2")?
             .query_row((&device, self.key.as_bytes()), |row| row.get(0))
             .optional()?;
-        // what nobody can read tells nothing: the next reports tell it anew
+        // an unreadable value is dropped: the next reports restore it
         let known = known.and_then(|text| serde_json::from_str(&text).ok());
         let mut voices: Voices = known.unwrap_or_default();
         let heard = voices.heard(&self.voice);

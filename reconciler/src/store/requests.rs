@@ -1,4 +1,4 @@
-//! Devices that ask to join and wait for a person.
+//! Requests to join.
 
 use std::collections::BTreeSet;
 
@@ -10,55 +10,55 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::value::{digest, from_json, json, maybe_time, millis, name, time};
 use super::{Store, StoreError};
 
-/// How long a request is kept: a device that still wants to join asks again.
+/// How long a request is kept; a device that still wants to join asks again.
 const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// A request to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinRequest {
-    /// Fingerprint of the key that asks: what a person compares with the device's screen.
+    /// Fingerprint of its key, which a person compares with the device's screen.
     pub key: Digest,
-    /// The name asked for.
+    /// The requested name.
     pub device: DeviceName,
     /// The key, `SubjectPublicKeyInfo` (DER).
     pub spki: Vec<u8>,
-    /// X25519 key that secrets would be sealed to, base64.
+    /// The X25519 key to seal secrets to, base64.
     pub sealing_key: String,
-    /// What the machine says of itself.
+    /// The facts that the machine gives about itself.
     pub hardware: Hardware,
-    /// The address it asks from.
+    /// The address of the client.
     pub address: String,
     /// When it first asked.
     pub asked_at: Timestamp,
-    /// Why it waits, when that is not plain: another device has the name.
+    /// Why it waits, if there is a special reason: another device has the name.
     pub note: String,
-    /// Whether it has a certificate by this fleet's authority for this name and key: it has joined before.
+    /// Whether the client has a certificate by this fleet's CA for this name and key, so that it has joined before.
     pub vouched: bool,
-    /// What became of it.
+    /// Its state.
     pub state: RequestState,
 }
 
-/// What became of a request.
+/// The state of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestState {
-    /// It waits.
+    /// It waits for a person.
     Pending,
     /// The device may join.
     Approved {
-        /// When.
+        /// When it was decided.
         at: Timestamp,
-        /// By whom.
+        /// Who decided.
         by: String,
-        /// Its certificate, then the authority's, PEM.
+        /// The device's certificate, then the CA's, PEM.
         certificate: String,
     },
-    /// It may not.
+    /// The device may not join.
     Denied {
-        /// When.
+        /// When it was decided.
         at: Timestamp,
-        /// By whom.
+        /// Who decided.
         by: String,
-        /// Why, in their words.
+        /// The reason that the person gave.
         reason: String,
     },
 }
@@ -107,7 +107,7 @@ pub(crate) fn find(
     rows.next()?.map(read).transpose()
 }
 
-/// Requests that wait, for one name or for all, oldest first.
+/// All requests, for one name or for all, oldest first.
 pub(crate) fn list(
     connection: &Connection,
     device: Option<&DeviceName>,
@@ -124,7 +124,7 @@ pub(crate) fn list(
     Ok(requests)
 }
 
-/// How many requests of strangers wait: all, and from one address.
+/// Number of pending requests of strangers: in all, and from one address.
 pub(crate) fn count_pending(
     connection: &Connection,
     address: &str,
@@ -182,7 +182,7 @@ pub(crate) fn remove(connection: &Connection, key: &Digest) -> Result<(), StoreE
     Ok(())
 }
 
-/// Whoever asks by this name.
+/// Deletes all requests for this name.
 pub(super) fn remove_all(connection: &Connection, device: &DeviceName) -> Result<(), StoreError> {
     connection
         .prepare_cached("DELETE FROM requests WHERE device = ?1")?
@@ -190,7 +190,8 @@ pub(super) fn remove_all(connection: &Connection, device: &DeviceName) -> Result
     Ok(())
 }
 
-/// A device of this fleet that a person has turned away stays so: it would ask again, and wait among those that may come back.
+/// Deletes old requests. The denial of a device of this fleet is kept, or its next request would wait among those that may come
+/// back.
 pub(super) fn purge(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
     let before = now.saturating_sub(KEPT).unwrap_or(Timestamp::MIN);
     connection
@@ -202,17 +203,17 @@ pub(super) fn purge(connection: &Connection, now: Timestamp) -> Result<(), Store
 }
 
 impl Store {
-    /// Every request that is remembered, decided ones included, oldest first.
+    /// All stored requests, including decided ones, oldest first.
     pub async fn requests(&self) -> Result<Vec<JoinRequest>, StoreError> {
         self.read(|connection| list(connection, None)).await
     }
 
-    /// The request of a key.
+    /// The request with this key.
     pub async fn request(&self, key: Digest) -> Result<Option<JoinRequest>, StoreError> {
         self.read(move |connection| find(connection, &key)).await
     }
 
-    /// How many devices of this fleet ask to come back, and since when the first of them does; none when nobody does.
+    /// How many devices of this fleet ask to come back, and since when; none when there are none.
     pub async fn coming_back(&self) -> Result<Option<(u64, Timestamp)>, StoreError> {
         self.read(|connection| {
             let mut query = connection.prepare_cached(
@@ -224,7 +225,7 @@ impl Store {
         .await
     }
 
-    /// The devices that ask to join, or to come back.
+    /// The devices with pending requests.
     pub async fn waiting(&self) -> Result<BTreeSet<DeviceName>, StoreError> {
         self.read(|connection| {
             let mut query =
@@ -239,7 +240,7 @@ impl Store {
         .await
     }
 
-    /// Number of requests that wait.
+    /// Number of pending requests.
     pub async fn pending(&self) -> Result<u64, StoreError> {
         self.read(|connection| {
             let count = "SELECT count(*) FROM requests WHERE state = 'pending'";

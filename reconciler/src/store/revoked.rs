@@ -1,7 +1,7 @@
-//! Identities that were taken away: by key, and after a restore by name, when the key is not known any more. Who joins by a
-//! barred name has a token for it; the bar stays, as the key that it was meant for is still not known.
+//! Revoked identities: by key, and after a restore also by name, when the key is not known (a barred name). A device can join
+//! under a barred name only with a token; the name stays barred, because the key that it was meant for is still not known.
 //!
-//! They are in memory too, as members are: what the edge tells the holder of a certificate depends on them.
+//! They are also kept in memory, like members, because the edge API answers the holder of a certificate by them.
 
 use std::collections::HashSet;
 use std::sync::PoisonError;
@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::value::{digest, millis, name};
 use super::{Store, StoreError, requests};
 
-/// Who was revoked.
+/// The revoked keys and barred names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Revoked {
     keys: HashSet<Digest>,
@@ -33,7 +33,7 @@ impl Revoked {
         self.keys.remove(key);
     }
 
-    /// Whether this key lost its identity, or whoever had this name did.
+    /// Whether this key was revoked, or this name is barred.
     pub(crate) fn has(&self, device: &DeviceName, key: &Digest) -> bool {
         self.keys.contains(key) || self.names.contains(device)
     }
@@ -54,7 +54,7 @@ pub(crate) fn load(connection: &Connection) -> Result<Revoked, StoreError> {
     Ok(revoked)
 }
 
-/// Whether this key lost its identity, or whoever had this name did.
+/// Whether this key was revoked, or this name is barred.
 pub(crate) fn is_revoked(
     connection: &Connection,
     device: &DeviceName,
@@ -66,13 +66,13 @@ pub(crate) fn is_revoked(
     Ok(by_key || is_barred(connection, device)?)
 }
 
-/// Whether a certificate for `device` is worth nothing, whatever its key.
+/// Whether certificates for `device` are refused, whatever their key.
 pub(crate) fn is_barred(connection: &Connection, device: &DeviceName) -> Result<bool, StoreError> {
     let mut query = connection.prepare_cached("SELECT 1 FROM barred WHERE device = ?1")?;
     Ok(query.exists([device.to_string()])?)
 }
 
-/// The key of `device` is worth nothing any more.
+/// Revokes the key of `device`.
 pub(crate) fn add(
     connection: &Connection,
     device: &DeviceName,
@@ -85,8 +85,8 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// Whoever has a certificate for `device` is worth nothing any more, whatever its key, and who asked by this name asks no
-/// more. Says whether that is new.
+/// Bars the name `device`: certificates for it are refused, whatever their key, and requests for it are deleted. Returns
+/// whether that is new.
 pub(crate) fn bar(
     connection: &Connection,
     device: &DeviceName,
@@ -99,7 +99,7 @@ pub(crate) fn bar(
     Ok(rows > 0)
 }
 
-/// A person has let this key in.
+/// Removes a key from the revoked ones, because a person has approved it again.
 pub(crate) fn forgive(connection: &Connection, key: &Digest) -> Result<(), StoreError> {
     connection
         .prepare_cached("DELETE FROM revoked WHERE key = ?1")?
@@ -108,24 +108,24 @@ pub(crate) fn forgive(connection: &Connection, key: &Digest) -> Result<(), Store
 }
 
 impl Store {
-    /// Whether this key lost its identity, or whoever had this name did.
+    /// Whether this key was revoked, or this name is barred.
     pub(crate) fn is_revoked(&self, device: &DeviceName, key: &Digest) -> bool {
         let revoked = self.0.revoked.read();
         let revoked = revoked.unwrap_or_else(PoisonError::into_inner);
         revoked.has(device, key)
     }
 
-    /// Tells the edge that `key` lost its identity to another one. After the commit that says so.
+    /// Updates the memory after a commit: `key` was replaced by another one.
     pub(crate) fn was_replaced(&self, key: Digest) {
         self.change_revoked(|revoked| revoked.add(key));
     }
 
-    /// Tells the edge that no certificate for `device` is worth anything. After the commit that says so.
+    /// Updates the memory after a commit: the name `device` is barred.
     pub(crate) fn was_barred(&self, device: DeviceName) {
         self.change_revoked(|revoked| revoked.bar(device));
     }
 
-    /// Remembers who was revoked, or let in again. After the commit that says so.
+    /// Updates the memory after a commit.
     pub(super) fn change_revoked(&self, change: impl FnOnce(&mut Revoked)) {
         let revoked = self.0.revoked.write();
         change(&mut revoked.unwrap_or_else(PoisonError::into_inner));

@@ -35,7 +35,7 @@ fn with_events(ids: impl IntoIterator<Item = u64>) -> Report {
     }
 }
 
-/// A clock that was ahead once must not have seen a device for ever, and devices say what time it is.
+/// A clock that was once ahead must not make a device look seen for ever, and devices report their time.
 #[tokio::test]
 async fn a_device_is_seen_when_it_was_and_tells_the_time() {
     let data = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ async fn what_is_known_of_a_device_outlives_the_process() {
     assert_eq!(after.seen.unwrap().as_millisecond(), later.as_millisecond());
     let member = house.store.member(&machine.name).unwrap();
     assert_eq!(member.key(), machine.fingerprint());
-    // an event that was kept before is not kept again
+    // an event that was stored before is not stored again
     let put = house
         .store
         .put_report(&machine.name, &member, with_events([2, 3]), HERE, later);
@@ -119,7 +119,7 @@ async fn what_an_earlier_version_kept_is_taken_over() {
     let before = house.store.device(&machine.name).await.unwrap().unwrap();
     drop((house, member));
 
-    // as the first version had it
+    // as the first version wrote it
     let old = Connection::open(data.path().join("status.db")).unwrap();
     let first = include_str!("status_1.sql")
         .split("CREATE TABLE events")
@@ -150,7 +150,7 @@ async fn what_an_earlier_version_kept_is_taken_over() {
     assert_eq!(put.await.unwrap().events, 2);
 }
 
-/// What a boot of a machine says, by one of its logs: events by number and message.
+/// A report of one boot of a machine, with events of one of its logs by number and message.
 fn said(boot: &str, log: &str, events: &[(u64, &str)]) -> Report {
     let event = |(id, message): &(u64, &str)| Event {
         id: *id,
@@ -285,7 +285,7 @@ async fn a_report_is_remembered_even_if_the_device_hangs_up() {
         HERE,
         Timestamp::now(),
     );
-    // begun, and dropped before it is done: the writer is still at the write before it
+    // the write is dropped before it is done: the writer is still busy with the one before
     assert!(put.now_or_never().is_none());
     changes.mark_unchanged();
     open.send(()).unwrap();

@@ -1,4 +1,4 @@
-//! One-time tokens. The store has only their hashes: who reads it can join nothing.
+//! One-time tokens. The store has only their hashes, so reading it does not help anyone to join.
 
 use std::collections::BTreeMap;
 
@@ -10,55 +10,55 @@ use rusqlite::{Connection, Row};
 use super::value::{digest, from_json, json, maybe_time, millis, name, time};
 use super::{Store, StoreError};
 
-/// How long a token is remembered past its end: long enough to say "used" or "expired" rather than "unknown".
+/// How long a token is kept after it expired: long enough to report "used" or "expired" rather than "unknown".
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// What a token lets a device do.
+/// The terms of a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewToken {
     /// The only device that may use it; any when absent.
     pub device: Option<DeviceName>,
-    /// The set that the device is put in.
+    /// The set that the device becomes a member of.
     pub set: Option<String>,
     /// Labels that the device gets.
     pub labels: BTreeMap<String, String>,
-    /// Who made it, as the admin socket knows them.
+    /// Who made it, by the user of the admin socket.
     pub created_by: String,
 }
 
-/// A token as the store has it.
+/// A stored token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRecord {
     /// SHA-256 of the token.
     pub hash: Digest,
-    /// What it is for.
+    /// Its terms.
     pub token: NewToken,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Timestamp,
-    /// When, by which key and as which device it was used.
+    /// When, with which key and as which device it was used.
     pub used: Option<(Timestamp, Digest, DeviceName)>,
-    /// When and by whom it was taken back.
+    /// When and by whom it was revoked.
     pub revoked: Option<(Timestamp, String)>,
 }
 
 impl TokenRecord {
-    /// What people call it: the first digits of its hash. The token itself cannot be told from it.
+    /// The id of a token for people: the first digits of its hash, which do not reveal the token.
     pub fn id(&self) -> String {
         self.hash.hex()[..ID_DIGITS].to_owned()
     }
 
-    /// Whether a device may still join with it.
+    /// Whether a device can still join with it.
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.used.is_none() && self.revoked.is_none() && self.expires_at > now
     }
 }
 
-/// Hex digits of a hash that name a token among those of one fleet.
+/// Number of hex digits of a hash that identify a token in a fleet.
 const ID_DIGITS: usize = 12;
 
-/// What a token is stored as. A plain hash is enough: a token is 256 random bits.
+/// The stored hash of a token. A plain hash is enough, because a token is 256 random bits.
 pub(crate) fn hash(token: &Token) -> Digest {
     Digest::of(token.expose().as_bytes())
 }
@@ -115,7 +115,7 @@ pub(crate) fn insert(connection: &Connection, record: &TokenRecord) -> Result<()
     Ok(())
 }
 
-/// The token that people call so.
+/// Finds a token by its id.
 pub(crate) fn find_by_id(
     connection: &Connection,
     id: &str,
@@ -127,7 +127,7 @@ pub(crate) fn find_by_id(
     rows.next()?.map(read).transpose()
 }
 
-/// Takes a token back.
+/// Revokes a token.
 pub(crate) fn revoke(
     connection: &Connection,
     hash: &Digest,
@@ -169,7 +169,7 @@ pub(super) fn purge(connection: &Connection, now: Timestamp) -> Result<(), Store
 }
 
 impl Store {
-    /// Every token that is remembered, newest first.
+    /// All stored tokens, newest first.
     pub async fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
         self.read(|connection| {
             let sql = format!("SELECT {COLUMNS} FROM tokens ORDER BY created_at DESC, hash");
@@ -184,7 +184,7 @@ impl Store {
         .await
     }
 
-    /// Whether a device may join with this token now.
+    /// Whether a device can join with this token now.
     pub async fn is_open(&self, token: &Token, now: Timestamp) -> Result<bool, StoreError> {
         let hash = hash(token);
         self.read(move |connection| {

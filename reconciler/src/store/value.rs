@@ -1,4 +1,4 @@
-//! Columns and the types they stand for.
+//! Conversions between columns and their types.
 
 use flotta_bundle::{DeviceName, Digest};
 use jiff::Timestamp;
@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 
-/// Times are whole milliseconds since 1970.
+/// A time as whole milliseconds since 1970.
 pub(super) fn millis(time: Timestamp) -> i64 {
-    // The last millisecond of all is not a whole one, and would not be read back: devices choose some of these times.
+    // The very last millisecond is incomplete and could not be read back; some of these times are chosen by devices.
     let last = Timestamp::MAX.as_second() * 1000;
     time.as_millisecond().min(last)
 }

@@ -1,11 +1,11 @@
-//! Who speaks as a device: boots of a machine, and the event logs that they number events in.
+//! The machines that use a device's identity, distinguished by boot id and event log, to number events and to find cloned disks.
 //!
-//! Numbers of events count within one log and one boot. A log that was lost begins anew at 1, and of a cloned disk two
-//! machines go on numbering in one log, each for itself.
+//! Event numbers count within one log and one boot. A new log after a loss starts again at 1, and two machines with a cloned
+//! disk continue to number in one log, each for itself.
 //!
-//! A boot id that comes back after another one is a sign of two machines that use one identity. One return is not proof: a
-//! virtual machine that is set back to a snapshot of its memory goes on with an old boot id, for good, and a report may be
-//! overtaken by the first one after a reboot. So it takes [`RETURNS`], each within a day of the one before.
+//! A boot id that comes back after another one is a sign of two machines with one identity. One return is not proof: a virtual
+//! machine that is restored from a snapshot of its memory continues with an old boot id, and a report may be overtaken by the
+//! first one after a reboot. So it takes [`RETURNS`], each within a day of the one before.
 
 use std::net::IpAddr;
 
@@ -15,27 +15,27 @@ use serde::{Deserialize, Serialize};
 
 use super::value::millis;
 
-/// Voices that are remembered of a device. Two machines that share an identity need two; each of their reboots takes one.
+/// Most voices that are stored for a device. Two machines that share an identity need two, and each reboot adds one.
 const MAX_VOICES: usize = 4;
-/// Returns of a boot id that are proof of two machines. They come with every heartbeat of theirs.
+/// Returns of a boot id that are proof of two machines, which make one with every heartbeat.
 const RETURNS: u32 = 3;
 /// The longest time between two returns that belong together.
 const DAY: i64 = 24 * 3600 * 1000;
-/// After the last return, the shortest and the longest time until they are held to be one machine again: four times as long
-/// as the last return took, so that devices that speak seldom are not forgotten in between.
+/// The shortest and longest time after the last return until there counts as one machine again: four times the interval of the
+/// last return, so that it also holds for devices that report seldom.
 const CALM: (i64, i64) = (60 * 1000, DAY);
 
-/// A boot of a machine, with the log it numbers events in.
+/// A boot of a machine, with the log that it numbers events in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Voice {
     boot: String,
     log: String,
-    /// Where it spoke from last.
+    /// The address of its last report.
     #[serde(default)]
     from: String,
-    /// The last event that was kept of it.
+    /// Its last stored event.
     last: u64,
-    /// Events up to here may have been told by another voice: then they are not kept again.
+    /// Events up to this number may have been stored from another voice, and are then not stored again.
     #[serde(default)]
     doubt: u64,
 }
@@ -56,14 +56,14 @@ impl Voice {
     }
 }
 
-/// What the edge needs to know of a voice.
+/// What the edge API needs to know about a voice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// The last event that was kept of it.
+    /// Its last stored event.
     pub(super) last: u64,
-    /// Events up to here may have been told by another voice.
+    /// Events up to this number may have been stored from another voice.
     pub(super) doubt: u64,
-    /// Nobody else has spoken since.
+    /// Whether the last report was by this voice.
     pub(super) is_newest: bool,
 }
 
@@ -72,9 +72,9 @@ pub(super) struct Heard {
 pub struct Clones {
     /// Their boots.
     pub boots: [String; 2],
-    /// The addresses they spoke from last.
+    /// The addresses of their last reports.
     pub from: [String; 2],
-    /// Until when this holds, unless one of them comes back again.
+    /// Until when they count as two, unless one of them comes back again.
     pub until: Timestamp,
 }
 
@@ -97,7 +97,7 @@ pub(super) struct Voices {
     heard: Vec<Voice>,
     #[serde(default)]
     returns: u32,
-    /// When one came back last, and how long after the time before: milliseconds.
+    /// When one last came back, and the time since the return before, in milliseconds.
     #[serde(default)]
     returned: i64,
     #[serde(default)]
@@ -105,7 +105,7 @@ pub(super) struct Voices {
 }
 
 impl Voices {
-    /// What is known of a voice; a new one has been heard of nothing.
+    /// What is known about a voice.
     pub(super) fn heard(&self, voice: &Voice) -> Heard {
         let Some(at) = self.heard.iter().position(|known| known.is(voice)) else {
             return Heard {
@@ -120,10 +120,10 @@ impl Voices {
         }
     }
 
-    /// A voice has spoken, and its events were kept up to `last`.
+    /// Records a report by a voice, whose events were stored up to `last`.
     pub(super) fn hear(&mut self, voice: Voice, last: u64, now: Timestamp) {
         let Heard { doubt, .. } = self.heard(&voice);
-        // a machine that cannot tell its boot is no sign of another
+        // a machine without a boot id is no sign of a second one
         let mut told = self
             .heard
             .iter()
@@ -150,7 +150,7 @@ impl Voices {
         self.heard.drain(..excess);
     }
 
-    /// Whether two machines speak.
+    /// The two machines that use this identity, if there are two.
     pub(super) fn clones(&self, now: Timestamp) -> Option<Clones> {
         let calm = self.after.saturating_mul(4).clamp(CALM.0, CALM.1);
         let until = Timestamp::from_millisecond(self.returned.saturating_add(calm)).ok()?;
@@ -164,7 +164,7 @@ impl Voices {
             .filter(|known| !known.boot.is_empty());
         let newest = told.next()?;
         let other = told.find(|voice| voice.boot != newest.boot)?;
-        // by their boots, so that it reads the same whichever spoke last
+        // sorted by boot, so that the message does not depend on which reported last
         let mut pair = [other, newest];
         pair.sort_by(|a, b| a.boot.cmp(&b.boot));
         Some(Clones {
@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    /// Hears these boots, a minute apart; when they were found to be two machines, if they were.
+    /// Records these boots, a minute apart. Returns after which one they were found to be two machines, if they were.
     fn play(boots: &str) -> (Voices, Option<usize>) {
         let (mut voices, mut found) = (Voices::default(), None);
         for (at, boot) in boots.split(' ').enumerate() {
@@ -209,17 +209,17 @@ mod tests {
         for (boots, found) in [
             ("a", None),
             ("a a a b b b", None),
-            // reboots, again and again
+            // many reboots
             ("a b c d e f g h i j k l m n", None),
-            // set back to a snapshot of its memory, and gone on from there
+            // restored from a snapshot of its memory
             ("a b a a a a", None),
-            // the last report of a boot comes after the first of the next
+            // the last report of a boot arrives after the first of the next
             ("a b a b b b b", None),
             ("a b a b a", Some(4)),
             ("a a b b a a b b a", Some(8)),
-            // the clone is switched on now and then, each time with a boot of its own
+            // the clone is switched on now and then, each time with a new boot
             ("a b a c a d a", Some(6)),
-            // neither can tell its boot
+            // neither has a boot id
             (" a  a  a  a ", None),
         ] {
             assert_eq!(play(boots).1, found, "{boots}");
@@ -243,7 +243,7 @@ mod tests {
             voices.hear(voice(&boot.to_string()), 0, after);
         }
         assert_eq!(voices.heard.len(), MAX_VOICES);
-        // returns that are days apart are no sign of two machines
+        // returns that are days apart do not count
         let mut rare = Voices::default();
         for day in 0..20 {
             let now = Timestamp::from_second(1_800_000_000 + day * 90_000).unwrap();

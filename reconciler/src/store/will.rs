@@ -1,4 +1,4 @@
-//! What people have said may go: commits that may take away what they do, and devices that are to run nothing any more.
+//! People's decisions about removals: commits whose removals are allowed, and decommissioned devices.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::value::{millis, name};
 use super::{Store, StoreError};
 
 impl Store {
-    /// Remembers that a commit may take away what it does.
+    /// Allows a commit's removals.
     pub async fn allow(
         &self,
         commit: String,
@@ -30,7 +30,7 @@ impl Store {
         .await
     }
 
-    /// Who allowed the commit, if anybody did.
+    /// Who allowed the commit's removals, if anybody did.
     pub async fn allowed(&self, commit: &str) -> Result<Option<String>, StoreError> {
         let commit = commit.to_owned();
         self.read(move |connection| {
@@ -42,8 +42,7 @@ impl Store {
         .await
     }
 
-    /// Forgets that commits were allowed: the release in force has what they do. Who is to take it away again must be allowed
-    /// again.
+    /// Forgets that commits were allowed, once their removals are in force. The same removal later needs a new permission.
     pub async fn forget_allowed(&self) -> Result<(), StoreError> {
         self.write(
             |connection| {
@@ -57,7 +56,7 @@ impl Store {
         .await
     }
 
-    /// Remembers that the devices that have these keys are to run nothing any more. The next release has it so.
+    /// Decommissions the devices with these keys: from the next release on they have nothing to run.
     pub async fn decommission(
         &self,
         devices: Vec<(DeviceName, Digest)>,
@@ -81,7 +80,7 @@ impl Store {
         .await
     }
 
-    /// The devices that were decommissioned, and still are who they were.
+    /// The decommissioned devices that still have the same key.
     pub async fn decommissioned(&self) -> Result<BTreeSet<DeviceName>, StoreError> {
         self.read(|connection| {
             let mut query = connection.prepare_cached(
@@ -97,7 +96,7 @@ impl Store {
         .await
     }
 
-    /// Forgets that these were decommissioned: Git has them again.
+    /// Removes devices from the decommissioned ones, because they are in Git again.
     pub async fn recommission(&self, devices: Vec<DeviceName>) -> Result<(), StoreError> {
         self.write(
             move |connection| {

@@ -8,7 +8,7 @@ use flotta_renderer::{Counts, Finding, Options, Place, render};
 use insta::assert_snapshot;
 use serde_json::Value;
 
-/// What is found in a file whose name and text hold what each format must escape.
+/// Findings in a file whose name and text need escaping in each format.
 fn odd_findings() -> (Vec<Finding>, Counts) {
     let content = "apiVersion: management.project-flotta.io/v1alpha1\nkind: EdgeDevice\nmetadata:\n  name: shop-1\n  labels: {\"50%: a, b\": 1}\n";
     let tree = Tree {
@@ -28,7 +28,7 @@ fn findings_are_workflow_commands() {
     assert_snapshot!(super::super::github::github(&findings, &counts, "fleet/"));
 }
 
-/// The members that the schema of SARIF 2.1.0 requires, and what it says of those that are used.
+/// Checks the required members of SARIF 2.1.0, and the constraints on the others that are used.
 #[test]
 fn findings_are_sarif() {
     let (mut findings, _) = odd_findings();

@@ -1,4 +1,4 @@
-//! What is known of a container that runs.
+//! Facts about a running container.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::device::Device;
 
-/// What is true of one container that runs.
+/// The facts about one running container.
 pub(super) type Facts = BTreeMap<&'static str, String>;
 
-/// Prints, for each container that runs: its name, and what the kernel knows of its first process.
+/// Prints, for each running container, its name, and what the kernel knows about its first process.
 pub(super) const LOOK: &str = r#"
 for id in $(podman ps --all --quiet); do
   set -- $(podman inspect --format '{{.Name}} {{.State.Pid}} {{.State.Status}}' "$id")
@@ -35,7 +35,7 @@ for id in $(podman ps --all --quiet); do
 done
 "#;
 
-/// Looks at what runs: facts by container.
+/// Collects the facts, by container.
 pub(super) fn look(device: &Device) -> BTreeMap<String, Facts> {
     let inspected = device
         .run(&["sh", "-c", "podman inspect $(podman ps --all --quiet)"])
@@ -103,7 +103,7 @@ pub(super) const FACTS: [&str; 10] = [
     "sysctl",
 ];
 
-/// What Podman tells of a container; the ports are those of its pod.
+/// Facts from Podman about a container; the ports are those of its pod.
 pub(super) fn told(container: &Value, outer: &Value) -> Facts {
     let (config, host) = (&container["Config"], &container["HostConfig"]);
     let number = |value: &Value| value.as_i64().unwrap_or_default();
@@ -166,7 +166,7 @@ pub(super) fn told(container: &Value, outer: &Value) -> Facts {
     ])
 }
 
-/// The mounts that are not every container's: place, file system, options, and whether mounts come through.
+/// The mounts that not every container has: path, file system, options, and propagation.
 pub(super) fn mounts(mountinfo: &str) -> String {
     const USUAL: [&str; 8] = [
         "/proc",
@@ -204,7 +204,7 @@ pub(super) fn mounts(mountinfo: &str) -> String {
             .map(|word| word.split(':').next().unwrap_or_default())
             .collect();
         let tmpfs = fields[end + 1] == "tmpfs";
-        // `kube play` gives every container empty folders there, as if its root were read-only.
+        // `kube play` mounts empty folders there in every container, as if its root were read-only.
         if tmpfs && ["/run", "/tmp", "/var/tmp"].contains(&place) {
             continue;
         }

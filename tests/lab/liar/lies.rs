@@ -1,4 +1,4 @@
-//! What is done to the truth, and what the device says of it.
+//! The attacks, and what the device reports about each.
 
 use std::path::Path;
 
@@ -17,27 +17,27 @@ use serde_json::{Value, json};
 
 use super::{Answer, DEVICE};
 
-/// What is done to the truth.
+/// An attack on a genuine answer.
 #[derive(Clone, Copy)]
 pub(super) enum Lie {
-    /// Another offer.
+    /// Replaces the offer.
     Offer(fn(&Forger, &mut Offer)),
-    /// Another manifest, signed as it should be: what one can do who has the release key.
+    /// Replaces the manifest, with a valid signature, as an attacker with the release key can.
     Signed(fn(String) -> String),
-    /// Another answer to a poll.
+    /// Replaces the answer to a poll.
     Poll(fn(&mut Answer)),
-    /// Another answer to a request for the manifest.
+    /// Replaces the answer to a request for the manifest.
     Manifest(fn(&mut Answer)),
-    /// Another answer to a request for a file.
+    /// Replaces the answer to a request for a file.
     File(fn(&mut Answer)),
 }
 
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) code: code::Code,
-    /// What the refusal says.
+    /// Words of the refusal.
     pub(super) words: &'static str,
-    /// It costs the connection, and so is reported afterwards.
+    /// Whether it costs the connection, so that it is reported afterwards.
     pub(super) cut_off: bool,
     pub(super) lie: Lie,
 }
@@ -64,7 +64,7 @@ pub(super) const fn cut_off(name: &'static str, words: &'static str, lie: fn(&mu
     }
 }
 
-/// The fleet's keys in the wrong hands.
+/// An attacker with the fleet's keys.
 pub(super) struct Forger {
     pub(super) root: SigningKey,
     pub(super) release: SigningKey,
@@ -94,14 +94,14 @@ impl Forger {
         self.first.clone().expect("it has had one")
     }
 
-    /// What the release says.
+    /// The payload of the release.
     pub(super) fn payload(&self, offer: &Offer) -> Vec<u8> {
         let keys = &self.trust.release.keys;
         let verified = offer.release.verify(release::PAYLOAD_TYPE, keys, 1);
         verified.expect("the truth")
     }
 
-    /// The truth's release for another manifest, with the leaf of `name` and another in its tree.
+    /// Signs the genuine release again for another manifest, with the leaf of `name` and another in its tree.
     pub(super) fn sign(&self, offer: &mut Offer, name: &str, manifest: Digest, lower: u64) {
         let leaves = [name, "zz-other"].map(|name| {
             let name = name.parse().expect("a name");
@@ -119,7 +119,7 @@ impl Forger {
         offer.manifest = manifest;
     }
 
-    /// A next trust root, in which `release` signs releases, by this key.
+    /// Signs a next trust root with `release` as the release key, by the key `by`.
     pub(super) fn root(&self, version: u32, release: &SigningKey, by: &SigningKey) -> Envelope {
         let next = TrustRoot {
             version,
@@ -138,7 +138,7 @@ pub(super) fn stranger() -> SigningKey {
     SigningKey::generate().expect("a key").0
 }
 
-/// More files in a manifest.
+/// Adds files to a manifest.
 pub(super) fn files(manifest: &str, paths: &[&str]) -> String {
     let mut manifest: Value = serde_json::from_str(manifest).expect("JSON");
     let files = manifest["files"].as_array_mut().expect("a list");

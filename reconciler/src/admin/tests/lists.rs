@@ -56,7 +56,7 @@ async fn a_watch_tells_what_is_there_and_then_every_change() {
     let a = name("a");
     let revoked = desk.house.enroller.revoke(&a, "ada", Timestamp::now());
     revoked.await.unwrap();
-    // it has left the list
+    // it has disappeared from the list
     let change = next().await;
     assert_eq!(
         (change.what, change.object.metadata.name.as_str()),
@@ -94,7 +94,7 @@ async fn devices_and_workloads_are_found_by_what_they_run() {
             release: 1,
         };
         let report = Report {
-            // b has not got there yet
+            // b has not applied it yet
             applied: (device == "a").then_some(applied),
             workloads: vec![WorkloadReport {
                 name: "web".to_owned(),
@@ -188,7 +188,7 @@ async fn a_watch_is_silent_about_heartbeats_and_tells_what_went_first() {
     };
     assert_eq!(next().await, (What::Added, "a".to_owned()));
     assert_eq!(next().await, (What::Added, "b".to_owned()));
-    // a heartbeat is no news; that `b` is no longer only in Git, but has joined, is
+    // a heartbeat is not reported; that `b`, which was only in Git, has joined, is
     member.saw(Timestamp::now() + jiff::SignedDuration::from_secs(1));
     desk.join("b").await;
     assert_eq!(next().await, (What::Deleted, "b".to_owned()));

@@ -1,4 +1,4 @@
-//! How people let devices in, turn them away and take tokens back.
+//! How people approve, deny and revoke devices, and revoke tokens.
 
 use super::*;
 
@@ -27,7 +27,7 @@ async fn who_comes_back_without_being_in_git_is_let_in_with_its_set_or_not_at_al
         let approved: Vec<_> = restored.approved.into_iter().map(|a| a.device).collect();
         (approved, restored.left)
     };
-    // Git was not read yet: nobody knows who is in it
+    // Git was not read yet, so it is not known who is in it
     let (approved, left) = restore().await;
     assert_eq!((approved.len(), left.len()), (0, 2));
 
@@ -43,7 +43,7 @@ async fn who_comes_back_without_being_in_git_is_let_in_with_its_set_or_not_at_al
     assert_eq!(left[0].request.device, name("b"));
     let help = &left[0].problem.help;
     assert!(help.contains("flotta approve default/b --set"), "{help}");
-    // it is in no inventory, so no empty manifest is signed for it
+    // it is not in the inventory, so no empty manifest is signed for it
     let inventory = async || desk.house.store.inventory().await.unwrap();
     assert_eq!(inventory().await.len(), 1);
     let approval = Approval {
@@ -97,13 +97,13 @@ async fn people_let_in_turn_away_and_revoke() {
         .post::<_, Decided>("/v1/revoke", &revocation)
         .await
         .unwrap();
-    // it has left: it is shown to those who ask for it, by its state or by its name
+    // it is revoked, and shown only when asked for by state or name
     assert!(desk.list::<Device>("").await.is_empty());
     for query in ["?state=ready,revoked", "?namespace=default&name=a"] {
         let devices: Vec<Device> = desk.list(query).await;
         assert_eq!(devices[0].status.state, "Revoked", "{query}");
     }
-    // to say it twice is no second event
+    // repeating the decision adds no second event
     let again: Decided = desk.client.post("/v1/revoke", &revocation).await.unwrap();
     assert!(again.again);
     let events = desk.house.events().await;
@@ -118,7 +118,7 @@ async fn people_let_in_turn_away_and_revoke() {
         .await
         .unwrap_err();
     assert!(error.is_not_found(), "{error}");
-    // who decided is in the events
+    // the event names the person who decided
     let events = desk.house.events().await;
     let by = |reason: &str| {
         let event = events.iter().find(|event| event.0 == reason);
@@ -222,7 +222,7 @@ async fn a_clock_in_doubt_is_accepted_by_a_person_who_is_named() {
     };
     assert_eq!(accept().await.doubt, None);
     let clock = desk.house.fleet.clock();
-    // what was signed last is from a time that is still to come
+    // the last release was issued in the future
     clock.signed(Timestamp::now() + jiff::SignedDuration::from_hours(24 * 365));
     assert!(clock.look(Timestamp::now(), &[], 0).is_some());
     assert!(clock.check().is_err());

@@ -1,4 +1,4 @@
-//! Devices: what is known of who they are, what they are offered and what they reported.
+//! Devices: their identity, what they are offered and what they reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Listed for Device {
             Some(states) => states
                 .split(',')
                 .any(|asked| asked.eq_ignore_ascii_case(state)),
-            // one that was revoked has left: it is shown to those who ask for it
+            // a revoked device is shown only when asked for
             None => query.name.is_some() || *state != status::State::Revoked.to_string(),
         };
         let set = query.set.as_ref();
@@ -87,7 +87,7 @@ impl Listed for Device {
             })
     }
 
-    /// That a device spoke again, and said nothing new, is no news.
+    /// A report without news is not a change.
     fn is_news(&self, before: &Self) -> bool {
         self != before && {
             let mut before = before.clone();
@@ -97,7 +97,7 @@ impl Listed for Device {
     }
 }
 
-/// One device costs one row; everything else is filtered by the caller.
+/// Reads one row for one device, else all; the caller filters.
 async fn records(admin: &Admin, query: &Query) -> Result<Vec<DeviceRecord>, StoreError> {
     let (namespace, name) = (query.namespace.as_deref(), query.name.as_deref());
     match namespace
@@ -109,7 +109,7 @@ async fn records(admin: &Admin, query: &Query) -> Result<Vec<DeviceRecord>, Stor
     }
 }
 
-/// A device that Git has and that has not joined yet.
+/// A device that is in Git and has not joined yet.
 fn awaited(name: &DeviceName, described: &Described, waits: bool) -> Device {
     let metadata = Metadata {
         labels: described.labels.clone(),
@@ -136,8 +136,7 @@ fn awaited(name: &DeviceName, described: &Described, waits: bool) -> Device {
     Device::new(metadata, status)
 }
 
-/// How many devices are in each state, as far as that is known without a look at what each has reported: who is there, who is
-/// away, who was never heard of, and who was revoked.
+/// Counts devices by state, without reading their reports: connected, offline, pending and revoked.
 pub(in crate::admin) async fn count(
     admin: &Admin,
     now: Timestamp,
@@ -161,7 +160,7 @@ pub(in crate::admin) async fn count(
         }
     };
     add("Revoked", revoked.len());
-    // in Git, and not joined
+    // in Git but not joined
     add("Pending", described.len().saturating_sub(known_ones));
     for (manifest, seen) in seen {
         let heartbeat = heartbeat(known(admin, manifest).await.as_deref());
@@ -184,7 +183,7 @@ fn heartbeat(wanted: Option<&Known>) -> u32 {
     )
 }
 
-/// What is known of a manifest. One that cannot be read is said, and shown as if it were not there.
+/// What is known of a manifest. An unreadable one is logged, and shown as if it were missing.
 async fn known(admin: &Admin, manifest: Option<Digest>) -> Option<Arc<Known>> {
     let manifest = manifest?;
     let known = admin.0.index.known(manifest, &admin.0.depot).await;
@@ -194,12 +193,12 @@ async fn known(admin: &Admin, manifest: Option<Digest>) -> Option<Arc<Known>> {
     })
 }
 
-/// What a device looks like from the server's side.
+/// What the server knows to show a device.
 struct Seen<'a> {
     offered: Option<Offered>,
-    /// The manifest offered.
+    /// The offered manifest.
     wanted: Option<Arc<Known>>,
-    /// The manifest it has.
+    /// The applied manifest.
     runs: Option<Arc<Known>>,
     described: Option<&'a Described>,
     commits: &'a BTreeMap<u64, Commit>,
@@ -237,7 +236,7 @@ impl Seen<'_> {
         let reported = report.map(|report| (report.agent, report.hardware, report.workloads));
         let (agent, hardware, workloads) =
             reported.unwrap_or_else(|| (String::new(), device.hardware.clone(), Vec::new()));
-        // what was rendered counts: what Git says of a device wins over what its token said
+        // the rendered set and labels win: Git takes precedence over the token
         let by_token = || Described {
             sets: device.set.iter().cloned().collect(),
             labels: device.labels.clone(),
@@ -317,12 +316,12 @@ fn applied(record: &DeviceRecord) -> Option<Digest> {
     Some(applied.manifest)
 }
 
-/// What is to be known of a device that is not in Git any more.
+/// The message for a device that is no longer in Git.
 fn of_left(left: Option<Left>, device: &DeviceName) -> String {
     match left {
         None => String::new(),
         Some(Left::Keeps(_)) => {
-            format!("left Git, keeps what it runs (let it go: flotta decommission {device})")
+            format!("left Git, keeps what it runs (to remove it: flotta decommission {device})")
         }
         Some(Left::Decommissioned) => {
             format!("decommissioned (end its identity: flotta revoke {device})")

@@ -1,4 +1,4 @@
-//! What happened.
+//! Events.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::admin::query::Query;
 use crate::admin::resource::{EventObject, EventStatus, Metadata};
 use crate::store::{EventFilter, FleetEvent, StoreError};
 
-/// How many are listed when nobody says, the newest ones.
+/// How many events are listed by default, the newest ones.
 const LISTED: u32 = 1_000;
-/// Most that are listed: about 10 MB.
+/// Most events that are listed: about 10 MB.
 const MOST: u32 = 50_000;
 
 impl Listed for EventObject {

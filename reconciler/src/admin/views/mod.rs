@@ -1,4 +1,4 @@
-//! Objects of the admin API from what the store and the index hold.
+//! Builds the objects of the admin API from the store and the index.
 
 mod device;
 mod event;
@@ -16,10 +16,10 @@ use super::resource::Metadata;
 
 pub(super) use device::count;
 
-/// Releases whose commits are told with what devices run: one that is behind by more shows the number alone.
+/// Releases whose commits are shown with what devices run: for an older one only the number is shown.
 pub(super) const COMMITS: u32 = 200;
 
-/// The metadata of what has a device's name.
+/// The metadata of an object with a device's name.
 fn named(device: &DeviceName, created: Option<Timestamp>) -> Metadata {
     Metadata {
         name: device.name().to_owned(),

@@ -1,4 +1,4 @@
-//! Releases, and commits that were refused.
+//! Releases, and commits that were refused or held.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::admin::resource::{Commit, Metadata, ReleaseObject, ReleaseStatus};
 use crate::publish::VALIDITY;
 use crate::store::{ReleaseRecord, StoreError};
 
-/// Most that are listed: a screen, and a month of busy days.
+/// Most releases that are listed: a month of busy days.
 const LISTED: u32 = 200;
 
 impl Listed for ReleaseObject {
@@ -33,7 +33,7 @@ impl Listed for ReleaseObject {
 fn view(record: ReleaseRecord, in_force: Option<u64>, held: Option<&str>) -> ReleaseObject {
     let release = record.release;
     let state = match release.sequence {
-        // a newer commit has taken its place, or it was let through
+        // a newer commit has replaced it, or it was allowed
         None if release.details.held && held != Some(release.revision.commit.as_str()) => {
             "Superseded"
         }

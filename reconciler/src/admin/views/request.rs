@@ -1,4 +1,4 @@
-//! Requests to join: those that wait.
+//! Pending requests to join.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! Tokens: what is known of them, which is all but the secret.
+//! Tokens, without their secrets.
 
 use jiff::Timestamp;
 
@@ -15,7 +15,7 @@ impl Listed for JoinToken {
     }
 }
 
-/// A token as people see it.
+/// The object for a token.
 pub(in crate::admin) fn view(token: TokenRecord, now: Timestamp) -> JoinToken {
     let (state, message) = match (&token.used, &token.revoked) {
         (Some((at, _, device)), _) => ("Used", format!("{device} joined at {at:.0}")),

@@ -1,4 +1,4 @@
-//! Workloads, over all the devices that report them.
+//! Workloads, over all devices that report them.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl Listed for Workload {
     }
 }
 
-/// The workloads of a namespace's devices, each once.
+/// Collects the workloads of the devices, each once per namespace.
 fn collect(devices: &[Device]) -> Vec<Workload> {
     let mut workloads: BTreeMap<(Option<String>, String), WorkloadStatus> = BTreeMap::new();
     for device in devices {
@@ -38,7 +38,7 @@ fn collect(devices: &[Device]) -> Vec<Workload> {
             let status = workloads.entry(key).or_default();
             status.devices += 1;
             match workload.state {
-                // one that is not ready works as little as one that does not run
+                // a workload that is not ready counts like one that is not running
                 WorkloadState::Running if workload.code != code::NOT_READY.id => {
                     status.running += 1;
                 }

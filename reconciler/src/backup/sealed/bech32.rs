@@ -1,4 +1,4 @@
-//! Bech32 (BIP 173), as far as age's keys need it: 32 bytes under a prefix, with a checksum against slips of the pen.
+//! Bech32 (BIP 173), as far as age's keys need it: 32 bytes under a prefix, with a checksum against typing errors.
 
 const ALPHABET: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
 const CHECKSUM: usize = 6;
@@ -25,7 +25,7 @@ fn polymod(values: impl Iterator<Item = u8>) -> u32 {
     })
 }
 
-/// The 32 bytes of a text in small letters; none when prefix, letters or checksum are wrong.
+/// Decodes a lower-case text to 32 bytes; none when prefix, letters or checksum are wrong.
 pub(super) fn decode(prefix: &str, text: &str) -> Option<[u8; 32]> {
     let data = text.strip_prefix(prefix)?.strip_prefix('1')?;
     let values: Vec<u8> = data
@@ -52,7 +52,7 @@ pub(super) fn decode(prefix: &str, text: &str) -> Option<[u8; 32]> {
             bits &= (1 << count) - 1;
         }
     }
-    // what is left over are zeros, and less than a letter
+    // the bits that are left must be zero, and fewer than one character has
     if bits != 0 || count >= 5 {
         return None;
     }

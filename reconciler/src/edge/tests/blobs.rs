@@ -33,7 +33,7 @@ async fn a_device_reads_its_own_bundles_and_no_others() {
             (200, &content[..])
         );
     }
-    // what is b's, and what is nobody's, cannot be told apart
+    // the answers for b's blob and for a missing one are the same
     let none = Digest::of(b"none");
     for digest in other_blobs.keys().chain([&none]) {
         let answer = client.get(&format!("/v1/blobs/{digest}"), &[]).await;
@@ -54,7 +54,7 @@ async fn a_device_reads_its_own_bundles_and_no_others() {
     let answer = client.get(&path, &[("range", "bytes=200000-")]).await;
     assert_eq!(answer.status, 416);
     assert_eq!(answer.header("content-range"), "bytes */200000");
-    // what a server need not know as a range is none (RFC 9110, 14.2)
+    // a server may ignore ranges that it does not support (RFC 9110, 14.2)
     let others = [
         "bytes=0-",
         "bytes=-5",
@@ -80,7 +80,7 @@ async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
         ..Limits::default()
     };
     let world = World::with(limits).await;
-    // more than a client takes in unread: 2 MiB of each, 5 MiB in all
+    // more than a client buffers unread: 2 MiB of each, 5 MiB in all
     let content = vec![b'x'; 3_000_000];
     let (manifest, blobs) = bundle(&content);
     world.house.depot.put_blobs(&blobs).await.unwrap();
@@ -104,8 +104,8 @@ async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
     more.abort();
 }
 
-/// One who takes each piece in time, and all of them too slowly, gives its place to another; what it had is not the whole,
-/// and does not look like it.
+/// A client that takes each chunk in time, but the whole too slowly, loses its slot; its body ends with an error, not as if it
+/// were complete.
 #[tokio::test(start_paused = true)]
 async fn who_reads_too_slowly_gets_no_more() {
     const PIECES: usize = 100;

@@ -11,7 +11,7 @@ use crate::keys::tests::offsets;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// Devices have the authorities' certificates as they were when they joined; what is made anew by the same keys holds by those.
+/// Devices keep the CA certificates from when they joined; certificates by the same keys must verify with those.
 #[tokio::test]
 async fn a_fleet_made_by_a_wrong_clock_is_there_once_the_clock_is_right_and_no_device_is_touched() {
     let mut refused_before = 0;
@@ -31,7 +31,7 @@ async fn a_fleet_made_by_a_wrong_clock_is_there_once_the_clock_is_right_and_no_d
         refused_before += usize::from(!shakes().await);
         fleet.renew_certificates(&[], Timestamp::now()).unwrap();
         assert!(shakes().await, "{offset:#}");
-        // and the device's own certificate, by the authority that the server began with
+        // and the device's own certificate, by the CA that the server started with
         let client = world.device(&machine).await;
         world.house.publish(1, &[("a", &[Digest::of(b"manifest")])]);
         let answer = client.get("/v1/desired?root=1", &[]).await;
@@ -51,7 +51,7 @@ async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
     let machine = TestDevice::new("a");
     world.join(&machine).await;
     world.house.publish(1, &[("a", &[Digest::of(b"manifest")])]);
-    // the machine's clock is two years ahead of when it was right: that is, it was right two years ago
+    // the clock was right two years ago by its own time, so it is taken to be two years ahead
     let then = Timestamp::now() - DAY * 730;
     let old = || certified(fleet, &machine, then - DAY);
     let asks = async || {
@@ -89,7 +89,7 @@ async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
         .await;
     assert_eq!(made.unwrap_err().code(), code::SERVER_CLOCK);
 
-    // somebody says that it is right: the token that was not used up is good
+    // a person says that it is right: the unused token is valid
     fleet.clock().accept(Timestamp::now());
     fleet.clock().look(Timestamp::now(), &[], 1);
     let joined = world.enrol(&TestDevice::new("b"), Some(token)).await;

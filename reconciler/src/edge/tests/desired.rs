@@ -19,12 +19,12 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
     let tag = first.header("etag").to_owned();
     assert_eq!(tag, format!("\"1-{}\"", old.hex()));
 
-    // nothing to wait for: the answer comes at once
+    // there is something new, so the answer comes at once
     let answer = client
         .get("/v1/desired?root=1", &[("if-none-match", &tag)])
         .await;
     assert_eq!(answer.status, 304);
-    // a device whose trust root is behind is told, whatever its tag
+    // a device with an old trust root is answered, whatever its tag
     let answer = client
         .get("/v1/desired?root=0", &[("if-none-match", &tag)])
         .await;
@@ -32,7 +32,7 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
 
     let held = hold(client, &tag);
     waits(&world).await;
-    // a commit for b wakes b alone: had it woken a, a would have been told of release 2 while b asks
+    // a commit for b wakes only b: if it had woken a, a would have got release 2 while b asks
     let other = world.device(&TestDevice::new("b")).await;
     world.house.publish(2, &[("a", &[old]), ("b", &[new, old])]);
     let told = other.get("/v1/desired?root=1", &[]).await;
@@ -44,14 +44,14 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
     let answer = answer.unwrap();
     assert_eq!(answer.header("etag"), format!("\"3-{}\"", new.hex()));
 
-    // and it is what a device accepts
+    // and a device accepts it
     let memory = Memory {
         trust: world.house.fleet.trust_root().clone(),
         highest: None,
     };
     let accepted = verify_offer(&answer.json(), &name("a"), &memory).unwrap();
     assert_eq!(accepted.manifest, new);
-    // the release that did not concern it is told when it asks again
+    // it gets the release that did not concern it with its next poll
     let answer = client
         .get("/v1/desired?root=1", &[("if-none-match", &tag)])
         .await;
@@ -122,7 +122,7 @@ async fn the_servers_new_certificate_serves_from_the_next_handshake_on() {
     );
     let after = world.connect(None).await.unwrap();
     assert_ne!(before.certificate, after.certificate);
-    // who was connected stays so
+    // open connections stay
     assert_eq!(before.get("/v1/none", &[]).await.status, 404);
 }
 
@@ -141,7 +141,7 @@ async fn a_device_whose_agent_is_too_old_keeps_what_it_has() {
         .house
         .publish(1, &[("a", &[second, first]), ("b", &[second])]);
     let client = world.device(&TestDevice::new("a")).await;
-    // an agent of the first version does not say what it reads
+    // an agent of the first version does not say which schema it reads
     for (asked, manifest) in [("", first), ("&schema=1", first), ("&schema=2", second)] {
         let path = format!("/v1/desired?root=1{asked}");
         let offer = client.get(&path, &[]).await.json::<Offer>();

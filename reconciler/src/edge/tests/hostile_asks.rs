@@ -1,4 +1,4 @@
-//! A device asks for what is another's.
+//! A device asks for what belongs to another.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct Device {
     blobs: Vec<Digest>,
 }
 
-/// Four devices, each with a manifest and a file now and before, none of them another's.
+/// Four devices, each with its own current and earlier manifest and file.
 async fn fleet() -> (World, Vec<Device>) {
     let world = World::new().await;
     let mut all = BTreeMap::new();
@@ -47,14 +47,14 @@ async fn fleet() -> (World, Vec<Device>) {
     (world, devices)
 }
 
-/// Each device with each other.
+/// All pairs of different devices.
 fn pairs(devices: &[Device]) -> impl Iterator<Item = (&Device, &Device)> {
     let others = |a| devices.iter().map(move |b| (a, b));
     let pairs = devices.iter().flat_map(others);
     pairs.filter(|(a, b)| a.machine.name != b.machine.name)
 }
 
-/// Each still gets its own.
+/// Checks that each device still gets its own.
 async fn all_are_served(devices: &[Device]) {
     for device in devices {
         for digest in &device.blobs {
@@ -94,13 +94,13 @@ async fn others_manifests_and_files_are_refused() {
 }
 
 impl Device {
-    /// As texts have it.
+    /// The device's full name.
     fn name(&self) -> String {
         format!("{}/", self.machine.name)
     }
 }
 
-/// A device is who its certificate says: nothing else that it sends names it.
+/// Only its certificate identifies a device, nothing else that it sends.
 #[tokio::test]
 async fn whoever_is_named_the_answer_is_for_who_asks() {
     let (world, devices) = fleet().await;
@@ -129,7 +129,7 @@ async fn whoever_is_named_the_answer_is_for_who_asks() {
             if answer.status == 200 {
                 own += usize::from(leaf_of(&answer).device == a.machine.name);
             } else {
-                // a name twice is not read at all
+                // a repeated parameter is refused
                 assert_eq!(answer.failure(), refused(code::BAD_REQUEST, 400), "{path}");
                 own += 1;
             }
@@ -165,11 +165,11 @@ async fn a_report_in_anothers_name_is_ones_own() {
     assert_eq!(tried, 12);
 }
 
-/// Reports and names are read by people, on another listener: here no path leads to them.
+/// Reports and names are only on the admin API: no path of the edge API leads to them.
 #[tokio::test]
 async fn no_path_leads_to_others_reports_and_names() {
     let (world, devices) = fleet().await;
-    // each pair asks for many; the rate is for another test
+    // each pair sends many requests; the rate limit is for another test
     let mut clients = BTreeMap::new();
     let (mut tried, mut refusals) = (0, 0);
     for (a, b) in pairs(&devices) {
@@ -207,7 +207,7 @@ async fn no_path_leads_to_others_reports_and_names() {
                 let answer = answer.unwrap();
                 let said = String::from_utf8_lossy(&answer.body).into_owned();
                 let is_refused = answer.status.is_client_error();
-                // what it asked with may come back; what it did not know may not
+                // an answer may repeat what the device sent, but must not add anything
                 let tells = said.contains("BEGIN CERTIFICATE") || said.contains("\"agent\"");
                 assert!(is_refused && !tells, "{method} {path}: {said}");
                 assert_ne!(answer.status, 429, "{method} {path}");
@@ -222,7 +222,7 @@ async fn no_path_leads_to_others_reports_and_names() {
     assert_eq!(world.house.store.devices().await.unwrap().len(), 4);
 }
 
-/// Neither its name, nor its key, nor a certificate for it is to be had.
+/// A device cannot get another's name or key, or a certificate for them.
 #[tokio::test]
 async fn nobody_becomes_another() {
     let (world, devices) = fleet().await;
@@ -234,7 +234,7 @@ async fn nobody_becomes_another() {
         let body = serde_json::to_vec(&renewal).unwrap();
         let renewed = a.client.send(Method::POST, "/v1/certificates", &[], body);
         assert_eq!(renewed.await.unwrap().failure(), refused(code::CSR, 400));
-        // by its own key under the other's name
+        // with its own key under the other's name
         let body = a.machine.renamed(b.machine.name.name()).request(None);
         let body = serde_json::to_vec(&body).unwrap();
         let asked = a.client.send(Method::POST, "/v1/enrolments", &[], body);
@@ -242,7 +242,7 @@ async fn nobody_becomes_another() {
         assert_eq!(asked.failure(), refused(code::KEY_TAKEN, 409));
         tried += 2;
     }
-    // a taken name and a free one are answered alike: who is here is not told
+    // the answers for a taken name and a free one are the same, so that nobody learns which devices exist
     let mut answers = Vec::new();
     for asked in ["b", "free"] {
         let answer = world.enrol(&TestDevice::new(asked), None).await;

@@ -1,4 +1,4 @@
-//! Ten thousand connections, half a request, and who never reads.
+//! Ten thousand connections, incomplete requests, and clients that never read.
 
 use std::io::Read;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::edge::limits::{Limits, WINDOWS};
 use crate::fixture::{DEADLINE, TestDevice, bundle, eventually};
 use crate::rate::{BODIES_EACH, CONNECTIONS_EACH, DOWNLOADS_EACH};
 
-/// How many connections are tried.
+/// Number of connections to try.
 const MANY: usize = 10_000;
-/// Handshakes under way on the client's side: the server's own bounds are what is tested.
+/// Parallel handshakes of the client, so that only the server's limits are tested.
 const AT_A_TIME: usize = 128;
 
-/// Those who hold many files open do so one after the other.
+/// Serialises tests that open many files.
 static FILES: Mutex<()> = Mutex::const_new(());
 
-/// [`MANY`], or as many as this process may have open on top of `others`.
+/// [`MANY`], or as many as this process can open on top of `others`.
 async fn many(others: usize) -> (usize, MutexGuard<'static, ()>) {
     let alone = FILES.lock().await;
     // as the server does
@@ -38,7 +38,7 @@ async fn many(others: usize) -> (usize, MutexGuard<'static, ()>) {
     };
     let files = setrlimit(Resource::Nofile, most).map_or(limit.current, |()| limit.maximum);
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap());
-    // half as many again for tests that run at the same time
+    // and half as many more for tests that run at the same time
     let room = files.saturating_sub(others + others / 2);
     let many = MANY.min(room);
     assert!(
@@ -51,7 +51,7 @@ async fn many(others: usize) -> (usize, MutexGuard<'static, ()>) {
     (many, alone)
 }
 
-/// A device that keeps to the rules, and is served.
+/// An honest device, which must be served.
 struct Honest {
     machine: TestDevice,
     client: Client,
@@ -65,7 +65,7 @@ impl Honest {
         Self { machine, client }
     }
 
-    /// On the connection that it has, and on one that it makes now.
+    /// Checks its connection, and a new one.
     async fn is_served(&self, world: &World) {
         let answer = self.client.get("/v1/desired?root=1", &[]).await;
         assert_eq!(answer.status, 200);
@@ -80,7 +80,7 @@ impl Honest {
     }
 }
 
-/// Makes many connections, and gives those that the server keeps.
+/// Opens many connections, and returns those that the server keeps.
 async fn open(dialler: &Dialler, many: usize) -> Vec<Raw> {
     let dialled = futures_util::stream::iter(0..many).map(async |_| {
         let mut raw = dialler.dial().await;
@@ -105,7 +105,7 @@ async fn of_ten_thousand_connections_of_one_device_a_few_are_held() {
     assert_eq!(held.len(), CONNECTIONS_EACH);
     assert_eq!(used(&world, &machine), [CONNECTIONS_EACH, 0, 0]);
     honest.is_served(&world).await;
-    // one that it lets go is free again
+    // a closed connection frees its slot
     drop(held);
     uses(&world, &machine, [0, 0, 0]).await;
     assert_eq!(open(&dialler, 1).await.len(), 1);
@@ -115,7 +115,7 @@ async fn of_ten_thousand_connections_of_one_device_a_few_are_held() {
 async fn ten_thousand_handshakes_that_stop_half_way_keep_nobody_out() {
     let limits = Limits {
         patience: Duration::ZERO,
-        // none ends by itself
+        // none times out by itself
         handshake: Duration::from_secs(3600),
         ..Limits::default()
     };
@@ -127,7 +127,7 @@ async fn ten_thousand_handshakes_that_stop_half_way_keep_nobody_out() {
         let stream = TcpStream::connect(world.address);
         let stream = tokio::time::timeout(DEADLINE, stream).await;
         let stream = stream.expect("nobody is let in").unwrap();
-        // every second says nothing, the others the beginning of a hello
+        // every second one is silent, the others send the beginning of a ClientHello
         if count % 2 == 0 {
             stream.writable().await.unwrap();
             let _ = stream.try_write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
@@ -172,13 +172,13 @@ async fn ten_thousand_strangers_keep_nobody_from_joining() {
         held.len()
     );
     assert!(taken <= limits.anonymous, "{taken}");
-    // who joins now is the newest: it is the oldest of the strangers who must go
+    // the joining device is the newest client, so the oldest stranger is evicted
     world.join(&TestDevice::new("new")).await;
     honest.is_served(&world).await;
 }
 
-/// What is sent of a request, by the protocol it is in, and whether the server ends it by itself: an HTTP/2 connection of
-/// a device stays open as long as it answers pings, as one that waits for a poll does.
+/// Incomplete requests with their protocol, and whether the server ends the connection by itself: an HTTP/2 connection of a
+/// device stays open as long as it answers pings, like one with a held poll.
 fn halves() -> Vec<(&'static [u8], Vec<u8>, bool)> {
     let preface = |more: &[u8]| [PREFACE, more].concat();
     let put = "PUT /v1/report HTTP/1.1\r\nHost: a\r\n";
@@ -231,7 +231,7 @@ fn halves() -> Vec<(&'static [u8], Vec<u8>, bool)> {
 #[tokio::test]
 async fn half_a_request_takes_one_place_and_no_more() {
     let world = World::with(Limits {
-        // the honest join and shake hands within it too
+        // the honest device has to join and handshake within it too
         handshake: Duration::from_secs(1),
         body: Duration::from_millis(500),
         anonymous_life: Duration::from_secs(1),
@@ -262,7 +262,7 @@ async fn half_a_request_takes_one_place_and_no_more() {
             drop(held);
             uses(&world, &machine, [0, 0, 0]).await;
         }
-        // without a certificate all end
+        // without a certificate all of them end
         anonymous.until_closed().await;
         ended += 1;
         tried += 4;
@@ -288,7 +288,7 @@ async fn bodies_that_do_not_end_are_few_in_memory() {
         let mut sent = PREFACE.to_vec();
         for stream in (1..).step_by(2).take(32) {
             sent.extend(begins(stream, END_HEADERS, "PUT", "/v1/report"));
-            // together no more than a client may send unasked
+            // together no more than the flow control windows
             sent.extend(piece(stream, &[b' '; 2000]));
             tried += 1;
         }
@@ -302,7 +302,7 @@ async fn bodies_that_do_not_end_are_few_in_memory() {
     uses(&world, &machine, [0, 0, 0]).await;
 }
 
-/// What a client may send before anyone has asked for it is what the server holds of it.
+/// The flow control windows bound the memory that the server needs for a client.
 #[tokio::test]
 async fn what_a_connection_may_send_unasked_is_little() {
     let world = World::new().await;
@@ -314,7 +314,7 @@ async fn what_a_connection_may_send_unasked_is_little() {
     assert!(all <= 8 << 20, "{all}");
 }
 
-/// Three megabytes that two devices may read: more than a client takes unread of one answer.
+/// Three megabytes that two devices may read: more than a client buffers unread.
 async fn download(limits: Limits) -> (World, String, usize) {
     let world = World::with(limits).await;
     let content = vec![b'x'; 3_000_000];
@@ -329,7 +329,7 @@ async fn download(limits: Limits) -> (World, String, usize) {
 
 #[tokio::test]
 async fn who_never_reads_is_let_go() {
-    // all that there are: one device takes them
+    // one device takes all download slots
     let (world, path, length) = download(Limits {
         downloads: DOWNLOADS_EACH,
         body: Duration::from_secs(1),
@@ -346,7 +346,7 @@ async fn who_never_reads_is_let_go() {
     let reader = world.device(&TestDevice::new("b")).await;
     assert_eq!(reader.get(&path, &[]).await.body.len(), length);
     uses(&world, &machine, [1, 0, 0]).await;
-    // what it reads at last is not the whole, and does not look like it
+    // what it reads in the end is incomplete, and ends with an error
     let mut broken = 0;
     for response in unread {
         use http_body_util::BodyExt;
@@ -367,7 +367,7 @@ async fn who_reads_nothing_at_all_holds_what_is_its_own() {
     let mut tried = 0;
     for _ in 0..CONNECTIONS_EACH {
         let mut raw = dialler.say(PREFACE).await;
-        // more than may be open at a time; no answer, no setting and no refusal is read
+        // more than the parallel limit; it reads no answer, setting or refusal
         for stream in (1..).step_by(2).take(100) {
             let flags = END_HEADERS | END_STREAM;
             raw.write(&begins(stream, flags, "GET", &path)).await;

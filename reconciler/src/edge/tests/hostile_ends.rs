@@ -1,4 +1,4 @@
-//! A connection does not outlive the certificate it was made with, nor its device's identity.
+//! A connection outlives neither its certificate nor its device's identity.
 
 use flotta_bundle::Digest;
 use jiff::{SignedDuration, Timestamp};
@@ -32,7 +32,7 @@ async fn scene() -> Scene {
 }
 
 impl Scene {
-    /// As many connections as a device may have, each busy in another way.
+    /// As many connections as a device may have, each doing something else.
     async fn held(&self, machine: &TestDevice, identity: Identity) -> Vec<Raw> {
         let again = (identity.0.clone(), identity.1.clone_key());
         let h1 = Dialler::new(&self.world, Some(again), H1);
@@ -77,7 +77,7 @@ impl Scene {
         held
     }
 
-    /// The server closes all of them at that moment, keeps nothing for them, and serves the other.
+    /// Checks that the server closes all of them at that moment, frees their resources, and serves the other device.
     async fn all_end(&self, machine: &TestDevice, held: Vec<Raw>, then: Timestamp) {
         let tried = held.len();
         let mut ended = 0;
@@ -98,7 +98,7 @@ impl Scene {
     }
 }
 
-/// Not before, and not long after: what else would end a connection takes a minute.
+/// Checks that now is not before that moment and not long after it: any other limit takes a minute.
 #[track_caller]
 fn at_that_moment(then: Timestamp) {
     let after = Timestamp::now().duration_since(then);
@@ -127,7 +127,7 @@ async fn revocation_closes_whatever_a_connection_is_doing() {
     })
     .await;
     println!("connections open at revocation: closed {tried}/{tried}");
-    // whoever comes back with it, resumed or not, is told so and gets nothing
+    // a new connection with that certificate, resumed or not, is refused with the reason
     let client = scene.world.connect(Some(again)).await.unwrap();
     for path in ["/v1/desired?root=1", scene.path.as_str()] {
         let answer = client.get(path, &[]).await;
@@ -143,7 +143,7 @@ async fn the_end_of_a_certificate_closes_whatever_a_connection_is_doing() {
     let machine = TestDevice::new("a");
     scene.world.join(&machine).await;
     let days = SignedDuration::from_hours(24 * 90);
-    // certificates end at whole seconds
+    // certificates expire at whole seconds
     let then = Timestamp::from_second(Timestamp::now().as_second() + 15).unwrap();
     let short = certified(&scene.world.house.fleet, &machine, then - days);
     let held = scene.held(&machine, short).await;

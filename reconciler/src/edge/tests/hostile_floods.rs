@@ -1,4 +1,4 @@
-//! Floods: more requests than anyone may send.
+//! Floods: more requests than allowed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn worlds(penalty: Duration) -> (World, Client) {
     (world, honest)
 }
 
-/// Every route, one that is none, and a wrong method: no way around the rate.
+/// Every route, a path without one, and a wrong method: none bypasses the rate limit.
 fn requests() -> impl Iterator<Item = (Method, String)> {
     let blob = format!("/v1/blobs/{}", Digest::of(b"1"));
     let routes = [
@@ -43,7 +43,7 @@ async fn count(client: &Client, tried: usize, honest: &Client) -> BTreeMap<u16, 
     let mut counts = BTreeMap::new();
     let mut requests = requests().take(tried).peekable();
     while requests.peek().is_some() {
-        // as many as may be open at a time, and more than the other asks for in all
+        // as many as may be open in parallel, and more than the honest device sends in all
         let some: Vec<_> = requests.by_ref().take(30).collect();
         let some = some
             .iter()
@@ -65,11 +65,11 @@ async fn a_device_that_floods_is_refused_and_no_other() {
     let counts = count(&hostile, tried, &honest).await;
     println!("requests of a flood: {tried}, answers by status: {counts:?}");
     let at_once = REQUESTS_EACH.1 as usize;
-    // at the rate that it has more come in meanwhile, but not so many
+    // its rate allows a few more meanwhile, but not so many
     assert!(counts[&429] > at_once, "{counts:?}");
     assert!(tried - counts[&429] >= at_once, "{counts:?}");
     assert_eq!(counts.values().sum::<usize>(), tried);
-    // no route is a way around it
+    // no route bypasses the limit
     assert!(counts[&404] + counts[&405] < at_once, "{counts:?}");
 }
 
@@ -84,14 +84,14 @@ async fn a_stranger_that_floods_is_refused_and_no_device() {
     assert!(!counts.contains_key(&200), "{counts:?}");
 }
 
-/// The answer that says "too many" is no reason to ask on at once: it takes its time, and what one connection may ask
-/// meanwhile is bounded by HTTP/2.
+/// The refusal for too many requests is delayed, so that it does not invite the next request, and HTTP/2 bounds the number of
+/// parallel requests meanwhile.
 #[tokio::test]
 async fn who_floods_waits_for_its_refusal() {
     let (world, honest) = worlds(Duration::from_secs(3600)).await;
     let machine = TestDevice::new("a");
     let hostile = std::sync::Arc::new(world.device(&machine).await);
-    // with the first answer come the server's settings: from here on the client keeps to what may be open at a time
+    // the first answer brings the server's settings: from here on the client respects the parallel limit
     assert_eq!(hostile.get("/v1/desired?root=1", &[]).await.status, 200);
     let member = world.house.store.member(&name("a")).unwrap();
     while member.allowance().admits_request() {}
@@ -100,7 +100,7 @@ async fn who_floods_waits_for_its_refusal() {
         let client = std::sync::Arc::clone(&hostile);
         asked.spawn(async move { client.begin(method, &path, &[], "").await.map(drop) });
     }
-    // far more requests of the other than all of these would need, if they were answered
+    // the honest device sends far more requests than it would take to answer all of these
     for _ in 0..100 {
         assert_eq!(honest.get("/v1/desired?root=1", &[]).await.status, 200);
     }
@@ -113,9 +113,9 @@ async fn who_floods_waits_for_its_refusal() {
         "a flood of 1000 on one connection: answered {answered}, waiting {}",
         asked.len()
     );
-    // while this went on, its rate let a few through
+    // its rate allowed a few meanwhile
     assert!(answered < 500, "{answered}");
-    // and it is no way to stay: revoked, it is gone
+    // revocation still closes the connection
     let now = jiff::Timestamp::now();
     let revoked = world.house.enroller.revoke(&machine.name, "ada", now);
     revoked.await.unwrap();
@@ -127,8 +127,8 @@ async fn who_floods_waits_for_its_refusal() {
     assert_eq!(answered + broken, 1000);
 }
 
-/// Requests that are taken back before they are answered (CVE-2023-44487): of those that are under way a few end the
-/// connection, and those that come in one piece with their end are HTTP/2's own to refuse.
+/// Requests that are cancelled before they are answered (CVE-2023-44487): a few cancelled refusals end the connection, and the
+/// HTTP/2 library itself refuses those that arrive together with their reset.
 #[tokio::test]
 async fn who_takes_every_request_back_gets_no_further() {
     const TRIED: usize = 50_000;
@@ -145,11 +145,11 @@ async fn who_takes_every_request_back_gets_no_further() {
             let mut raw = dialler.say(PREFACE).await;
             let mut streams = (1..).step_by(2);
             let before = sent;
-            // as many as may be open, until the server has closed the connection
+            // send until the server closes the connection
             loop {
                 let some: Vec<u32> = streams.by_ref().take(STREAMS as usize).collect();
                 sent += some.len();
-                // while a connection was tried, the device's rate let some through: those are no refusals
+                // the device's rate allows some requests meanwhile, which are not refused
                 assert!(sent - before < 2_000, "it goes on for ever");
                 let [begun, ended]: [Vec<u8>; 2] = if in_one_piece {
                     let each = some.iter().map(|s| [begin(*s), cancels(*s)].concat());
@@ -167,7 +167,7 @@ async fn who_takes_every_request_back_gets_no_further() {
             }
             connections += 1;
             most = most.max(sent - before);
-            // not so often that it would be refused itself
+            // seldom enough that it is not refused itself
             if connections % 50 == 1 {
                 let answer = honest.get("/v1/desired?root=1", &[]).await;
                 assert_eq!(answer.status, 200);

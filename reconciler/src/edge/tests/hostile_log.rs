@@ -1,4 +1,4 @@
-//! The log: a line for each thing that happened, and nothing in it that a device has written.
+//! The log: one line for each event, and no line that a device can write.
 
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -15,7 +15,7 @@ use crate::edge::limits::Limits;
 use crate::fixture::{TestDevice, name, report};
 use crate::rate::CONNECTIONS_EACH;
 
-/// What would be on standard error: the server and its devices are on this test's one thread.
+/// Captures the log; the server and its devices run on this test's one thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -37,12 +37,12 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// While there is one subscriber alone, tracing asks the thread that meets a log line first whether anybody listens, and keeps
-/// the answer: it would be that of another test.
+/// With only one subscriber, tracing caches whether a log line is enabled for the thread that reaches it first, which may be
+/// another test's.
 static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
 impl Log {
-    /// As `flotta serve` writes it, at `level`.
+    /// Starts a log as `flotta serve` writes it, at `level`.
     fn begin(level: tracing::Level) -> (Self, DefaultGuard) {
         LazyLock::force(&ANOTHER);
         let log = Self::default();
@@ -55,7 +55,7 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
-    /// The lines since the last call. None holds what a terminal obeys, and each is one that the server began.
+    /// The lines since the last call. Checks that none has control characters, and that the server wrote the start of each.
     fn lines(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut *self.0.lock().unwrap());
         let text = String::from_utf8(bytes).unwrap();
@@ -75,7 +75,7 @@ impl Log {
     }
 }
 
-/// What it would like to see in the log.
+/// A line that a device tries to forge.
 const FORGED: &str = "x\n2026-11-24T00:00:00.000000Z  WARN FORGED device=default/b\r\u{1b}[1A\u{1b}[2K\u{9b}K\u{85}\u{2028}";
 
 fn percent(text: &str) -> String {
@@ -86,7 +86,7 @@ fn percent(text: &str) -> String {
     })
 }
 
-/// Each request, and the code in the one line about it; none where nothing is refused.
+/// Requests, each with the code in its log line; none where nothing is refused.
 fn requests(machine: &TestDevice) -> Vec<(Method, String, Vec<u8>, Option<code::Code>)> {
     let forged = percent(FORGED);
     let mut good = report();
@@ -170,7 +170,7 @@ fn requests(machine: &TestDevice) -> Vec<(Method, String, Vec<u8>, Option<code::
             unnamed,
             Some(code::BAD_REQUEST),
         ),
-        // the machine's own proof is of another name: refused before anything is looked up
+        // the proof is for another name: refused before any lookup
         (
             Method::POST,
             "/v1/enrolments".to_owned(),
@@ -218,7 +218,7 @@ async fn each_refusal_is_one_line_that_its_device_did_not_write() {
                 (Some(code), [line]) => {
                     assert!(line.contains(code.id), "{code:?}: {line}");
                     assert!(line.contains("from=127.0.0.1"), "{line}");
-                    // what one says of oneself stands where nobody takes it for what a certificate says
+                    // a claimed name is in another field than a name from a certificate
                     let named = line.contains(&format!("device=default/a{count} "));
                     let claims = line.contains("claims=default/c ");
                     assert_eq!(named, who == "a" && !claims, "{line}");
@@ -242,7 +242,7 @@ async fn one_who_is_not_served_and_goes_on_asking_is_one_line() {
     let revoked = world.house.enroller.revoke(&left.name, "ada", now);
     revoked.await.unwrap();
     let mut tried = 0;
-    // as agents do that come back again and again
+    // like an agent that keeps coming back
     for _ in 0..20 {
         for machine in [&unknown, &left] {
             let identity = super::world::certified(&world.house.fleet, machine, now);
@@ -330,7 +330,7 @@ async fn a_flood_fills_no_log() {
         (&about_requests, "b", "refused a request"),
     ] {
         println!("log: {tried} of a flood, {} lines: {what}", lines.len());
-        // some, so that it is seen; then one a second
+        // some lines, so that it is noticed; then one a second
         assert!((10..tried / 2).contains(&lines.len()), "{lines:?}");
         for line in lines {
             assert!(line.contains(what) && line.contains("skipped="), "{line}");

@@ -1,4 +1,4 @@
-//! Reports of any size, depth and encoding, and lies in them.
+//! Reports of any size, depth and encoding, and false reports.
 
 use flotta_bundle::wire::{Acknowledged, MAX_REPORT_BYTES, Offer, Report};
 use flotta_bundle::{Digest, Leaf, Problem, code};
@@ -16,14 +16,14 @@ fn good() -> Value {
     serde_json::to_value(report()).unwrap()
 }
 
-/// A good report with one value in place of another.
+/// A good report with one value replaced.
 fn with(field: &str, value: impl Into<Value>) -> Vec<u8> {
     let mut said = good();
     *said.pointer_mut(field).unwrap() = value.into();
     said.to_string().into_bytes()
 }
 
-/// A good report with more text after its first brace: what no JSON library writes.
+/// A good report with more text after its first brace, as no JSON library writes it.
 fn before(text: &str) -> Vec<u8> {
     good()
         .to_string()
@@ -211,7 +211,7 @@ fn numbers() -> Vec<Case> {
     ]
 }
 
-/// The honest device says something, and that is kept.
+/// Checks that a report of the honest device is stored.
 async fn is_served(world: &World, honest: &Client, word: &str) {
     let answer = honest.put("/v1/report", with("/agent", word)).await;
     assert_eq!(answer.status, 200);
@@ -226,7 +226,7 @@ async fn a_report_is_read_or_refused_whatever_it_is() {
     let (mut tried, mut as_expected, mut refusals) = (0, 0, 0);
     let bodies = [sizes(), encodings(), fields(), numbers()].concat();
     for encoding in ["identity", "gzip", "br, gzip", "\u{fc}"] {
-        // a new one each: its rate is for another test
+        // a new device each time; the rate limit is for another test
         let hostile = world.device(&TestDevice::new(&format!("a{tried}"))).await;
         let headers = [
             ("content-encoding", encoding),
@@ -249,7 +249,7 @@ async fn a_report_is_read_or_refused_whatever_it_is() {
     assert_eq!((tried, refusals), (4 * 49, 4 * 44));
 }
 
-/// Below HTTP: lengths that lie, and bodies that have no end. They end with the connection or in an answer.
+/// False lengths and endless bodies. Each ends with an error answer or the connection.
 #[tokio::test]
 async fn bodies_whose_length_is_a_lie_end() {
     let world = World::with(Limits {
@@ -362,7 +362,7 @@ async fn no_text_of_a_report_keeps_what_a_terminal_obeys() {
     );
 }
 
-/// All texts in a value.
+/// All strings in a value.
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],
@@ -372,7 +372,7 @@ fn texts(value: &Value) -> Vec<String> {
     }
 }
 
-/// What a device claims of releases and events changes what people see of that device, and nothing else.
+/// False claims about releases and events change only what is shown of that device.
 #[tokio::test]
 async fn lies_about_the_sequence_harm_who_tells_them_alone() {
     let world = World::new().await;
@@ -389,7 +389,7 @@ async fn lies_about_the_sequence_harm_who_tells_them_alone() {
     for claimed in [0, 6, 8, 1 << 53, highest] {
         let body = with("/release", claimed);
         assert_eq!(liar.put("/v1/report", body).await.status, 200);
-        // a tag of the future, of the past, and of nothing at all: none is what is offered, so the offer comes at once
+        // a future tag, a past one and an empty one: none matches the offer, so it is sent at once
         for tag in [
             format!("\"{claimed}-{}\"", manifest.hex()),
             format!("W/\"7-{}\"", manifest.hex()),
@@ -450,13 +450,13 @@ async fn lies_about_events_harm_who_tells_them_alone() {
         let answer = client.put("/v1/report", serde_json::to_vec(&said).unwrap());
         answer.await.json::<Acknowledged>().events
     };
-    // out of order, twice, from the end of time, and backwards
+    // out of order, repeated, from the end of time, and backwards
     assert_eq!(say(&liar, &[5, 3, 5, 0]).await, 5);
     assert_eq!(say(&liar, &[4, 5]).await, 5);
     let last = i64::MAX as u64;
     assert_eq!(say(&liar, &[last]).await, last);
     assert_eq!(say(&liar, &[6, last - 1, last]).await, last);
-    // as many as fit: the device's own oldest make room, nobody else's
+    // as many as allowed: they displace only this device's own oldest events
     assert_eq!(say(&honest, &[1, 2]).await, 2);
     let flood: Vec<_> = (1..=1000).collect();
     let other = world.device(&TestDevice::new("c")).await;
@@ -479,7 +479,7 @@ async fn lies_about_events_harm_who_tells_them_alone() {
     println!("events kept of a liar, an honest device, and a flood of 10,000: {counts:?}");
     assert_eq!(crate::store::events::KEPT_EACH, 200);
     assert_eq!(counts, [3, 2, 200]);
-    // times beyond all calendars do not keep people from reading the list
+    // times beyond all calendars do not break the list
     eventually("the whole list", async || {
         (!world.house.events().await.is_empty()).then_some(())
     })

@@ -1,10 +1,10 @@
-//! What HTTP/1.1 asks of a server and HTTP/2 does by itself.
+//! Behaviour that is specific to HTTP/1.1.
 
 use super::raw::{Dialler, H1};
 use super::world::World;
 use crate::fixture::TestDevice;
 
-/// What the server says to `sent`, until it closes the connection.
+/// Sends `sent`, and returns all answers until the server closes the connection.
 async fn answer(dialler: &Dialler, sent: &str) -> String {
     let answer = dialler.say(sent.as_bytes()).await.until_closed().await;
     answer.to_ascii_lowercase()
@@ -23,7 +23,7 @@ async fn a_body_that_is_no_body_is_not_called_too_long() {
     }
 }
 
-/// A client that keeps connections must know that this one ends, or its next request is lost.
+/// A client with a connection pool must learn that the connection is closed, or its next request is lost.
 #[tokio::test]
 async fn who_is_answered_before_its_body_is_read_is_told_that_the_connection_ends() {
     let world = World::new().await;
@@ -51,7 +51,7 @@ async fn who_is_answered_before_its_body_is_read_is_told_that_the_connection_end
             );
         }
     }
-    // and what has no body ends no connection
+    // a request without a body does not end the connection
     let twice = "GET /v1/none HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2)
         + "GET /v1/none HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let answer = answer(&nobody, &twice).await;

@@ -53,7 +53,7 @@ async fn certificates_that_do_not_verify_end_the_handshake() {
     let genuine = world.join(&machine).await;
     assert!(!turned_away(&world, (genuine.0.clone(), key(&machine))).await);
 
-    // another authority of a fleet of the same name
+    // the CA of another fleet with the same name
     let elsewhere = tempfile::tempdir().unwrap();
     let other = House::open(elsewhere.path());
     assert!(turned_away(&world, certified(&other.fleet, &machine, now)).await);
@@ -62,7 +62,7 @@ async fn certificates_that_do_not_verify_end_the_handshake() {
     let then = now - SignedDuration::from_hours(24 * 100);
     assert!(turned_away(&world, certified(&world.house.fleet, &machine, then)).await);
 
-    // a self-signed leaf that names the device, the genuine certificate behind it
+    // a self-signed leaf for the device, with its genuine certificate as the second one
     let thief = TestDevice::new("a");
     let mut params = CertificateParams::default();
     let uri = machine.name.identity(world.house.fleet.name());
@@ -77,7 +77,7 @@ async fn certificates_that_do_not_verify_end_the_handshake() {
 async fn a_good_certificate_of_nobody_here_is_told_so() {
     let world = World::new().await;
     let (machine, now) = (TestDevice::new("a"), Timestamp::now());
-    // signed by the fleet's authority, but the device has never joined
+    // signed by the fleet's CA, but the device has never joined
     let identity = certified(&world.house.fleet, &machine, now);
     let client = world.connect(Some(identity)).await.unwrap();
     let answer = client.get("/v1/desired?root=1", &[]).await;

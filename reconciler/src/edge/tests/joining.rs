@@ -69,7 +69,7 @@ async fn a_token_lets_in_once_in_time_and_under_its_name() {
         .await;
     assert_eq!(answer.failure(), refused(code::KEY_TAKEN, 409));
 
-    // and people see it too
+    // it is also an event
     let events = world.house.events().await;
     for code in ["FLT0405", "FLT0406", "FLT0407", "FLT0408", "FLT0417"] {
         let told = |(reason, message): &(String, String)| {
@@ -147,7 +147,7 @@ async fn who_is_approved_fetches_a_certificate_that_works() {
     assert_eq!(client.put("/v1/report", body).await.status, 200);
 }
 
-/// Only those who wait for a person, or waited, need to ask what became of it: the others got their answer at once.
+/// Only requests that wait or waited for a person can be queried: the others were answered at once.
 #[tokio::test]
 async fn what_became_of_a_request_is_known_while_there_is_one() {
     let world = World::new().await;
@@ -159,7 +159,7 @@ async fn what_became_of_a_request_is_known_while_there_is_one() {
     };
     let missing = refused(code::NOT_FOUND, 404);
     assert_eq!(look(&by_token).await.failure(), missing);
-    // it has lost its answer: it asks again, and needs no token for that
+    // its answer was lost: it asks again, which needs no token
     let again = world.enrol(&by_token, None).await;
     assert!(matches!(again.json(), Enrolment::Approved { .. }));
 
@@ -196,6 +196,6 @@ async fn a_certificate_is_renewed_for_the_same_key_alone() {
     let renewed = identity(&machine, &renewal.certificate);
     let renewed = world.connect(Some(renewed)).await.unwrap();
     assert_eq!(renewed.put("/v1/report", "{}").await.status.as_u16(), 400);
-    // the old one is good until it ends
+    // the old certificate is valid until it expires
     assert_eq!(client.put("/v1/report", "{}").await.status.as_u16(), 400);
 }

@@ -20,7 +20,7 @@ async fn rates_are_per_device_and_say_when_to_come_back() {
         world.device(&TestDevice::new("b")).await,
     );
     let member = world.house.store.member(&name("a")).unwrap();
-    // on a slow machine it has one more by the time that it asks
+    // on a slow machine its rate may allow one more meanwhile
     let answer = eventually("no more may be asked", async || {
         while member.allowance().admits_request() {}
         let answer = a.get("/v1/desired?root=x", &[]).await;
@@ -48,7 +48,7 @@ async fn requests_to_join_have_one_rate_together() {
         let full = async || (status(token()).await == 429).then_some(());
         eventually("no more may ask", full).await;
     }
-    // a token that no device has used is one that a person counted out
+    // an unused token was made by a person, and is not limited
     let token = world.house.token(None).await;
     assert_eq!(status(Some(token)).await, 200);
     let long = vec![b' '; (16 << 10) + 1];
@@ -72,7 +72,7 @@ async fn connections_without_a_certificate_are_few() {
     let identity = world.join(&TestDevice::new("a")).await;
     let first = eventually("the one place", answers).await;
     assert!(answers().await.is_none());
-    // devices take none of these places
+    // devices take none of these slots
     let device = world.connect(Some(identity)).await.unwrap();
     assert_eq!(device.put("/v1/report", "{}").await.status, 400);
     drop(first);
@@ -86,7 +86,7 @@ async fn connections_without_a_certificate_are_short() {
         ..Limits::default()
     })
     .await;
-    // on a slow machine it may be over before it began
+    // on a slow machine the connection may be closed before it is used
     if let Ok(client) = world.connect(None).await {
         client.ended().await;
     }
@@ -103,12 +103,12 @@ fn connections_leave_files_for_all_else() {
         assert!(left >= 256 || files < 512, "{files}: {left} are left");
         assert!(limits.connections > 0 && limits.anonymous > 0 && limits.handshakes > 0);
     }
-    // what a service gets from systemd
+    // the limit of a systemd service
     let of_service = Limits::for_files(524_288);
     assert!(of_service.connections > 500_000 && of_service.handshakes > 10_000);
 }
 
-/// An agent that gives up what it asks while it waits for a refusal may do so for as long as it is connected.
+/// An agent may cancel requests for as long as it is connected, if it waits for other refusals.
 #[tokio::test]
 async fn refusals_that_are_waited_for_make_up_for_those_that_are_not() {
     let world = World::new().await;
@@ -118,7 +118,7 @@ async fn refusals_that_are_waited_for_make_up_for_those_that_are_not() {
         caller.hold().said();
     }
     assert!(caller.is_deaf().now_or_never().is_none());
-    // but not in advance
+    // but refusals that were waited for are not saved up
     for _ in 0..UNHEARD {
         caller.hold().said();
     }

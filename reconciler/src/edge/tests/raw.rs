@@ -1,4 +1,4 @@
-//! Connections below HTTP: what a client that keeps to no rule sends.
+//! Raw connections for clients that break the rules of HTTP.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio_rustls::client::TlsStream;
 use super::world::{Identity, World, connector};
 use crate::fixture::{DEADLINE, TestDevice, eventually};
 
-/// How HTTP/2 begins: the preface and empty settings.
+/// The start of HTTP/2: the preface and empty settings.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 pub(super) const H1: &[u8] = b"http/1.1";
 pub(super) const H2: &[u8] = b"h2";
@@ -22,7 +22,7 @@ const PING: u8 = 6;
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 
-/// Makes connections, all with one certificate or all without.
+/// Opens connections, all with one certificate or all without.
 pub(super) struct Dialler {
     connector: TlsConnector,
     address: SocketAddr,
@@ -48,7 +48,7 @@ impl Dialler {
         Raw(dialled.ok())
     }
 
-    /// A connection on which `sent` has been sent, whether it was taken or not.
+    /// Opens a connection and sends `sent`, whether the server reads it or not.
     pub(super) async fn say(&self, sent: &[u8]) -> Raw {
         let mut raw = self.dial().await;
         raw.write(sent).await;
@@ -68,7 +68,7 @@ impl Raw {
         }
     }
 
-    /// The next bytes; none when the server has closed it.
+    /// Reads the next bytes; none when the server has closed it.
     async fn read(&mut self) -> Option<Vec<u8>> {
         let mut bytes = vec![0; 4096];
         let read = self.0.as_mut()?.read(&mut bytes);
@@ -79,13 +79,13 @@ impl Raw {
         }
     }
 
-    /// Whether the server speaks HTTP/2 on it, rather than having closed it.
+    /// Whether the server serves HTTP/2 on it, rather than having closed it.
     pub(super) async fn is_served(&mut self) -> bool {
         self.write(PREFACE).await;
         self.read().await.is_some()
     }
 
-    /// The windows that the server begins with: of a request, and of the connection.
+    /// The server's initial windows: of a request, and of the connection.
     pub(super) async fn windows(&mut self) -> (u32, u32) {
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
         let (mut of_request, mut of_connection, mut bytes) = (0, 0, Vec::new());
@@ -102,7 +102,7 @@ impl Raw {
                         let window = settings.find(|setting| setting[..2] == [0, 4]);
                         of_request = window.map_or(of_request, |setting| number(&setting[2..]));
                     }
-                    // WINDOW_UPDATE: on top of what HTTP/2 begins with
+                    // WINDOW_UPDATE: added to HTTP/2's default
                     8 => of_connection = 65_535 + number(&payload),
                     _ => {}
                 }
@@ -125,7 +125,7 @@ impl Raw {
         false
     }
 
-    /// All that comes before the server closes it.
+    /// Reads until the server closes it.
     pub(super) async fn until_closed(&mut self) -> String {
         let mut all = Vec::new();
         while let Some(bytes) = self.read().await {
@@ -144,7 +144,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The frame that begins a request, its headers neither indexed nor compressed.
+/// A HEADERS frame that begins a request, with headers neither indexed nor compressed.
 pub(super) fn begins(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8> {
     // `:scheme: https` is 7 in the static table; `:authority`, `:method` and `:path` are named by their place in it
     let mut block = vec![0x87];
@@ -155,23 +155,23 @@ pub(super) fn begins(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8
     frame(HEADERS, flags, stream, &block)
 }
 
-/// The frame that takes a request back.
+/// An `RST_STREAM` frame that cancels a request.
 pub(super) fn cancels(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
 }
 
-/// A frame of a body that has not ended.
+/// A DATA frame of a body that does not end.
 pub(super) fn piece(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, bytes)
 }
 
-/// Connections, downloads and bodies that the server holds for a device.
+/// Number of connections, downloads and bodies that the server has for a device.
 pub(super) fn used(world: &World, machine: &TestDevice) -> [usize; 3] {
     let member = world.house.store.member(&machine.name).unwrap();
     member.allowance().used()
 }
 
-/// Waits until the server holds so much for a device.
+/// Waits until these numbers are as expected.
 pub(super) async fn uses(world: &World, machine: &TestDevice, expected: [usize; 3]) {
     eventually("connections, downloads and bodies", async || {
         (used(world, machine) == expected).then_some(())

@@ -1,4 +1,4 @@
-//! A server whose data is from a backup: what devices hold is the proof of what it does not know.
+//! A server that was restored from a backup: devices prove the releases that it does not know.
 
 use flotta_bundle::crypto::SigningKey;
 use flotta_bundle::envelope::Envelope;
@@ -17,7 +17,7 @@ async fn tell(client: &Client, report: &Report) -> Acknowledged {
     answer.await.json()
 }
 
-/// A report of who has accepted this release.
+/// A report of a device that has accepted this release.
 fn accepted(sequence: u64, proof: Option<&Envelope>) -> Report {
     Report {
         release: Some(sequence),
@@ -31,7 +31,7 @@ fn proven(house: &House) -> Option<u64> {
     proof.map(|proof| proof.sequence)
 }
 
-/// The events of this reason.
+/// The messages of events with this reason.
 async fn events(house: &House, reason: &str) -> Vec<String> {
     let events = house.events().await.into_iter();
     let events = events.filter(|(of, _)| of == reason);
@@ -45,12 +45,12 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     world.house.publish(25, &[("a", &[manifest])]);
     let liar = world.device(&TestDevice::new("liar")).await;
     let client = world.device(&TestDevice::new("a")).await;
-    // of this server's own there is nothing to prove
+    // no proof is asked for this server's own releases
     for sequence in [1, 25] {
         assert!(!tell(&client, &accepted(sequence, None)).await.prove);
     }
 
-    // a number, however high, is asked for its proof each time, and is worth nothing
+    // a sequence alone, however high, changes nothing, and its proof is asked for each time
     for sequence in [26, 1_000_000, i64::MAX as u64] {
         assert!(tell(&liar, &accepted(sequence, None)).await.prove);
     }
@@ -73,14 +73,14 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     };
     let kind = flotta_bundle::release::PAYLOAD_TYPE;
     let forged = [
-        // by a key of nobody, of a fleet of the same name, of another fleet by this one's key, and above every number
+        // signed by an unknown key, by a fleet of the same name, for another fleet with this key, and with the highest number
         Envelope::sign(kind, &of("shops", 99), &[&other_key]),
         of_others.release().clone(),
         Envelope::sign(kind, &of("bakery", 99), &[&key]),
         Envelope::sign(kind, &of("shops", u64::MAX), &[&key]),
         Envelope::sign(kind, b"{}", &[&key]),
         Envelope::sign(flotta_bundle::root::PAYLOAD_TYPE, &of("shops", 99), &[&key]),
-        // genuine, and no later than what is in force
+        // genuine, but not later than the release in force
         genuine(24),
     ];
     for proof in &forged {
@@ -89,18 +89,18 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     }
     println!("proofs: {} that are none, none taken", forged.len());
 
-    // what the fleet signed is
+    // a later release that the fleet signed counts
     assert!(tell(&client, &accepted(47, None)).await.prove);
     let proof = genuine(47);
     assert!(!tell(&client, &accepted(47, Some(&proof))).await.prove);
     assert_eq!(proven(&world.house), Some(47));
-    // once, and the lower ones of others add nothing
+    // it is asked for once, and lower proofs of other devices add nothing
     assert!(!tell(&client, &accepted(47, Some(&proof))).await.prove);
     assert!(!tell(&client, &accepted(46, None)).await.prove);
     let said = events(&world.house, "Behind").await;
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("release 47"), "{said:?}");
-    // what proves it is not kept with how the device is
+    // the proof is not stored with the report
     let record = world.house.store.device(&name("a")).await.unwrap().unwrap();
     assert_eq!(record.report.unwrap().accepted, None);
 
@@ -123,7 +123,7 @@ async fn another_release_of_the_number_in_force_is_proof_too() {
     assert!(!tell(&client, &said).await.prove);
     said.problems = vec![Problem::new(code::EQUIVOCATION, "release 2 has root …")];
     assert!(tell(&client, &said).await.prove);
-    // the very one in force proves nothing
+    // the release in force itself proves nothing
     let ours = world.house.index.current().unwrap().release().clone();
     said.accepted = Some(ours);
     tell(&client, &said).await;
@@ -140,7 +140,7 @@ async fn ask(client: &Client, machine: &TestDevice) -> Answer {
     answer.await.unwrap()
 }
 
-/// What waits: name, whether the fleet's own certificate vouches for it, and why it waits.
+/// Pending requests: name, whether it has a certificate of this fleet, and why it waits.
 async fn waiting(house: &House) -> Vec<(String, bool, String)> {
     let requests = house.store.requests().await.unwrap().into_iter();
     let waits = requests.filter(|request| request.state == crate::store::RequestState::Pending);
@@ -171,7 +171,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     let client = connect(&a).await;
     let answer = client.get("/v1/desired?root=1", &[]).await;
     assert_eq!(answer.failure(), refused(code::UNKNOWN_DEVICE, 403));
-    // never by itself: it could have been revoked since
+    // it is never approved automatically, because it may have been revoked since
     for _ in 0..3 {
         let asked: Enrolment = ask(&client, &a).await.json();
         assert_eq!(asked, Enrolment::Pending { device: name("a") });
@@ -187,7 +187,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     );
     assert_eq!(events(&world.house, "JoinRequested").await.len(), 1);
 
-    // a certificate vouches for its own name and key, and for no other
+    // a certificate counts only for its own name and key
     let thief = TestDevice::new("c");
     let asked = ask(&client, &thief).await;
     assert_eq!(
@@ -203,7 +203,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     let vouched = by_name.iter().filter(|(_, vouched, _)| *vouched);
     assert_eq!(vouched.count(), 1, "{by_name:?}");
 
-    // one whose name another key has meanwhile is left to be looked at
+    // a device whose name another key has taken meanwhile is left for a person to decide
     world.join(&TestDevice::new("b")).await;
     let other = connect(&b).await;
     assert_eq!(ask(&other, &b).await.status, 200);
@@ -226,7 +226,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
         .collect();
     assert_eq!(left, [name("b")]);
 
-    // on the connection that it has, it is told so; with the next it is served
+    // its open connection is told so; the next one is served
     assert!(matches!(
         ask(&client, &a).await.json(),
         Enrolment::Approved { .. }
@@ -282,7 +282,7 @@ async fn a_certificate_that_was_renewed_after_the_backup_is_served() {
     world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
     let machine = TestDevice::new("a");
     world.join(&machine).await;
-    // the store has the serial number of the first one
+    // the store only has the serial number of the first one
     let renewed = certified(&world.house.fleet, &machine, Timestamp::now());
     let client = world.connect(Some(renewed)).await.unwrap();
     assert_eq!(client.get("/v1/desired?root=1", &[]).await.status, 200);

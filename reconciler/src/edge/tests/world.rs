@@ -25,14 +25,14 @@ use crate::edge::limits::Limits;
 use crate::fixture::{DEADLINE, House, TestDevice};
 use crate::keys::{Csr, Fleet};
 
-/// A certificate chain and its key, as a client shows them.
+/// A client's certificate chain and key.
 pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 pub(super) struct World {
     pub(super) house: House,
     pub(super) address: SocketAddr,
     pub(super) data: TempDir,
-    /// The one that serves.
+    /// The running edge API.
     pub(super) edge: Edge,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// Stops the server, and gives what it leaves on disk.
+    /// Stops the server, and returns its data directory.
     pub(super) async fn stop(self) -> TempDir {
         self.stop.send(()).unwrap();
         let served = tokio::time::timeout(DEADLINE, self.served).await;
@@ -87,7 +87,7 @@ impl World {
         tokio::time::timeout(DEADLINE, connecting).await.unwrap()
     }
 
-    /// One request on a connection of its own, without a certificate.
+    /// Sends one request on a new connection without a certificate.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Answer {
         let client = self.connect(None).await.unwrap();
         client.send(method, path, &[], body).await.unwrap()
@@ -98,7 +98,7 @@ impl World {
         self.ask(Method::POST, "/v1/enrolments", body).await
     }
 
-    /// A machine that joins by a token.
+    /// Joins a machine with a token.
     pub(super) async fn join(&self, machine: &TestDevice) -> Identity {
         let token = self.house.token(Some(&machine.name.to_string())).await;
         match self.enrol(machine, Some(token)).await.json() {
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// A machine that has joined, connected.
+    /// Joins a machine and connects it.
     pub(super) async fn device(&self, machine: &TestDevice) -> Client {
         let identity = self.join(machine).await;
         self.connect(Some(identity)).await.unwrap()
@@ -123,14 +123,14 @@ pub(super) fn key(machine: &TestDevice) -> PrivateKeyDer<'static> {
     PrivatePkcs8KeyDer::from(machine.key.serialize_der()).into()
 }
 
-/// A certificate of `fleet`, made at `then`, whether the machine has joined or not.
+/// A certificate of `fleet`, made at `then`, even for a machine that has not joined.
 pub(super) fn certified(fleet: &Fleet, machine: &TestDevice, then: Timestamp) -> Identity {
     let csr = Csr::parse(&machine.csr()).unwrap();
     let issued = fleet.sign_device_certificate(csr.key(), &machine.name, then);
     identity(machine, &issued.unwrap().pem)
 }
 
-/// What a client speaks TLS by; sessions are resumed among those who share it.
+/// A TLS connector; connections that share it resume sessions.
 pub(super) fn connector(
     fleet: &Fleet,
     identity: Option<Identity>,
@@ -139,7 +139,7 @@ pub(super) fn connector(
     connector_by(&fleet.server_ca_certificate_pem(), identity, protocol)
 }
 
-/// The same by this authority.
+/// The same with this CA.
 pub(super) fn connector_by(ca: &str, identity: Option<Identity>, protocol: &[u8]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots
@@ -166,7 +166,7 @@ async fn connect(
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| error.to_string())?;
-    // as agents do: a body does not wait for the acknowledgement of its headers
+    // like agents, so that a body does not wait for the acknowledgement of its headers
     stream.set_nodelay(true).unwrap();
     let stream = connector(fleet, identity, b"h2")
         .connect("localhost".try_into().unwrap(), stream)
@@ -187,13 +187,13 @@ async fn connect(
 
 pub(super) struct Client {
     sender: SendRequest<Full<Bytes>>,
-    /// The server's.
+    /// The server's certificate.
     pub(super) certificate: Vec<u8>,
     ended: JoinHandle<()>,
 }
 
 impl Client {
-    /// Sends a request, and reads nothing of its answer's body.
+    /// Sends a request without reading the body of the answer.
     pub(super) async fn begin(
         &self,
         method: Method,

@@ -12,12 +12,12 @@ use super::{Follower, Latest, RoundError};
 use crate::publish::inventory::Will;
 use crate::publish::{CommitErrors, Holding, Notice};
 
-/// A commit that was refused or held. It is not rendered again, unless it is held, and someone allows it or who it would take
-/// something from is not who it was.
+/// A commit that was refused or held. It is not rendered again, unless it is held and someone allows it, or the devices that it
+/// was held for have changed.
 #[derive(Debug)]
 pub(super) struct SetAside {
     pub(super) revision: Revision,
-    /// Whom it was held for; none when it was refused.
+    /// The devices that it was held for; none when it was refused.
     pub(super) held: Option<Members>,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn members(joined: &[InventoryDevice], will: &Will) -> Members {
 }
 
 impl Follower {
-    /// A commit has errors.
+    /// Sets a commit aside for its errors.
     pub(super) async fn refuse(
         &mut self,
         latest: &Latest,
@@ -52,7 +52,7 @@ impl Follower {
         Ok(())
     }
 
-    /// A commit takes too much away from these.
+    /// Holds a commit that takes too much away from these devices.
     pub(super) async fn hold(
         &mut self,
         latest: &Latest,

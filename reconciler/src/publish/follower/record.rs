@@ -1,4 +1,4 @@
-//! What the follower writes down for people: releases, commits that did not become one, events.
+//! What the follower records for people: releases, commits that did not become one, events.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ use crate::source::Course;
 use crate::standing::{Failure, Verdict};
 use crate::store::{FleetEvent, NewRelease, StoreError};
 
-/// Where the store keeps how the source stands.
+/// The store's key for the state of the source.
 pub(crate) const STANDING: &str = "source";
-/// Most errors, and most devices of each, that become events: what is wrong shows in the first ones.
+/// Most errors, and most devices of each, that become events: the first ones show what is wrong.
 const HELD_EVENTS: usize = 100;
 
 impl Follower {
-    /// A server that was killed, or could not write, between depot and store has a release that the store does not know.
+    /// Adds the release in the depot to the store, if a server was killed, or could not write, between the two.
     pub(super) async fn catch_up(&self, now: Timestamp) -> Result<(), StoreError> {
         match self.publisher.current() {
             Some(current)
@@ -69,7 +69,7 @@ impl Follower {
         self.event(None, "Released", message, false, now).await
     }
 
-    /// Tells of devices that are not in Git any more, and of those that have nothing to run any more.
+    /// Adds events for devices that left Git, and for those that have nothing to run any more.
     async fn record_leaving(
         &self,
         details: &Details,
@@ -83,7 +83,7 @@ impl Follower {
         }
         for device in &details.leaves_git.names {
             let message = format!(
-                "left Git and keeps what it runs; if it is to go: flotta decommission {device}"
+                "left Git and keeps what it runs; to remove it: flotta decommission {device}"
             );
             self.event(Some(device.clone()), "LeftGit", message, true, now)
                 .await?;
@@ -91,7 +91,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Writes down that a commit did not become a release, and why. Says whether that is news.
+    /// Records that a commit did not become a release, and why. Returns whether that is news.
     pub(super) async fn set_aside(
         &self,
         latest: &Latest,
@@ -105,7 +105,7 @@ impl Follower {
             devices,
             details,
         } = why;
-        // after a restart the same commit is refused again, and that is no news
+        // after a restart the same commit is refused again, which is not news
         let known = self.standing.source();
         let newest = self.store.releases(1).await?;
         let known = known.commit == latest.revision.commit
@@ -137,7 +137,7 @@ impl Follower {
         Ok(true)
     }
 
-    /// What became of the commit that the source holds.
+    /// Records what happened with the source's newest commit.
     pub(super) async fn stand(
         &self,
         latest: &Latest,
@@ -166,7 +166,7 @@ impl Follower {
         }
     }
 
-    /// That the source, or publishing, fails or works again: an event when it begins and when it ends.
+    /// Records whether the source, or publishing, fails: with an event when that begins and one when it ends.
     pub(super) async fn stand_failure(
         &self,
         failure: Option<(bool, String)>,
@@ -214,7 +214,7 @@ impl Follower {
             .await
     }
 
-    /// Tells of a branch that did not go on from where it was.
+    /// Adds an event for a branch that was reset or rewritten.
     pub(super) async fn record_course(
         &self,
         message: String,
@@ -224,7 +224,7 @@ impl Follower {
             .await
     }
 
-    /// Tells of each device that an error holds back why it gets nothing new.
+    /// Adds an event for each device that an error holds back.
     pub(super) async fn record_held(
         &self,
         findings: &[Finding],
@@ -244,7 +244,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells of what someone should look at, once: not again with every release that still has it.
+    /// Adds events for new warnings: not again with every release that still has them.
     pub(super) async fn record_warnings(
         &mut self,
         findings: &[Finding],
@@ -283,13 +283,13 @@ impl Follower {
     }
 }
 
-/// How a branch did not go on from where it was.
+/// The message for a branch that was reset or rewritten.
 pub(super) fn moved(course: Course, before: &str, revision: &Revision) -> String {
     let before: String = before.chars().take(7).collect();
     let now = revision.short();
     match course {
-        Course::Back => format!("the source was set back from {before} to {now}"),
-        _ => format!("the source's history was rewritten: {now} does not go on from {before}"),
+        Course::Back => format!("the source was reset from {before} to {now}"),
+        _ => format!("the source's history was rewritten: {now} is not a descendant of {before}"),
     }
 }
 
@@ -298,18 +298,18 @@ pub(super) fn moved(course: Course, before: &str, revision: &Revision) -> String
 pub(super) struct Aside {
     /// `Refused` or `Held`.
     state: &'static str,
-    /// In a line.
+    /// The reason in one line.
     reason: String,
-    /// In an event.
+    /// The message of the event.
     message: String,
-    /// How many devices it is for, when that is known.
+    /// The number of devices in it, if known.
     devices: u64,
-    /// In full.
+    /// All details.
     details: Details,
 }
 
 impl Aside {
-    /// For its errors. The event names them all, as far as it is long enough.
+    /// A commit that is refused for its errors. The event names as many of them as fit.
     pub(super) fn refused(latest: &Latest, refusal: &CommitErrors, notes: Vec<String>) -> Self {
         let all: Vec<_> = refusal.errors.iter().take(HELD_EVENTS).map(words).collect();
         Self {
@@ -328,7 +328,7 @@ impl Aside {
         }
     }
 
-    /// For what it takes away.
+    /// A commit that is held for what it takes away.
     pub(super) fn held(latest: &Latest, reason: &str, devices: u64, details: Details) -> Self {
         let commit = latest.revision.short();
         Self {

@@ -15,7 +15,7 @@ metadata:
 ";
 const BAD: &str = "kind: EdgeDevice: [";
 
-/// A follower of a folder, which looks when it is woken and no sooner.
+/// A follower of a folder that polls only when it is woken.
 struct Following {
     source: tempfile::TempDir,
     _data: tempfile::TempDir,
@@ -85,7 +85,7 @@ impl Following {
 }
 
 fn write(directory: &Path, content: &str) {
-    // whole: a round may look at any time
+    // by rename, because a round may read the file at any time
     let whole = directory.with_extension("new");
     std::fs::write(&whole, content).unwrap();
     std::fs::rename(whole, directory.join("fleet.yaml")).unwrap();
@@ -105,7 +105,7 @@ async fn who_joins_while_a_commit_is_refused_is_in_the_next_release() {
         "{said}"
     );
     assert!(following.in_release("shop-1") && following.in_release("shop-2"));
-    // and the fixed commit is taken up as ever
+    // the corrected commit is published as usual
     write(following.source.path(), &DEVICE.replace("shop-1", "shop-3"));
     following.wake.notify_one();
     assert!(matches!(
@@ -130,7 +130,7 @@ async fn a_held_commit_is_judged_again_when_whom_it_was_held_for_is_not_a_member
     following.wake.notify_one();
     let said = following.says().await;
     assert!(matches!(said, Notice::Held { .. }), "{said}");
-    // who joins changes nothing about it, is in the next release at once, and nothing is said twice
+    // a joining device does not change that, is in the next release at once, and nothing is reported twice
     following.join("shop-2").await;
     let said = following.says().await;
     assert!(

@@ -1,11 +1,11 @@
 use super::*;
 
-/// What a fleet of one namespace has: manifests by name, each the workloads that run, and those that are there and do not.
+/// The manifests of a fleet of one namespace, by name, with their workloads.
 struct Table {
     contents: BTreeMap<Digest, Content>,
 }
 
-/// Devices that have one manifest and get another: `left` when they leave Git.
+/// A number of devices with their manifest before and after: `left` when they leave Git.
 type Group<'a> = (&'a str, usize, &'a str);
 
 fn manifest(name: &str) -> Digest {
@@ -69,10 +69,10 @@ fn what_is_held_and_why() {
         ("nothing", "", ""),
     ]);
     let cases: &[(&[Group<'_>], &str)] = &[
-        // nothing changes, or only comes
+        // nothing changes, or something is only added
         (&[("both", 40, "both")], ""),
         (&[("web", 40, "both"), ("nothing", 5, "web")], ""),
-        // a workload goes from everyone, from a third, and from less
+        // a workload is removed from all, from a third, and from less
         (
             &[("both", 40, "web")],
             "would remove till from 40 of 40 devices (limit 30 %)",
@@ -82,23 +82,23 @@ fn what_is_held_and_why() {
             "would remove till from 13 of 40 devices (limit 30 %)",
         ),
         (&[("both", 12, "web"), ("both", 28, "both")], ""),
-        // the share is of those that run it
+        // the share is of the devices that run it
         (
             &[("both", 6, "web"), ("both", 4, "both"), ("web", 90, "web")],
             "would remove till from 6 of 10 devices (limit 30 %)",
         ),
-        // few devices may always lose one of several workloads
+        // a few devices may always lose one of several workloads
         (&[("both", 4, "web")], ""),
         (
             &[("both", 5, "web")],
             "would remove till from 5 of 5 devices (limit 30 %)",
         ),
-        // it stays and stops
+        // its files stay, and it stops running
         (
             &[("both", 8, "paused")],
             "would stop till on 8 of 8 devices (limit 30 %)",
         ),
-        // nothing is left: of one device too
+        // nothing is left to run, even on one device only
         (
             &[("web", 1, "nothing")],
             "would leave device shops/shop-0 without a workload",
@@ -111,7 +111,7 @@ fn what_is_held_and_why() {
             &[("both", 40, "nothing")],
             "would remove till from 40 of 40 devices and 1 more workload (limit 30 %), and leave 40 devices without a workload",
         ),
-        // who leaves Git keeps what runs; only when many leave, or everyone, is it asked whether that is meant
+        // a device that leaves Git keeps what it runs; the release is held only when many or all leave
         (&[("both", 1, "left"), ("both", 39, "both")], ""),
         (
             &[("both", 20, "left"), ("both", 20, "both")],
@@ -123,12 +123,12 @@ fn what_is_held_and_why() {
             "would leave no device in Git",
         ),
         (&[("nothing", 3, "left")], ""),
-        // four lose one workload and four another: it is eight devices that lose something
+        // four lose one workload and four another: eight devices lose something
         (
             &[("both", 4, "web"), ("both", 4, "till"), ("web", 8, "web")],
             "would take workloads from 8 of 16 devices (limit 30 %)",
         ),
-        // what moves from one device to another is lost where it was
+        // a workload that moves to another device is lost on the first
         (&[("both", 1, "till"), ("till", 1, "both")], ""),
     ];
     for (steps, expected) in cases {
@@ -184,8 +184,8 @@ fn namespaces_that_each_lose_little_are_counted_together() {
     assert_eq!(reason(120), None);
 }
 
-/// Every fleet of up to 24 devices in which some lose one of two workloads, some all, and some leave: against the rule as the
-/// documentation has it.
+/// Checks every fleet of up to 24 devices in which some lose one of two workloads, some all, and some leave, against the rule
+/// in the documentation.
 #[test]
 fn every_mass_change_of_a_small_fleet_is_held_by_the_rule() {
     let table = Table::new(&[

@@ -13,12 +13,12 @@ fn filter(device: Option<&str>, since: Option<i64>, after: i64) -> EventFilter {
     }
 }
 
-/// Each way to ask goes by an index, and gives the newest of what is asked for.
+/// Each kind of query uses an index, and returns the newest matching events.
 #[tokio::test]
 async fn events_are_found_without_a_look_at_all_of_them() {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(data.path()).unwrap();
-    // by the devices' clocks: not in the order in which they came
+    // by the devices' clocks, so not in the order of arrival
     for (second, device) in [(9, "a"), (1, "b"), (8, "a"), (2, "b"), (7, "a"), (3, "a")] {
         let event = FleetEvent {
             id: 0,

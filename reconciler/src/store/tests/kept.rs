@@ -1,4 +1,4 @@
-//! Every event is kept once, and no device costs another its own.
+//! Every event is stored once, and no device displaces the events of another.
 
 use super::*;
 
@@ -9,11 +9,11 @@ async fn no_event_is_dropped_for_its_number_and_none_is_kept_twice() {
     let (machine, _) = join(&house, "a").await;
     for (boot, log, events, kept) in [
         ("b1", "l1", &[(1, "web"), (2, "db"), (3, "till")][..], 3),
-        // the log was lost: another one begins at 1
+        // the log was lost: a new one starts at 1
         ("b1", "l2", &[(1, "web again"), (2, "lost")], 2),
-        // the answer was lost, and the machine was started anew: told again, with one more
+        // the answer was lost, and the machine was rebooted: the events are sent again, with one more
         ("b2", "l2", &[(1, "web again"), (2, "lost"), (3, "new")], 3),
-        // a clone of that disk, which goes on with the same numbers in the same log
+        // a clone of that disk, which continues with the same numbers in the same log
         (
             "c1",
             "l2",
@@ -29,7 +29,7 @@ async fn no_event_is_dropped_for_its_number_and_none_is_kept_twice() {
             .store
             .put_report(&machine.name, &member, report, HERE, Timestamp::now());
         assert_eq!(put.await.unwrap().events, kept, "{boot} {log} {events:?}");
-        // and the same after the server was started anew
+        // the same after a restart of the server
         drop((member, house));
         house = House::open(data.path());
     }
@@ -92,7 +92,7 @@ async fn both_of_two_machines_with_one_identity_are_told_and_the_fleet_once() {
     assert_eq!(events.iter().filter(|event| event.0 == "Cloned").count(), 1);
     let record = house.store.device(&machine.name).await.unwrap().unwrap();
     assert_eq!(record.clones.unwrap().boots, ["b1", "b2"]);
-    // one of them has become another device, or is off: in time this one is alone again
+    // one of them has become another device, or is off: after some time this one counts as alone again
     let told = put("b2", "192.0.2.2", 7200).await.problems;
     assert_eq!(told, []);
 }
@@ -190,7 +190,7 @@ async fn who_uses_up_the_ids_of_events_pushes_nobody_out() {
         store.add_event(event).await.unwrap();
     };
     add("Before").await;
-    // as a flood leaves it: few rows, far apart
+    // as after a flood: few rows, with ids far apart
     let far = |connection: &rusqlite::Connection| {
         Ok(connection.execute(
             "UPDATE events SET id = id + 5000000 WHERE reason = 'Flood'",
