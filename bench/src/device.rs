@@ -14,6 +14,7 @@ use flotta_agent::ledger::Ledger;
 use flotta_agent::pull::link::{Ends, Known, Link};
 use flotta_agent::pull::{LinkState, Proxies, PullError, Session};
 use flotta_agent::report::{Live, Reporter};
+use flotta_bundle::policy::Policy;
 use flotta_bundle::wire::{Applied, Hardware, JoinFile, Offer};
 use flotta_bundle::{Digest, code, verify};
 use jiff::Timestamp;
@@ -252,7 +253,8 @@ impl Follower {
         self.ledger.accept(offer, &accepted)?;
         let (manifest, release) = (accepted.manifest, accepted.release.sequence);
         let blobs = self.ledger.blobs();
-        let content = fetch::fetch(blobs, &self.sessions, manifest, None).await?;
+        let content =
+            fetch::fetch(blobs, &self.sessions, manifest, None, &Policy::default()).await?;
         let mut own = 0;
         for file in &content.files {
             let text = String::from_utf8(blobs.read(&file.digest)?)?;

@@ -46,6 +46,11 @@ pub struct Hold {
 }
 
 impl Config {
+    /// The owner's file that says which folders a release may write.
+    pub fn policy(&self) -> PathBuf {
+        self.root.join("etc/flotta/policy.toml")
+    }
+
     /// The folder with keys and certificate.
     pub fn identity(&self) -> PathBuf {
         self.state.join("identity")

@@ -24,6 +24,7 @@ use crate::health::Health;
 use crate::ledger::{AppliedState, Ledger, LedgerError};
 use crate::observe::observe;
 use crate::plan::{Plan, Step, plan};
+use crate::policy;
 use crate::pull::chain;
 
 pub use states::Reasons;
@@ -80,7 +81,7 @@ impl Host<Bus, Socket, Disk> {
         Ok(Self::new(
             Bus::open().await?,
             Socket::new(config.podman.clone()),
-            Disk::new(config.root.clone()),
+            Disk::new(config.root.clone()).with(&policy::read(&config.policy()).0),
         ))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::code::{self, Problem};
+use flotta_bundle::policy::Policy;
 use flotta_bundle::verify::{self, Refusal};
 use flotta_bundle::{Digest, Manifest};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -56,12 +57,13 @@ impl FetchError {
 }
 
 /// Gets the manifest and every blob it names. Without a connection it waits for one. No file is begun when the disk has no
-/// space for all; what goals in between have left gives way first, but not what the manifest that was `applied` last needs.
+/// space for all, or the device's policy forbids one; what goals in between have left gives way first, but not what the manifest that was `applied` last needs.
 pub async fn fetch(
     blobs: &Blobs,
     sessions: &watch::Receiver<Option<Session>>,
     wanted: Digest,
     applied: Option<Digest>,
+    policy: &Policy,
 ) -> Result<Manifest, FetchError> {
     let make_room = |mut keep: BTreeSet<_>| {
         keep.extend(
@@ -80,6 +82,7 @@ pub async fn fetch(
     }
     got?;
     let manifest = verify::verify_manifest(&blobs.read(&wanted)?, wanted)?;
+    policy.check_manifest(&manifest).map_err(Refusal::from)?;
     let files: BTreeMap<_, _> = manifest.files.iter().map(|f| (f.digest, f.size)).collect();
     if blobs.expect(&files).is_err() {
         make_room(needed(wanted, &manifest))?;

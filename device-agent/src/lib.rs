@@ -21,6 +21,7 @@ pub mod identity;
 pub mod ledger;
 pub mod observe;
 pub mod plan;
+pub mod policy;
 pub mod pull;
 pub mod report;
 pub mod run;

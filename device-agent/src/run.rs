@@ -251,6 +251,8 @@ pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
         held: None,
         unkept: None,
         clock_file: Some(config.clock()),
+        policy_file: config.policy(),
+        policy_problem: None,
         ended_file: Some(config.ended()),
     };
     let stop = tokio::select! {

@@ -29,6 +29,8 @@ mod network;
 mod offers;
 #[path = "hostile/paths.rs"]
 mod paths;
+#[path = "hostile/policy.rs"]
+mod policy;
 #[path = "hostile/server.rs"]
 mod server;
 #[path = "hostile/stage.rs"]

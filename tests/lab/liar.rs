@@ -2,6 +2,7 @@
 //! forwards everything, and can replace any answer.
 
 mod lies;
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ const DEVICE: &str = "lied-to";
 /// The state of the man in the middle.
 struct Book {
     server: SocketAddr,
+    device: &'static str,
     forger: Forger,
     lie: Option<Lie>,
     /// Number of false answers.
@@ -59,11 +61,12 @@ struct Liar {
 }
 
 impl Liar {
-    /// Starts between the site's server and the device whose identity is in this folder.
-    fn start(site: &Site, identity: PathBuf) -> Self {
+    /// Starts between the site's server and the device of this name, whose identity is in this folder.
+    fn start(site: &Site, device: &'static str, identity: PathBuf) -> Self {
         let keys = site.path("data/keys");
         let book = Arc::new(Mutex::new(Book {
             server: site.address().parse().expect("an address"),
+            device,
             forger: Forger::new(&keys),
             lie: None,
             told: 0,
@@ -237,7 +240,11 @@ impl Liar {
                 let mut book = self.book();
                 book.forged
                     .insert(format!("/v1/blobs/{digest}"), forged.into());
-                book.forger.sign(&mut offer, DEVICE, digest, 0);
+                // what is in a file that the truth does not have
+                book.forged
+                    .insert(format!("/v1/blobs/{}", Digest::of(b"x")), "x".into());
+                let device = book.device;
+                book.forger.sign(&mut offer, device, digest, 0);
                 *answer.body_mut() = serde_json::to_vec(&offer)?.into();
             }
             _ => return Ok(()),
@@ -272,22 +279,29 @@ fn state(device: &Device) -> BTreeSet<String> {
     files.lines().map(str::to_owned).chain(running).collect()
 }
 
-#[test]
-fn no_lie_reaches_a_device_and_all_are_seen() {
-    let said = |text: &str| page("web", 8080, text);
+/// A device that has joined through the liar and shows a page.
+fn fleet(name: &'static str) -> (Site, Device, Liar) {
     let site = Site::start(&[
-        ("lied-to.yaml", &device(DEVICE)),
+        ("lied-to.yaml", &device(name)),
         ("till.yaml", &device("till")),
-        ("web.yaml", &said("first")),
+        ("web.yaml", &page("web", 8080, "first")),
     ]);
-    let device = Site::install(DEVICE);
-    let liar = Liar::start(&site, device.path("/var/lib/flotta-agent/identity"));
+    let device = Site::install(name);
+    let identity = device.path("/var/lib/flotta-agent/identity");
+    let liar = Liar::start(&site, name, identity);
     let url = format!("https://flotta.example:{}", liar.address.port());
-    let token = site.flotta(&["token", "create", "--server", &url, DEVICE]);
+    let token = site.flotta(&["token", "create", "--server", &url, name]);
     device.write("/etc/flotta/join", &token);
     device.boot();
     device.shows(8080, "first");
-    site.in_sync(DEVICE);
+    site.in_sync(name);
+    (site, device, liar)
+}
+
+#[test]
+fn no_lie_reaches_a_device_and_all_are_seen() {
+    let said = |text: &str| page("web", 8080, text);
+    let (site, device, liar) = fleet(DEVICE);
     let mut text = "first".to_owned();
     let mut lies = 0;
     for case in CASES {

@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use flotta_bundle::manifest::{File, MAX_FILE_BYTES};
+use flotta_bundle::path::DEFAULT_PREFIXES;
+use flotta_bundle::policy::Policy;
 use flotta_bundle::{DevicePath, Digest};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
@@ -19,12 +21,6 @@ use super::{BackendError, Files, Found, Tell};
 
 mod mark;
 
-/// Below these, an empty folder is removed with its last file.
-const FOLDERS: [&str; 3] = [
-    "/etc/flotta/workloads",
-    "/etc/containers/systemd",
-    "/etc/systemd/system",
-];
 const FOLDER: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
@@ -33,6 +29,8 @@ const FOLDER: OFlags = OFlags::DIRECTORY
 #[derive(Debug)]
 pub struct Disk {
     root: Root,
+    /// Where a release may have files: below these, an empty folder is removed with its last file.
+    prefixes: Vec<String>,
     watch: Option<Watch>,
     watched: BTreeSet<DevicePath>,
     pace: Pace,
@@ -100,10 +98,20 @@ impl Disk {
     pub(super) fn paced(root: PathBuf, pace: Pace) -> Self {
         Self {
             root: Root(root),
+            prefixes: DEFAULT_PREFIXES.map(str::to_owned).into(),
             watch: None,
             watched: BTreeSet::new(),
             pace,
             look_at: None,
+        }
+    }
+
+    /// The same for a device with this policy.
+    #[must_use]
+    pub fn with(self, policy: &Policy) -> Self {
+        Self {
+            prefixes: policy.prefixes().map(str::to_owned).collect(),
+            ..self
         }
     }
 
@@ -225,7 +233,7 @@ impl Files for Disk {
     }
 
     fn each_written(&mut self, tell: &mut Tell<'_>) {
-        mark::walk(&self.root.0, tell);
+        mark::walk(&self.root.0, &self.prefixes, tell);
     }
 
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError> {
@@ -246,10 +254,11 @@ impl Files for Disk {
         }
         let mut empty = path.as_str();
         while let Some((folder, _)) = empty.rsplit_once('/') {
-            let Some((parent, name)) = folder
-                .rsplit_once('/')
-                .filter(|(parent, _)| FOLDERS.iter().any(|folder| parent.starts_with(folder)))
-            else {
+            let Some((parent, name)) = folder.rsplit_once('/').filter(|(parent, _)| {
+                let parent = format!("{parent}/");
+                let mut prefixes = self.prefixes.iter();
+                prefixes.any(|prefix| parent.starts_with(prefix))
+            }) else {
                 break;
             };
             let removed = self

@@ -6,6 +6,7 @@ use super::verify::{manifest, on_disk};
 use super::{Answer, CliError, ledger, print};
 use crate::config::Config;
 use crate::converge::{self, Host};
+use crate::policy;
 use flotta_bundle::code::{self, Problem};
 
 /// Largest file, in bytes, that is shown line by line.
@@ -19,6 +20,14 @@ pub(super) async fn run(config: &Config) -> Result<Answer, CliError> {
     };
     let manifest = manifest(&ledger, accepted.manifest)
         .map_err(|why| CliError::Problem(Box::new(Problem::new(code::LEDGER, why))))?;
+    let (policy, forbidden) = policy::problems(&config.policy(), &manifest);
+    for problem in policy.iter().chain(&forbidden) {
+        print(&format!("{problem}\n"))?;
+    }
+    if forbidden.is_some() {
+        // none of it is fetched, and nothing will change
+        return Ok(Answer::No);
+    }
     let mut text = String::new();
     for file in &manifest.files {
         let path = file.path.as_str();

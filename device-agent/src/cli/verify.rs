@@ -12,6 +12,7 @@ use crate::enrol::EnrolError;
 use crate::fetch;
 use crate::identity;
 use crate::ledger::Ledger;
+use crate::policy;
 use crate::pull::chain;
 
 pub(super) fn run(config: &Config) -> Result<Answer, CliError> {
@@ -40,6 +41,13 @@ pub(super) fn run(config: &Config) -> Result<Answer, CliError> {
     }
     match manifest(&ledger, accepted.manifest) {
         Ok(manifest) => {
+            let (policy, forbidden) = policy::problems(&config.policy(), &manifest);
+            findings.extend(policy.map(|problem| problem.to_string()));
+            if let Some(problem) = forbidden {
+                // nothing of it is here, and that is as it should be
+                print(&format!("refused   {problem}\n"))?;
+                return said(&findings).map(|_| Answer::No);
+            }
             let blobs = fetch::needed(accepted.manifest, &manifest);
             let count = blobs.len();
             findings.extend(
@@ -55,7 +63,11 @@ pub(super) fn run(config: &Config) -> Result<Answer, CliError> {
         }
         Err(why) => findings.push(why),
     }
-    for finding in &findings {
+    said(&findings)
+}
+
+fn said(findings: &[String]) -> Result<Answer, CliError> {
+    for finding in findings {
         print(&format!("broken    {finding}\n"))?;
     }
     if findings.is_empty() {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::envelope::Envelope;
 use flotta_bundle::manifest::Unit;
+use flotta_bundle::policy;
 use flotta_bundle::release::{self, Release, Revision};
 use flotta_bundle::verify::Memory;
 use flotta_bundle::wire::Event;
@@ -224,13 +225,16 @@ impl HostState {
             owned,
             ..
         } = &mut state;
-        files.retain(|path, said| match (path.parse(), whose(said)) {
-            (Ok(path), Some(object)) => {
-                owned.files.insert(path, object);
-                false
-            }
-            _ => true,
-        });
+        files.retain(
+            |path, said| match (path.parse::<DevicePath>(), whose(said)) {
+                // a spoilt ledger makes nothing the fleet's that no release can have
+                (Ok(path), Some(object)) if policy::never(path.as_str()).is_none() => {
+                    owned.files.insert(path, object);
+                    false
+                }
+                _ => true,
+            },
+        );
         units.retain(|name, unit| {
             let known = serde_json::from_value(unit.clone());
             known

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flotta_bundle::code::{self, Code, Problem};
 use flotta_bundle::manifest::Settings;
+use flotta_bundle::policy::Policy;
 use flotta_bundle::verify::{self, Accepted, Memory};
 use flotta_bundle::wire::{Applied, Offer, WorkloadReport, WorkloadState};
 use flotta_bundle::{DeviceName, Manifest};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, SKEW};
 use crate::ledger::{Ledger, LedgerError};
+use crate::policy;
 use crate::pull::link::Known;
 use crate::pull::{Session, chain};
 use crate::report::Live;
@@ -86,6 +88,9 @@ pub(super) struct Agent<H> {
     /// An offer that could not be saved in the ledger, and why. It is kept, because the server does not send it again by itself.
     pub(super) held: Option<(Offer, Problem)>,
     pub(super) clock_file: Option<PathBuf>,
+    /// The file with the device's policy, and what is wrong with it.
+    pub(super) policy_file: PathBuf,
+    pub(super) policy_problem: Option<Problem>,
     /// The file with the time when the agent last exited because of its mounts, for the next start.
     pub(super) ended_file: Option<PathBuf>,
 }
@@ -96,6 +101,7 @@ impl<H: Hands> Agent<H> {
         if self.ledger.accepted().is_some() {
             self.state = self.state.begin()?;
         }
+        self.read_policy();
         let mut clock = self.clock.changes();
         clock.mark_changed();
         loop {
@@ -120,7 +126,11 @@ impl<H: Hands> Agent<H> {
         let look = expires
             .filter(|left| !left.is_zero())
             .unwrap_or(LOOK)
-            .min(if self.unkept.is_some() { RETRY.1 } else { LOOK })
+            .min(if self.unkept.is_some() || self.policy_problem.is_some() {
+                RETRY.1
+            } else {
+                LOOK
+            })
             .min(if self.has(code::READ_ONLY) {
                 PROBE
             } else {
@@ -151,6 +161,9 @@ impl<H: Hands> Agent<H> {
             }
             () = sleep(look) => {
                 self.durably(Ok(()));
+                if self.policy_problem.is_some() {
+                    self.read_policy();
+                }
                 if self.has(code::READ_ONLY) {
                     return self.probe().await;
                 }
@@ -160,6 +173,16 @@ impl<H: Hands> Agent<H> {
             }
         }
         Ok(())
+    }
+
+    /// Reads what the device's owner allows now.
+    fn read_policy(&mut self) -> Policy {
+        let (policy, problem) = policy::read(&self.policy_file);
+        if let Some(problem) = &problem {
+            tracing::warn!(%problem, "the policy cannot be read: only the default folders are allowed");
+        }
+        self.policy_problem = problem;
+        policy
     }
 
     /// Whether some workload has a problem with this code.
@@ -396,6 +419,7 @@ impl<H: Hands> Agent<H> {
                 .chain(&self.refused)
                 .chain(self.held.iter().map(|(_, problem)| problem))
                 .chain(&self.problems)
+                .chain(&self.policy_problem)
                 .chain(
                     self.unkept
                         .iter()

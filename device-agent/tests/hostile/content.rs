@@ -70,6 +70,17 @@ fn path(stage: &mut Stage, path: &'static str) {
     more(stage, &[path]);
 }
 
+/// The same where only the third schema has files.
+pub fn elsewhere(stage: &mut Stage, path: &str) {
+    stage.offer_manifest(|bundle, manifest| {
+        let file = file(bundle, path, b"x", "data");
+        manifest["schema"] = 3.into();
+        manifest["files"].as_array_mut().expect("a list").push(file);
+        let files = manifest["files"].as_array_mut().expect("a list");
+        files.sort_by_key(|file| file["path"].as_str().map(str::to_owned));
+    });
+}
+
 fn twins(stage: &mut Stage, first: &'static str, second: &'static str) {
     more(stage, &[first, second]);
 }
@@ -178,11 +189,59 @@ const BYTES: &[Case] = &[
 
 const RULES: &[Case] = &[
     case(
-        "a path outside",
+        "a path outside, in a manifest that older agents read",
         code::MANIFEST,
-        "not under a folder",
+        "it says schema 1, and what it uses needs 3",
         |stage| {
             path(stage, "/etc/cron.d/root");
+        },
+    ),
+    case(
+        "a path that no policy allows here",
+        code::PATH_FORBIDDEN,
+        "/etc/cron.d/root is forbidden on this device: its policy allows no folder",
+        |stage| {
+            elsewhere(stage, "/etc/cron.d/root");
+        },
+    ),
+    case(
+        "a path that no policy can allow",
+        code::PATH_FORBIDDEN,
+        "/etc/shadow is forbidden on this device: it is a database of accounts",
+        |stage| {
+            elsewhere(stage, "/etc/shadow");
+        },
+    ),
+    case(
+        "a drop-in of the agent's own unit",
+        code::PATH_FORBIDDEN,
+        "10.conf is forbidden on this device: it is Flotta's own, whatever a policy says",
+        |stage| {
+            elsewhere(stage, "/etc/systemd/system/flotta-agent.service.d/10.conf");
+        },
+    ),
+    case(
+        "a drop-in of every unit whose name begins as the agent's does",
+        code::PATH_FORBIDDEN,
+        "10.conf is forbidden on this device: it is Flotta's own",
+        |stage| {
+            elsewhere(stage, "/etc/systemd/system/flotta-.service.d/10.conf");
+        },
+    ),
+    case(
+        "the agent's own identity",
+        code::PATH_FORBIDDEN,
+        "key.pem is forbidden on this device: it is Flotta's own",
+        |stage| {
+            elsewhere(stage, "/var/lib/flotta-agent/identity/key.pem");
+        },
+    ),
+    case(
+        "the agent's own policy",
+        code::PATH_FORBIDDEN,
+        "/etc/flotta/policy.toml is forbidden",
+        |stage| {
+            elsewhere(stage, "/etc/flotta/policy.toml");
         },
     ),
     case(

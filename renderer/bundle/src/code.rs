@@ -74,6 +74,7 @@ codes! {
     PLACEMENT = "FLT0114", "a workload that does not say where it runs, or says it twice", "give `device` or `deviceSelector`, not both";
     UNIT_FILE = "FLT0115", "a unit file that Quadlet or systemd would not take, or not whole", "see podman-systemd.unit(5) and systemd.syntax(7)";
     ENCRYPTED = "FLT0116", "an object that is encrypted and cannot be read", "commit it in the clear, or keep it outside the fleet's folder; nothing is decrypted before it reaches a device";
+    NEVER_ALLOWED = "FLT0117", "a file where no device lets a release have one", "use another name or folder; no policy of a device allows this one";
 
     NOT_ACTED_ON = "FLT0201", "a field that is accepted but not acted on yet", "it has no effect in this version; remove it if you rely on it";
     MATCHES_NOTHING = "FLT0202", "a selector or name that matches no device", "check the labels, or wait for the device to join";
@@ -99,6 +100,7 @@ codes! {
     NOT_FLOTTA = "FLT0313", "an answer that no Flotta server gives", "see what answers in its place: a portal, a proxy, another server";
     UNTRUSTED_SERVER = "FLT0314", "a server whose certificate does not hold", "look at the server's certificate, at what is between, and at the device's clock";
     TOO_SLOW = "FLT0315", "an answer that comes too slowly to wait for", "look at the network and at the server; the device goes on trying";
+    PATH_FORBIDDEN = "FLT0316", "a manifest with a path that the device's policy forbids", "change it in Git; or, where a policy can allow it, allow its folder on the device: allow = [\"/FOLDER/FOLDER/\"] in /etc/flotta/policy.toml. The device keeps what it has";
 
     NO_CERTIFICATE = "FLT0401", "no client certificate", "join the device first: flotta-agent enrol JOINFILE";
     BAD_CERTIFICATE = "FLT0402", "a client certificate that does not identify a device of this fleet", "join the device again";
@@ -145,6 +147,7 @@ codes! {
     TRUST_LOST = "FLT0519", "the device no longer knows whom to trust", "make a join file on the server (flotta token create NAME > NAME.join) and join again with the same keys: flotta-agent enrol NAME.join; what runs keeps running";
     TIME_AHEAD = "FLT0521", "a time that is ahead of the device's clock, which the network sets", "look at the clock of the server, or of whoever signs releases; the device goes by its own clock";
     CLOCK_UNSURE = "FLT0522", "a time that does not fit the device's clock, which nothing sets", "let the network set the clock (timedatectl set-ntp true), or set it by hand; the device goes on meanwhile";
+    POLICY = "FLT0523", "the device's policy cannot be read", "fix the file at the place named; until then a release may use the default folders alone";
     NOT_READY = "FLT0531", "a workload that runs and is not ready", "see what its readiness check asks for, and the workload's own log; nothing is stopped, and it is asked again";
     UNHEALTHY = "FLT0532", "a container was stopped because a check of it failed", "see what the check asks for, and the workload's own log; systemd starts it again as restartPolicy says";
 

@@ -14,6 +14,7 @@
 //! | [`wire`] | request and answer bodies of the edge API, the join file |
 //! | [`health`] | the checks that a device makes of its containers |
 //! | [`name`], [`path`], [`digest`] | checked names, device paths, content digests |
+//! | [`policy`] | where on a device a release may have files |
 //! | [`owner`] | the object that a file, a unit or an image belongs to |
 //! | [`clock`] | when a machine's clock is believed |
 //! | [`code`] | every stable error code, with what to do |
@@ -29,6 +30,7 @@ pub mod manifest;
 pub mod name;
 pub mod owner;
 pub mod path;
+pub mod policy;
 pub mod release;
 pub mod root;
 pub mod tree;

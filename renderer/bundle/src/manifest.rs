@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::health::{HealthCheck, MAX_CHECKS};
 use crate::owner::Owner;
-use crate::path::{DevicePath, UNITS};
+use crate::path::{DEFAULT_PREFIXES, DevicePath, UNITS};
 use rules::{ascending, check_account, check_reference, check_unit_name, is_unit_name_of_old};
 
 mod owners;
@@ -44,7 +44,7 @@ pub const MAX_SERVER_BYTES: usize = 270;
 pub struct Manifest {
     /// The lowest version that can say the rest; [`Self::encode`] sets it. 2: `settings.servers`. 3: units of systemd's own
     /// (files in [`crate::path::UNITS`], names that end in `.socket`, `.path` or `.target`), instances of templates,
-    /// [`Wanted::Once`], `health`, [`File::belongs_to`], and owners other than workloads.
+    /// [`Wanted::Once`], `health`, [`File::belongs_to`], owners other than workloads, and paths outside [`DEFAULT_PREFIXES`].
     pub schema: u32,
     /// Files on the device, sorted by path.
     pub files: Vec<File>,
@@ -281,10 +281,15 @@ impl Manifest {
                 || !unit.workload.is_workload()
         };
         let is_unit = |file: &File| file.path.as_str().starts_with(UNITS);
+        let is_elsewhere = |file: &File| {
+            let mut known = DEFAULT_PREFIXES.iter();
+            !known.any(|prefix| file.path.as_str().starts_with(prefix))
+        };
         let of_others = |image: &Image| !image.workloads.iter().all(Owner::is_workload);
         !self.health.is_empty()
             || self.units.iter().any(is_new)
             || self.files.iter().any(is_unit)
+            || self.files.iter().any(is_elsewhere)
             || self.images.iter().any(of_others)
     }
 

@@ -10,6 +10,7 @@ use crate::envelope::EnvelopeError;
 use crate::leaf::Leaf;
 use crate::manifest::{Manifest, ManifestError};
 use crate::name::DeviceName;
+use crate::policy::Forbidden;
 use crate::release::{self, Release};
 use crate::root::{RootError, TrustRoot};
 use crate::wire::Offer;
@@ -113,6 +114,9 @@ pub enum Refusal {
         /// What came.
         found: Digest,
     },
+    /// The device's policy forbids a path of the manifest.
+    #[error(transparent)]
+    Path(#[from] Forbidden),
     /// The manifest breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -132,6 +136,7 @@ impl Refusal {
             Self::Device { .. } => code::WRONG_DEVICE,
             Self::NotInLeaf(_) => code::NOT_IN_LEAF,
             Self::Digest { .. } => code::DIGEST_MISMATCH,
+            Self::Path(_) => code::PATH_FORBIDDEN,
             Self::Manifest(_) => code::MANIFEST,
         }
     }

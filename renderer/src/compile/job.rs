@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flotta_api::v1alpha1::EdgeWorkload;
 use flotta_bundle::manifest::{FileKind, Image, Pull};
-use flotta_bundle::{Code, DevicePath, Owner, code};
+use flotta_bundle::{Code, DevicePath, Owner, code, policy};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::compiled::{Compiled, Content};
@@ -98,6 +98,11 @@ impl Job<'_> {
     ) -> Option<DevicePath> {
         match format!("{folder}/{name}").parse::<DevicePath>() {
             Ok(path) => {
+                // what is allowed beyond that is for each device to say
+                if let Some(why) = policy::never(path.as_str()) {
+                    self.refuse(code::NEVER_ALLOWED, pointer, format!("{path}: {why}"));
+                    return None;
+                }
                 self.out
                     .files
                     .insert(path.clone(), Content { bytes, kind, mode });

@@ -153,6 +153,13 @@ pub(super) fn files(manifest: &str, paths: &[&str]) -> String {
     manifest.to_string()
 }
 
+/// One more where the first schema has none.
+pub(super) fn elsewhere(manifest: &str, path: &str) -> String {
+    let mut manifest: Value = serde_json::from_str(&files(manifest, &[path])).expect("JSON");
+    manifest["schema"] = 3.into();
+    manifest.to_string()
+}
+
 /// A manifest with one piece of it replaced.
 pub(super) fn replaced(manifest: &str, from: &str, to: &str) -> String {
     assert!(manifest.contains(from), "{from} in {manifest}");
@@ -386,9 +393,9 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "a path outside",
-        code::MANIFEST,
-        "not under a folder",
-        Lie::Signed(|m| files(&m, &["/etc/cron.d/root"])),
+        code::PATH_FORBIDDEN,
+        "/etc/cron.d/root is forbidden on this device: its policy allows no folder",
+        Lie::Signed(|m| elsewhere(&m, "/etc/cron.d/root")),
     ),
     case(
         "a path that climbs",

@@ -12,8 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use flotta_bundle::manifest::{File, MAX_FILE_BYTES, MAX_FILES};
-use flotta_bundle::path::ALLOWED_PREFIXES;
-use flotta_bundle::{DevicePath, Digest, Owner};
+use flotta_bundle::{DevicePath, Digest, Owner, policy};
 use jiff::Timestamp;
 use rustix::fs::{FileType, Mode, OFlags, XattrFlags};
 
@@ -79,8 +78,8 @@ pub(super) fn read(folder: &OwnedFd, path: &DevicePath, is_wanted: bool) -> Opti
 }
 
 /// Calls `tell` for every file with a valid mark, in the folders below `root` where a release may have files.
-pub(super) fn walk(root: &Path, tell: &mut Tell<'_>) {
-    let top = ALLOWED_PREFIXES
+pub(super) fn walk(root: &Path, prefixes: &[String], tell: &mut Tell<'_>) {
+    let top = prefixes
         .iter()
         .map(|prefix| prefix.trim_end_matches('/').to_owned());
     let mut folders: Vec<String> = top.collect();
@@ -97,7 +96,9 @@ pub(super) fn walk(root: &Path, tell: &mut Tell<'_>) {
         for entry in entries.flatten() {
             let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(path);
+                if policy::never(&format!("{path}/")).is_none() {
+                    folders.push(path);
+                }
                 continue;
             }
             let Ok(path) = path.parse::<DevicePath>() else {

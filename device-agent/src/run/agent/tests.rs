@@ -227,6 +227,8 @@ impl Bench {
             held: None,
             unkept: None,
             clock_file: None,
+            policy_file: "/nowhere/policy.toml".into(),
+            policy_problem: None,
             ended_file: None,
         };
         let wires = Wires {

@@ -38,6 +38,7 @@ impl<H: Hands> Agent<H> {
             return Ok(());
         };
         let (release, digest) = wanted;
+        let policy = self.read_policy();
         let mut later = Vec::new();
         let ended = {
             let Self {
@@ -55,7 +56,8 @@ impl<H: Hands> Agent<H> {
             live.send_modify(|live| live.phase = state.phase());
             let work = async {
                 let applied = ledger.applied().map(|applied| applied.manifest);
-                let fetched = fetch::fetch(ledger.blobs(), sessions, digest, applied).await;
+                let fetched =
+                    fetch::fetch(ledger.blobs(), sessions, digest, applied, &policy).await;
                 let manifest = match fetched {
                     Ok(manifest) => manifest,
                     Err(error) => return Ok(Ended::Unfetched(error)),
