@@ -31,6 +31,8 @@ mod offers;
 mod paths;
 #[path = "hostile/policy.rs"]
 mod policy;
+#[path = "hostile/rules.rs"]
+mod rules;
 #[path = "hostile/server.rs"]
 mod server;
 #[path = "hostile/stage.rs"]

@@ -5,7 +5,7 @@ use std::path::Path;
 use flotta_bundle::code;
 use flotta_bundle::wire::Report;
 
-use crate::content::elsewhere;
+use crate::rules::elsewhere;
 use crate::server::World;
 use crate::stage::{FIRST, Stage};
 
