@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// An enum of words, each with what it means, for people.
+/// Defines an enum of words, each with its meaning for people.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($word:ident = $meaning:literal,)* }) => {
         $(#[$doc])*
@@ -16,14 +16,14 @@ macro_rules! words {
             /// Every word, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$word),*];
 
-            /// The word as it is written.
+            /// Returns the word as it is written.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$word => stringify!($word),)*
                 }
             }
 
-            /// What it means.
+            /// Returns the meaning of the word.
             pub const fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$word => $meaning,)*

@@ -1,7 +1,7 @@
-//! The objects people commit to Git: Project Flotta's kinds, with every field they have there, and ours.
+//! The objects that people commit to Git: Project Flotta's kinds with all their fields, and the fields that we add.
 //!
-//! Kinds are types that know their own schema; what a field does is decided elsewhere (the renderer says which of them are
-//! not acted on yet).
+//! Each kind is a type that knows its own schema. What a field does is decided elsewhere; the renderer reports the fields that
+//! are not acted on yet.
 
 pub mod condition;
 pub mod v1alpha1;
@@ -14,7 +14,7 @@ pub const GROUP: &str = "management.project-flotta.io";
 /// The version of all kinds.
 pub const VERSION: &str = "v1alpha1";
 
-/// The definitions of all kinds, to apply to a cluster.
+/// Returns the CRDs of all kinds, to apply to a cluster.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
         v1alpha1::EdgeConfig::crd(),

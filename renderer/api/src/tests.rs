@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use super::*;
 
-/// Kinds, names and fields on one line each: what a reader compares with Project Flotta's.
+/// Writes kinds, names and fields on one line each, so that a reader can compare them with Project Flotta's.
 #[test]
 fn the_definitions_have_these_fields() {
     let mut text = String::new();

@@ -13,30 +13,30 @@ use crate::place::Place;
 /// A compiled workload.
 #[derive(Debug, Clone, Default)]
 pub struct Compiled {
-    /// Files, by path.
+    /// The files, by path.
     pub files: BTreeMap<DevicePath, Content>,
-    /// Units.
+    /// The units.
     pub units: Vec<Unit>,
-    /// Images.
+    /// The images.
     pub images: Vec<Image>,
-    /// Checks that the agent makes of its containers.
+    /// The health checks of its containers that the agent runs.
     pub checks: Vec<HealthCheck>,
-    /// Ports of the device that it publishes.
+    /// The ports of the device that it publishes.
     pub ports: Vec<Port>,
-    /// Volumes of Podman's that it uses.
+    /// The Podman volumes that it uses.
     pub volumes: Vec<Volume>,
-    /// Files of other workloads that must be on the device with it.
+    /// Files of other workloads that it needs on the device.
     pub needs: Vec<Need>,
-    /// What is wrong with it. One whose scope is devices concerns those that have the workload: the caller fills them in.
+    /// What is wrong with it. A finding whose scope is devices concerns those that have the workload; the caller fills them in.
     pub findings: Vec<Finding>,
-    /// Whether it holds the device's name: then it is compiled for each device.
+    /// Whether it contains the name of the device, so that it must be compiled for each device.
     pub per_device: bool,
-    /// `ConfigMap`s that it needs and that cannot be used. What is wrong is said of them.
+    /// `ConfigMap`s that it needs and that cannot be used. Each `ConfigMap` has a finding of its own.
     pub lacks: BTreeSet<String>,
 }
 
 impl Compiled {
-    /// Whether the object itself cannot be compiled, on whatever device.
+    /// Whether the workload cannot be compiled for any device.
     pub fn is_refused(&self) -> bool {
         let of_object = |finding: &Finding| finding.scope == Scope::Object;
         let mut errors = self
@@ -46,64 +46,64 @@ impl Compiled {
         errors.any(of_object)
     }
 
-    /// Whether the devices that have it must keep what they have.
+    /// Whether its devices must keep their current bundle.
     pub fn is_broken(&self) -> bool {
         !self.lacks.is_empty() || self.findings.iter().any(Finding::is_error)
     }
 }
 
-/// A file's content and what it is.
+/// The content of a file, with its kind and mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Quadlet source or plain data.
+    /// Whether it is a Quadlet file or plain data.
     pub kind: FileKind,
     /// Permission bits.
     pub mode: u32,
 }
 
-/// A file, or a folder of them, that must be on the device.
+/// A file or folder that must be on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
-    /// Where it must be.
+    /// The path of the file or folder.
     pub path: String,
-    /// Where it is asked for.
+    /// Where the workload names it.
     pub place: Place,
-    /// What is wrong when it is not there.
+    /// The error message if it is missing.
     pub message: String,
 }
 
-/// A volume of Podman's.
+/// A Podman volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    /// What Podman calls it.
+    /// The name of the volume in Podman.
     pub name: String,
-    /// What it is to its workload, in words.
+    /// What the workload calls it, for messages.
     pub what: String,
-    /// Whether it is the workload's alone. One that is named in full is meant by all who name it.
+    /// Whether it belongs to the workload alone. A volume that is named in full is shared by all that name it.
     pub is_own: bool,
-    /// Where it is asked for.
+    /// Where the workload names it.
     pub place: Place,
 }
 
 /// A published port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// Host address; empty for all.
+    /// The address on the device; empty for all addresses.
     pub address: String,
-    /// First port of the device.
+    /// The first port of the device.
     pub first: u16,
-    /// Last port of the device: the first, unless it is a range.
+    /// The last port of the device; equal to the first unless it is a range.
     pub last: u16,
-    /// What is spoken there.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Where it is asked for.
+    /// Where the workload names it.
     pub place: Place,
 }
 
 impl Port {
-    /// The first port that both want and only one of them can have; none when both can be published on one device.
+    /// Returns the first port that both need, or `None` if both can be published on one device.
     pub fn clash(&self, other: &Self) -> Option<u16> {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));
         let same_address = || self.address == other.address || self.is_any() || other.is_any();

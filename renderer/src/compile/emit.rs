@@ -1,4 +1,4 @@
-//! Typed units to what the manifest has of them: a Quadlet file and a unit that is wanted.
+//! Adds typed units to the manifest: each becomes a Quadlet file and a unit that should run.
 
 use flotta_bundle::manifest::{FileKind, Unit, Wanted};
 use flotta_bundle::{DevicePath, Owner};
@@ -7,7 +7,7 @@ use super::job::Job;
 use super::unit::{ContainerUnit, PodUnit};
 use super::{QUADLET_FOLDER, quadlet};
 
-/// A container; `pointer` is where it is asked for.
+/// Adds a container; `pointer` is its place in the workload.
 pub(super) fn container(job: &mut Job<'_>, unit: ContainerUnit, pointer: &str) {
     let bytes = quadlet::container(&unit);
     let name = format!("{}.container", unit.name);
@@ -16,7 +16,7 @@ pub(super) fn container(job: &mut Job<'_>, unit: ContainerUnit, pointer: &str) {
     want(job, format!("{}.service", unit.name), restart_on);
 }
 
-/// A pod.
+/// Adds a pod.
 pub(super) fn pod(job: &mut Job<'_>, unit: &PodUnit) {
     let name = format!("{}.pod", unit.name);
     let path = file(job, &name, quadlet::pod(unit), "/metadata/name");

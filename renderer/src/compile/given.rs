@@ -1,4 +1,4 @@
-//! The user's own Quadlet files: run as they are, after they were checked as Quadlet and systemd check them.
+//! Compiles the user's own Quadlet files. They run unchanged, after checks like those of Quadlet and systemd.
 
 mod kube;
 
@@ -23,7 +23,7 @@ use crate::quadlet::names::{Role, role};
 use crate::quadlet::unit::{self, Value};
 use crate::quadlet::{Set, ports};
 
-/// Most ports, or ranges of them, that a workload publishes: each is compared with all others of the device.
+/// The most ports or port ranges of one workload. Each is compared with all others of the device.
 const MAX_PORTS: usize = 1_000;
 
 pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
@@ -64,7 +64,7 @@ pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
             wanted: service.wanted,
         });
     }
-    rests(job, &services);
+    warn_not_started(job, &services);
     images(job, &set);
     volumes(job, &set);
     publish(job, &set, &services);
@@ -74,7 +74,7 @@ fn pointer(name: &str) -> String {
     format!("/spec/quadlet/{}", step(name))
 }
 
-/// Where something stands in a file; of a file as a whole, its name.
+/// Returns the place of something in a file, or the place of the file's name.
 fn place(job: &Job<'_>, file: &str, spot: Option<Spot>) -> Place {
     let document = &job.workload.document;
     match spot {
@@ -104,9 +104,9 @@ fn check(job: &mut Job<'_>, set: &Set<'_>) {
     }
 }
 
-/// Says that a workload is there and not started, which is easily overlooked. Jobs are started by a timer, which may be
-/// another workload's.
-fn rests(job: &mut Job<'_>, services: &[Service<'_, '_>]) {
+/// Warns about a workload that nothing starts, which is easily overlooked. Jobs are excepted: a timer of another workload may
+/// start them.
+fn warn_not_started(job: &mut Job<'_>, services: &[Service<'_, '_>]) {
     let starts = |service: &Service<'_, '_>| service.wanted != Wanted::Loaded;
     let runs = |service: &&Service<'_, '_>| {
         let kinds = [Kind::Container, Kind::Pod, Kind::Kube].map(Some);
@@ -115,7 +115,7 @@ fn rests(job: &mut Job<'_>, services: &[Service<'_, '_>]) {
     let Some(service) = services.iter().find(runs) else {
         return;
     };
-    // a workload that is refused has other worries
+    // The errors of a refused workload come first.
     let is_refused = job.out.findings.iter().any(Finding::is_error);
     if !is_refused && !services.iter().any(starts) {
         let message = format!(
@@ -127,8 +127,8 @@ fn rests(job: &mut Job<'_>, services: &[Service<'_, '_>]) {
     }
 }
 
-/// The images that must be on the device before anything starts. What systemd fills in, and what is built on the device, is
-/// left to Podman.
+/// Adds the images that must be on the device before anything starts. Podman handles references that systemd expands and
+/// images that are built on the device.
 fn images(job: &mut Job<'_>, set: &Set<'_>) {
     let tags = set
         .units
@@ -136,7 +136,7 @@ fn images(job: &mut Job<'_>, set: &Set<'_>) {
         .flat_map(|unit| unit.all("Build", "ImageTag"));
     let built: Vec<&str> = tags.map(|tag| tag.text).collect();
     for unit in set.units.values() {
-        // what stands for its template has the template's
+        // A link to a template has the template's image.
         let Some(kind) = unit.kind().filter(|_| unit.files[0].0 == unit.name) else {
             continue;
         };
@@ -164,7 +164,7 @@ fn images(job: &mut Job<'_>, set: &Set<'_>) {
         let pull = if never { Pull::Never } else { Pull::Missing };
         if !names_registry(image.text) {
             let message = format!(
-                "image `{}` names no registry: Podman asks the device which one is meant",
+                "image `{}` names no registry: Podman uses the device's configuration to find one",
                 image.text
             );
             job.warn(code::SHORT_IMAGE, place.clone(), message);
@@ -173,7 +173,7 @@ fn images(job: &mut Job<'_>, set: &Set<'_>) {
     }
 }
 
-/// The volumes of Podman's that the units name.
+/// Adds the Podman volumes that the units name.
 fn volumes(job: &mut Job<'_>, set: &Set<'_>) {
     let named = |unit: &&unit::Unit<'_>| unit.kind().is_some();
     for unit in set.units.values().filter(named) {
@@ -183,7 +183,7 @@ fn volumes(job: &mut Job<'_>, set: &Set<'_>) {
         let mounts = mounts.flat_map(|section| unit.all(section, "Volume"));
         let mounts = mounts.filter_map(|value| Some((value, value.text.split_once(':')?.0)));
         for (value, name) in makes.chain(mounts) {
-            // a path, one that systemd fills in, or another file
+            // A path, a name that systemd expands, or a Quadlet file.
             if name.starts_with(['/', '.', '%']) || name.ends_with(".volume") {
                 continue;
             }
@@ -246,17 +246,17 @@ fn publish(job: &mut Job<'_>, set: &Set<'_>, services: &[Service<'_, '_>]) {
         .extend(claimed.into_iter().map(|(_, port)| port));
 }
 
-/// The units that cannot run together with one: `Conflicts=`.
+/// Returns the units that cannot run together with this one (`Conflicts=`).
 fn excluded(service: &Service<'_, '_>) -> BTreeSet<String> {
     let conflicts = service.unit.names("Unit", "Conflicts").into_iter();
     conflicts.map(|(_, word)| word.text).collect()
 }
 
-/// What a unit asks of the machine's ports.
+/// Returns the ports of the machine that a unit uses.
 fn claims<'u>(unit: &'u unit::Unit<'_>) -> Vec<(Value<'u>, ports::Published)> {
     let mut claims = Vec::new();
     for section in ["Container", "Pod", "Kube"] {
-        // in the machine's own network nothing is published
+        // Nothing is published in the host network.
         let networks = unit.all(section, "Network");
         if networks.iter().any(|network| network.text == "host") {
             continue;

@@ -1,4 +1,4 @@
-//! One workload on its way through this module: what it may ask for, and what it comes to.
+//! The compilation of one workload: its input, and the result so far.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct ConfigMaps<'a> {
 }
 
 impl<'a> ConfigMaps<'a> {
-    /// Those of a source, and what is there and cannot be used.
+    /// Returns the `ConfigMap`s of a source, including those that cannot be used.
     pub fn new(objects: &'a Objects<'_>) -> Self {
         let key = |map: &'a Checked<ConfigMap>| {
             let metadata = &map.object.metadata;
@@ -35,31 +35,31 @@ impl<'a> ConfigMaps<'a> {
         }
     }
 
-    /// One of them.
+    /// Returns the `ConfigMap` of this namespace and name.
     pub fn get(&self, key: &(&str, &str)) -> Option<&'a Checked<ConfigMap>> {
         self.all.get(key).copied()
     }
 }
 
-/// One workload on its way through this module.
+/// The compilation of one workload.
 pub(super) struct Job<'a> {
     pub(super) name: &'a str,
     pub(super) namespace: &'a str,
     pub(super) workload: &'a Checked<EdgeWorkload>,
     pub(super) config_maps: &'a ConfigMaps<'a>,
-    /// The device, where it is compiled for one alone.
+    /// The name of the device, if the workload is compiled for one device.
     pub(super) device: Option<&'a str>,
     pub(super) out: Compiled,
 }
 
 impl Job<'_> {
-    /// The object cannot be compiled, on whatever device.
+    /// Reports an error that concerns the workload on every device.
     pub(super) fn refuse(&mut self, code: Code, pointer: &str, message: impl Into<String>) {
         let place = self.workload.document.place(pointer);
         self.out.findings.push(Finding::error(code, place, message));
     }
 
-    /// What it refers to is not there: an error for the devices that have it.
+    /// Reports a missing reference: an error for the devices that have the workload.
     pub(super) fn miss(&mut self, pointer: &str, message: impl Into<String>) {
         let place = self.workload.document.place(pointer);
         let finding = Finding::error(code::MISSING_REFERENCE, place, message);
@@ -73,20 +73,20 @@ impl Job<'_> {
             .push(Finding::warning(code, place, message));
     }
 
-    /// Says that what is asked for means nothing on a device: nothing else runs for it.
+    /// Warns that something has no effect on devices. The same runs with and without it.
     pub(super) fn note(&mut self, pointer: &str, message: impl Into<String>) {
         let place = self.workload.document.key_place(pointer);
         self.warn(code::NO_MEANING, place, message);
     }
 
-    /// The device's name. Who asks for it is compiled for each device.
+    /// Returns the name of the device. A workload that uses it is compiled for each device.
     pub(super) fn node_name(&mut self) -> String {
         self.out.per_device = true;
-        // before it is known, something in its place that a name can be: none of it gets to a device
+        // Without a device this is a placeholder, which no device ever gets.
         self.device.unwrap_or("device").to_owned()
     }
 
-    /// Puts a file; returns its path, or nothing (with a finding) when the name cannot be a path.
+    /// Adds a file and returns its path, or reports an error if the name cannot be a path.
     pub(super) fn put(
         &mut self,
         folder: &str,
@@ -115,7 +115,7 @@ impl Job<'_> {
         }
     }
 
-    /// Notes that the workload needs an image; says so when it has no digest. The place is the image's.
+    /// Adds an image that the workload needs, and warns if it has no digest.
     pub(super) fn need_image(&mut self, reference: &str, pull: Pull, place: Place) {
         let digest = reference.split_once('@').map(|(_, digest)| digest.parse());
         let digest = match digest {
@@ -155,7 +155,7 @@ impl Job<'_> {
         self.config_maps.get(&(self.namespace, name)).is_some()
     }
 
-    /// The text entries of a `ConfigMap`, or nothing, with a finding unless it is optional.
+    /// Returns the text entries of a `ConfigMap`. If it is missing, there are none, with a finding unless it is optional.
     pub(super) fn config_map(
         &mut self,
         name: &str,
@@ -186,7 +186,7 @@ impl Job<'_> {
             .collect()
     }
 
-    /// Whether text can be a word of a command line.
+    /// Whether text can be an argument of a program; otherwise it is reported.
     pub(super) fn word(&mut self, text: &str, pointer: &str) -> bool {
         let not = not_a_word(text);
         if let Some(why) = not {
@@ -197,14 +197,14 @@ impl Job<'_> {
         not.is_none()
     }
 
-    /// Whether each of a command's words can be one; all that cannot are refused at once.
+    /// Whether each word of a command can be an argument of a program; all others are reported at once.
     pub(super) fn command(&mut self, words: &[String], pointer: &str) -> bool {
         let words = words.iter().enumerate();
         let bad = words.filter(|(at, word)| !self.word(word, &format!("{pointer}/{at}")));
         bad.count() == 0
     }
 
-    /// Whether text is a host name, address or the like: no white space, quotes or control characters.
+    /// Whether text is a host name, an address or the like, without white space, quotes or control characters.
     pub(super) fn plain_word(&mut self, text: &str, pointer: &str) -> bool {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@+,=".contains(c);
         let good = !text.is_empty() && text.chars().all(plain);

@@ -1,5 +1,5 @@
-//! A `PodSpec` to one container unit, or a pod and its containers. Each feature has a module with its fields; here they are
-//! put together.
+//! Compiles a `PodSpec` to one container unit, or to a pod and its containers. Each feature has a module with its fields; this
+//! module combines them.
 
 mod asked;
 mod cluster;
@@ -35,7 +35,7 @@ use volume::Volumes;
 pub use field::{Becomes, Field};
 pub(super) use image::names_registry;
 
-/// The lists of all features.
+/// The fields of all features.
 const FEATURES: &[&[Field]] = &[
     names::FIELDS,
     image::FIELDS,
@@ -54,13 +54,13 @@ const FEATURES: &[&[Field]] = &[
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::of(fields()));
 
-/// What becomes of each field of a `PodSpec` that is in a list.
+/// Returns the fields of a `PodSpec` that are in a list.
 pub fn fields() -> impl Iterator<Item = &'static Field> {
     FEATURES.iter().copied().flatten()
 }
 
 pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
-    RULES.judge(job);
+    RULES.check(job);
     let containers = &spec.containers;
     if containers.is_empty() {
         let message = "a pod needs at least one container";
@@ -70,7 +70,7 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
     lifecycle::check(job, spec);
     namespaces::check(job, spec);
     cluster::check(job, spec);
-    // without names there are no units; all else is looked at, so that all is told at once
+    // Without valid names there are no units. Everything else is checked, so that all errors are reported at once.
     if !names::check(job, spec) {
         return;
     }
@@ -78,10 +78,10 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let ports = ports::ports(job, spec);
     let mut network = network::network(job, spec, ports);
-    // where processes are shared a container is not the first, whose end ends all others: that is the pod's own
+    // With a shared process namespace the container must not have process id 1, whose end stops all others.
     let shares_processes = namespaces::shares_processes(spec);
     if let ([only], [], false) = (containers.as_slice(), init, shares_processes) {
-        // Podman names a container alone after its id, a pod after itself.
+        // Podman uses the container id as the host name, but the name of a pod.
         if !network.host && network.hostname.is_none() {
             network.hostname = Some(network::host_name(job.name));
         }
@@ -104,13 +104,13 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
         memory: volumes.memory(),
     };
     emit::pod(job, &unit);
-    // Init containers run one after the other, and all of them before the first of the rest.
+    // Init containers run one after the other, and before all other containers.
     let earlier = members(job, spec, init, true, &volumes, vec![]);
     members(job, spec, containers, false, &volumes, earlier);
 }
 
-/// Containers of a pod, after what is given; init containers one after the other. What comes before whatever follows them: the
-/// last that runs to its end, and those that go on.
+/// Adds containers of a pod, which start after the given services; init containers start one after the other. Returns the services
+/// that start before whatever follows: the last init container that must finish, and those that keep running.
 fn members(
     job: &mut Job<'_>,
     spec: &PodSpec,
@@ -142,7 +142,7 @@ fn members(
     after
 }
 
-/// One container: each feature adds its part.
+/// Adds one container; each feature adds its part.
 fn container(
     job: &mut Job<'_>,
     asked: Asked<'_>,

@@ -1,7 +1,7 @@
-//! Typed units to Quadlet files (podman-systemd.unit(5)): one line or argument for each field.
+//! Writes typed units as Quadlet files (podman-systemd.unit(5)): one line or argument for each field.
 //!
-//! Each part is taken apart field by field, so that a field nobody writes does not compile. Quadlet has no key for some things
-//! in the Podman that devices have: those go to `PodmanArgs=`.
+//! Each type is destructured field by field, so that a field that is not written does not compile. What the oldest supported
+//! Quadlet has no key for goes to `PodmanArgs=`.
 
 mod mounts;
 mod service;
@@ -14,7 +14,7 @@ use super::writer::Writer;
 use mounts::{before, memory, mounts};
 use service::{health, retries, service, stop};
 
-/// A `.container` file.
+/// Returns the content of a `.container` file.
 pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
     let ContainerUnit {
         name,
@@ -62,7 +62,7 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
     file.finish()
 }
 
-/// A `.pod` file.
+/// Returns the content of a `.pod` file.
 pub(super) fn pod(unit: &PodUnit) -> Vec<u8> {
     let PodUnit {
         name,
@@ -76,7 +76,7 @@ pub(super) fn pod(unit: &PodUnit) -> Vec<u8> {
     head(&mut file, description);
     file.section("Pod");
     file.value("PodName", name);
-    // The pod lives as long as its unit: while an init container is done and the next has not begun it is empty.
+    // The pod must not stop while it is empty: after one init container has finished and before the next one starts.
     network(&mut file, own, &["--exit-policy=continue"]);
     if *shares_processes {
         file.fixed("PodmanArgs", "--share=+pid");
@@ -101,15 +101,15 @@ fn install(file: &mut Writer) {
     file.fixed("WantedBy", "multi-user.target");
 }
 
-/// One line for each name and value.
+/// Writes one line for each name and value.
 fn pairs(file: &mut Writer, key: &str, pairs: &[(String, String)]) {
     for (name, value) in pairs {
         file.words(key, [format!("{name}={value}").as_str()]);
     }
 }
 
-/// The network, and arguments. Host name and aliases are arguments too: Quadlet's own keys for pods are newer than the Podman
-/// that devices have.
+/// Writes the network, and arguments. Host name and aliases are arguments, too, because the oldest supported Quadlet has no keys
+/// for them in pods.
 fn network(file: &mut Writer, network: &Network, arguments: &[&str]) {
     let Network {
         ports,
@@ -151,7 +151,7 @@ fn network(file: &mut Writer, network: &Network, arguments: &[&str]) {
     }
 }
 
-/// An argument of Podman's that no key stands for in all versions that devices have.
+/// Writes a Podman argument for which not every supported version has a key.
 fn argument(file: &mut Writer, name: &str, value: &str) {
     file.words("PodmanArgs", [format!("{name}={value}").as_str()]);
 }
@@ -174,7 +174,7 @@ fn namespaces(file: &mut Writer, shares: Namespaces, joined: &Joined) {
     }
 }
 
-/// As Podman writes it: `[ADDRESS:]HOST:CONTAINER[/PROTOCOL]`.
+/// Returns a port in Podman's format: `[ADDRESS:]HOST:CONTAINER[/PROTOCOL]`.
 fn port(port: &PublishedPort) -> String {
     let PublishedPort {
         address,
@@ -203,7 +203,7 @@ fn process(file: &mut Writer, process: &Process) {
         input,
     } = process;
     if !entrypoint.is_empty() {
-        // Podman reads a JSON array as the whole entry point; JSON's own escapes keep it on one line.
+        // Podman reads a JSON array as the whole entry point, and JSON's escapes keep it on one line.
         let json = serde_json::to_string(entrypoint).unwrap_or_default();
         file.words("PodmanArgs", ["--entrypoint", json.as_str()]);
     }

@@ -1,32 +1,31 @@
-//! Containers and pods as they are to run: what a workload is compiled to, whatever it was written as, and what
-//! [`super::quadlet`] writes.
+//! Containers and pods as they should run: what a `PodSpec` is compiled to, and what [`super::quadlet`] writes.
 //!
-//! Each part belongs to one feature. Values mean themselves: quoting is the writer's business.
+//! Each type belongs to one feature. Values are not quoted: that is the task of the writer.
 
 use std::fmt;
 
 use flotta_bundle::DevicePath;
 
-/// One container with a unit of its own.
+/// A container with its own unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerUnit {
-    /// The name of the container, its file and its service.
+    /// The name of the container, of its file and of its service.
     pub(super) name: String,
     /// What `systemctl status` shows.
     pub(super) description: String,
-    /// The image's reference.
+    /// The reference of the image.
     pub(super) image: String,
-    /// The services that come before it.
+    /// The services that start before it.
     pub(super) after: Vec<Earlier>,
-    /// Its network: one of its own, or that of its pod.
+    /// Its own network, or that of its pod.
     pub(super) network: Joined,
-    /// What else it shares with the device.
+    /// The other namespaces that it shares with the device.
     pub(super) namespaces: Namespaces,
-    /// Names and values, in order.
+    /// The names and values of its environment variables, in order.
     pub(super) environment: Vec<(String, String)>,
     /// What runs in it.
     pub(super) process: Process,
-    /// What it sees of the device.
+    /// Its mounts.
     pub(super) mounts: Mounts,
     /// What it may do.
     pub(super) security: Security,
@@ -36,16 +35,16 @@ pub(super) struct ContainerUnit {
     pub(super) labels: Labels,
     /// Its health checks.
     pub(super) health: Health,
-    /// How systemd runs it: restarts and limits of time.
+    /// How systemd runs it: restarts and timeouts.
     pub(super) service: Service,
 }
 
-/// A service that comes before another.
+/// A service that starts before another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Earlier {
-    /// Its unit.
+    /// The name of its unit.
     pub(super) service: String,
-    /// Whether it is done then. Nothing that follows it runs without it; one that goes on may end and start again alone.
+    /// Whether it must have finished successfully before the other starts. Otherwise it keeps running, and may restart on its own.
     pub(super) is_done: bool,
 }
 
@@ -60,36 +59,36 @@ pub(super) struct PodUnit {
     pub(super) network: Network,
     /// Whether they see each other's processes.
     pub(super) shares_processes: bool,
-    /// Whether it has a user namespace of its own.
+    /// Whether it has its own user namespace.
     pub(super) own_users: bool,
-    /// Memory that its containers share, gone with it.
+    /// The tmpfs mounts that its containers share. They are gone when the pod stops.
     pub(super) memory: Vec<Memory>,
 }
 
-/// What a container shares with the device.
+/// The namespaces that a container shares with the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Namespaces {
     /// Whether it sees the device's processes.
     pub(super) host_processes: bool,
-    /// Whether it talks to them: semaphores, shared memory, message queues.
+    /// Whether it uses the device's IPC: semaphores, shared memory, message queues.
     pub(super) host_ipc: bool,
-    /// Whether it has a user namespace of its own. A container in a pod uses the pod's.
+    /// Whether it has its own user namespace. A container in a pod uses the pod's.
     pub(super) own_users: bool,
 }
 
 /// The network that a container uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Joined {
-    /// It has its own, and is started by itself.
+    /// The container has its own network and is started on its own.
     Alone(Box<Network>),
-    /// The network of the pod of this name, which starts it.
+    /// The container uses the network of the pod with this name, which starts it.
     Pod(String),
 }
 
-/// The network of a pod, or of a container alone.
+/// The network of a pod, or of a container without a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Network {
-    /// Ports of the device that lead to it.
+    /// The published ports.
     pub(super) ports: Vec<PublishedPort>,
     /// Whether it uses the device's network and host name.
     pub(super) host: bool,
@@ -97,30 +96,30 @@ pub(super) struct Network {
     pub(super) dns: Vec<String>,
     /// Search domains.
     pub(super) dns_search: Vec<String>,
-    /// Options of the resolver.
+    /// Resolver options.
     pub(super) dns_options: Vec<String>,
-    /// Host name.
+    /// The host name.
     pub(super) hostname: Option<String>,
-    /// Host names and their addresses, for `/etc/hosts`.
+    /// Host names and their addresses for `/etc/hosts`.
     pub(super) hosts: Vec<(String, String)>,
-    /// Parameters of the kernel and their values.
+    /// Kernel parameters and their values.
     pub(super) sysctls: Vec<(String, String)>,
 }
 
-/// A port of the device that leads to one of a container.
+/// A port of the device that is forwarded to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PublishedPort {
-    /// Address of the device; empty for all.
+    /// The address on the device; empty for all addresses.
     pub(super) address: String,
-    /// Port of the device.
+    /// The port of the device.
     pub(super) host: u16,
-    /// Port of the container.
+    /// The port of the container.
     pub(super) container: u16,
     /// The protocol.
     pub(super) protocol: Protocol,
 }
 
-/// A protocol that has ports.
+/// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// TCP.
@@ -132,7 +131,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol of this name, in upper or lower case; TCP for any other.
+    /// Returns the protocol with this name, in upper or lower case, or TCP for any other name.
     pub(super) fn of(name: &str) -> Self {
         match name.to_ascii_lowercase().as_str() {
             "udp" => Self::Udp,
@@ -155,9 +154,9 @@ impl fmt::Display for Protocol {
 /// What runs in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Replaces the image's entry point and arguments, unless it is empty.
+    /// Replaces the image's entry point and arguments; empty to keep them.
     pub(super) entrypoint: Vec<String>,
-    /// Replaces the image's arguments, unless it is empty.
+    /// Replaces the image's arguments; empty to keep them.
     pub(super) arguments: Vec<String>,
     /// Replaces the image's working directory.
     pub(super) working_dir: Option<String>,
@@ -167,115 +166,115 @@ pub(super) struct Process {
     pub(super) input: bool,
 }
 
-/// What a container sees of the device.
+/// The mounts of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Mounts {
-    /// In the order in which they are mounted.
+    /// The mounts, in the order in which they are mounted.
     pub(super) all: Vec<Mount>,
-    /// Files of the bundle whose change must restart it.
+    /// Files of the bundle; the container restarts when one of them changes.
     pub(super) restart_on: Vec<DevicePath>,
-    /// What is done before it starts, in order.
+    /// The steps before it starts, in order.
     pub(super) before: Vec<Before>,
-    /// Memory that it mounts in more than one place, gone with it.
+    /// The tmpfs mounts that it uses in more than one place. They are gone when it stops.
     pub(super) memory: Vec<Memory>,
 }
 
-/// What is done on the device before a container starts.
+/// A step on the device before a container starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Before {
-    /// A folder is made, unless it is there.
+    /// Creates a folder unless it exists.
     Folder(String),
-    /// The same, unless a file is there: the mount shows whether it will do.
+    /// Creates a folder unless it exists; a failure is ignored, because the path may be a file that can be mounted.
     Tried(String),
-    /// The same below a volume that containers write to: a link that one left there is not followed.
+    /// Creates a folder below a volume that containers write to, without following symbolic links that they left there.
     Below {
         /// The folder.
         root: String,
-        /// The path below it. What is there may be a file as well: the mount shows whether it will do.
+        /// The path below it, which may also be an existing file that can be mounted.
         path: String,
-        /// The mode of folders that are made; the usual one when absent.
+        /// The mode of new folders; the default one when absent.
         mode: Option<&'static str>,
     },
-    /// An empty file is made, unless it is there.
+    /// Creates an empty file unless it exists.
     File(String),
-    /// A volume of Podman's is made, unless it is there.
+    /// Creates a Podman volume unless it exists.
     Volume {
-        /// Its name.
+        /// The name of the volume.
         name: String,
-        /// The folder of the device that it stands for; one of Podman's own when absent.
+        /// The folder of the device that the volume binds; one that Podman manages when absent.
         folder: Option<String>,
-        /// Root's, with this group; the first container's user's when absent.
+        /// The group of the volume, which then belongs to root; when absent, it belongs to the first container's user.
         group: Option<u32>,
     },
-    /// A folder gets a mode as long as it is empty: a container may have set another since.
+    /// Sets the mode of a folder while it is empty. A container may have set another one since.
     Mode {
         /// The folder.
         folder: String,
-        /// The mode, for chmod(1).
+        /// The mode, as an argument of chmod(1).
         mode: &'static str,
     },
-    /// Checks that a path is what test(1) means by this letter.
+    /// Checks a path with this file test of test(1), such as `d` for a folder.
     Is(char, String),
-    /// Checks that a path is not what test(1) means by this letter.
+    /// Checks that this file test of test(1) fails for a path.
     IsNot(char, String),
 }
 
-/// A file system in memory, mounted on a folder of the device.
+/// A tmpfs that is mounted on a folder of the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Memory {
     /// The folder.
     pub(super) folder: String,
-    /// At most so many bytes; half of the device's memory when absent.
+    /// The size limit in bytes; half of the device's memory when absent.
     pub(super) size: Option<u64>,
-    /// The group that it, and what is made in it, belongs to; root's when absent.
+    /// The group that the tmpfs and its new files belong to; root's when absent.
     pub(super) group: Option<u32>,
 }
 
-/// A mount of a path of the device, or of a volume of Podman's.
+/// A mount of a path of the device, or of a Podman volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Volume {
-    /// Absolute path, or name of the volume.
+    /// The absolute path, or the name of the volume.
     pub(super) source: String,
-    /// What of a volume of Podman's is mounted; all of it when absent.
+    /// The path in the Podman volume that is mounted; the whole volume when absent.
     pub(super) part: Option<String>,
-    /// Path in the container.
+    /// The path in the container.
     pub(super) inside: String,
     /// Whether the container cannot write to it.
     pub(super) read_only: bool,
-    /// The `SELinux` label that its content gets.
+    /// The `SELinux` label that the content gets.
     pub(super) label: Option<Label>,
-    /// Which mounts below it come through; none when absent.
+    /// The mount propagation; none when absent.
     pub(super) through: Option<Through>,
 }
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mount {
-    /// A path of the device, or a volume of Podman's.
+    /// A path of the device, or a Podman volume.
     Volume(Volume),
     /// The content of an image, read-only.
     Image {
-        /// The image's reference.
+        /// The reference of the image.
         reference: String,
-        /// What of it is mounted; all of it when absent.
+        /// The path in the image that is mounted; the whole image when absent.
         part: Option<String>,
-        /// Path in the container.
+        /// The path in the container.
         inside: String,
     },
     /// A device node.
     Device {
-        /// Path on the device.
+        /// The path on the device.
         path: String,
-        /// Path in the container.
+        /// The path in the container.
         inside: String,
     },
-    /// Memory, gone with the container.
+    /// A tmpfs, which is gone when the container stops.
     Tmpfs {
-        /// Path in the container.
+        /// The path in the container.
         inside: String,
         /// Whether the container cannot write to it.
         read_only: bool,
-        /// At most so many bytes; no limit when absent.
+        /// The size limit in bytes; no limit when absent.
         size: Option<u64>,
     },
 }
@@ -283,52 +282,52 @@ pub(super) enum Mount {
 /// An `SELinux` label for the content of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Label {
-    /// All containers may use it.
+    /// All containers may use the content.
     Shared,
-    /// This container alone may.
+    /// Only this container may use the content.
     Private,
 }
 
-/// Which mounts below a mounted path come through.
+/// The propagation of mounts below a mounted path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Through {
-    /// Those that the device makes.
+    /// Mounts of the device appear in the container.
     In,
-    /// Those that the container makes, too.
+    /// Mounts of the device appear in the container, and mounts of the container on the device.
     Both,
 }
 
 /// What a container may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Security {
-    /// User id; the image's when absent.
+    /// The user id; the image's when absent.
     pub(super) user: Option<u32>,
-    /// Group id; the user's when absent.
+    /// The group id; the user's when absent.
     pub(super) group: Option<u32>,
-    /// Groups that it is in beyond that one.
+    /// Supplementary groups.
     pub(super) groups: Vec<u32>,
-    /// Whether it may do all that root of the device may.
+    /// Whether it is privileged.
     pub(super) privileged: bool,
-    /// Whether its own file system cannot be written to.
+    /// Whether its root file system is read-only.
     pub(super) read_only: bool,
-    /// Whether no program in it can gain rights.
+    /// Whether its programs cannot gain privileges.
     pub(super) no_new_privileges: bool,
-    /// Capabilities that it has beyond the usual ones.
+    /// Capabilities that it has in addition to the default ones.
     pub(super) add_capabilities: Vec<String>,
     /// Capabilities that it does not have.
     pub(super) drop_capabilities: Vec<String>,
-    /// What follows `--security-opt=`: profiles and labels.
+    /// Values for `--security-opt=`: profiles and labels.
     pub(super) options: Vec<String>,
 }
 
-/// How much a container may use.
+/// The resource limits of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Processor time, in thousandths of one processor.
+    /// CPU time, in thousandths of one CPU.
     pub(super) cpu: Option<u64>,
     /// Memory, in bytes.
     pub(super) memory: Option<u64>,
-    /// Memory that it keeps when memory is short, in bytes.
+    /// Memory that is reserved for it when memory is short, in bytes.
     pub(super) reserved: Option<u64>,
     /// Devices of the host: paths, or names of the Container Device Interface.
     pub(super) devices: Vec<String>,
@@ -339,70 +338,71 @@ pub(super) struct Limits {
 pub(super) struct Labels {
     /// Labels.
     pub(super) labels: Vec<(String, String)>,
-    /// Annotations: for the runtime below Podman.
+    /// Annotations, which Podman passes to the OCI runtime.
     pub(super) annotations: Vec<(String, String)>,
 }
 
 /// The health checks of a container: commands that Podman runs in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Health {
-    /// While it runs. When it fails, the container is stopped, and systemd goes on from there.
+    /// The check while the container runs. When it fails, the container is stopped, and systemd decides whether to restart it.
     pub(super) check: Option<Check>,
-    /// Until it succeeds once; only then the other begins. When it fails, the container is restarted.
+    /// The startup check, which runs until it succeeds once; only then does the other begin. When it fails, the container
+    /// restarts.
     pub(super) startup: Option<Check>,
 }
 
-/// A command that tells by its exit code whether a container works.
+/// A command whose exit code says whether a container is healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Check {
-    /// Program and arguments; no shell.
+    /// The program and its arguments, without a shell.
     pub(super) command: Vec<String>,
     /// Seconds in which failures do not count.
     pub(super) delay: u32,
     /// Seconds between two runs.
     pub(super) interval: u32,
-    /// Seconds that it may take.
+    /// The timeout of one run, in seconds.
     pub(super) timeout: u32,
-    /// Failures in a row that count.
+    /// The number of failures in a row after which the check has failed.
     pub(super) failures: u32,
 }
 
-/// How systemd looks after a container.
+/// How systemd runs a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
-    /// When it is started again.
+    /// When it is restarted.
     pub(super) restart: Restart,
-    /// Whether it is only started once it is done: what comes after it waits for that.
+    /// Whether it counts as started only when it has finished, so that the services after it wait.
     pub(super) oneshot: bool,
-    /// Whether it stays active once it is done, and is not started again for being done.
+    /// Whether it stays active when it has finished, and is not started again.
     pub(super) remains: bool,
-    /// Seconds between being asked to stop and being killed.
+    /// Seconds between the stop signal and the kill signal.
     pub(super) stop_seconds: u32,
-    /// The signal that asks it to stop; the image's, or SIGTERM, when absent.
+    /// The stop signal; the image's or SIGTERM when absent.
     pub(super) stop_signal: Option<String>,
-    /// What is done once it runs. When it fails, so does the start.
+    /// The hook after the start. When the hook fails, the start fails.
     pub(super) started: Option<Hook>,
-    /// What is done before it is asked to stop.
+    /// The hook before the stop signal.
     pub(super) stopping: Option<Hook>,
-    /// Seconds after which it is ended.
+    /// Seconds after which it is stopped.
     pub(super) deadline: Option<u32>,
 }
 
-/// What is done at a turn in a container's life.
+/// A hook in the life cycle of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hook {
-    /// A command in it: program and arguments.
+    /// Runs a command in the container: a program and its arguments.
     Command(Vec<String>),
-    /// Waiting, in seconds.
+    /// Waits for this number of seconds.
     Sleep(u32),
 }
 
-/// When a service is started again.
+/// When a service is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restart {
-    /// However it ended.
+    /// However the service ended.
     Always,
-    /// When it failed.
+    /// When the service failed.
     OnFailure,
     /// Never.
     Never,

@@ -1,9 +1,9 @@
-//! Quadlet files (podman-systemd.unit(5)), line by line. A value from a user can never add a line or a directive, and means
-//! itself: systemd's specifiers (`%`), variables (`$`) and escapes are written so that they come out as they went in.
+//! Writes Quadlet files (podman-systemd.unit(5)) line by line. A user's value can never add a line or a directive, and reaches
+//! the container unchanged: systemd's specifiers (`%`), variables (`$`) and escapes are quoted.
 
 use std::fmt::Write as _;
 
-/// A Quadlet file in the making.
+/// A Quadlet file that is being written.
 #[derive(Debug, Default)]
 pub(super) struct Writer(String);
 
@@ -15,17 +15,17 @@ impl Writer {
         let _ = writeln!(self.0, "[{name}]");
     }
 
-    /// A line whose value is ours: no user's text in it.
+    /// Writes a line whose value contains no text of a user.
     pub(super) fn fixed(&mut self, key: &str, value: &str) {
         let _ = writeln!(self.0, "{key}={value}");
     }
 
-    /// A line that Quadlet takes as it stands: names, paths, ports.
+    /// Writes a line whose value Quadlet does not split: a name, path or port.
     pub(super) fn value(&mut self, key: &str, value: &str) {
         let _ = writeln!(self.0, "{key}={}", line_value(value));
     }
 
-    /// A line of words that Quadlet splits and unquotes.
+    /// Writes a line of words, which Quadlet splits and unquotes.
     pub(super) fn words<'a>(&mut self, key: &str, words: impl IntoIterator<Item = &'a str>) {
         let words: Vec<_> = words.into_iter().map(exec_word).collect();
         let _ = writeln!(self.0, "{key}={}", words.join(" "));
@@ -36,13 +36,13 @@ impl Writer {
     }
 }
 
-/// Text as the whole value of a line. Callers have refused what a line cannot hold: see [`fits_a_line`].
+/// Quotes text as the whole value of a line. Callers have checked it with [`fits_a_line`].
 fn line_value(text: &str) -> String {
     text.replace('%', "%%").replace('$', "$$")
 }
 
-/// Whether text can be the whole value of a line: no control characters, no backslash (at the end it would join the next
-/// line), no white space or quotes at the ends (they would be lost).
+/// Whether text can be the whole value of a line: it has no control characters, no backslash (at the end it would join the next
+/// line), and no white space or quotes at its ends (they would be lost).
 pub(super) fn fits_a_line(text: &str) -> bool {
     let lost = |c: char| c.is_whitespace() || c == '"';
     let kept = !text.starts_with(lost) && !text.ends_with(lost);
@@ -52,34 +52,34 @@ pub(super) fn fits_a_line(text: &str) -> bool {
         && !text.chars().any(|c| c.is_control() || c == '\\')
 }
 
-/// The longest word that the kernel takes as an argument (`MAX_ARG_STRLEN`, its NUL included).
+/// The longest argument that the kernel accepts (`MAX_ARG_STRLEN`, including the NUL).
 const MAX_WORD: usize = 128 * 1024;
 
-/// Why text cannot be a word of a command line. Any other can, byte for byte.
+/// Returns why text cannot be an argument of a program, or `None` if it can.
 pub(super) fn not_a_word(text: &str) -> Option<&'static str> {
-    // systemd ignores lines that have such a character, and Quadlet writes U+0080 so that it is read as a single byte.
+    // systemd ignores lines with such a character, and Quadlet writes U+0080 as a single byte.
     let lost = |c: char| {
         let number = u32::from(c);
         c == '\u{80}' || number & 0xfffe == 0xfffe || (0xfdd0..=0xfdef).contains(&number)
     };
     if text.contains('\0') {
-        Some("no argument of a program can hold a NUL character")
+        Some("an argument of a program cannot contain a NUL character")
     } else if text.chars().any(lost) {
         Some(
-            "it has a character that systemd cannot hold: U+0080, or one that Unicode reserves as none",
+            "it contains a character that systemd does not support: U+0080 or a Unicode noncharacter",
         )
     } else if text.len() >= MAX_WORD {
-        Some("it is longer than an argument of a program can be (128 KiB)")
+        Some("it is longer than 128 KiB, the limit for an argument of a program")
     } else {
         None
     }
 }
 
-/// Text as one quoted word, as systemd.syntax(7) has it: C escapes inside double quotes.
+/// Quotes text as one word (systemd.syntax(7)): C escapes inside double quotes.
 ///
-/// Quadlet reads words, and writes them again, without quotes where it sees no need for them: an empty one ends its list,
-/// and `;` comes out as systemd's separator of command lines. A specifier that is nothing (`%i`, the instance of a unit that
-/// has none) keeps both alive.
+/// Quadlet reads words and writes them again, without quotes where it considers them unnecessary: an empty word ends its list,
+/// and `;` becomes systemd's separator of command lines. A specifier that expands to nothing (`%i`, the instance of a unit
+/// that is no template) protects both.
 fn exec_word(text: &str) -> String {
     match text {
         "" => return "\"%i\"".to_owned(),

@@ -26,13 +26,13 @@ pub struct EdgeConfigSpec {
     pub edge_playbook: Option<EdgePlaybook>,
 }
 
-/// Playbooks and whom they run as.
+/// Playbooks, and the account that they run as.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgePlaybook {
     /// The account they run as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// In order.
+    /// The playbooks, in the order in which they run.
     #[schemars(length(min = 1))]
     pub playbooks: Vec<Playbook>,
 }
@@ -41,18 +41,18 @@ pub struct EdgePlaybook {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Playbook {
-    /// The playbook, base64.
+    /// The content of the playbook, in base64.
     pub content: String,
-    /// Longest time it may take, in seconds.
+    /// The longest time that the playbook may take, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<i64>,
-    /// Capabilities that it needs.
+    /// The capabilities that the playbook needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub required_privilege_level: Option<PrivilegeLevel>,
     /// Options for Ansible.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ansible_options: Option<AnsibleOptions>,
-    /// Whether and how it becomes another account.
+    /// Whether and how the playbook switches to another account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub privilege_escalation_options: Option<PrivilegeEscalation>,
     /// `StopOnFailure`, `RetryOnFailure` or `ExecuteOnce`.
@@ -64,10 +64,10 @@ pub struct Playbook {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PrivilegeLevel {
-    /// To add.
+    /// Capabilities to add.
     #[serde(default)]
     pub cap_add: Vec<i8>,
-    /// To drop.
+    /// Capabilities to drop.
     #[serde(default)]
     pub cap_drop: Vec<i8>,
 }
@@ -75,31 +75,31 @@ pub struct PrivilegeLevel {
 /// Options for Ansible.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AnsibleOptions {
-    /// Say what would change, and change nothing.
+    /// Whether Ansible only reports what would change (check mode).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<bool>,
 }
 
-/// Whether and how a playbook becomes another account.
+/// Whether and how a playbook switches to another account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PrivilegeEscalation {
-    /// Whether.
+    /// Whether the playbook switches to another account.
     #[serde(rename = "become", skip_serializing_if = "Option::is_none")]
     pub become_: Option<bool>,
-    /// `sudo` or `su`.
+    /// How it switches: `sudo` or `su`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub become_method: Option<String>,
-    /// Which account.
+    /// The account to switch to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub become_user: Option<String>,
 }
 
-/// How the playbooks went.
+/// The results of the playbooks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeConfigStatus {
-    /// Project Flotta's place for conditions.
+    /// The conditions, where Project Flotta keeps them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edge_playbook_status: Option<PlaybookConditions>,
 }
@@ -107,7 +107,7 @@ pub struct EdgeConfigStatus {
 /// Conditions of playbooks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaybookConditions {
-    /// One per type.
+    /// The conditions, at most one for each type.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Condition, DeviceSettings};
 
-/// One machine: its labels say what it is, its spec what it overrides of its sets.
+/// One machine. Its labels say what it is; its spec overrides the settings of its sets.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "management.project-flotta.io",
@@ -46,31 +46,31 @@ pub struct EdgeDeviceSpec {
     pub request_time: Option<Time>,
 }
 
-/// How a device is.
+/// The status of a device.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeDeviceStatus {
-    /// The `metadata.generation` that the conditions are about.
+    /// The `metadata.generation` that the conditions refer to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One per type.
+    /// The conditions, at most one for each type.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Project Flotta's summary: `up`.
+    /// Project Flotta's summary of the status, such as `up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// What the device last applied.
+    /// The version of the spec that the device applied last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_synced_resource_version: Option<String>,
-    /// What the machine is, as it says itself.
+    /// The hardware that the machine reports.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "super::free_form")]
     pub hardware: Map<String, Value>,
-    /// Its workloads.
+    /// The workloads of the device.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<WorkloadStatus>,
-    /// Its playbooks. The name is Project Flotta's.
+    /// The playbooks of the device. Project Flotta chose the name.
     #[serde(
         rename = "PlaybookExec",
         default,
@@ -78,27 +78,27 @@ pub struct EdgeDeviceStatus {
     )]
     #[schemars(schema_with = "super::free_form_list")]
     pub playbook_exec: Vec<Value>,
-    /// Name of its bucket claim.
+    /// The name of the device's bucket claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_obc: Option<String>,
-    /// Its operating system.
+    /// The device's operating system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade_information: Option<UpgradeInformation>,
 }
 
-/// How one workload of a device is.
+/// The status of one workload of a device.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadStatus {
-    /// Its name.
+    /// The name of the workload.
     pub name: String,
-    /// `Running` and the like.
+    /// The phase of the workload, such as `Running`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// When the phase last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
-    /// When its data was last sent.
+    /// When the workload's data was last sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_data_upload: Option<Time>,
 }
@@ -107,13 +107,13 @@ pub struct WorkloadStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UpgradeInformation {
-    /// The ostree commit it runs.
+    /// The ostree commit that the device runs.
     #[serde(rename = "currentCommitID")]
     pub current_commit_id: String,
-    /// `succeeded` or `failed`.
+    /// The result of the last upgrade: `succeeded` or `failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_upgrade_status: Option<String>,
-    /// When.
+    /// When the last upgrade ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_upgrade_time: Option<String>,
 }

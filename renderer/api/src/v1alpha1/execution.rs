@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Conditions, Playbook};
 
-/// One playbook on one device, and how it went.
+/// One playbook on one device, and its result.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "management.project-flotta.io",
@@ -23,7 +23,7 @@ pub struct PlaybookExecutionSpec {
     /// The playbook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub playbook: Option<Playbook>,
-    /// How often it has been tried.
+    /// How often the device has tried to run it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_attempt: Option<u8>,
 }

@@ -35,12 +35,12 @@ pub use workload::{
     Pod, WorkloadMetrics, WorkloadType,
 };
 
-/// The schema of a mapping that people fill as they like.
+/// Returns the schema of a mapping that may have any fields.
 fn free_form(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// The schema of a list of such mappings.
+/// Returns the schema of a list of such mappings.
 fn free_form_list(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let item = free_form(generator);
     schemars::json_schema!({"type": "array", "items": item})

@@ -28,27 +28,27 @@ use super::Conditions;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeDeviceSignedRequestSpec {
-    /// The namespace it would belong to.
+    /// The namespace that the device asks to join.
     pub target_namespace: String,
-    /// The set it would belong to.
+    /// The set that the device asks to join.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_set: Option<String>,
-    /// Whether a person approved it.
+    /// Whether the request is approved.
     #[serde(default)]
     pub approved: bool,
-    /// What the machine says it is.
+    /// What the machine reports about itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<Features>,
 }
 
-/// What a machine says it is.
+/// What a machine reports about itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Features {
-    /// Its model.
+    /// The model of the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_name: Option<String>,
-    /// Its hardware.
+    /// The hardware of the machine.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "super::free_form")]
     pub hardware: Map<String, Value>,

@@ -1,4 +1,4 @@
-//! `EdgeDeviceSet`: a group of devices and what they have in common.
+//! `EdgeDeviceSet`: a group of devices and the settings that they share.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Conditions, DeviceSettings};
 
-/// A group of devices: those that it selects, and those that name it in the label `flotta/member-of`.
+/// A group of devices: those that its selector matches, and those whose label `flotta/member-of` names it.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "management.project-flotta.io",
@@ -28,10 +28,11 @@ use super::{Conditions, DeviceSettings};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeDeviceSetSpec {
-    /// Which devices belong to it, apart from those that name it. Beyond Project Flotta.
+    /// Which devices belong to the set, apart from those whose label names it. Beyond Project Flotta.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
-    /// Where two sets of a device differ, the higher one wins; 0 when absent, then by name. Beyond Project Flotta.
+    /// Where two sets of a device differ, the one with the higher priority wins; 0 when absent. Among equals the name decides.
+    /// Beyond Project Flotta.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
     /// The settings of its devices.

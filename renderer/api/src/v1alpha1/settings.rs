@@ -15,18 +15,18 @@ pub struct DeviceSettings {
     /// How often the device reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Heartbeat>,
-    /// Where the server is, `https://HOST:PORT` each, in the order in which devices try them; when none answers, and when none
-    /// is given, where it was when the device joined. The server's certificate must have these names (`flotta serve --name`).
-    /// Beyond Project Flotta.
+    /// The addresses of the server, each `https://HOST:PORT`, in the order in which devices try them. When none answers or none
+    /// is given, devices use the address that they joined with. The server's certificate must have these names
+    /// (`flotta serve --name`). Beyond Project Flotta.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<String>,
-    /// Which operating system it should have.
+    /// Which operating system the device should run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub os_information: Option<OsInformation>,
-    /// Where its data goes.
+    /// Where the device's data goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
-    /// Its own metrics.
+    /// Metrics of the device itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
     /// Log targets, by name.
@@ -61,7 +61,7 @@ impl DeviceSettings {
 /// The name of an object in the same namespace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NameRef {
-    /// Its name.
+    /// The name of the object.
     pub name: String,
 }
 
@@ -69,7 +69,7 @@ pub struct NameRef {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
-    /// Longest time between two reports, in seconds; 60 when absent.
+    /// The longest time between two reports, in seconds; 60 when absent.
     #[schemars(range(min = 1, max = 86_400))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period_seconds: Option<u32>,
@@ -81,25 +81,25 @@ pub struct Heartbeat {
 /// What reports say about the hardware.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HardwareProfile {
-    /// Whether they say anything.
+    /// Whether reports include the hardware.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub include: Option<bool>,
-    /// `full`, or `delta` for changes alone.
+    /// How much reports include: `full`, or `delta` for changes only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
 }
 
-/// Which operating system a device should have.
+/// Which operating system a device should run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OsInformation {
-    /// Upgrade without being asked.
+    /// Whether the device upgrades automatically.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automatically_upgrade: Option<bool>,
-    /// The ostree commit wanted.
+    /// The ostree commit that the device should run.
     #[serde(rename = "commitID", skip_serializing_if = "Option::is_none")]
     pub commit_id: Option<String>,
-    /// Where the ostree objects are.
+    /// The URL of the ostree repository.
     #[serde(rename = "hostedObjectsURL", skip_serializing_if = "Option::is_none")]
     pub hosted_objects_url: Option<String>,
 }
@@ -116,13 +116,13 @@ pub struct Storage {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct S3 {
-    /// Secret with the keys.
+    /// The name of the Secret with the access keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
-    /// `ConfigMap` with endpoint and bucket.
+    /// The name of the `ConfigMap` with the endpoint and the bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_map_name: Option<String>,
-    /// Ask the cluster for a bucket.
+    /// Whether the cluster should create a bucket.
     #[serde(rename = "createOBC", skip_serializing_if = "Option::is_none")]
     pub create_obc: Option<bool>,
 }
@@ -131,16 +131,16 @@ pub struct S3 {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metrics {
-    /// How long they are kept on the device.
+    /// How long metrics are kept on the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// The system's own.
+    /// Metrics of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<SystemMetrics>,
-    /// Of data synchronisation.
+    /// Metrics of data synchronisation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_transfer: Option<DataTransfer>,
-    /// Where they are sent.
+    /// Where metrics are sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receiver_configuration: Option<MetricsReceiver>,
 }
@@ -148,28 +148,28 @@ pub struct Metrics {
 /// How long metrics are kept on the device.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Retention {
-    /// Most space, in MiB.
+    /// The most space that metrics may take, in MiB.
     #[serde(rename = "maxMiB", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_mib: Option<i32>,
-    /// Longest time, in hours.
+    /// The longest time that metrics are kept, in hours.
     #[serde(rename = "maxHours", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_hours: Option<i32>,
 }
 
-/// The system's own metrics.
+/// Metrics of the system.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SystemMetrics {
-    /// Seconds between two readings.
+    /// Seconds between two samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub interval: Option<i32>,
-    /// `ConfigMap` with the names of those to keep.
+    /// The `ConfigMap` with the names of the metrics to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_list: Option<NameRef>,
-    /// Whether they are off.
+    /// Whether these metrics are disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
 }
@@ -181,16 +181,16 @@ pub type DataTransfer = SystemMetrics;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricsReceiver {
-    /// Its URL.
+    /// The URL of the receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Secret with the authority that vouches for it (`ca.crt`).
+    /// The name of the Secret with the CA of the receiver's certificate (`ca.crt`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_secret_name: Option<String>,
-    /// Most samples in a request.
+    /// The most samples in one request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_num_samples: Option<i64>,
-    /// Longest time for a request, in seconds.
+    /// The timeout of a request, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<i64>,
 }
@@ -199,18 +199,18 @@ pub struct MetricsReceiver {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogCollection {
-    /// What it speaks.
+    /// The protocol of the target.
     pub kind: LogKind,
-    /// Buffer, in KiB; 12 when absent.
+    /// The size of the buffer, in KiB; 12 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub buffer_size: Option<i32>,
-    /// `ConfigMap` with `Address` and `Protocol`.
+    /// The `ConfigMap` with the target's `Address` and `Protocol`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syslog_config: Option<NameRef>,
 }
 
-/// What a log target speaks.
+/// The protocol of a log target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogKind {
@@ -224,10 +224,10 @@ pub struct Mount {
     /// The device node.
     #[serde(default)]
     pub device: String,
-    /// Where it is mounted: the key by which sets and devices merge.
+    /// Where the device is mounted. Mounts of sets and devices merge by this key.
     #[serde(default)]
     pub folder: String,
-    /// The file system's type.
+    /// The type of the file system.
     #[serde(rename = "type", default)]
     pub type_: String,
     /// Mount options.

@@ -1,4 +1,4 @@
-//! What all kinds have in their status.
+//! The conditions that all kinds have in their status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::{ConditionStatus, ConditionType, Reason};
 
-/// A status that is nothing but conditions.
+/// A status with conditions only.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Conditions {
-    /// The `metadata.generation` that the conditions are about.
+    /// The `metadata.generation` that the conditions refer to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One per type.
+    /// The conditions, at most one for each type.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// One aspect of an object's state. As Kubernetes has it, but only `type` and `status` are required: Project Flotta's own
-/// conditions have no reason.
+/// One aspect of an object's state, as in Kubernetes. Only `type` and `status` are required, because Project Flotta's conditions
+/// have no reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Which aspect.
+    /// The aspect that the condition is about.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Why, in one `CamelCase` word.
+    /// The reason for the status, as one `CamelCase` word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why, for people.
+    /// The reason for the status, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// When `status` last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
-    /// The `metadata.generation` it is about.
+    /// The `metadata.generation` that the condition refers to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
 
 impl Condition {
-    /// A condition of a device; an empty message is left out.
+    /// Returns a condition of a device; an empty message is left out.
     pub fn new(
         kind: ConditionType,
         status: ConditionStatus,
@@ -61,7 +61,7 @@ impl Condition {
         }
     }
 
-    /// Whether it is of this type.
+    /// Whether the condition is of this type.
     pub fn is(&self, kind: ConditionType) -> bool {
         *self.type_ == kind
     }

@@ -1,4 +1,4 @@
-//! `EdgeWorkload`: what runs, and where.
+//! `EdgeWorkload`: what runs, and on which devices.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Conditions, NameRef};
 
-/// What runs on the devices that it names or selects.
+/// A workload, and the devices that it runs on.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "management.project-flotta.io",
@@ -36,16 +36,16 @@ use super::{Conditions, NameRef};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeWorkloadSpec {
-    /// What kind of workload it is: it says which of `pod` and `quadlet` is given.
+    /// The type of the workload, which says whether `pod` or `quadlet` is given.
     #[serde(rename = "type")]
     pub type_: WorkloadType,
-    /// The one device that it runs on.
+    /// The one device that the workload runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// The devices that it runs on, in the same namespace.
+    /// Selects the devices that the workload runs on, in the same namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_selector: Option<LabelSelector>,
-    /// A pod, as Kubernetes has it.
+    /// A pod, as in Kubernetes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
     /// Quadlet files by name (podman-systemd.unit(5)), run as they are. Beyond Project Flotta.
@@ -54,18 +54,18 @@ pub struct EdgeWorkloadSpec {
     /// What is synchronised with the device's storage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DataConfiguration>,
-    /// Registries that want credentials.
+    /// Credentials for image registries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_registries: Option<ImageRegistries>,
-    /// Metrics that it offers.
+    /// Metrics that the workload exposes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<WorkloadMetrics>,
-    /// The device's log target that its logs go to.
+    /// The log target of the device that the workload's logs go to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_collection: Option<String>,
 }
 
-/// What kind of workload it is.
+/// The type of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadType {
@@ -78,8 +78,8 @@ pub enum WorkloadType {
 /// A pod.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
-    /// As Kubernetes has it. The definition keeps it open: inlined it would be twice what client-side apply takes; the
-    /// renderer checks it against Kubernetes' own schema.
+    /// The spec, as in Kubernetes. The CRD does not define its fields, because with them it would be twice as large as
+    /// client-side apply allows. The renderer checks it against Kubernetes' own schema.
     #[schemars(schema_with = "super::free_form")]
     pub spec: PodSpec,
 }
@@ -98,55 +98,55 @@ pub struct DataConfiguration {
 /// One path that is synchronised.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DataPath {
-    /// From here.
+    /// The path that is read.
     pub source: String,
-    /// To here.
+    /// The path that is written.
     pub target: String,
 }
 
-/// Registries that want credentials.
+/// Credentials for image registries.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageRegistries {
-    /// Secret with `.dockerconfigjson`.
+    /// The Secret with `.dockerconfigjson`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<NameRef>,
 }
 
-/// Metrics that a workload offers.
+/// Metrics that a workload exposes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadMetrics {
-    /// Path of the endpoint; `/` when absent.
+    /// The path of the endpoint; `/` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Its port; off when 0.
+    /// The port of the endpoint; 0 disables metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_535))]
     pub port: Option<i32>,
-    /// Seconds between two readings; 60 when absent.
+    /// Seconds between two samples; 60 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub interval: Option<i32>,
-    /// `ConfigMap` with the names of those to keep.
+    /// The `ConfigMap` with the names of the metrics to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_list: Option<NameRef>,
-    /// Where a container differs.
+    /// Settings of single containers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub containers: BTreeMap<String, ContainerMetrics>,
 }
 
-/// Metrics that one container offers.
+/// Metrics that one container exposes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerMetrics {
-    /// Path of the endpoint.
+    /// The path of the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Its port.
+    /// The port of the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_535))]
     pub port: Option<i32>,
-    /// Whether they are off.
+    /// Whether the container's metrics are disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
 }

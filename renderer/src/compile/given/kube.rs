@@ -1,4 +1,4 @@
-//! What the YAML of `.kube` files asks of the machine's ports.
+//! The ports of the machine that the YAML of `.kube` files uses.
 
 use serde_json::Value;
 
@@ -13,10 +13,10 @@ use crate::quadlet::file::Spot;
 use crate::quadlet::references::resolve;
 use crate::quadlet::unit::Unit;
 
-/// Where a pod's spec stands: in a pod, and in what makes pods.
+/// The pointers to a pod's spec: in a pod, and in objects with a pod template.
 const SPECS: [&str; 2] = ["/spec", "/spec/template/spec"];
 
-/// The ports of the device that the YAML of a `.kube` file claims. YAML that cannot be read is reported.
+/// Returns the ports of the device that the YAML of a `.kube` file publishes. YAML that cannot be read is reported.
 pub(super) fn ports(job: &mut Job<'_>, set: &Set<'_>, unit: &Unit<'_>) -> Vec<Port> {
     let yaml = unit
         .said("Kube", "Yaml")
@@ -64,7 +64,7 @@ pub(super) fn ports(job: &mut Job<'_>, set: &Set<'_>, unit: &Unit<'_>) -> Vec<Po
     ports
 }
 
-/// The pointers of all ports of a pod's containers.
+/// Returns the pointers of all ports of a pod's containers.
 fn host_ports(value: &Value, spec: &str) -> Vec<String> {
     let list = |pointer: &str| {
         let items = pointer::find(value, pointer).and_then(Value::as_array);

@@ -1,25 +1,25 @@
-//! A container as the `PodSpec` asks for it, with where it stands: what each feature looks at.
+//! A container of a `PodSpec` and its place in the workload: the input of each feature.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-/// Where the spec of a workload's pod stands.
+/// The pointer to the spec of a workload's pod.
 pub(super) const SPEC: &str = "/spec/pod/spec";
 
 /// A container of a pod.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
-    /// The pod it is in.
+    /// The spec of its pod.
     pub(super) spec: &'a PodSpec,
-    /// Itself.
+    /// The container.
     pub(super) container: &'a Container,
-    /// Where it stands.
+    /// The pointer to the container.
     pub(super) pointer: &'a str,
-    /// Whether it runs to its end before the others start.
+    /// Whether it is an init container that must finish before the others start.
     pub(super) init: bool,
 }
 
 impl Asked<'_> {
-    /// Where one of its fields stands: `ports/0/hostPort`.
+    /// Returns the pointer to one of its fields, such as `ports/0/hostPort`.
     pub(super) fn at(&self, field: &str) -> String {
         format!("{}/{field}", self.pointer)
     }

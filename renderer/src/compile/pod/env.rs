@@ -1,4 +1,4 @@
-//! A container's environment: values, `ConfigMap` keys, the pod's own fields.
+//! The environment of a container: values, keys of `ConfigMap`s and fields of the pod.
 
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvFromSource, EnvVar, EnvVarSource};
@@ -13,7 +13,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::supported("containers[].envFrom", "`Environment=`"),
 ];
 
-/// The variables in Kubernetes' order: `envFrom` first, then `env`; the later of one name wins.
+/// Returns the variables in Kubernetes' order: `envFrom` before `env`. The last of the same name wins.
 pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, String)> {
     let container = asked.container;
     let mut variables = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, S
     variables
 }
 
-/// The entries of a `ConfigMap`, verbatim.
+/// Adds the entries of a `ConfigMap` unchanged.
 fn add_all(
     job: &mut Job<'_>,
     from: &EnvFromSource,
@@ -41,7 +41,7 @@ fn add_all(
 ) {
     if from.secret_ref.is_some() {
         let pointer = format!("{pointer}/secretRef");
-        let message = "secrets come in a later version";
+        let message = "secrets are not supported yet";
         job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
     }
     let prefix = from.prefix.as_deref().unwrap_or_default();
@@ -97,7 +97,7 @@ fn set(
     }
 }
 
-/// A value from elsewhere; nothing when it is optional and not there, or with a finding.
+/// Returns the value of a `valueFrom`. If it is missing, there is none, with a finding unless it is optional.
 fn value(
     job: &mut Job<'_>,
     asked: Asked<'_>,
@@ -114,7 +114,7 @@ fn value(
             .map_err(|refused| refused.at(&format!("{pointer}/resourceFieldRef")))
     } else {
         let message = if from.secret_key_ref.is_some() {
-            "secrets come in a later version"
+            "secrets are not supported yet"
         } else {
             "this source of a value is not supported on devices"
         };
@@ -126,7 +126,7 @@ fn value(
         .ok()
 }
 
-/// The value of a `ConfigMap`'s key, verbatim.
+/// Returns the value of a key of a `ConfigMap`, unchanged.
 fn key(job: &mut Job<'_>, reference: &ConfigMapKeySelector, pointer: &str) -> Option<String> {
     let ConfigMapKeySelector {
         name,
@@ -143,7 +143,7 @@ fn key(job: &mut Job<'_>, reference: &ConfigMapKeySelector, pointer: &str) -> Op
     found.map(|(_, value)| value)
 }
 
-/// What Kubernetes takes for the name of a variable: printable ASCII but `=`. Podman cuts spaces before it.
+/// Whether a name is one of a variable in Kubernetes: printable ASCII without `=`. Podman would trim a leading space.
 fn name_is_good(job: &mut Job<'_>, name: &str, pointer: &str) -> bool {
     let good = |c: char| (' '..='~').contains(&c) && c != '=';
     let good = !name.is_empty() && !name.starts_with(' ') && name.chars().all(good);
@@ -156,7 +156,7 @@ fn name_is_good(job: &mut Job<'_>, name: &str, pointer: &str) -> bool {
     good
 }
 
-/// Kubernetes' `$(NAME)`: replaced when the variable is known, left as it is when not; `$$(NAME)` is `$(NAME)` itself.
+/// Expands Kubernetes' `$(NAME)` for known variables and leaves others unchanged; `$$(NAME)` is a literal `$(NAME)`.
 pub(super) fn expand(text: &str, variables: &[(String, String)]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

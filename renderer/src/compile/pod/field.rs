@@ -95,7 +95,7 @@ impl Rules {
     }
 
     /// Reports the fields of the workload's spec that are not supported.
-    pub(super) fn judge(&self, job: &mut Job<'_>) {
+    pub(super) fn check(&self, job: &mut Job<'_>) {
         let workload = job.workload;
         if let Some(spec) = workload.document.at(SPEC) {
             self.walk(job, spec, "", SPEC);

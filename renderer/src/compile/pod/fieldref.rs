@@ -1,4 +1,4 @@
-//! What a pod can be told of itself: its fields, and the limits and requests of its containers.
+//! The downward API: fields of a pod, and the limits and requests of its containers.
 
 use flotta_bundle::{Code, code};
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
@@ -7,10 +7,10 @@ use super::asked::Asked;
 use super::quantity::Quantity;
 use crate::compile::job::Job;
 
-/// Why something cannot be told.
-pub(super) struct Untold(Code, String);
+/// Why a value is not available.
+pub(super) struct Unavailable(Code, String);
 
-impl Untold {
+impl Unavailable {
     pub(super) fn at(self, pointer: &str) -> (Code, String, String) {
         (self.0, pointer.to_owned(), self.1)
     }
@@ -20,14 +20,18 @@ impl Untold {
     }
 }
 
-/// A field of the pod, by its path.
-pub(super) fn field(job: &mut Job<'_>, asked: Asked<'_>, path: &str) -> Result<String, Untold> {
+/// Returns a field of the pod by its path.
+pub(super) fn field(
+    job: &mut Job<'_>,
+    asked: Asked<'_>,
+    path: &str,
+) -> Result<String, Unavailable> {
     let metadata = &job.workload.object.metadata;
     let key = |of: &str| {
         let key = path.strip_prefix(of)?.strip_prefix("['")?;
         key.strip_suffix("']")
     };
-    // as in Kubernetes: what is not there is empty
+    // As in Kubernetes, a missing label or annotation is empty.
     if let Some(key) = key("metadata.labels") {
         let found = metadata.labels.as_ref().and_then(|all| all.get(key));
         return Ok(found.cloned().unwrap_or_default());
@@ -44,35 +48,35 @@ pub(super) fn field(job: &mut Job<'_>, asked: Asked<'_>, path: &str) -> Result<S
             let name = asked.spec.service_account_name.clone();
             return Ok(name.unwrap_or_else(|| "default".to_owned()));
         }
-        "metadata.uid" => "a device gives pods no uid",
+        "metadata.uid" => "pods on a device have no UID",
         "status.hostIP" | "status.hostIPs" => "a device's addresses change while it runs",
-        "status.podIP" | "status.podIPs" => "the address is given at each start",
+        "status.podIP" | "status.podIPs" => "each start assigns a new address",
         _ => {
             let message = format!(
-                "`{path}` is no field of a pod that a variable can have: use metadata.name, metadata.namespace, \
+                "`{path}` is not available to a container: use metadata.name, metadata.namespace, \
                  metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName or spec.serviceAccountName"
             );
-            return Err(Untold(code::SCHEMA, message));
+            return Err(Unavailable(code::SCHEMA, message));
         }
     };
     let message = format!("`{path}` is not known before the device runs the pod: {why}");
-    Err(Untold::unknown(message))
+    Err(Unavailable::unknown(message))
 }
 
-/// A limit or request of a container, in units of the divisor, rounded up.
+/// Returns a limit or request of a container in units of the divisor, rounded up.
 pub(super) fn resource(
     asked: Asked<'_>,
     selector: &ResourceFieldSelector,
-) -> Result<String, Untold> {
+) -> Result<String, Unavailable> {
     let container = of(asked, selector.container_name.as_deref()).ok_or_else(|| {
         let name = selector.container_name.as_deref().unwrap_or_default();
-        Untold(
+        Unavailable(
             code::MISSING_REFERENCE,
             format!("the pod has no container `{name}`"),
         )
     })?;
     let name = selector.resource.as_str();
-    let schema = |message| Untold(code::SCHEMA, message);
+    let schema = |message| Unavailable(code::SCHEMA, message);
     let parse = |text: &str| {
         Quantity::parse(text).ok_or_else(|| schema(format!("`{text}` is not a quantity")))
     };
@@ -83,13 +87,13 @@ pub(super) fn resource(
         Some(("limits", what @ ("cpu" | "memory"))) => {
             let found = limits.get(what).ok_or_else(|| {
                 let message = format!(
-                    "the container has no limit of {what}, and what the device has is not known before it runs: set the limit"
+                    "the container has no {what} limit, and the size of the device is not known in advance: set the limit"
                 );
-                Untold::unknown(message)
+                Unavailable::unknown(message)
             })?;
             parse(&found.0)?
         }
-        // what is not asked for is the limit, or nothing
+        // Without a request it is the limit, or zero.
         Some(("requests", what @ ("cpu" | "memory"))) => {
             let found = requests.get(what).or_else(|| limits.get(what));
             found.map_or(Ok(Quantity::ZERO), |found| parse(&found.0))?
@@ -97,7 +101,7 @@ pub(super) fn resource(
         _ => {
             let message =
                 format!("`{name}`: use limits.cpu, limits.memory, requests.cpu or requests.memory");
-            return Err(Untold::unknown(message));
+            return Err(Unavailable::unknown(message));
         }
     };
     let divisor = match selector.divisor.as_ref().map(|divisor| divisor.0.as_str()) {
@@ -105,11 +109,11 @@ pub(super) fn resource(
         Some(text) => parse(text)?,
     };
     let count = found.count(divisor);
-    let count = count.ok_or_else(|| schema("the divisor must be more than nothing".to_owned()))?;
+    let count = count.ok_or_else(|| schema("the divisor must be greater than zero".to_owned()))?;
     Ok(count.to_string())
 }
 
-/// A container of the pod by name; itself without one.
+/// Returns the container of the pod with this name; without a name, the container itself.
 fn of<'a>(asked: Asked<'a>, name: Option<&str>) -> Option<&'a Container> {
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         return Some(asked.container);

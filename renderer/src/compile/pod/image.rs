@@ -1,4 +1,4 @@
-//! A container's image, and when it is pulled.
+//! The image of a container, and its pull policy.
 
 use flotta_bundle::code;
 use flotta_bundle::manifest::Pull;
@@ -24,8 +24,8 @@ pub(super) fn image(job: &mut Job<'_>, asked: Asked<'_>) -> Option<String> {
     needed(job, image, policy, (&places.0, &places.1))
 }
 
-/// An image, with Kubernetes' default for when to pull: a `latest` tag always, any other only when it is missing. The places are
-/// those of the image and of the policy.
+/// Adds an image to the workload and returns its full reference. The default pull policy is Kubernetes': `Always` for the tag
+/// `latest`, otherwise `IfNotPresent`. The pointers are those of the image and of the policy.
 pub(super) fn needed(
     job: &mut Job<'_>,
     image: String,
@@ -66,7 +66,8 @@ pub(in crate::compile) fn names_registry(image: &str) -> bool {
     registry.is_some_and(|name| name == "localhost" || name.contains(['.', ':']))
 }
 
-/// A reference with its registry, which is Docker Hub for one that names none, as in Kubernetes. Podman would ask the device.
+/// Returns a reference with its registry. As in Kubernetes, the default is Docker Hub; Podman would use the device's
+/// configuration.
 fn whole(job: &mut Job<'_>, image: String, pointer: &str) -> String {
     if names_registry(&image) {
         return image;
@@ -77,7 +78,7 @@ fn whole(job: &mut Job<'_>, image: String, pointer: &str) -> String {
     };
     let place = job.workload.document.place(pointer);
     let message =
-        format!("image `{image}` names no registry: it is taken for `{whole}`, as in Kubernetes");
+        format!("image `{image}` names no registry: it means `{whole}`, as in Kubernetes");
     job.warn(code::SHORT_IMAGE, place, message);
     whole
 }

@@ -1,4 +1,4 @@
-//! How a container is found.
+//! The labels and annotations of a container.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use crate::compile::job::Job;
 use crate::compile::unit::Labels;
 use crate::pointer::step;
 
-/// A label by which the workload's containers are found, and those that the user passes on (`podman/`, as Project Flotta has it).
+/// Returns the label by which the agent finds the workload's containers, and the labels and annotations that the user passes to
+/// Podman with the prefix `podman/`, as in Project Flotta.
 pub(super) fn labels(job: &mut Job<'_>) -> Labels {
     let metadata = &job.workload.object.metadata;
     let mut labels = vec![("flotta.workload".to_owned(), job.name.to_owned())];

@@ -1,4 +1,4 @@
-//! When a container starts, stops and is started again.
+//! When a container starts, stops and restarts.
 
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec};
@@ -8,9 +8,9 @@ use super::field::Field;
 use crate::compile::job::Job;
 use crate::compile::unit::{Hook, Restart, Service};
 
-/// Kubernetes' own default.
+/// The default grace period of Kubernetes, in seconds.
 const GRACE_SECONDS: i64 = 30;
-/// Longest grace period, in seconds: a day.
+/// The longest grace period, in seconds: a day.
 const MAX_GRACE_SECONDS: i64 = 86_400;
 
 const NO_HTTP: &str = "use `exec`, with a program that the image has";
@@ -23,16 +23,16 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "activeDeadlineSeconds",
-        "`RuntimeMaxSec=`, from the start of each container; with `restartPolicy: Never` alone, because systemd would start it again",
+        "`RuntimeMaxSec=`, from the start of each container; only with `restartPolicy: Never`, because systemd would otherwise start it again",
     ),
     Field::refused("ephemeralContainers", "they are for debugging in a cluster"),
     Field::supported(
         "containers[].restartPolicy",
-        "`Always` of an init container: it is started before those that follow, and goes on; when it ends or cannot start, they are not stopped for it",
+        "`Always` of an init container: it starts before those that follow and keeps running; if it ends or cannot start, they are not stopped",
     ),
     Field::refused(
         "containers[].restartPolicyRules",
-        "systemd knows no such rules: use `restartPolicy` of the pod",
+        "systemd has no such rules: use `restartPolicy` of the pod",
     ),
     Field::supported("containers[].lifecycle.stopSignal", "`StopSignal=`"),
     Field::supported(
@@ -44,14 +44,14 @@ pub(super) const FIELDS: &[Field] = &[
     Field::refused("containers[].lifecycle.postStart.tcpSocket", NO_HTTP),
     Field::supported(
         "containers[].lifecycle.preStop.exec",
-        "`ExecStop=` with `podman exec`, for the grace period at most; that of the container begins after it",
+        "`ExecStop=` with `podman exec`, for at most the grace period; the container's own grace period begins after it",
     ),
     Field::supported("containers[].lifecycle.preStop.sleep", "`ExecStop=`"),
     Field::refused("containers[].lifecycle.preStop.httpGet", NO_HTTP),
     Field::refused("containers[].lifecycle.preStop.tcpSocket", NO_HTTP),
     Field::supported(
         "containers[].terminationMessagePath",
-        "nothing: on a device nobody asks for the message; the container may write it",
+        "nothing: a device does not read the message, but the container may write it",
     ),
     Field::supported(
         "containers[].terminationMessagePolicy",
@@ -59,12 +59,12 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-/// Whether an init container goes on running next to those that follow it.
+/// Whether an init container keeps running next to those that follow it.
 pub(super) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// Whether words and numbers are what Kubernetes takes: its schema does not say.
+/// Checks the values that Kubernetes' schema does not restrict.
 pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
     let policy = spec.restart_policy.as_deref();
     if let Some(other) = policy.filter(|word| !["Always", "OnFailure", "Never"].contains(word)) {
@@ -80,13 +80,16 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
     if let Some(deadline) = spec.active_deadline_seconds {
         let pointer = format!("{SPEC}/activeDeadlineSeconds");
         if policy != Some("Never") {
-            let message = "systemd would start it again after its deadline: it works with `restartPolicy: Never`";
+            let message = "systemd would start it again after its deadline: use it with `restartPolicy: Never`";
             job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
         } else if u32::try_from(deadline)
             .ok()
             .is_none_or(|seconds| seconds == 0)
         {
-            let message = format!("{deadline} is not a number of seconds from 1");
+            let message = format!(
+                "{deadline} is not a number of seconds from 1 to {}",
+                u32::MAX
+            );
             job.refuse(code::SCHEMA, &pointer, message);
         }
     }
@@ -109,8 +112,9 @@ fn check_container(job: &mut Job<'_>, container: &Container, init: bool, pointer
     if let Some(word) = container.restart_policy.as_deref()
         && !sidecar
     {
-        let message =
-            format!("`{word}`: a container has the pod's; an init container may have `Always`");
+        let message = format!(
+            "`{word}`: containers use the pod's `restartPolicy`; only an init container may set `Always`"
+        );
         job.refuse(
             code::UNSUPPORTED_FIELD,
             &format!("{pointer}/restartPolicy"),
@@ -127,12 +131,13 @@ fn check_container(job: &mut Job<'_>, container: &Container, init: bool, pointer
         ("startupProbe", container.startup_probe.is_some()),
     ];
     for (field, _) in hooks.iter().filter(|(_, given)| *given) {
-        let message = format!("an init container that runs to its end has no `{field}`");
+        let message = format!("an init container that must finish cannot have a `{field}`");
         job.refuse(code::SCHEMA, &format!("{pointer}/{field}"), message);
     }
 }
 
-/// A container that is done stays "active (exited)", and is not started again for being done, unless it is to run always.
+/// Returns how systemd runs a container. One that has finished stays "active (exited)" and is not started again, unless its
+/// policy is `Always`.
 pub(super) fn service(job: &mut Job<'_>, asked: Asked<'_>) -> Service {
     let (restart, remains) = match asked.spec.restart_policy.as_deref() {
         _ if asked.init => (Restart::OnFailure, true),
@@ -168,7 +173,7 @@ fn is_signal(job: &mut Job<'_>, signal: &str, asked: Asked<'_>) -> bool {
     let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c);
     let good = !name.is_empty() && name.chars().all(plain);
     if !good {
-        let message = format!("{signal:?} is not a signal: SIGTERM, SIGUSR1");
+        let message = format!("{signal:?} is not a signal: write it like SIGTERM or SIGUSR1");
         job.refuse(code::SCHEMA, &asked.at("lifecycle/stopSignal"), message);
     }
     good
@@ -185,7 +190,11 @@ fn hook(job: &mut Job<'_>, hook: LifecycleHandler, pointer: &str) -> Option<Hook
     }
     let command = hook.exec.and_then(|exec| exec.command).unwrap_or_default();
     if command.is_empty() {
-        job.refuse(code::SCHEMA, pointer, "it needs an `exec` with a command");
+        job.refuse(
+            code::SCHEMA,
+            pointer,
+            "a hook needs an `exec` with a command",
+        );
         return None;
     }
     let good = job.command(&command, &format!("{pointer}/exec/command"));

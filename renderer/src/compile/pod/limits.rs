@@ -1,4 +1,4 @@
-//! How much a container may use.
+//! The resource limits of a container.
 
 use std::collections::BTreeMap;
 
@@ -23,16 +23,16 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::refused(
         "containers[].resources.claims",
-        "a device has no drivers that could give them",
+        "a device has no drivers for them",
     ),
     Field::no_effect(
         "containers[].resizePolicy",
-        "a container whose limits change is started anew",
+        "a container restarts when its limits change",
     ),
     Field::refused("resources", "set the limits of each container"),
     Field::refused(
         "resourceClaims",
-        "a device has no scheduler that could give them",
+        "a device has no scheduler that allocates them",
     ),
     Field::refused("overhead", "a device has no runtime classes"),
 ];
@@ -47,7 +47,7 @@ pub(super) fn limits(job: &mut Job<'_>, asked: Asked<'_>) -> Limits {
     for (name, amount) in &limits {
         let pointer = asked.at(&format!("resources/limits/{}", step(name)));
         match name.as_str() {
-            // none is no limit, as in Kubernetes
+            // As in Kubernetes, zero is no limit.
             "cpu" => out.cpu = Some(amount.thousandths()).filter(|amount| *amount > 0),
             "memory" => out.memory = Some(amount.units()).filter(|amount| *amount > 0),
             _ => out.devices.extend(device(job, name, &pointer)),
@@ -56,19 +56,19 @@ pub(super) fn limits(job: &mut Job<'_>, asked: Asked<'_>) -> Limits {
     for (name, amount) in &requests {
         let pointer = asked.at(&format!("resources/requests/{}", step(name)));
         if limits.get(name).is_some_and(|limit| limit < amount) {
-            let message = format!("more {name} is asked for than its limit allows");
+            let message = format!("the request for {name} is greater than its limit");
             job.refuse(code::SCHEMA, &pointer, message);
         }
         match name.as_str() {
             "memory" => out.reserved = Some(amount.units()).filter(|amount| *amount > 0),
             "cpu" | "ephemeral-storage" => {
-                let why = "a device has no scheduler that would keep it free";
+                let why = "a device has no scheduler that reserves it";
                 job.note(
                     &pointer,
-                    format!("request of `{name}` has no effect: {why}"),
+                    format!("the request for `{name}` has no effect: {why}"),
                 );
             }
-            _ if limits.contains_key(name) => {} // its limit says it
+            _ if limits.contains_key(name) => {} // The limit adds it.
             _ => out.devices.extend(device(job, name, &pointer)),
         }
     }
@@ -88,17 +88,17 @@ fn amounts(job: &mut Job<'_>, given: Option<Given>, pointer: &str) -> BTreeMap<S
     amounts
 }
 
-/// A device of the host, as `podman kube play` has it: `podman.io/device=/dev/video0`, or a name of the Container Device
-/// Interface.
+/// Returns a device of the host as `podman kube play` accepts it: `podman.io/device=/dev/video0`, or a name of the Container
+/// Device Interface.
 fn device(job: &mut Job<'_>, name: &str, pointer: &str) -> Option<String> {
     if name.contains('=') && name.contains('/') {
         let path = name.strip_prefix("podman.io/device=").unwrap_or(name);
         return job.plain_word(path, pointer).then(|| path.to_owned());
     }
     let why = match name {
-        "ephemeral-storage" => "Podman cannot limit what a container writes".to_owned(),
-        _ if name.starts_with("hugepages-") => "Podman does not give out huge pages".to_owned(),
-        _ => "a device has no plugins that give it out; mount its node by a hostPath volume, or ask for \
+        "ephemeral-storage" => "Podman cannot limit the storage of a container".to_owned(),
+        _ if name.starts_with("hugepages-") => "Podman cannot allocate huge pages".to_owned(),
+        _ => "a device has no device plugins; mount its node with a hostPath volume, or use \
               `podman.io/device=PATH`"
             .to_owned(),
     };

@@ -13,8 +13,8 @@ use crate::compile::job::Job;
 
 pub(super) const FIELDS: &[Field] = &[Field::supported("containers[].name", "names of units")];
 
-/// Whether names are what Kubernetes takes for one (they become names of units, folders and volumes), and each is there once.
-/// Its schema says none of that.
+/// Checks that names are valid in Kubernetes (they become names of units, folders and volumes) and unique. Kubernetes' schema
+/// does not say so.
 pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) -> bool {
     let before = job.out.findings.len();
     let containers = |list: &[Container], field| -> Vec<_> {
@@ -25,7 +25,7 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) -> bool {
             .collect()
     };
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    // of a pod `shop` Quadlet makes `shop-pod.service` and Podman the container `shop-infra`
+    // For a pod `shop`, Quadlet creates `shop-pod.service` and Podman the container `shop-infra`.
     let pod = init.len() + spec.containers.len() > 1 || shares_processes(spec);
     let mut all = containers(init, "initContainers");
     all.extend(containers(&spec.containers, "containers"));
@@ -39,7 +39,7 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) -> bool {
                 job.refuse(code::BAD_NAME, &pointer, error.to_string());
             } else if pod && *field != "volumes" && ["pod", "infra"].contains(&name.as_str()) {
                 let message = format!(
-                    "`{name}` is what Podman calls a part of the pod itself: choose another name"
+                    "Podman uses `{name}` for a part of the pod itself: choose another name"
                 );
                 job.refuse(code::BAD_NAME, &pointer, message);
             } else if !seen.insert(name) {

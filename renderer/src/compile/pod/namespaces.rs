@@ -1,4 +1,4 @@
-//! What a container shares with the device, and with the other containers of its pod.
+//! The namespaces that a container shares with the device and with the other containers of its pod.
 
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::PodSpec;
@@ -18,7 +18,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::supported("hostUsers", "`PodmanArgs=--userns=auto`"),
 ];
 
-/// Says what Kubernetes does not take together.
+/// Reports fields that Kubernetes does not accept together.
 pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
     let host = [
         (spec.host_network, "hostNetwork"),
@@ -42,17 +42,17 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
     }
 }
 
-/// Whether its containers see each other's processes, and none of them is the first.
+/// Whether the containers see each other's processes. None of them then has process id 1.
 pub(super) fn shares_processes(spec: &PodSpec) -> bool {
     spec.share_process_namespace == Some(true)
 }
 
-/// Whether its users are others than the device's.
+/// Whether the pod has its own user namespace.
 pub(super) fn own_users(spec: &PodSpec) -> bool {
     spec.host_users == Some(false)
 }
 
-/// Of each container.
+/// Returns the namespaces of each container.
 pub(super) fn namespaces(spec: &PodSpec) -> Namespaces {
     Namespaces {
         host_processes: spec.host_pid == Some(true),

@@ -1,4 +1,4 @@
-//! The network that a pod, or a container alone, is in: names and name servers.
+//! The network of a pod, or of a container without one: names, name servers and kernel parameters.
 
 use flotta_bundle::code;
 use flotta_bundle::name::{NameError, check_label, check_subdomain};
@@ -14,7 +14,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::supported("hostname", "`PodmanArgs=--hostname`"),
     Field::supported("hostnameOverride", "`PodmanArgs=--hostname`"),
     Field::supported("setHostnameAsFQDN", "an error when it is true"),
-    Field::no_effect("subdomain", "a device has no domain of a cluster"),
+    Field::no_effect("subdomain", "a device has no cluster domain"),
     Field::supported("hostAliases", "`PodmanArgs=--add-host`"),
     Field::supported("dnsConfig.nameservers", "`DNS=`"),
     Field::supported("dnsConfig.searches", "`DNSSearch=`"),
@@ -26,7 +26,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::supported("securityContext.sysctls", "`PodmanArgs=--sysctl`"),
 ];
 
-/// What the kernel keeps for each namespace apart from `net.` and `fs.mqueue.`; all of it is of the ipc namespace.
+/// Kernel parameters of the IPC namespace, in addition to those that begin with `fs.mqueue.`.
 const OF_IPC: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
@@ -54,9 +54,9 @@ pub(super) fn network(job: &mut Job<'_>, spec: &PodSpec, ports: Vec<PublishedPor
     }
 }
 
-/// The host name of a pod that asks for none.
+/// Returns the host name of a pod that does not set one.
 pub(super) fn host_name(pod: &str) -> String {
-    // as Kubernetes cuts names that are too long for a host
+    // Kubernetes truncates names that are too long in the same way.
     pod.chars()
         .take(63)
         .collect::<String>()
@@ -88,14 +88,14 @@ fn hostname(job: &mut Job<'_>, spec: &PodSpec) -> Option<String> {
     let name = good(&spec.hostname, "hostname", check_label);
     let override_ = good(&spec.hostname_override, "hostnameOverride", check_host);
     if spec.set_hostname_as_fqdn == Some(true) {
-        let message = "`setHostnameAsFQDN: true` is not supported on devices: there is no domain of a cluster; give the name by hostnameOverride";
+        let message = "`setHostnameAsFQDN: true` is not supported on devices: there is no cluster domain; set the name with hostnameOverride";
         let pointer = format!("{SPEC}/setHostnameAsFQDN");
         job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
     }
     override_.or(name)
 }
 
-/// A host name that the kernel takes: at most 64 characters.
+/// Checks a host name, which has at most 64 characters in Linux.
 fn check_host(name: &str) -> Result<(), NameError> {
     if name.len() > 64 {
         return check_label(name);
@@ -103,14 +103,14 @@ fn check_host(name: &str) -> Result<(), NameError> {
     check_subdomain(name)
 }
 
-/// Those that are plain words.
+/// Returns the words without special characters, and reports the others.
 fn words(job: &mut Job<'_>, words: Option<Vec<String>>, field: &str) -> Vec<String> {
     let words = words.into_iter().flatten().enumerate();
     let plain = words.filter(|(n, word)| job.plain_word(word, &format!("{SPEC}/{field}/{n}")));
     plain.map(|(_, word)| word).collect()
 }
 
-/// Name servers; with the policy `None` at least one.
+/// Returns the name servers. The policy `None` needs at least one.
 fn addresses(job: &mut Job<'_>, spec: &PodSpec) -> Vec<String> {
     let dns = spec.dns_config.clone().unwrap_or_default();
     let all = dns.nameservers.unwrap_or_default();
@@ -160,7 +160,7 @@ fn dns_options(job: &mut Job<'_>, spec: &PodSpec) -> Vec<String> {
     out
 }
 
-/// Kernel parameters of the pod, with dots.
+/// Returns the kernel parameters of the pod, written with dots.
 fn sysctls(job: &mut Job<'_>, spec: &PodSpec) -> Vec<(String, String)> {
     let context = spec.security_context.iter();
     let all = context.flat_map(|context| context.sysctls.iter().flatten());
@@ -174,14 +174,16 @@ fn sysctls(job: &mut Job<'_>, spec: &PodSpec) -> Vec<(String, String)> {
             (true, _) => spec.host_network.filter(|on| *on).map(|_| "hostNetwork"),
             (_, true) => spec.host_ipc.filter(|on| *on).map(|_| "hostIPC"),
             _ => {
-                let message =
-                    format!("`{name}` is of the whole device, not of a pod: set it on the device");
+                let message = format!(
+                    "`{name}` applies to the whole device, not to a pod: set it on the device"
+                );
                 job.refuse(code::UNSUPPORTED_FIELD, &format!("{pointer}/name"), message);
                 continue;
             }
         };
         if let Some(field) = shared {
-            let message = format!("`{name}` cannot be set with {field}: it would be the device's");
+            let message =
+                format!("`{name}` cannot be set with {field}: it would change the device");
             job.refuse(code::SCHEMA, &format!("{pointer}/name"), message);
         } else if job.plain_word(&name, &format!("{pointer}/name"))
             && job.word(&sysctl.value, &format!("{pointer}/value"))
@@ -192,7 +194,7 @@ fn sysctls(job: &mut Job<'_>, spec: &PodSpec) -> Vec<(String, String)> {
     out
 }
 
-/// Kubernetes takes `net/ipv4/conf/eth0.1/x` for `net.ipv4.conf.eth0/1.x`.
+/// Returns a name with dots. In Kubernetes `net/ipv4/conf/eth0.1/x` means `net.ipv4.conf.eth0/1.x`.
 fn with_dots(name: &str) -> String {
     match name.find(['.', '/']).map(|at| &name[at..=at]) {
         Some("/") => {

@@ -1,4 +1,4 @@
-//! Ports of the device that lead to a container.
+//! Published ports.
 
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::{ContainerPort, PodSpec};
@@ -20,13 +20,13 @@ pub(super) const FIELDS: &[Field] = &[
     Field::supported("containers[].ports[].protocol", "`PublishPort=`"),
 ];
 
-/// The ports of all containers. One without `hostPort` is reachable inside the pod alone, as in Kubernetes; in the device's own
-/// network each is the device's, and needs nothing that leads to it.
+/// Returns the published ports of all containers. As in Kubernetes, a port without `hostPort` is reachable only inside the pod. In
+/// the host network no port is published, because each is a port of the device.
 pub(super) fn ports(job: &mut Job<'_>, spec: &PodSpec) -> Vec<PublishedPort> {
     let mut published = Vec::new();
     let of_host = spec.host_network == Some(true);
     let init = spec.init_containers.iter().flatten().enumerate();
-    // those that go on running; the others are done before anybody could ask
+    // Init containers that finish have no use for ports.
     let sidecars = init.filter(|(_, one)| one.restart_policy.as_deref() == Some("Always"));
     let sidecars = sidecars.map(|at| ("initContainers", at));
     let containers = spec.containers.iter().enumerate();
@@ -60,7 +60,7 @@ fn publish(
     let host = match host {
         None if of_host => container,
         Some(host) if of_host && host != container => {
-            let message = "`hostPort` must be the containerPort where the network is the device's";
+            let message = "with `hostNetwork`, `hostPort` must be equal to `containerPort`";
             job.refuse(code::SCHEMA, &format!("{pointer}/hostPort"), message);
             return None;
         }

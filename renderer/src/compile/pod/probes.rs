@@ -1,5 +1,4 @@
-//! How it is seen that a container works. Commands are Podman's health checks, so that they need no agent; all else is the
-//! agent's.
+//! Probes. Commands become Podman's health checks, which do not need the agent; the agent runs all other probes.
 
 mod action;
 
@@ -13,11 +12,11 @@ use crate::compile::job::Job;
 use crate::compile::unit::{Check, Health};
 
 const NO_GRPC: &str = "use `exec`, with a program that the image has";
-const NOT_ITS_OWN: &str = "it is the pod's";
-const HTTP: &str = "`health` of the manifest: the agent asks, as kubelet does";
+const NOT_ITS_OWN: &str = "the grace period of the pod applies";
+const HTTP: &str = "`health` of the manifest: the agent sends the request, as kubelet does";
 const TCP: &str = "`health` of the manifest: the agent connects";
 const TIMES: &str = "`health` of the manifest";
-const NO_MORE: &str = "1, as Kubernetes wants it";
+const NO_MORE: &str = "must be 1, as in Kubernetes";
 
 pub(super) const FIELDS: &[Field] = &[
     Field::supported(
@@ -26,7 +25,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "containers[].livenessProbe.initialDelaySeconds",
-        "`--health-start-period`: failures do not count for so long",
+        "`--health-start-period`: failures do not count during this time",
     ),
     Field::supported(
         "containers[].livenessProbe.periodSeconds",
@@ -51,7 +50,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::supported("containers[].startupProbe.exec", "`--health-startup-cmd`"),
     Field::supported(
         "containers[].startupProbe.initialDelaySeconds",
-        "failures do not count for so long: more of them are let pass",
+        "failures do not count during this time: the number of allowed failures grows",
     ),
     Field::supported(
         "containers[].startupProbe.periodSeconds",
@@ -75,7 +74,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "containers[].readinessProbe.exec",
-        "`health` of the manifest: the agent has Podman run it. Whatever comes of it, the container runs on: while it is not ready, the device is reported as not healthy",
+        "`health` of the manifest: the agent runs it with Podman. A failure does not stop the container, but while it is not ready, the device is reported as not healthy",
     ),
     Field::supported("containers[].readinessProbe.httpGet", HTTP),
     Field::supported("containers[].readinessProbe.tcpSocket", TCP),
@@ -91,7 +90,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-/// The checks of the container that the unit `name` runs: those that are Podman's; the others go to the agent.
+/// Returns the checks that Podman runs for the container of the unit `name`, and adds the others to the agent's.
 pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Health {
     let container = asked.container;
     let mut probe = |probe: &Option<Probe>, field: &str, purpose| {
@@ -109,7 +108,7 @@ pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Health 
         "readinessProbe",
         Purpose::Readiness,
     );
-    // What waits for a startup check is its maker's: Podman does not tell the agent that one has passed.
+    // Whoever runs the startup check also runs the checks that wait for it, because Podman does not tell the agent that it passed.
     let is_podmans = |check: &HealthCheck| matches!(check.action, Action::Exec { .. });
     let others_are = liveness.as_ref().is_none_or(is_podmans) && readiness.is_none();
     let startup_is = startup.as_ref().is_none_or(is_podmans) && others_are;
@@ -127,7 +126,7 @@ pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Health 
         }
     }
     if let Some(check) = &mut health.startup {
-        // Podman begins at once and has no time in which failures do not count.
+        // Podman starts at once and has no initial delay for startup checks.
         check.failures = check
             .failures
             .saturating_add(check.delay.div_ceil(check.interval));
@@ -143,7 +142,7 @@ pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Health 
     health
 }
 
-/// A probe with Kubernetes' defaults. Whose it is is filled in later.
+/// Returns a probe with Kubernetes' defaults. The caller fills in unit and container.
 fn check(
     job: &mut Job<'_>,
     asked: Asked<'_>,
@@ -157,7 +156,7 @@ fn check(
         };
         let good = u32::try_from(given).ok().filter(|number| *number >= least);
         if good.is_none() {
-            let message = format!("{given} is not a number from {least}");
+            let message = format!("`{field}` must be at least {least}, not {given}");
             job.refuse(code::SCHEMA, &format!("{pointer}/{field}"), message);
         }
         good.unwrap_or(default)
@@ -168,7 +167,7 @@ fn check(
     let failures = number("failureThreshold", probe.failure_threshold, 3, 1);
     let mut successes = number("successThreshold", probe.success_threshold, 1, 1);
     if purpose != Purpose::Readiness && successes != 1 {
-        let message = format!("{successes}: it must be 1 here");
+        let message = format!("`successThreshold` of this probe must be 1, not {successes}");
         let pointer = format!("{pointer}/successThreshold");
         job.refuse(code::SCHEMA, &pointer, message);
         successes = 1;
@@ -187,7 +186,7 @@ fn check(
     })
 }
 
-/// A check that Podman makes.
+/// Returns a check that Podman runs.
 fn podmans_check(job: &mut Job<'_>, check: HealthCheck, pointer: &str) -> Option<Check> {
     let Action::Exec { command } = check.action else {
         return None;
@@ -206,13 +205,11 @@ fn podmans_check(job: &mut Job<'_>, check: HealthCheck, pointer: &str) -> Option
     })
 }
 
-/// Why Podman would not run a command as it stands.
+/// Returns why Podman would not run a command as it is written.
 fn not_podmans(command: &[String]) -> Option<&'static str> {
     let (program, arguments) = command.split_first()?;
     if ["CMD", "CMD-SHELL", "NONE"].contains(&program.to_uppercase().as_str()) {
-        return Some(
-            "Podman has a meaning of its own for this word: write the path of the program",
-        );
+        return Some("this word has a special meaning in Podman: write the path of the program");
     }
     if arguments.is_empty() && (program.is_empty() || program.contains(char::is_whitespace)) {
         return Some("Podman would split the program's name at its spaces");

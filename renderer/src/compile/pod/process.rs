@@ -1,4 +1,4 @@
-//! What runs in a container: command, arguments, working directory.
+//! The process of a container: command, arguments and working directory.
 
 use flotta_bundle::code;
 
@@ -18,7 +18,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::supported("containers[].stdinOnce", "an error when it is true"),
 ];
 
-/// Kubernetes' `command` replaces the image's entry point and its default arguments, `args` the arguments alone.
+/// Returns the process. In Kubernetes `command` replaces the image's entry point and default arguments, `args` only the arguments.
 pub(super) fn process(
     job: &mut Job<'_>,
     asked: Asked<'_>,
@@ -48,7 +48,7 @@ pub(super) fn process(
         if fits_a_line(folder) && folder.starts_with('/') {
             process.working_dir = Some(folder.clone());
         } else {
-            let message = "workingDir must be an absolute path of plain characters";
+            let message = "workingDir must be an absolute path without `\\` or control characters";
             job.refuse(code::SCHEMA, &asked.at("workingDir"), message);
         }
     }

@@ -1,10 +1,10 @@
 //! Kubernetes quantities: `500m`, `1.5`, `64Mi`, `2G`, `129e6`.
 
-/// A quantity in billionths, which is as fine as they get.
+/// A quantity in billionths, the smallest unit of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Quantity(i128);
 
-/// Suffixes of tens, and the power that each stands for.
+/// Decimal suffixes, and the power of ten of each.
 const TENS: [(&str, i32); 10] = [
     ("n", -9),
     ("u", -6),
@@ -18,7 +18,7 @@ const TENS: [(&str, i32); 10] = [
     ("E", 18),
 ];
 
-/// Suffixes of twos, by the power of 1024 that each stands for.
+/// Binary suffixes, in the order of their powers of 1024.
 const TWOS: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 const NANO: i128 = 1_000_000_000;
@@ -27,7 +27,7 @@ impl Quantity {
     pub(super) const ZERO: Self = Self(0);
     pub(super) const ONE: Self = Self(NANO);
 
-    /// Reads one; nothing when it is none, is below zero, or counts more than Kubernetes can.
+    /// Parses a quantity. Returns `None` if the text is invalid, negative, or larger than Kubernetes allows.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let unsigned = text.strip_prefix('+').unwrap_or(text);
         let number = |c: char| c.is_ascii_digit() || c == '.';
@@ -37,7 +37,7 @@ impl Quantity {
         if whole.is_empty() && part.is_empty() || part.contains('.') {
             return None;
         }
-        // `1.500` is `1.5`: what stands behind must not make it too large to count
+        // `1.500` is `1.5`; the trailing zeros must not cause an overflow.
         let part = part.trim_end_matches('0');
         let digits: i128 = format!("0{whole}{part}").parse().ok()?;
         let places = i32::try_from(part.len()).ok()?;
@@ -46,24 +46,24 @@ impl Quantity {
         (nanos <= i128::from(i64::MAX) * NANO).then_some(Self(nanos))
     }
 
-    /// How many times it holds another, rounded up as Kubernetes does.
+    /// Returns how many units it is, rounded up as in Kubernetes.
     pub(super) fn count(self, unit: Self) -> Option<u64> {
         let unit = Some(unit.0).filter(|unit| *unit > 0)?;
         u64::try_from((self.0 + unit - 1) / unit).ok()
     }
 
-    /// In units.
+    /// Returns the quantity as a whole number, rounded up.
     pub(super) fn units(self) -> u64 {
         self.count(Self::ONE).unwrap_or(u64::MAX)
     }
 
-    /// In thousandths.
+    /// Returns the quantity in thousandths, rounded up.
     pub(super) fn thousandths(self) -> u64 {
         self.count(Self(NANO / 1000)).unwrap_or(u64::MAX)
     }
 }
 
-/// What a suffix multiplies by, and the power of ten that it adds.
+/// Returns the factor and the power of ten of a suffix.
 fn scale(suffix: &str) -> Option<(i128, i32)> {
     if let Some((_, power)) = TENS.iter().find(|(name, _)| *name == suffix) {
         return Some((1, *power));
@@ -75,7 +75,7 @@ fn scale(suffix: &str) -> Option<(i128, i32)> {
     (-1000..=1000).contains(&power).then_some((1, power))
 }
 
-/// Times a power of ten, rounded up.
+/// Returns a number times a power of ten, rounded up.
 fn scaled(number: i128, power: i32) -> Option<i128> {
     if number == 0 {
         return Some(0);
@@ -84,7 +84,7 @@ fn scaled(number: i128, power: i32) -> Option<i128> {
     if power >= 0 {
         return number.checked_mul(ten?);
     }
-    // less than a billionth counts as one
+    // A number below one billionth is rounded up to it.
     Some(ten.map_or(1, |ten| number / ten + i128::from(number % ten != 0)))
 }
 

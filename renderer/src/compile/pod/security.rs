@@ -1,4 +1,4 @@
-//! What a container may do: users, capabilities, privileges.
+//! The security context: users, capabilities and privileges.
 
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::{
@@ -19,7 +19,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "securityContext.runAsNonRoot",
-        "an error where the user is root, or not known",
+        "an error if the user is root or not known",
     ),
     Field::supported(
         "securityContext.supplementalGroups",
@@ -31,11 +31,11 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "securityContext.fsGroup",
-        "`PodmanArgs=--group-add`; an emptyDir and a claim that are new belong to the group, and what is made in them too; a claim with content is left as it is; the files of a ConfigMap stay root's, and a mode that keeps others from reading them is an error",
+        "`PodmanArgs=--group-add`; a new emptyDir or claim and its new files belong to the group; a claim with content is not changed; the files of a ConfigMap belong to root, so a mode that denies others reading them is an error",
     ),
     Field::no_effect(
         "securityContext.fsGroupChangePolicy",
-        "the owner of files that are there is never changed",
+        "the owner of existing files is never changed",
     ),
     Field::supported(
         "securityContext.seccompProfile",
@@ -51,7 +51,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::no_effect(
         "securityContext.seLinuxChangePolicy",
-        "Podman gives files their labels where a volume asks for it",
+        "Podman labels files only when a volume says so",
     ),
     Field::refused("securityContext.windowsOptions", "devices run Linux"),
     Field::supported("containers[].securityContext.runAsUser", "`User=`"),
@@ -61,7 +61,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "containers[].securityContext.runAsNonRoot",
-        "an error where the user is root, or not known",
+        "an error if the user is root or not known",
     ),
     Field::supported(
         "containers[].securityContext.privileged",
@@ -101,7 +101,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-/// Where profiles of seccomp lie: where Kubernetes and `podman kube play` look for them.
+/// The folder of seccomp profiles, the same as in Kubernetes and `podman kube play`.
 const SECCOMP_FOLDER: &str = "/var/lib/kubelet/seccomp";
 
 /// All capabilities that Linux has, without `CAP_`.
@@ -150,15 +150,15 @@ const CAPABILITIES: [&str; 42] = [
     "WAKE_ALARM",
 ];
 
-/// The container's own words, and the pod's, each with where it stands.
-struct Words<'a> {
+/// The security contexts of the container and of its pod.
+struct Contexts<'a> {
     own: SecurityContext,
     pod: PodSecurityContext,
     asked: Asked<'a>,
 }
 
-impl Words<'_> {
-    /// Where a field stands: the container's when it is there.
+impl Contexts<'_> {
+    /// Returns the pointer to a field of the container's context, or of the pod's.
     fn at(&self, own: bool, field: &str) -> String {
         if own {
             self.asked.at(&format!("securityContext/{field}"))
@@ -168,116 +168,128 @@ impl Words<'_> {
     }
 }
 
-/// The container's own words win over the pod's.
+/// Returns the security settings. Fields of the container take precedence over those of the pod.
 pub(super) fn security(job: &mut Job<'_>, asked: Asked<'_>) -> Security {
-    let words = Words {
+    let contexts = Contexts {
         own: asked.container.security_context.clone().unwrap_or_default(),
         pod: asked.spec.security_context.clone().unwrap_or_default(),
         asked,
     };
     let group = id(
         job,
-        &words,
-        words.own.run_as_group,
-        words.pod.run_as_group,
+        &contexts,
+        contexts.own.run_as_group,
+        contexts.pod.run_as_group,
         "runAsGroup",
     );
     let user = id(
         job,
-        &words,
-        words.own.run_as_user,
-        words.pod.run_as_user,
+        &contexts,
+        contexts.own.run_as_user,
+        contexts.pod.run_as_user,
         "runAsUser",
     );
-    // as `podman kube play`: Podman knows no group without a user
+    // As in `podman kube play`: in Podman there is no group without a user.
     let user = user.or(group.map(|_| 0));
-    non_root(job, &words, user);
-    escalation(job, &words);
-    let capabilities = words.own.capabilities.clone().unwrap_or_default();
+    non_root(job, &contexts, user);
+    escalation(job, &contexts);
+    let capabilities = contexts.own.capabilities.clone().unwrap_or_default();
     let Capabilities { add, drop } = capabilities;
-    let pointer = words.at(true, "capabilities");
+    let pointer = contexts.at(true, "capabilities");
     Security {
         user,
         group,
-        groups: groups(job, &words),
-        privileged: words.own.privileged == Some(true),
-        read_only: words.own.read_only_root_filesystem == Some(true),
-        no_new_privileges: words.own.allow_privilege_escalation == Some(false),
+        groups: groups(job, &contexts),
+        privileged: contexts.own.privileged == Some(true),
+        read_only: contexts.own.read_only_root_filesystem == Some(true),
+        no_new_privileges: contexts.own.allow_privilege_escalation == Some(false),
         add_capabilities: names(job, add, &format!("{pointer}/add")),
         drop_capabilities: names(job, drop, &format!("{pointer}/drop")),
-        options: options(job, &words),
+        options: options(job, &contexts),
     }
 }
 
-/// A user or group.
+/// Returns the id of a user or group.
 fn id(
     job: &mut Job<'_>,
-    words: &Words<'_>,
+    contexts: &Contexts<'_>,
     own: Option<i64>,
     pod: Option<i64>,
     field: &str,
 ) -> Option<u32> {
     let id = own.or(pod)?;
-    number(job, id, &words.at(own.is_some(), field))
+    number(job, id, &contexts.at(own.is_some(), field))
 }
 
-/// An id as Kubernetes takes one.
+/// Returns an id that is valid in Kubernetes, or reports an error.
 fn number(job: &mut Job<'_>, id: i64, pointer: &str) -> Option<u32> {
     let good = u32::try_from(id)
         .ok()
         .filter(|id| i32::try_from(*id).is_ok());
     if good.is_none() {
-        let message = format!("{id} is no id: use a number from 0 to {}", i32::MAX);
+        let message = format!(
+            "{id} is not a user or group id: use a number from 0 to {}",
+            i32::MAX
+        );
         job.refuse(code::SCHEMA, pointer, message);
     }
     good
 }
 
-fn groups(job: &mut Job<'_>, words: &Words<'_>) -> Vec<u32> {
-    let all = words.pod.supplemental_groups.iter().flatten().enumerate();
+fn groups(job: &mut Job<'_>, contexts: &Contexts<'_>) -> Vec<u32> {
+    let all = contexts
+        .pod
+        .supplemental_groups
+        .iter()
+        .flatten()
+        .enumerate();
     let all = all.map(|(n, id)| (*id, format!("supplementalGroups/{n}")));
-    let of_files = words.pod.fs_group.map(|id| (id, "fsGroup".to_owned()));
+    let of_files = contexts.pod.fs_group.map(|id| (id, "fsGroup".to_owned()));
     let mut groups = Vec::new();
     for (id, field) in all.chain(of_files) {
-        let id = number(job, id, &words.at(false, &field));
+        let id = number(job, id, &contexts.at(false, &field));
         groups.extend(id.filter(|id| !groups.contains(id)));
     }
-    let policy = words.pod.supplemental_groups_policy.as_deref();
+    let policy = contexts.pod.supplemental_groups_policy.as_deref();
     if let Some(other) = policy.filter(|policy| *policy != "Merge") {
         let message = format!(
-            "`{other}`: Podman gives the groups of the image's user too; only Merge is supported"
+            "`{other}`: Podman always adds the groups of the image's user; only Merge is supported"
         );
-        let pointer = words.at(false, "supplementalGroupsPolicy");
+        let pointer = contexts.at(false, "supplementalGroupsPolicy");
         job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
     }
     groups
 }
 
-/// Kubernetes looks at the image when it starts the container, and does not start one of root. A device cannot.
-fn non_root(job: &mut Job<'_>, words: &Words<'_>, user: Option<u32>) {
-    let asked = words.own.run_as_non_root.or(words.pod.run_as_non_root);
+/// Checks `runAsNonRoot`. Kubernetes reads the image's user when it starts the container, and does not start it as root. A device
+/// cannot do that.
+fn non_root(job: &mut Job<'_>, contexts: &Contexts<'_>, user: Option<u32>) {
+    let asked = contexts
+        .own
+        .run_as_non_root
+        .or(contexts.pod.run_as_non_root);
     if asked != Some(true) || user.is_some_and(|user| user != 0) {
         return;
     }
-    let pointer = words.at(words.own.run_as_non_root.is_some(), "runAsNonRoot");
+    let pointer = contexts.at(contexts.own.run_as_non_root.is_some(), "runAsNonRoot");
     if user.is_some() {
-        let message = "the user is root (0): set runAsUser to another, or take runAsNonRoot away";
+        let message = "the user is root (0): set runAsUser to another user, or remove runAsNonRoot";
         job.refuse(code::SCHEMA, &pointer, message);
     } else {
         let message =
-            "a device does not look at the image's user before it starts it: set runAsUser";
+            "a device does not know the image's user before it starts the container: set runAsUser";
         job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
     }
 }
 
-/// What Kubernetes does not take together.
-fn escalation(job: &mut Job<'_>, words: &Words<'_>) {
-    if words.own.allow_privilege_escalation != Some(false) {
+/// Reports fields that Kubernetes does not accept together.
+fn escalation(job: &mut Job<'_>, contexts: &Contexts<'_>) {
+    if contexts.own.allow_privilege_escalation != Some(false) {
         return;
     }
-    let added = words.own.capabilities.iter();
+    let added = contexts.own.capabilities.iter();
     let mut added = added.flat_map(|capabilities| capabilities.add.iter().flatten());
-    let what = if words.own.privileged == Some(true) {
+    let what = if contexts.own.privileged == Some(true) {
         "privileged"
     } else if added.any(|name| bare(name) == "SYS_ADMIN") {
         "the capability SYS_ADMIN"
@@ -285,17 +297,17 @@ fn escalation(job: &mut Job<'_>, words: &Words<'_>) {
         return;
     };
     let message = format!("`allowPrivilegeEscalation` cannot be false with {what}");
-    let pointer = words.at(true, "allowPrivilegeEscalation");
+    let pointer = contexts.at(true, "allowPrivilegeEscalation");
     job.refuse(code::SCHEMA, &pointer, message);
 }
 
-/// As Linux has it, without `CAP_`.
+/// Returns the name of a capability in upper case, without `CAP_`.
 fn bare(name: &str) -> String {
     let name = name.to_ascii_uppercase();
     name.strip_prefix("CAP_").unwrap_or(&name).to_owned()
 }
 
-/// Those that are names of capabilities.
+/// Returns the names that are capabilities, and reports the others.
 fn names(job: &mut Job<'_>, names: Option<Vec<String>>, pointer: &str) -> Vec<String> {
     let names = names.into_iter().flatten().enumerate();
     let good = names.filter(|(n, name)| {
@@ -309,31 +321,31 @@ fn names(job: &mut Job<'_>, names: Option<Vec<String>>, pointer: &str) -> Vec<St
     good.map(|(_, name)| name).collect()
 }
 
-/// What follows `--security-opt=`.
-fn options(job: &mut Job<'_>, words: &Words<'_>) -> Vec<String> {
+/// Returns the values for `--security-opt=`.
+fn options(job: &mut Job<'_>, contexts: &Contexts<'_>) -> Vec<String> {
     let mut options = Vec::new();
-    let (own, pod) = (&words.own, &words.pod);
+    let (own, pod) = (&contexts.own, &contexts.pod);
     let profile = own
         .seccomp_profile
         .as_ref()
         .or(pod.seccomp_profile.as_ref());
-    let pointer = words.at(own.seccomp_profile.is_some(), "seccompProfile");
+    let pointer = contexts.at(own.seccomp_profile.is_some(), "seccompProfile");
     let seccomp = profile.and_then(|profile| seccomp(job, profile, &pointer));
-    // a privileged container has none, whatever it asks for: Podman sees to that
-    let seccomp = seccomp.filter(|_| words.own.privileged != Some(true));
+    // A privileged container never has a seccomp profile in Podman.
+    let seccomp = seccomp.filter(|_| contexts.own.privileged != Some(true));
     options.extend(seccomp.map(|profile| format!("seccomp={profile}")));
     let profile = own
         .app_armor_profile
         .as_ref()
         .or(pod.app_armor_profile.as_ref());
-    let pointer = words.at(own.app_armor_profile.is_some(), "appArmorProfile");
+    let pointer = contexts.at(own.app_armor_profile.is_some(), "appArmorProfile");
     let app_armor = profile.and_then(|profile| app_armor(job, profile, &pointer));
     options.extend(app_armor.map(|profile| format!("apparmor={profile}")));
     let labels = own
         .se_linux_options
         .as_ref()
         .or(pod.se_linux_options.as_ref());
-    let pointer = words.at(own.se_linux_options.is_some(), "seLinuxOptions");
+    let pointer = contexts.at(own.se_linux_options.is_some(), "seLinuxOptions");
     if let Some(labels) = labels {
         options.extend(se_linux(job, labels, &pointer));
     }
@@ -342,13 +354,13 @@ fn options(job: &mut Job<'_>, words: &Words<'_>) -> Vec<String> {
         Some("Unmasked") => options.push("unmask=ALL".to_owned()),
         Some(other) => {
             let message = format!("`{other}`: use Default or Unmasked");
-            job.refuse(code::SCHEMA, &words.at(true, "procMount"), message);
+            job.refuse(code::SCHEMA, &contexts.at(true, "procMount"), message);
         }
     }
     options
 }
 
-/// Another profile than Podman's own.
+/// Returns a profile other than Podman's default.
 fn seccomp(job: &mut Job<'_>, profile: &SeccompProfile, pointer: &str) -> Option<String> {
     match (profile.type_.as_str(), &profile.localhost_profile) {
         ("RuntimeDefault", None) => None,
@@ -369,7 +381,7 @@ fn seccomp(job: &mut Job<'_>, profile: &SeccompProfile, pointer: &str) -> Option
     }
 }
 
-/// Another profile than the device's own.
+/// Returns a profile other than the device's default.
 fn app_armor(job: &mut Job<'_>, profile: &AppArmorProfile, pointer: &str) -> Option<String> {
     match (profile.type_.as_str(), &profile.localhost_profile) {
         ("RuntimeDefault", None) => None,

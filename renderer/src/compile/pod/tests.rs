@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::field::{Ruling, path_of};
 use super::*;
 
-/// Kubernetes' own schema.
+/// Returns Kubernetes' own schema.
 fn schema() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
@@ -34,7 +34,7 @@ fn every_path_is_a_field_of_kubernetes_and_in_one_list() {
     for field in fields() {
         assert!(is_field(&schema, field.path), "{}", field.path);
         assert!(seen.insert(field.path), "{} is listed twice", field.path);
-        // a field below one that is refused would never be looked at
+        // A field below a refused field would never be checked.
         let above = |other: &&Field| {
             matches!(other.becomes, Becomes::Refused(_))
                 && field.path.starts_with(&format!("{}.", other.path))
@@ -43,7 +43,7 @@ fn every_path_is_a_field_of_kubernetes_and_in_one_list() {
     }
 }
 
-/// The fields of a schema that no list has.
+/// Collects the fields of a schema that are in no list.
 fn unlisted(schema: &Value, within: &str, found: &mut Vec<String>) {
     for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
         let path = path_of(key, within);
@@ -58,13 +58,13 @@ fn unlisted(schema: &Value, within: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Each field that Kubernetes knows is in a list: one that a new version of it brings fails this test.
+/// Each field of Kubernetes is in a list. A field of a new version fails this test.
 #[test]
 fn every_field_of_kubernetes_is_decided() {
     let mut found = Vec::new();
     unlisted(&schema(), "", &mut found);
     assert_eq!(found, [""; 0]);
-    // it does find one
+    // The search does find an unlisted field.
     let newer =
         serde_json::json!({"properties": {"containers": {"items": {"properties": {"novel": {}}}}}});
     unlisted(&newer, "", &mut found);

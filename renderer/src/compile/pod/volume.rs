@@ -1,4 +1,4 @@
-//! A pod's volumes, and a container's mounts of them.
+//! The volumes of a pod, and the mounts of its containers.
 
 mod files;
 mod mount;
@@ -15,9 +15,8 @@ use crate::compile::job::Job;
 use crate::compile::unit::{Before, Memory, Mounts};
 use crate::compile::writer::fits_a_line;
 
-const ON_DEVICE: &str =
-    "mount it on the device, and use a hostPath volume of the folder that it is mounted on";
-const NO_CLUSTER: &str = "only a cluster has what it names";
+const ON_DEVICE: &str = "mount it on the device, and use a hostPath volume for the mount point";
+const NO_CLUSTER: &str = "it needs a cluster";
 
 pub(super) const FIELDS: &[Field] = &[
     Field::supported("volumes[].name", "names of volumes and folders"),
@@ -71,34 +70,34 @@ pub(super) const FIELDS: &[Field] = &[
     Field::refused("volumes[].projected.sources[].podCertificate", NO_CLUSTER),
     Field::refused(
         "volumes[].projected.sources[].secret",
-        "secrets come in a later version",
+        "secrets are not supported yet",
     ),
     Field::supported(
         "volumes[].hostPath.path",
-        "`Volume=` or `AddDevice=`; it must be there, unless `type` says to make it",
+        "`Volume=` or `AddDevice=`; the path must exist, unless `type` creates it",
     ),
     Field::supported(
         "volumes[].hostPath.type",
-        "looked at before the container starts, by test(1), where `File` is anything but a folder; folders and files are made by mkdir(1) and touch(1)",
+        "checked before the container starts, with test(1), where `File` is anything but a folder; folders and files are created with mkdir(1) and touch(1)",
     ),
     Field::supported(
         "volumes[].emptyDir.medium",
-        "a volume of Podman's, which outlives restarts and which everybody may write to, where Podman's storage is at its usual place; `Memory`: `Tmpfs=`, or one tmpfs for the pod",
+        "a Podman volume, which survives restarts and which everybody may write to, where Podman's storage is at its usual place; `Memory`: `Tmpfs=`, or one tmpfs for the pod",
     ),
     Field::supported(
         "volumes[].emptyDir.sizeLimit",
-        "the size of the tmpfs; a lint for one on disk, which has no limit",
+        "the size of the tmpfs; a warning for a volume on disk, which has no limit",
     ),
     Field::supported(
         "volumes[].persistentVolumeClaim.claimName",
-        "`Volume=`: the volume of Podman's of this name, made if it is not there",
+        "`Volume=`: the Podman volume of this name, created if it does not exist",
     ),
     Field::supported(
         "volumes[].persistentVolumeClaim.readOnly",
         "`ro` of all its mounts",
     ),
     Field::supported("volumes[].image", "`--mount type=image`, read-only"),
-    Field::refused("volumes[].secret", "secrets come in a later version"),
+    Field::refused("volumes[].secret", "secrets are not supported yet"),
     Field::refused(
         "volumes[].ephemeral",
         "nothing on a device provisions it: use emptyDir",
@@ -143,11 +142,11 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "containers[].volumeMounts[].subPath",
-        "a path below the volume, made as a folder if it is not there; of a volume of Podman's `subpath=`",
+        "a path below the volume, created as a folder if it does not exist; `subpath=` for a Podman volume",
     ),
     Field::supported(
         "containers[].volumeMounts[].subPathExpr",
-        "the same, with the container's variables in it",
+        "the same, with the container's variables expanded",
     ),
     Field::refused(
         "containers[].volumeDevices",
@@ -159,33 +158,33 @@ pub(super) const FIELDS: &[Field] = &[
 pub(super) struct Volumes(BTreeMap<String, Kind>);
 
 enum Kind {
-    /// Files made here, in a folder of the device.
+    /// Files of the bundle, in a folder of the device.
     Files {
         folder: String,
         files: Vec<DevicePath>,
     },
-    /// A path of the device, and what is done before.
+    /// A path of the device, and the steps before the start.
     Host { path: String, before: Vec<Before> },
-    /// A device node, and what is done before.
+    /// A device node, and the step before the start.
     Node { path: String, before: Before },
-    /// A named Podman volume: it keeps its content until somebody removes it.
+    /// A Podman volume, which keeps its content until somebody removes it.
     Named {
         name: String,
         read_only: bool,
-        /// Who may do what in it, when it is new; the first container's user when absent.
+        /// The permissions of a new volume; it belongs to the first container's user when absent.
         access: Option<Access>,
     },
-    /// Memory of one mount alone.
+    /// A tmpfs for one mount.
     Memory { size: Option<u64> },
-    /// Memory of several mounts: a folder that the pod mounts, and the name of a volume of Podman's for it.
+    /// A tmpfs for several mounts, on a folder of the device, and the name of a Podman volume for that folder.
     Shared { name: String, memory: Memory },
-    /// An image's content.
+    /// The content of an image.
     Image { reference: String },
-    /// Already reported.
+    /// A volume with an error that is already reported.
     Refused,
 }
 
-/// The group and the mode of a volume's folder.
+/// The group and the mode of the folder of a volume.
 #[derive(Clone, Copy)]
 struct Access {
     group: u32,
@@ -203,7 +202,7 @@ impl Volumes {
         Self(volumes)
     }
 
-    /// Memory that is mounted for the pod as a whole.
+    /// Returns the tmpfs mounts that the containers of the pod share.
     pub(super) fn memory(&self) -> Vec<Memory> {
         let shared = self.0.values().filter_map(|kind| match kind {
             Kind::Shared { memory, .. } => Some(memory.clone()),
@@ -212,7 +211,7 @@ impl Volumes {
         shared.collect()
     }
 
-    /// The container's mounts.
+    /// Returns the mounts of a container.
     pub(super) fn mount(
         &self,
         job: &mut Job<'_>,
@@ -235,7 +234,7 @@ impl Volumes {
     }
 }
 
-/// A relative path that stays below where it starts, in its shortest form.
+/// Returns a relative path in its shortest form, if it has no `..`.
 fn inner_path(path: &str) -> Option<String> {
     let parts: Vec<_> = path
         .split('/')

@@ -1,4 +1,4 @@
-//! What a container sees of the device.
+//! Writes the mounts of a container.
 
 use crate::compile::MEMORY_FOLDER;
 use crate::compile::unit::{Before, Label, Memory, Mount, Mounts, Through, Volume};
@@ -7,7 +7,7 @@ use crate::compile::writer::Writer;
 pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
     let Mounts {
         all,
-        restart_on: _, // the manifest's
+        restart_on: _, // in the manifest
         before: _,     // done by the service
         memory: _,     // mounted by the service
     } = mounts;
@@ -22,7 +22,7 @@ pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
                 let mut fields = vec!["type=image".to_owned()];
                 fields.push(format!("source={reference}"));
                 fields.push(format!("destination={inside}"));
-                // Podman wants it as a path of the image
+                // Podman expects an absolute path.
                 fields.extend(part.iter().map(|part| format!("subpath=/{part}")));
                 mount_argument(file, &fields);
             }
@@ -32,7 +32,7 @@ pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
                 read_only,
                 size,
             } => {
-                // Podman would copy what the image has there, with its owner and mode
+                // Podman would otherwise copy the content of the image, with its owner and mode.
                 let mut options = vec!["mode=0777".to_owned(), "notmpcopyup".to_owned()];
                 options.extend(size.map(|bytes| format!("size={bytes}")));
                 options.extend(read_only.then(|| "ro".to_owned()));
@@ -42,7 +42,7 @@ pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
     }
 }
 
-/// A mount of a path or a volume: `Volume=` where it can say it.
+/// Writes a mount of a path or a volume: as `Volume=` where that key can express it.
 fn volume(file: &mut Writer, mount: &Volume) {
     let Volume {
         source,
@@ -63,7 +63,7 @@ fn volume(file: &mut Writer, mount: &Volume) {
             Label::Shared => "z",
             Label::Private => "Z",
         });
-        // Kubernetes' volumes are empty, whatever the image has there
+        // In Kubernetes a volume is empty, even if the image has files at its mount path.
         let options = (!path).then_some("nocopy").into_iter();
         let options = options.chain(read_only.then_some("ro"));
         let options = options.chain(label).chain(through).map(str::to_owned);
@@ -71,7 +71,7 @@ fn volume(file: &mut Writer, mount: &Volume) {
         file.value("Volume", &with_options(&place, options));
         return;
     }
-    // Podman copies nothing into a part of a volume
+    // Podman copies nothing into a subpath of a volume.
     let kind = if path { "bind" } else { "volume" };
     let mut fields = vec![format!("type={kind}"), format!("source={source}")];
     fields.push(format!("destination={inside}"));
@@ -81,20 +81,20 @@ fn volume(file: &mut Writer, mount: &Volume) {
         Label::Shared => "relabel=shared".to_owned(),
         Label::Private => "relabel=private".to_owned(),
     }));
-    // the two types have it under two names
+    // The two types use different names for the propagation.
     let prefix = if path { "bind-propagation=" } else { "" };
     fields.extend(through.map(|through| format!("{prefix}{through}")));
     mount_argument(file, &fields);
 }
 
-/// `PLACE[:OPTION,…]`.
+/// Returns `PLACE[:OPTION,…]`.
 fn with_options(place: &str, options: impl IntoIterator<Item = String>) -> String {
     let options: Vec<_> = options.into_iter().collect();
     let colon = if options.is_empty() { "" } else { ":" };
     format!("{place}{colon}{}", options.join(","))
 }
 
-/// Podman reads the fields as a line of CSV.
+/// Writes a `--mount` argument. Podman reads its fields as a line of CSV.
 fn mount_argument(file: &mut Writer, fields: &[String]) {
     let quoted = fields.iter().map(|field| {
         if field.contains([',', '"']) {
@@ -109,7 +109,7 @@ fn mount_argument(file: &mut Writer, fields: &[String]) {
 
 pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
     const KEY: &str = "ExecStartPre";
-    // first: folders are made in it
+    // The tmpfs comes first, because folders are created in it.
     memory(file, &mounts.memory);
     for step in &mounts.before {
         match step {
@@ -139,7 +139,7 @@ pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
                 );
             }
             Before::Mode { folder, mode } => {
-                // without a shell, and not where Podman's storage was moved to
+                // This needs no shell, and it does nothing if Podman's storage is in another folder.
                 let find = ["-/usr/bin/find", folder, "-maxdepth", "0", "-empty"];
                 let exec = ["-exec", "/usr/bin/chmod", mode, "{}", "+"];
                 file.words(KEY, find.into_iter().chain(exec));
@@ -154,8 +154,8 @@ pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
     }
 }
 
-/// Makes the folders of a path one by one: mkdir(1) follows no link in the last place, and what it would follow on the way is
-/// looked at first. What is there already is no failure.
+/// Creates the folders of a path one by one. mkdir(1) does not follow a symbolic link at the end of a path, and the folders above
+/// are checked first. A folder that exists is no failure.
 fn below(file: &mut Writer, root: &str, path: &str, mode: Option<&str>) {
     let mut folder = root.to_owned();
     for part in path.split('/') {
@@ -169,7 +169,8 @@ fn below(file: &mut Writer, root: &str, path: &str, mode: Option<&str>) {
     }
 }
 
-/// Memory is mounted before and unmounted after, however that ended. Lazily: whoever still has it keeps it until then.
+/// Mounts each tmpfs before the start, and unmounts it after the stop, however that ended. The unmount is lazy: processes that
+/// still use the tmpfs keep it until they end.
 pub(super) fn memory(file: &mut Writer, all: &[Memory]) {
     for Memory {
         folder,
@@ -193,7 +194,7 @@ pub(super) fn memory(file: &mut Writer, all: &[Memory]) {
             "tmpfs",
             folder,
         ];
-        // the device's own accounts do not get to it, as with Podman's volumes
+        // The accounts of the device have no access to it, as with Podman volumes.
         let closed = ["/usr/bin/mkdir", "-p", "-m", "0700", "--", MEMORY_FOLDER];
         file.words("ExecStartPre", closed);
         file.words("ExecStartPre", ["/usr/bin/mkdir", "-p", "--", folder]);

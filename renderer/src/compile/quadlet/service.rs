@@ -1,4 +1,4 @@
-//! How a container is looked after, by Podman and by systemd.
+//! Writes health checks and the `[Service]` section of a container.
 
 use crate::compile::unit::{Check, Health, Hook, Restart, Service};
 use crate::compile::writer::Writer;
@@ -26,7 +26,7 @@ pub(super) fn health(file: &mut Writer, health: &Health) {
         seconds(file, "start-period", check.delay);
         argument(file, "on-failure", "stop");
     } else if let Some(Check { command, .. }) = startup {
-        // Podman has no startup check without another one. This one runs once a day, and nothing comes of it.
+        // Podman has no startup check without a regular one. This one runs once a day, and its result is ignored.
         argument(file, "cmd", &health_command(command));
         argument(file, "interval", "24h");
     }
@@ -38,7 +38,7 @@ pub(super) fn health(file: &mut Writer, health: &Health) {
     }
 }
 
-/// Podman reads a JSON array of one word as a line for a shell.
+/// Returns a command in Podman's format. A JSON array of one word would be run by a shell.
 fn health_command(command: &[String]) -> String {
     match command {
         [program] => format!("CMD {program}"),
@@ -52,7 +52,7 @@ pub(super) fn service(file: &mut Writer, name: &str, service: &Service) {
         oneshot,
         remains,
         stop_seconds,
-        stop_signal: _, // Podman's to keep
+        stop_signal: _, // in [Container]
         started,
         stopping,
         deadline,
@@ -64,7 +64,7 @@ pub(super) fn service(file: &mut Writer, name: &str, service: &Service) {
     if *remains {
         file.fixed("RemainAfterExit", "yes");
     }
-    // Above Podman's own: it kills the container and removes it, which takes a while on a slow disk.
+    // This is more than Podman's own timeout, because removing the container takes a while on a slow disk.
     let stop = stop_seconds.saturating_add(60);
     file.fixed("TimeoutStopSec", &stop.to_string());
     if let Some(seconds) = deadline {
@@ -72,7 +72,7 @@ pub(super) fn service(file: &mut Writer, name: &str, service: &Service) {
     }
     let podman = ["/usr/bin/podman", "exec", name];
     match started {
-        // TimeoutStartSec is its only limit, as Kubernetes has none
+        // TimeoutStartSec= is its only limit, because Kubernetes has none.
         Some(Hook::Command(command)) => {
             let words = podman.into_iter().chain(command.iter().map(String::as_str));
             file.words("ExecStartPost", words);
@@ -82,7 +82,7 @@ pub(super) fn service(file: &mut Writer, name: &str, service: &Service) {
         }
         None => {}
     }
-    // Within the grace period; and as in Kubernetes, it stops whatever becomes of the hook.
+    // The hook must end within the grace period. As in Kubernetes, the container stops even if the hook fails.
     let limit = *stop_seconds.max(&1);
     match stopping {
         Some(Hook::Command(command)) => {
@@ -99,7 +99,7 @@ pub(super) fn service(file: &mut Writer, name: &str, service: &Service) {
     }
 }
 
-/// What every service of ours has: systemd tries again for as long as it takes, ever more slowly, with nobody's help.
+/// Writes the settings of restarts: systemd keeps trying, with growing pauses.
 pub(super) fn retries(file: &mut Writer, restart: Restart) {
     file.section("Service");
     let restart = match restart {
@@ -112,6 +112,6 @@ pub(super) fn retries(file: &mut Writer, restart: Restart) {
     // From one second to a minute in six steps (systemd 254; older ones stay at a second).
     file.fixed("RestartSteps", "6");
     file.fixed("RestartMaxDelaySec", "60s");
-    // Images are fetched before; this is for a device whose image store was lost and that fetches again.
+    // Images are pulled before; the timeout is for a device that lost its image store and must pull them again.
     file.fixed("TimeoutStartSec", "900");
 }

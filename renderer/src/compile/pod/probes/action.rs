@@ -1,4 +1,4 @@
-//! What a probe does: the agent's words for it.
+//! The action of a probe, in the terms of the agent.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::super::asked::Asked;
 use crate::compile::job::Job;
 
-/// What a probe does, or nothing, with a finding.
+/// Returns the action of a probe, or reports why there is none.
 pub(super) fn action(
     job: &mut Job<'_>,
     asked: Asked<'_>,
@@ -31,10 +31,10 @@ pub(super) fn action(
                 port: port(job, asked, &tcp.port, &format!("{pointer}/port"))?,
             })
         }
-        // said already
+        // This is reported already.
         (None, None, None, Some(_)) => None,
         _ => {
-            let message = "a probe has one of `exec`, `httpGet` and `tcpSocket`";
+            let message = "a probe needs exactly one of `exec`, `httpGet` and `tcpSocket`";
             job.refuse(code::SCHEMA, pointer, message);
             None
         }
@@ -90,7 +90,7 @@ fn request(
     })
 }
 
-/// The path as it is sent: what may not be in a URL is escaped, and a fragment is nobody's business but the asker's.
+/// Returns the path as it is sent: escaped, and without the fragment.
 fn path(given: &str) -> String {
     let given = given.split('#').next().unwrap_or_default();
     let mut path = String::new();
@@ -135,10 +135,10 @@ fn headers(job: &mut Job<'_>, http: &HTTPGetAction, pointer: &str) -> Option<Vec
     good.then_some(headers)
 }
 
-/// The host, when one is given.
+/// Returns the host if one is given, or reports why it is invalid.
 #[expect(
     clippy::option_option,
-    reason = "the outer one says that it is refused"
+    reason = "the outer option says whether it is valid"
 )]
 fn host(job: &mut Job<'_>, given: Option<&String>, pointer: &str) -> Option<Option<String>> {
     let Some(host) = given.filter(|host| !host.is_empty()) else {
@@ -153,7 +153,7 @@ fn host(job: &mut Job<'_>, given: Option<&String>, pointer: &str) -> Option<Opti
     None
 }
 
-/// The port of a number, or of a name that one of the container's ports has.
+/// Returns the port of a number, or of the name of one of the container's ports.
 fn port(job: &mut Job<'_>, asked: Asked<'_>, given: &IntOrString, pointer: &str) -> Option<u16> {
     let number = match given {
         IntOrString::Int(number) => i64::from(*number),

@@ -1,4 +1,4 @@
-//! Volumes whose files are known here: of a `ConfigMap`, and of the pod's own fields.
+//! Volumes with files from `ConfigMap`s and from fields of the pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,18 +14,18 @@ use super::{Kind, inner_path};
 use crate::compile::DATA_FOLDER;
 use crate::compile::job::Job;
 use crate::compile::pod::asked::{Asked, SPEC};
-use crate::compile::pod::fieldref::{self, Untold};
+use crate::compile::pod::fieldref::{self, Unavailable};
 
-/// A folder of the device in the making.
+/// A folder of the device that is being filled.
 struct Folder {
     path: String,
     mode: u32,
-    /// Whether Kubernetes would give the files to a group.
+    /// Whether the files would belong to a group in Kubernetes.
     has_group: bool,
     files: BTreeSet<DevicePath>,
 }
 
-/// A `ConfigMap` and what of it is wanted.
+/// A `ConfigMap` and the keys that the volume contains.
 struct Keys<'a> {
     name: &'a str,
     optional: bool,
@@ -128,7 +128,7 @@ impl Folder {
         let mut entries: BTreeMap<String, Vec<u8>> = text.collect();
         let binary = binary.into_iter().flatten();
         entries.extend(binary.map(|(key, bytes)| (key, bytes.0)));
-        // As Kubernetes does: no items at all are all of them.
+        // As in Kubernetes, no items at all means all keys.
         let Some(items) = items.filter(|items| !items.is_empty()) else {
             for (key, content) in entries {
                 self.put(job, &key, content, self.mode, &at);
@@ -157,7 +157,7 @@ impl Folder {
     ) {
         for (index, item) in items.into_iter().flatten().enumerate() {
             let pointer = format!("{pointer}/items/{index}");
-            let (told, at) = match (&item.field_ref, &item.resource_field_ref) {
+            let (content, at) = match (&item.field_ref, &item.resource_field_ref) {
                 (Some(field), None) => {
                     let at = format!("{pointer}/fieldRef/fieldPath");
                     (field_text(job, spec, &field.field_path), at)
@@ -167,16 +167,15 @@ impl Folder {
                     (fieldref::resource(of_pod(spec), selector), at)
                 }
                 _ => {
-                    let message =
-                        "it needs a `fieldRef`, or a `resourceFieldRef` with a `containerName`";
+                    let message = "an item needs a `fieldRef`, or a `resourceFieldRef` with a `containerName`";
                     job.refuse(code::SCHEMA, &pointer, message);
                     continue;
                 }
             };
-            let content = match told {
+            let content = match content {
                 Ok(content) => content,
-                Err(untold) => {
-                    let (code, at, message) = untold.at(&at);
+                Err(unavailable) => {
+                    let (code, at, message) = unavailable.at(&at);
                     job.refuse(code, &at, message);
                     continue;
                 }
@@ -187,7 +186,7 @@ impl Folder {
         }
     }
 
-    /// Permission bits, or the folder's; others than those are refused.
+    /// Returns permission bits, or those of the folder. A mode with other bits is refused.
     fn permission(&self, job: &mut Job<'_>, mode: Option<i32>, pointer: &str) -> u32 {
         let Some(mode) = mode else {
             return self.mode;
@@ -199,7 +198,7 @@ impl Folder {
                 job.refuse(code::SCHEMA, pointer, message);
             }
             Some(bits) if self.has_group && bits & 0o004 == 0 => {
-                let message = "with `fsGroup`, Kubernetes lets the group read the file; on a device it belongs to root: let others read it (0444)";
+                let message = "with `fsGroup`, the group can read the file in Kubernetes, but on a device the file belongs to root: use a mode that lets others read it (0444)";
                 job.refuse(code::UNSUPPORTED_FIELD, pointer, message);
             }
             Some(_) => {}
@@ -223,9 +222,9 @@ impl Folder {
     }
 }
 
-/// A field of the pod as a file has it: labels and annotations as a whole, too.
-fn field_text(job: &mut Job<'_>, spec: &PodSpec, path: &str) -> Result<String, Untold> {
-    // As Kubernetes writes them: NAME="VALUE", escaped as in Go.
+/// Returns the content of a file for a field of the pod. A file may also have all labels or annotations.
+fn field_text(job: &mut Job<'_>, spec: &PodSpec, path: &str) -> Result<String, Unavailable> {
+    // Kubernetes writes NAME="VALUE" and escapes as Go does.
     let lines = |pairs: &Option<BTreeMap<String, String>>| {
         let pairs = pairs.iter().flatten();
         let lines = pairs.map(|(name, value)| {
@@ -242,7 +241,7 @@ fn field_text(job: &mut Job<'_>, spec: &PodSpec, path: &str) -> Result<String, U
     }
 }
 
-/// The pod, asked by none of its containers: it has at least one.
+/// Returns the input for fields of the pod as a whole, for which any container will do. A pod has at least one.
 fn of_pod(spec: &PodSpec) -> Asked<'_> {
     Asked {
         spec,

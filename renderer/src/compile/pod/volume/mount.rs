@@ -1,4 +1,4 @@
-//! A container's mount of a volume.
+//! The mount of a volume in a container.
 
 use flotta_bundle::{DevicePath, code};
 use k8s_openapi::api::core::v1::VolumeMount;
@@ -10,11 +10,11 @@ use crate::compile::pod::env::expand;
 use crate::compile::unit::{Before, Label, Mount, Mounts, Through, Volume};
 use crate::compile::writer::fits_a_line;
 
-/// Where Podman keeps volumes, unless the device's storage was moved: there a folder that `subPath` names must be made by hand,
-/// or the container does not start.
+/// The folder in which Podman keeps volumes by default. On a device with another storage folder, a folder that `subPath` names
+/// must be created by hand, or the container does not start.
 const PODMAN_VOLUMES: &str = "/var/lib/containers/storage/volumes";
 
-/// A mount as it is asked for.
+/// A mount with valid fields.
 struct Wanted<'a> {
     inside: String,
     sub: Option<String>,
@@ -24,7 +24,7 @@ struct Wanted<'a> {
     pointer: &'a str,
 }
 
-/// Adds a mount and what it needs.
+/// Adds a mount and the steps that it needs.
 pub(super) fn add(
     job: &mut Job<'_>,
     asked: Asked<'_>,
@@ -41,7 +41,7 @@ pub(super) fn add(
     }
 }
 
-/// A mount whose fields are good.
+/// Checks the fields of a mount.
 fn wanted<'a>(
     job: &mut Job<'_>,
     asked: Asked<'_>,
@@ -69,8 +69,11 @@ fn wanted<'a>(
     })
 }
 
-/// The path below the volume, if one is asked for; nothing when it cannot be.
-#[expect(clippy::option_option, reason = "asked for or not, good or not")]
+/// Returns the path below the volume, if one is given, or reports why it is invalid.
+#[expect(
+    clippy::option_option,
+    reason = "the outer option says whether it is valid"
+)]
 fn sub_path(
     job: &mut Job<'_>,
     mount: &VolumeMount,
@@ -84,7 +87,7 @@ fn sub_path(
         (None, Some(expression)) => ("subPathExpr", expand(&expression, variables)),
         (Some(_), Some(_)) => {
             let pointer = format!("{pointer}/subPathExpr");
-            let message = "subPath is given as well: use one of the two";
+            let message = "`subPath` and `subPathExpr` are both given: use one of them";
             job.refuse(code::SCHEMA, &pointer, message);
             return None;
         }
@@ -113,12 +116,15 @@ fn read_only(job: &mut Job<'_>, mount: &VolumeMount, pointer: &str) -> bool {
     let pointer = format!("{pointer}/recursiveReadOnly");
     match mount.recursive_read_only.as_deref() {
         Some("IfPossible" | "Enabled") if !read_only => {
-            job.refuse(code::SCHEMA, &pointer, "it needs `readOnly: true`");
+            job.refuse(
+                code::SCHEMA,
+                &pointer,
+                "`recursiveReadOnly` needs `readOnly: true`",
+            );
         }
         None | Some("Disabled" | "IfPossible") => {}
         Some("Enabled") => {
-            let message =
-                "Podman cannot make the mounts below a mount read-only: `IfPossible` does without";
+            let message = "Podman cannot make the mounts below a mount read-only: use `IfPossible`";
             job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
         }
         Some(other) => {
@@ -155,7 +161,7 @@ fn through(
     }
 }
 
-/// The mount; what is done before goes to the others' already.
+/// Returns the mount, and adds its steps to those of the container.
 fn made(
     job: &mut Job<'_>,
     mounts: &mut Mounts,
@@ -178,7 +184,7 @@ fn made(
             wanted.label = wanted.label.or(Some(Label::Shared));
             let folder = &memory.folder;
             if wanted.sub.is_some() {
-                // Podman does not follow a link out of a volume; it would out of a plain path
+                // Podman follows no symbolic link out of a volume, but it would out of a plain path.
                 let volume = Before::Volume {
                     name: name.clone(),
                     folder: Some(folder.clone()),
@@ -228,7 +234,7 @@ fn made(
             inside: wanted.inside,
         },
         Kind::Node { .. } if wanted.sub.is_some() => {
-            let message = "a device node has nothing below it";
+            let message = "a device node cannot have a `subPath`";
             job.refuse(
                 code::SCHEMA,
                 &format!("{}/subPath", wanted.pointer),
@@ -249,13 +255,13 @@ fn made(
 }
 
 impl Wanted<'_> {
-    /// The path that is asked for below a folder.
+    /// Returns the path of the `subPath` below a folder.
     fn below(&self, root: &str) -> Option<String> {
         let root = root.trim_end_matches('/');
         self.sub.as_ref().map(|sub| format!("{root}/{sub}"))
     }
 
-    /// The mount of a path of the device.
+    /// Returns the mount of a path of the device.
     fn bind(self, source: String) -> Mount {
         Mount::Volume(Volume {
             source,
@@ -268,14 +274,14 @@ impl Wanted<'_> {
     }
 }
 
-/// Adds what is done before the container starts, once.
+/// Adds a step before the start, unless it is there already.
 fn first(mounts: &mut Mounts, step: &Before) {
     if !mounts.before.contains(step) {
         mounts.before.push(step.clone());
     }
 }
 
-/// The mount of files made here: read-only, as in Kubernetes.
+/// Returns the mount of files of the bundle, read-only as in Kubernetes.
 fn of_files(
     mounts: &mut Mounts,
     folder: &str,
@@ -291,13 +297,13 @@ fn of_files(
     }
     mounts.restart_on.extend(mounted.into_iter().cloned());
     wanted.read_only = true;
-    // on hosts with SELinux the content must carry a label that containers may read
+    // With SELinux the content needs a label that containers may read.
     wanted.label = wanted.label.or(Some(Label::Shared));
     wanted.bind(source)
 }
 
-/// The mount of a volume of Podman's, with the folder that its content is in. A folder that is made in it gets the volume's
-/// own mode, as in Kubernetes.
+/// Returns the mount of a Podman volume; `folder` contains its files. As in
+/// Kubernetes, a new folder in it gets the mode of the volume.
 fn of_volume(
     mounts: &mut Mounts,
     name: &str,

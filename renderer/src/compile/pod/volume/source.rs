@@ -1,4 +1,4 @@
-//! What a volume is.
+//! The source of a volume.
 
 use flotta_bundle::code;
 use flotta_bundle::name::check_subdomain;
@@ -16,7 +16,7 @@ use crate::compile::pod::quantity::Quantity;
 use crate::compile::unit::{Before, Memory};
 use crate::compile::writer::fits_a_line;
 
-/// Sources that the field list refuses do not come so far.
+/// Returns the kind of a volume. Sources that are not supported are refused before.
 pub(super) fn kind(job: &mut Job<'_>, spec: &PodSpec, volume: &Volume, pointer: &str) -> Kind {
     let at = |field: &str| format!("{pointer}/{field}");
     if let Some(source) = &volume.config_map {
@@ -37,7 +37,7 @@ pub(super) fn kind(job: &mut Job<'_>, spec: &PodSpec, volume: &Volume, pointer: 
     if let Some(source) = &volume.image {
         return image_volume(job, source, &at("image"));
     }
-    // Kubernetes takes a volume without a source for an emptyDir.
+    // In Kubernetes a volume without a source is an emptyDir.
     let source = volume.empty_dir.clone().unwrap_or_default();
     empty(job, spec, &volume.name, &source, &at("emptyDir"))
 }
@@ -45,14 +45,14 @@ pub(super) fn kind(job: &mut Job<'_>, spec: &PodSpec, volume: &Volume, pointer: 
 fn host(job: &mut Job<'_>, source: &HostPathVolumeSource, pointer: &str) -> Kind {
     let Some(path) = absolute(&source.path) else {
         let message = format!(
-            "{:?} is not an absolute path without `..`, `\\` or control characters, and without white space or quotes at its ends",
+            "{:?} is not an absolute path without `..`, `\\`, control characters, or white space or quotes at its ends",
             source.path
         );
         job.refuse(code::SCHEMA, &format!("{pointer}/path"), message);
         return Kind::Refused;
     };
     let is = |letter| Before::Is(letter, path.clone());
-    // Project Flotta's documents mount device nodes as `File`: it is what `podman kube play` takes, and old clusters.
+    // Project Flotta's documents mount device nodes as `File`, which `podman kube play` accepts.
     let no_folder = Before::IsNot('d', path.clone());
     let before = match source.type_.as_deref().unwrap_or_default() {
         "" => vec![],
@@ -63,7 +63,7 @@ fn host(job: &mut Job<'_>, source: &HostPathVolumeSource, pointer: &str) -> Kind
         "Socket" => vec![is('S')],
         node @ ("BlockDevice" | "CharDevice") => {
             if path.contains(':') {
-                let message = "the path of a device cannot have a `:` here";
+                let message = "the path of a device node cannot contain a `:`";
                 job.refuse(code::SCHEMA, &format!("{pointer}/path"), message);
                 return Kind::Refused;
             }
@@ -79,7 +79,7 @@ fn host(job: &mut Job<'_>, source: &HostPathVolumeSource, pointer: &str) -> Kind
     Kind::Host { path, before }
 }
 
-/// An absolute path in its shortest form.
+/// Returns an absolute path in its shortest form.
 fn absolute(path: &str) -> Option<String> {
     let parts: Vec<_> = path
         .split('/')
@@ -104,7 +104,7 @@ fn claim(
     let read_only = source.read_only == Some(true);
     let what = format!("claim `{name}`");
     uses(job, &name, what, false, &format!("{pointer}/claimName"));
-    // Kubernetes leaves a claim of no group's to whoever made its content
+    // Without a group, Kubernetes does not change the owner of a claim.
     let access = files_group(spec).map(|group| Access {
         group,
         mode: "2775",
@@ -116,7 +116,7 @@ fn claim(
     }
 }
 
-/// Notes that the workload uses a volume of Podman's.
+/// Adds a Podman volume that the workload uses.
 fn uses(job: &mut Job<'_>, name: &str, what: String, is_own: bool, pointer: &str) {
     let place = job.workload.document.place(pointer);
     job.out.volumes.push(compiled::Volume {
@@ -157,13 +157,13 @@ fn empty(
     match source.medium.as_deref().unwrap_or_default() {
         "" => {
             if size.is_some_and(|size| size > 0) {
-                let message = "`sizeLimit` has no effect: on disk, Podman limits no volume; one in memory (`medium: Memory`) has its size";
+                let message = "`sizeLimit` has no effect: Podman cannot limit a volume on disk, only one in memory (`medium: Memory`)";
                 job.note(&limit, message);
             }
             let own = format!("{}-{name}", job.name);
             let what = format!("emptyDir `{name}`");
             uses(job, &own, what, true, pointer);
-            // everybody may write to it, as in Kubernetes
+            // As in Kubernetes, everybody can write to it.
             let access = match files_group(spec) {
                 Some(group) => Access {
                     group,
@@ -181,15 +181,15 @@ fn empty(
             }
         }
         "Memory" => {
-            // Kubernetes takes nought for no limit.
+            // In Kubernetes zero means no limit.
             let size = size.filter(|size| *size > 0);
             let group = files_group(spec);
-            // Podman gives a container's own memory no group
+            // Podman cannot set the group of a container's own tmpfs.
             if group.is_none() && is_mounted_once(spec, name) {
                 return Kind::Memory { size };
             }
             let folder = format!("{MEMORY_FOLDER}/{}/{name}", job.name);
-            // no name of Kubernetes' has a `_`: it is no other volume's, and not its own from when it was on disk
+            // Kubernetes names have no `_`, so this is the name of no other volume, nor of the same volume on disk.
             let name = format!("{}_{name}", job.name);
             let memory = Memory {
                 folder,
@@ -210,13 +210,13 @@ fn empty(
     }
 }
 
-/// The group that the pod's volumes belong to. What is no id is reported where the container's groups are.
+/// Returns the group of the pod's volumes. An invalid id is reported with the container's groups.
 pub(super) fn files_group(spec: &PodSpec) -> Option<u32> {
     let context = spec.security_context.as_ref()?;
     u32::try_from(context.fs_group?).ok()
 }
 
-/// Whether one mount alone has all of a volume: it can be that mount's own.
+/// Whether a volume is mounted once, as a whole, so that the mount can have its own tmpfs.
 fn is_mounted_once(spec: &PodSpec, name: &str) -> bool {
     let containers = spec
         .init_containers
