@@ -11,7 +11,7 @@ use flotta_agent::enrol::Join;
 use flotta_agent::fetch;
 use flotta_agent::identity::{Certificate, Identity, Joined};
 use flotta_agent::ledger::Ledger;
-use flotta_agent::pull::link::{Ends, Known, Link};
+use flotta_agent::pull::link::{Channels, Known, Link};
 use flotta_agent::pull::{LinkState, Proxies, PullError, Session};
 use flotta_agent::report::{Live, Reporter};
 use flotta_bundle::policy::Policy;
@@ -90,7 +90,7 @@ impl Member {
             ask_again: None,
         };
         let (known, news) = watch::channel(known);
-        let ends = Ends {
+        let channels = Channels {
             offers,
             sessions,
             state: link.clone(),
@@ -116,7 +116,7 @@ impl Member {
             self.identity,
             &self.clock,
             &proxies,
-            ends,
+            channels,
         )?;
         let follower = Follower {
             number: self.number,

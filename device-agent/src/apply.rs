@@ -1,4 +1,4 @@
-//! Walks a plan, step by step. It makes no choice: what a failing step means for the steps after it is all it decides.
+//! Applies a plan, step by step. The only decision made here is what a failed step means for the steps after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::fault;
 use crate::ledger::{Due, Ledger, LedgerError, Owned, OwnedUnit};
 use crate::plan::{Plan, Step, inputs, masked};
 
-/// Longest wait for jobs. systemd goes on with them; the next look finds them done.
+/// Longest wait for jobs. systemd carries on with them, and the next look finds them done.
 const JOBS: Duration = Duration::from_secs(90);
 
-/// What did not work, by the object that it belongs to.
+/// What failed, by the object that it belongs to.
 pub type Failures = BTreeMap<Owner, Problem>;
 
-/// Walks a plan. What fails is the workload's problem and the others go on; when the ledger fails, all stops.
+/// Applies a plan. A failure concerns only its workload, and the others continue; when the ledger fails, everything stops.
 pub async fn apply<S: Systemd, P: Podman, F: Files>(
     plan: &Plan,
     manifest: &Manifest,
@@ -43,7 +43,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 ledger.own(owned, None)?;
             }
             Step::Stop(name) => {
-                // Together: systemd knows which must go first.
+                // Stopped together, because systemd knows the order.
                 let mut jobs = vec![(Verb::Stop, name.clone())];
                 while let Some(Step::Stop(next)) = steps.peek() {
                     jobs.push((Verb::Stop, next.clone()));
@@ -74,7 +74,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
             Step::Remove(path) => {
                 let owner = ledger.owned().files.get(path);
                 let owner = owner.unwrap_or(Owner::device());
-                // What still runs of it needs its files.
+                // Units that still run need their files.
                 if walk.failures.contains_key(owner) {
                     continue;
                 }
@@ -88,7 +88,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
             }
             Step::Reload => {
                 if let Err(error) = host.systemd.reload().await {
-                    let problem = Problem::new(code::BACKEND, "systemd does not reload")
+                    let problem = Problem::new(code::BACKEND, "systemd cannot reload its units")
                         .with_detail(error.to_string());
                     walk.fail_all(ledger.owned(), &problem);
                 }
@@ -119,14 +119,14 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
             }
         }
     }
-    // an apply that had nothing to do has no moment after its last step
+    // an apply without steps has no fail point after the last one
     if number > 0 {
         fault::point(number + 1);
     }
     Ok(walk.failures)
 }
 
-/// Whose a unit is, as far as the ledger knows.
+/// The object that a unit belongs to, as far as the ledger knows.
 fn owner_of<'a>(owned: &'a Owned, unit: &str) -> &'a Owner {
     let unit = owned.units.get(unit);
     unit.map_or(Owner::device(), |unit| &unit.workload)
@@ -145,9 +145,9 @@ impl Walk<'_> {
         self.failures.entry(owner.clone()).or_insert(problem);
     }
 
-    /// systemd does not do with a unit what it is asked to.
+    /// Records that systemd refused an operation on a unit.
     fn refused(&mut self, owner: &Owner, unit: &str, what: &str, error: &BackendError) {
-        let problem = Problem::new(code::BACKEND, format!("{unit} does not {what}"))
+        let problem = Problem::new(code::BACKEND, format!("{unit} cannot {what}"))
             .about(unit)
             .with_detail(error.to_string());
         self.fail(owner, problem);
@@ -156,7 +156,7 @@ impl Walk<'_> {
     async fn jobs<S: Systemd>(&mut self, mut jobs: Vec<(Verb, String)>, systemd: &mut S) {
         jobs.retain(|(_, name)| !self.failures.contains_key(self.owner(name)));
         for (name, error) in systemd.jobs(&jobs, JOBS).await {
-            // Why it does not run is read off the unit itself.
+            // The unit's own state says why it is not running.
             tracing::info!(unit = %name, %error, "job did not succeed");
             self.unsuccessful.insert(name);
         }
@@ -200,7 +200,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The unit of the manifest of this name.
+    /// The unit of this name in the manifest.
     fn unit(&self, name: &str) -> Option<&Unit> {
         let units = &self.manifest.units;
         let at = units.binary_search_by(|unit| unit.name.as_str().cmp(name));
@@ -212,7 +212,7 @@ impl Walk<'_> {
             .map_or(Owner::device(), |unit| &unit.workload)
     }
 
-    /// Whether a unit is read by systemd as it is.
+    /// Whether systemd reads the unit file directly, without Quadlet.
     fn is_of_systemd(&self, unit: &str) -> bool {
         let own = format!("{UNITS}{unit}");
         self.manifest
@@ -221,7 +221,7 @@ impl Walk<'_> {
             .any(|file| file.path.as_str() == own)
     }
 
-    /// What will be the fleet's, with the units that change marked.
+    /// What the fleet will own, with the units that change marked as due.
     fn begun(&self, owned: &Owned) -> Owned {
         let mut owned = owned.clone();
         for file in &self.manifest.files {
@@ -244,7 +244,7 @@ impl Walk<'_> {
         owned
     }
 
-    /// What systemd knows now of the units that change.
+    /// Checks after a reload what systemd knows of the units that change.
     async fn reloaded<S: Systemd>(&mut self, owned: &Owned, systemd: &mut S) -> Owned {
         let mut since = BTreeMap::new();
         for name in self.plan.due.keys() {
@@ -256,9 +256,9 @@ impl Walk<'_> {
                 Ok(state) if state.is_masked() => self.fail(&object, masked(name)),
                 Ok(state) => {
                     let who = if self.is_of_systemd(name) {
-                        "systemd does not take"
+                        "systemd does not load"
                     } else {
-                        "Quadlet made no unit"
+                        "Quadlet generated no unit"
                     };
                     let problem = Problem::new(code::GENERATOR, format!("{who} {name}"))
                         .about(name)
@@ -280,7 +280,7 @@ impl Walk<'_> {
         owned
     }
 
-    /// A unit that still runs as it did before its files changed stays marked: its job takes longer than the wait for it. So does
+    /// Keeps a unit marked that still has the run from before its files changed, because its job takes longer than the wait. So does
     /// one that is to run once and was not started, because what it requires was not.
     async fn keep_open<S: Systemd>(&self, owned: &mut Owned, before: &Owned, systemd: &mut S) {
         for name in self.plan.due.keys() {
@@ -307,7 +307,8 @@ impl Walk<'_> {
         }
     }
 
-    /// What is done is settled, what has left is forgotten; what failed stays marked for the next try.
+    /// What the fleet owns after the apply: finished units are no longer due, removed ones are gone, failed ones stay marked for
+    /// the next try.
     fn finished(&self, owned: &Owned) -> Owned {
         let mut owned = owned.clone();
         let open =

@@ -4,8 +4,8 @@ mod error;
 #[cfg(test)]
 pub mod fake;
 pub mod files;
+pub(crate) mod messages;
 pub mod podman;
-pub(crate) mod prose;
 #[cfg(test)]
 mod script;
 pub mod systemd;
@@ -185,7 +185,7 @@ pub enum Found {
 }
 
 /// Called for each marked file with its path, its owner if that is recorded, and its content.
-pub type Tell<'a> = dyn FnMut(DevicePath, Option<Owner>, &[u8]) + 'a;
+pub type Visit<'a> = dyn FnMut(DevicePath, Option<Owner>, &[u8]) + 'a;
 
 /// What the agent needs of the file system.
 pub trait Files {
@@ -199,7 +199,7 @@ pub trait Files {
         None
     }
     /// Calls `tell` for every marked file, in the folders where a release may have files.
-    fn each_written(&mut self, _tell: &mut Tell<'_>) {}
+    fn each_written(&mut self, _tell: &mut Visit<'_>) {}
     /// Removes a file if it exists, its leftover temporary file, and workload folders that are empty afterwards.
     fn remove(&mut self, path: &DevicePath) -> Result<(), BackendError>;
     /// Whether a file could be written at a path, in the agent's own mount namespace.

@@ -157,7 +157,7 @@ pub async fn converge<S: Systemd, P: Podman, F: Files>(
     }
     let applied = apply(&plan, manifest, ledger, host).await;
     let is_applied = applied.is_ok();
-    repair::hasten(manifest, &plan, &hopeful, &down, host).await;
+    repair::restart_waiting(manifest, &plan, &hopeful, &down, host).await;
     let mut problems = Vec::new();
     let mut failures = plan.held.clone();
     match applied {

@@ -1,4 +1,5 @@
-//! Gets the blobs of a manifest into the ledger. Nothing on the machine changes; what is there already is not asked for again.
+//! Downloads the blobs of a manifest into the ledger. Nothing else on the machine changes, and existing blobs are not requested
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,24 +14,24 @@ use tokio::sync::watch;
 use crate::ledger::{Blobs, LedgerError};
 use crate::pull::{MAX_MANIFEST, MIN_BYTES, PullError, Session, chain};
 
-/// Blobs on their way at once: enough that a far server's round trips do not add up, few enough for a small memory.
+/// Parallel downloads: enough that the round trips to a distant server do not add up, few enough for a small memory.
 const AT_ONCE: usize = 8;
-/// Tries that brought no byte before one blob is given up for now.
+/// Tries without a single byte after which a blob is given up for now.
 const MAX_TRIES: u32 = 3;
 
-/// Why a manifest's blobs are not there.
+/// Why a manifest's blobs could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The server.
+    /// The request to the server failed.
     #[error(transparent)]
     Pull(#[from] PullError),
-    /// What came is not what was asked for, or not a manifest.
+    /// The content does not match its digest, or is not a valid manifest.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The disk.
+    /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The agent ends.
+    /// The agent is shutting down.
     #[error("the agent is shutting down")]
     Ends,
 }
@@ -46,7 +47,7 @@ impl FetchError {
         }
     }
 
-    /// Whether something came and was refused.
+    /// Whether content arrived and was refused.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Refused(_) => true,
@@ -56,8 +57,9 @@ impl FetchError {
     }
 }
 
-/// Gets the manifest and every blob it names. Without a connection it waits for one. No file is begun when the disk has no
-/// space for all, or the device's policy forbids one; what goals in between have left gives way first, but not what the manifest that was `applied` last needs.
+/// Fetches the manifest and every blob it names. Without a connection it waits for one. No download starts unless the disk has
+/// space for all and the device's policy allows every file; blobs of superseded releases are removed first, but not those that
+/// the manifest `applied` last needs.
 pub async fn fetch(
     blobs: &Blobs,
     sessions: &watch::Receiver<Option<Session>>,
@@ -96,7 +98,7 @@ pub async fn fetch(
     Ok(manifest)
 }
 
-/// The blobs that a manifest needs, itself among them.
+/// The blobs that a manifest needs, including itself.
 pub fn needed(digest: Digest, manifest: &Manifest) -> BTreeSet<Digest> {
     let files = manifest.files.iter().map(|file| file.digest);
     files.chain([digest]).collect()
@@ -117,7 +119,7 @@ async fn get(
         };
         match download(blobs, &session, digest, max).await {
             Ok(()) => return Ok(()),
-            // the rest comes over the next connection
+            // the rest is fetched over the next connection
             Err((FetchError::Pull(error), progress)) if error.is_lost() => {
                 tries = if progress { 0 } else { tries + 1 };
                 if tries >= MAX_TRIES {
@@ -131,7 +133,7 @@ async fn get(
     Ok(())
 }
 
-/// One try. An error says whether it brought enough to be worth another.
+/// One try. An error comes with whether the try made progress, and so is worth repeating.
 async fn download(
     blobs: &Blobs,
     session: &Session,
@@ -143,7 +145,7 @@ async fn download(
         let mut partial = blobs.partial(&digest)?;
         had = partial.len();
         let mut download = match session.blob(&digest, had, max).await {
-            // All of it came the last time, or more than all, and then it was cut off before it was checked.
+            // The last try got all of it, or more, and was interrupted before the check.
             Err(PullError::Refused { status, .. })
                 if status == StatusCode::RANGE_NOT_SATISFIABLE =>
             {

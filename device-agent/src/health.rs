@@ -4,9 +4,9 @@
 //! only two effects: a container whose startup or liveness check fails is stopped, and systemd takes it from there; and a
 //! workload that is not ready is reported as such.
 
-mod ask;
 mod container;
 mod net;
+mod probe;
 mod redirect;
 #[cfg(test)]
 mod tests;
@@ -28,8 +28,8 @@ use tokio::time::Instant;
 
 use crate::backend::{Podman, UnitState};
 use crate::clock::Clock;
-use ask::{Ask, Asker};
-use container::Desk;
+use container::Checks;
+use probe::{Probe, Prober};
 
 /// Most checks at the same time. A check takes a connection, or a process in a container.
 const AT_ONCE: usize = 16;
@@ -233,8 +233,8 @@ impl<P: Podman> Watcher<P> {
             readiness,
             stops,
         } = self;
-        let ask = Asker::new(&podman);
-        let desk = Desk {
+        let ask = Prober::new(&podman);
+        let checks = Checks {
             podman: &podman,
             ask: &ask,
             clock: &clock,
@@ -242,13 +242,13 @@ impl<P: Podman> Watcher<P> {
             readiness,
             stops,
         };
-        follow(&desk, targets).await
+        follow(&checks, targets).await
     }
 }
 
 /// Checks each target for as long as it is one.
-async fn follow<P: Podman, A: Ask>(
-    desk: &Desk<'_, P, A>,
+async fn follow<P: Podman, A: Probe>(
+    checks: &Checks<'_, P, A>,
     mut targets: watch::Receiver<Vec<Target>>,
 ) -> Infallible {
     let mut watched: Vec<(Target, AbortHandle)> = Vec::new();
@@ -267,10 +267,10 @@ async fn follow<P: Podman, A: Ask>(
                     }
                     stays
                 });
-                desk.forget(|unit| now.iter().all(|target| target.unit != unit));
+                checks.forget(|unit| now.iter().all(|target| target.unit != unit));
                 for target in now {
                     if watched.iter().all(|(known, _)| !known.is(&target)) {
-                        let (watch, handle) = abortable(desk.watch(target.clone()));
+                        let (watch, handle) = abortable(checks.watch(target.clone()));
                         watched.push((target, handle));
                         running.push(watch);
                     }

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub use blobs::{Blobs, Partial};
 pub use file::{Damage, LedgerError, Loss};
-pub use shape::{AcceptedState, AppliedState, Due, Owned, OwnedUnit, Seen};
+pub use shape::{AcceptedRelease, AcceptedState, AppliedState, Due, Owned, OwnedUnit};
 
 use crate::config::make_private;
 use crate::durable;
@@ -267,7 +267,7 @@ impl Ledger {
             index: offer.index,
             proof: offer.proof.clone(),
         };
-        let seen = Seen {
+        let seen = AcceptedRelease {
             sequence: release.sequence,
             root: release.tree.root,
             manifest: accepted.manifest,
@@ -287,7 +287,7 @@ impl Ledger {
         self.keep_trust(trust)
     }
 
-    fn save_history(&mut self, releases: Vec<Seen>) -> Result<(), LedgerError> {
+    fn save_history(&mut self, releases: Vec<AcceptedRelease>) -> Result<(), LedgerError> {
         let mut history = self.history.clone();
         (history.version, history.releases) = (VERSION, releases);
         self.save("history.json", &history)?;
@@ -405,7 +405,7 @@ impl Ledger {
     }
 
     /// Accepted releases, oldest first.
-    pub fn history(&self) -> &[Seen] {
+    pub fn history(&self) -> &[AcceptedRelease] {
         &self.history.releases
     }
 }

@@ -1,5 +1,5 @@
-//! From what is wanted, what is, and what is the fleet's, to the steps between. Pure and total: it never fails, and once its
-//! steps are done it has none.
+//! Plans the steps from the observed state to the wanted one, given what the fleet owns. Pure and total: it never fails, and
+//! after its steps there is nothing left to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -17,51 +17,51 @@ mod install;
 
 pub use found::find_owned;
 
-/// Where Quadlet's sources are.
+/// The folder of Quadlet's source files.
 const QUADLET: &str = "/etc/containers/systemd/";
 
 /// One thing done to the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Remember what will be the fleet's, and which units will have changed: before anything else.
+    /// Record what the fleet will own, and which units will change, before anything else.
     Begin,
-    /// Stop a unit that leaves.
+    /// Stop a unit that is removed.
     Stop(String),
     /// Write a file.
     Write(File),
-    /// Remove a file that leaves.
+    /// Remove a file.
     Remove(DevicePath),
-    /// Have systemd start a unit of its own kind when its `[Install]` says so.
+    /// Enable a native systemd unit with an `[Install]` section.
     Enable(String),
-    /// Take that back: the unit leaves.
+    /// Disable a unit that is removed.
     Disable(String),
-    /// Have systemd read its files again.
+    /// Make systemd reload its unit files.
     Reload,
-    /// Remember that systemd knows the new files.
+    /// Record that systemd knows the new files.
     Reloaded,
-    /// Forget that a unit failed.
+    /// Clear the failed state of a unit.
     ResetFailed(String),
     /// Start or restart a unit.
     Job(Verb, String),
-    /// Remove what a workload that left has left behind.
+    /// Remove the leftovers of a removed workload.
     Sweep(String),
-    /// Remember what has been done.
+    /// Record what has been done.
     Finish,
 }
 
-/// The steps from what is to what is wanted, in order.
+/// The steps from the observed state to the wanted one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// Units that change: what they will run with.
+    /// The units that change, with the digest of their new inputs.
     pub due: BTreeMap<String, Digest>,
-    /// Objects of which all is left as it is, and why.
+    /// The objects that are held back, and why.
     pub held: BTreeMap<Owner, Problem>,
 }
 
 impl Plan {
-    /// Whether the machine is as wanted.
+    /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
@@ -93,8 +93,8 @@ impl fmt::Display for Plan {
                 Step::Remove(path) => writeln!(f, "remove   {path}")?,
                 Step::Job(Verb::Restart, unit) => writeln!(f, "restart  {unit}")?,
                 Step::Job(_, unit) => writeln!(f, "start    {unit}")?,
-                Step::Sweep(workload) => writeln!(f, "sweep    what {workload} left behind")?,
-                // What the agent does for itself.
+                Step::Sweep(workload) => writeln!(f, "sweep    leftovers of {workload}")?,
+                // These only update the ledger.
                 Step::Begin
                 | Step::Enable(_)
                 | Step::Disable(_)
@@ -108,7 +108,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What is wrong with a unit that somebody masked.
+/// The problem of a unit that somebody masked.
 pub(crate) fn masked(unit: &str) -> Problem {
     Problem::new(code::UNIT_MASKED, format!("{unit} is masked"))
         .about(unit)
@@ -117,7 +117,7 @@ pub(crate) fn masked(unit: &str) -> Problem {
         ))
 }
 
-/// What a unit runs with: a digest over the files whose change must restart it.
+/// A unit's inputs: a digest over the files whose change must restart it.
 pub fn inputs(unit: &Unit, files: &[File]) -> Digest {
     let mut text = String::new();
     for path in &unit.restart_on {
@@ -129,14 +129,14 @@ pub fn inputs(unit: &Unit, files: &[File]) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-/// Plans. What belongs to objects in `held` is left as it is: what they need is not there.
+/// Makes a plan. Objects in `held` are not changed, because something that they need is missing.
 pub fn plan(
     manifest: &Manifest,
     observed: &Observed,
     owned: &Owned,
     held: &BTreeMap<Owner, Problem>,
 ) -> Plan {
-    let mut desk = Desk {
+    let mut planner = Planner {
         manifest,
         observed,
         owned,
@@ -144,20 +144,20 @@ pub fn plan(
         changed: BTreeSet::new(),
         reload: false,
     };
-    desk.hold_what_is_not_ours();
-    let writes = desk.writes();
-    let removes = desk.removes();
-    let halts = desk.stops();
-    let disables = desk.disables();
-    let (jobs, due) = desk.jobs();
-    let enables = desk.enables(&due);
+    planner.hold_what_is_not_ours();
+    let writes = planner.writes();
+    let removes = planner.removes();
+    let halts = planner.stops();
+    let disables = planner.disables();
+    let (jobs, due) = planner.jobs();
+    let enables = planner.enables(&due);
     let gone: BTreeSet<_> = owned
         .units
         .values()
         .map(|unit| &unit.workload)
-        .filter(|owner| owner.is_workload() && desk.has_left(owner))
+        .filter(|owner| owner.is_workload() && planner.has_left(owner))
         .collect();
-    let news = desk.is_news(&due);
+    let news = planner.is_news(&due);
     let mut steps = Vec::new();
     if news {
         steps.push(Step::Begin);
@@ -168,7 +168,7 @@ pub fn plan(
             .get(*name)
             .is_some_and(|unit| unit.active == "failed")
     };
-    // A unit that had to be killed has failed by being stopped.
+    // A unit that had to be killed when it was stopped is in the failed state.
     let reset: Vec<_> = halts
         .iter()
         .chain(jobs.iter().map(|(_, name)| name).filter(failed))
@@ -184,7 +184,7 @@ pub fn plan(
     steps.extend(writes.into_iter().map(Step::Write));
     steps.extend(removes.into_iter().map(Step::Remove));
     steps.extend(enables.into_iter().map(Step::Enable));
-    if desk.reload {
+    if planner.reload {
         steps.push(Step::Reload);
     }
     if !due.is_empty() {
@@ -196,28 +196,28 @@ pub fn plan(
     let unsettled = owned
         .units
         .values()
-        .any(|unit| unit.due.is_some() && !desk.held.contains_key(&unit.workload));
-    if !steps.is_empty() || unsettled || desk.leftover() {
+        .any(|unit| unit.due.is_some() && !planner.held.contains_key(&unit.workload));
+    if !steps.is_empty() || unsettled || planner.leftover() {
         steps.push(Step::Finish);
     }
     Plan {
         steps,
         due,
-        held: desk.held,
+        held: planner.held,
     }
 }
 
-struct Desk<'a> {
+struct Planner<'a> {
     manifest: &'a Manifest,
     observed: &'a Observed,
     owned: &'a Owned,
     held: BTreeMap<Owner, Problem>,
-    /// Files whose content changes.
+    /// The files whose content changes.
     changed: BTreeSet<&'a DevicePath>,
     reload: bool,
 }
 
-impl Desk<'_> {
+impl Planner<'_> {
     fn hold(&mut self, owner: &Owner, code: Code, message: String) {
         self.hold_by(owner, Problem::new(code, message));
     }
@@ -226,28 +226,31 @@ impl Desk<'_> {
         self.held.entry(owner.clone()).or_insert(problem);
     }
 
-    /// What somebody else put on the machine is not touched, and what cannot be seen is not changed.
+    /// Holds objects whose paths or units belong to somebody else, or cannot be observed.
     fn hold_what_is_not_ours(&mut self) {
         let manifest = self.manifest;
         for file in &manifest.files {
             let owner = file.object();
-            // what bears the mark is as an agent wrote it, whether its ledger was lost or not
+            // a marked file is as an agent wrote it, even if its ledger was lost
             let ours = self.owned.files.contains_key(&file.path)
                 || self.observed.written.contains_key(&file.path);
             let goes = |old: &DevicePath| in_the_way(old, &file.path);
             match self.observed.files.get(&file.path) {
-                // A file becomes a folder, or a folder a file: the old one leaves first.
+                // A file becomes a folder or the other way round: the old one is removed first.
                 None | Some(Found::Other) if self.observed.leaving.iter().any(goes) => {}
                 Some(Found::Other) => self.hold(
                     owner,
                     code::FILE_FAILED,
-                    format!("{} is not a plain file", file.path),
+                    format!("{} is not a regular file", file.path),
                 ),
                 Some(Found::File { digest, .. }) if !ours && *digest != file.digest => {
                     self.hold(
                         owner,
                         code::UNIT_TAKEN,
-                        format!("{} is there already, and not from this fleet", file.path),
+                        format!(
+                            "{} exists already and does not belong to this fleet",
+                            file.path
+                        ),
                     );
                 }
                 Some(_) => {}
@@ -269,10 +272,10 @@ impl Desk<'_> {
                     self.hold(
                         &unit.workload,
                         code::UNIT_TAKEN,
-                        format!("unit {} is there already, from {source}", unit.name),
+                        format!("unit {} exists already, from {source}", unit.name),
                     );
                 }
-                // whoever did that can undo it, and what runs of it runs on
+                // whoever masked it can undo that, and what runs keeps running
                 Some(state) if state.is_masked() => {
                     self.hold_by(&unit.workload, masked(&unit.name));
                 }
@@ -287,7 +290,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Whether a unit comes from a file of the fleet's.
+    /// Whether a unit comes from a file of the fleet.
     fn is_ours(&self, unit: &Unit, state: &UnitState) -> bool {
         let from =
             |path: &DevicePath| path.as_str() == state.source || path.as_str() == state.fragment;
@@ -344,7 +347,7 @@ impl Desk<'_> {
         leaving
     }
 
-    /// Units that leave and are not at rest.
+    /// The units to stop: they are removed and not inactive.
     fn stops(&self) -> Vec<String> {
         let wanted = |name: &String| self.manifest.units.iter().any(|unit| unit.name == *name);
         let leaving = self
@@ -362,7 +365,7 @@ impl Desk<'_> {
         up.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Units to start or restart, and those that change.
+    /// The units to start or restart, and the units that change.
     fn jobs(&mut self) -> (Vec<(Verb, String)>, BTreeMap<String, Digest>) {
         let (mut jobs, mut due) = (Vec::new(), BTreeMap::new());
         let manifest = self.manifest;
@@ -380,7 +383,7 @@ impl Desk<'_> {
                 .iter()
                 .any(|path| self.changed.contains(path));
             let known = self.owned.units.get(&unit.name);
-            // The files may be in place since the last try, and systemd not know them.
+            // The files may be in place since the last try without systemd knowing them.
             self.reload |= known.is_some_and(|known| known.due == Some(Due::Files));
             let known = known.filter(|known| known.inputs == inputs && !touched);
             let has_changed = known
@@ -406,8 +409,8 @@ impl Desk<'_> {
         (jobs, due)
     }
 
-    /// Whether a unit that the ledger knows nothing of runs, and all its files were written before it was started: what was
-    /// lost is the ledger, and no reason to start it anew.
+    /// Whether a unit that the ledger does not know was started after all its files were written: then only the ledger was
+    /// lost, and there is no reason to restart the unit.
     fn is_older_than(&self, unit: &Unit, state: &UnitState) -> bool {
         let before = |path: &DevicePath| {
             let written = self.observed.written.get(path);
@@ -419,7 +422,7 @@ impl Desk<'_> {
             && unit.restart_on.iter().all(before)
     }
 
-    /// Whether something will be the fleet's, or change, that the ledger does not know yet.
+    /// Whether the plan adds or changes something that the ledger does not know yet.
     fn is_news(&self, due: &BTreeMap<String, Digest>) -> bool {
         let units = &self.manifest.units;
         let mut files = self
@@ -443,7 +446,7 @@ impl Desk<'_> {
             || units.iter().any(found)
     }
 
-    /// Whether the ledger names something that is not wanted any more.
+    /// Whether the ledger has something that is no longer wanted.
     fn leftover(&self) -> bool {
         let manifest = self.manifest;
         let gone = |unit: (&String, &OwnedUnit)| {
@@ -461,12 +464,12 @@ impl Desk<'_> {
     }
 }
 
-/// Whether what runs was started with the files that are there.
+/// Whether a unit was started with its current files.
 fn runs_with_its_files(known: &OwnedUnit, wanted: Wanted, state: &UnitState) -> bool {
     match &known.due {
         None => true,
         Some(Due::Files) => false,
-        // A run that has failed since was a run with them; one that is at rest may never have been. A job that has another
+        // A failed unit has run with them; an inactive one may not have run at all. A job that has another
         // invocation has run, and after a boot it has none until it is started.
         Some(Due::Since(invocation)) => {
             let has_run = wanted == Wanted::Once && !state.invocation.is_empty();
@@ -475,7 +478,7 @@ fn runs_with_its_files(known: &OwnedUnit, wanted: Wanted, state: &UnitState) -> 
     }
 }
 
-/// Whether a file must go before another can be: one's path is a folder of the other's.
+/// Whether a file must be removed before another can be written, because one path is a folder in the other.
 fn in_the_way(old: &DevicePath, new: &DevicePath) -> bool {
     let (old, new) = (old.as_str(), new.as_str());
     let above = |folder: &str, path: &str| {

@@ -29,7 +29,7 @@ use crate::health;
 use crate::identity::{self, Identity, Joined};
 use crate::ledger::{Ledger, Owned};
 use crate::plan::find_owned;
-use crate::pull::link::{Ends, Known, Link};
+use crate::pull::link::{Channels, Known, Link};
 use crate::pull::{LinkState, chain};
 use crate::report::{Live, Reporter};
 use crate::state_machine::State;
@@ -196,7 +196,7 @@ pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
         root: version,
         ask_again: None,
     });
-    let ends = Ends {
+    let channels = Channels {
         offers,
         sessions,
         state: link.clone(),
@@ -206,7 +206,7 @@ pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
     };
     let (folder, is_settled) = (config.identity(), ledger.is_settled());
     let (own, own_clock, proxies) = (joined.clone(), clock.clone(), config.proxies.clone());
-    let make = move |identity| Link::new(own.clone(), identity, &own_clock, &proxies, ends.clone());
+    let make = move |id| Link::new(own.clone(), id, &own_clock, &proxies, channels.clone());
     let linked = keep_link(folder, is_settled, make, link.clone(), clock.clone());
     let mut tasks = Tasks(vec![tokio::spawn(linked)]);
     let keep = status::keep(
@@ -231,7 +231,7 @@ pub async fn serve<S: Systemd, P: Podman + Clone, F: Files>(
     let agent = Agent {
         device: joined.device,
         ledger,
-        hands: host,
+        machine: host,
         clock: clock.clone(),
         state,
         offers: offered,

@@ -27,7 +27,7 @@ fn podman(arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-impl script::Stage for Owner {
+impl script::Environment for Owner {
     fn host_unit(&mut self, name: &str) {
         let unit = "[Service]\nExecStart=/usr/bin/sleep infinity\n";
         std::fs::write(format!("/etc/systemd/system/{name}"), unit).expect("a file");
@@ -61,7 +61,7 @@ async fn the_script_on_this_machine() {
         std::env::var_os(ON_DEVICE).is_some(),
         "no device of the lab"
     );
-    let play = script::Play {
+    let play = script::Script {
         systemd: Bus::open().await.expect("systemd"),
         podman: Socket::new("/run/podman/podman.sock".into()),
         files: Disk::new("/".into()),

@@ -17,13 +17,13 @@ use std::rc::Rc;
 
 use flotta_bundle::path::UNITS;
 
-pub use state::{Definition, Did, State, Thing};
+pub use state::{Action, Definition, Entry, State};
 
 use state::{Hook, no_unit, refused, restart};
 
 use super::{
     BTreeSet, BackendError, Container, DevicePath, Digest, Duration, File, Files, Found, Podman,
-    Systemd, UnitState, Verb, prose,
+    Systemd, UnitState, Verb, messages,
 };
 
 /// The folder that Quadlet reads.
@@ -34,7 +34,7 @@ const NO_FOLDER: &str = "there is a link or a file where a folder should be";
 
 /// The panic payload of a simulated crash: a test that sees another payload has found a bug.
 #[derive(Debug)]
-pub struct Died;
+pub struct Crashed;
 
 /// The machine, as its three fakes and the test share it.
 #[derive(Debug, Clone, Default)]
@@ -46,10 +46,10 @@ impl World {
     }
 
     /// Makes the agent crash at this call, counted from 1 and from now: before it takes effect, or after.
-    pub fn die_at(&self, call: usize, after: bool) {
+    pub fn crash_at(&self, call: usize, after: bool) {
         let mut state = self.state();
         state.calls = 0;
-        state.dies = Some((call, after));
+        state.crashes = Some((call, after));
     }
 
     /// Runs something at this call, counted from 1 and from now, before the call takes effect.
@@ -61,17 +61,17 @@ impl World {
 
     /// Cancels a crash that is still to come; whether there was one.
     pub fn spare(&self) -> bool {
-        self.state().dies.take().is_some()
+        self.state().crashes.take().is_some()
     }
 
     /// Returns what happened since the last call of this function.
-    pub fn log(&self) -> Vec<Did> {
+    pub fn log(&self) -> Vec<Action> {
         std::mem::take(&mut self.state().log)
     }
 
     pub fn put(&self, path: &str, content: &str) {
         let content = content.as_bytes().to_vec();
-        let file = Thing::File {
+        let file = Entry::File {
             content,
             fits: true,
         };
@@ -86,22 +86,22 @@ impl World {
         if let Some((_, hook)) = state.hook.take_if(|(call, _)| *call == now) {
             (hook.0)();
         }
-        let (call, after) = state.dies?;
+        let (call, after) = state.crashes?;
         if call != state.calls {
             return None;
         }
-        state.dies = None;
+        state.crashes = None;
         Some(after)
     }
 
     fn act<T>(&self, effect: impl FnOnce(&mut State) -> T) -> T {
-        let dies = self.count();
-        if dies == Some(false) {
-            resume_unwind(Box::new(Died));
+        let crashes = self.count();
+        if crashes == Some(false) {
+            resume_unwind(Box::new(Crashed));
         }
         let out = effect(&mut self.state());
-        if dies == Some(true) {
-            resume_unwind(Box::new(Died));
+        if crashes == Some(true) {
+            resume_unwind(Box::new(Crashed));
         }
         out
     }
@@ -164,7 +164,7 @@ impl Systemd for World {
         for at in 0..jobs.len() {
             if let Some(after) = self.count() {
                 self.state().run_jobs(&jobs[..at + usize::from(after)]);
-                resume_unwind(Box::new(Died));
+                resume_unwind(Box::new(Crashed));
             }
         }
         self.state().run_jobs(jobs)
@@ -173,7 +173,7 @@ impl Systemd for World {
     async fn enable(&mut self, name: &str) -> Result<(), BackendError> {
         self.act(|state| {
             let path = format!("{UNITS}{name}");
-            let Some(Thing::File { content, .. }) = state.files.get(&path) else {
+            let Some(Entry::File { content, .. }) = state.files.get(&path) else {
                 return Err(no_unit(name, "found"));
             };
             let text = String::from_utf8_lossy(content).into_owned();
@@ -238,9 +238,9 @@ impl Podman for World {
             }
             if state.faults.large.contains(reference) {
                 let why = "unpacking failed (error: exit status 1; output: write /data: no space left on device)";
-                return Err(prose::podman(why.to_owned()));
+                return Err(messages::podman(why.to_owned()));
             }
-            state.log.push(Did::Pull(reference.to_owned()));
+            state.log.push(Action::Pull(reference.to_owned()));
             state.images.insert(reference.to_owned());
             Ok(())
         })
@@ -251,7 +251,7 @@ impl Podman for World {
             if state.faults.no_sweep {
                 return Err(refused("no answer in time".to_owned()));
             }
-            state.log.push(Did::Sweep(workload.to_owned()));
+            state.log.push(Action::Sweep(workload.to_owned()));
             state.containers.retain(|_, label| label != workload);
             Ok(())
         })
@@ -313,11 +313,11 @@ impl Files for World {
         let path = file.path.as_str();
         let state = self.state();
         match (state.files.get(path), state.blocks(path)) {
-            (Some(Thing::File { content, fits }), _) => Ok(Found::File {
+            (Some(Entry::File { content, fits }), _) => Ok(Found::File {
                 digest: Digest::of(content),
                 fits: *fits,
             }),
-            (Some(Thing::Other), _) => Ok(Found::Other),
+            (Some(Entry::Other), _) => Ok(Found::Other),
             (None, Some(other)) if other.as_str() > path => Ok(Found::Other),
             (None, Some(_)) => Err(no_file(&file.path, NO_FOLDER)),
             (None, None) => Ok(Found::Absent),
@@ -337,7 +337,7 @@ impl Files for World {
                 return Err(no_file(&file.path, why));
             }
             let content = content.to_vec();
-            let file = Thing::File {
+            let file = Entry::File {
                 content,
                 fits: true,
             };

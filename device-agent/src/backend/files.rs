@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use tokio::time::{Instant, sleep_until};
 
 use super::watch::{BLIND, PACE, Pace, Watch};
-use super::{BackendError, Files, Found, Tell};
+use super::{BackendError, Files, Found, Visit};
 
 mod mark;
 
@@ -232,7 +232,7 @@ impl Files for Disk {
         mark::read(&folder, path, true).map(|mark| mark.at)
     }
 
-    fn each_written(&mut self, tell: &mut Tell<'_>) {
+    fn each_written(&mut self, tell: &mut Visit<'_>) {
         mark::walk(&self.root.0, &self.prefixes, tell);
     }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{BackendError, Container, Podman, prose};
+use super::{BackendError, Container, Podman, messages};
 use crate::durable;
 
 /// The API version of the oldest Podman with Quadlet (4.4); newer ones serve it too.
@@ -246,7 +246,7 @@ fn failure(status: StatusCode, body: &[u8]) -> BackendError {
     if message.is_empty() {
         BackendError::Other(format!("Podman answers {status}"))
     } else {
-        prose::podman(message)
+        messages::podman(message)
     }
 }
 
@@ -275,7 +275,7 @@ impl Podman for Socket {
         // Podman sends the status before the pull begins; the last lines say how it ended.
         let lines = serde_json::Deserializer::from_slice(&body).into_iter::<Line>();
         match lines.filter_map(Result::ok).find_map(|line| line.error) {
-            Some(error) => Err(prose::podman(error)),
+            Some(error) => Err(messages::podman(error)),
             None => Ok(()),
         }
     }
@@ -329,7 +329,7 @@ impl Podman for Socket {
         let (status, body) = self.post(&path, &serde_json::json!({})).await?;
         if !status.is_success() {
             let error = failure(status, &body);
-            return prose::not_run(&error.to_string()).ok_or(error);
+            return messages::not_run(&error.to_string()).ok_or(error);
         }
         let state = self.command(command).await?;
         let ended = state.filter(|state| !state.running);

@@ -23,7 +23,7 @@ const GONE: &str =
 pub(crate) const TRANSCRIPT: &str = include_str!("script.txt").trim_ascii();
 
 /// What happens to a machine without its agent's doing.
-pub(crate) trait Stage {
+pub(crate) trait Environment {
     /// The owner installs a unit of their own.
     fn host_unit(&mut self, name: &str);
     /// Creates a container with a workload's label that no unit belongs to.
@@ -37,7 +37,7 @@ pub(crate) trait Stage {
 }
 
 /// The machine, and the transcript so far.
-pub(crate) struct Play<S, P, F, T> {
+pub(crate) struct Script<S, P, F, T> {
     pub(crate) systemd: S,
     pub(crate) podman: P,
     pub(crate) files: F,
@@ -79,7 +79,7 @@ fn container(name: &str, image: &str, exec: &str, more: &str) -> String {
 const LOOKS: usize = 600;
 const SERVES: &str = "8099 /index.txt";
 
-impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
+impl<S: Systemd, P: Podman, F: Files, T: Environment> Script<S, P, F, T> {
     pub(crate) async fn all(mut self) -> String {
         self.absent().await;
         self.images().await;

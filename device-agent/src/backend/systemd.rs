@@ -103,7 +103,7 @@ impl Bus {
     }
 
     /// Listens for the results of jobs.
-    async fn ends(&self) -> Result<(Ends, JoinHandle<()>), BackendError> {
+    async fn ends(&self) -> Result<(JobResults, JoinHandle<()>), BackendError> {
         let rule = rule(MANAGER, "JobRemoved").build()?;
         let mut stream = MessageStream::for_match_rule(rule, &self.connection, None).await?;
         let (sender, ends) = mpsc::unbounded_channel();
@@ -169,7 +169,7 @@ fn mount_unit(path: &str) -> String {
 }
 
 /// The results of jobs, by their object path.
-type Ends = mpsc::UnboundedReceiver<(String, String)>;
+type JobResults = mpsc::UnboundedReceiver<(String, String)>;
 
 struct Properties(HashMap<String, OwnedVariant>);
 

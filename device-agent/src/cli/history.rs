@@ -2,7 +2,7 @@
 
 use super::{Answer, CliError, Format, ledger, print, print_json};
 use crate::config::Config;
-use crate::ledger::Seen;
+use crate::ledger::AcceptedRelease;
 
 pub(super) fn run(config: &Config, format: Format) -> Result<Answer, CliError> {
     let ledger = ledger(config)?;
@@ -14,8 +14,8 @@ pub(super) fn run(config: &Config, format: Format) -> Result<Answer, CliError> {
 }
 
 /// A table of accepted releases, newest first.
-pub(super) fn table(seen: &[Seen]) -> String {
-    let line = |seen: &Seen| {
+pub(super) fn table(seen: &[AcceptedRelease]) -> String {
+    let line = |seen: &AcceptedRelease| {
         let manifest = seen.manifest.short();
         format!("{:<7}  {manifest}  {:.0}\n", seen.sequence, seen.time)
     };

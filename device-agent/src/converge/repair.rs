@@ -73,7 +73,7 @@ pub(super) async fn socket<S: Systemd, P: Podman, F: Files>(host: &mut Host<S, P
 }
 
 /// Restarts units at once that systemd would restart later, when what they lacked is there now.
-pub(super) async fn hasten<S: Systemd, P: Podman, F: Files>(
+pub(super) async fn restart_waiting<S: Systemd, P: Podman, F: Files>(
     manifest: &Manifest,
     plan: &Plan,
     hopeful: &BTreeSet<String>,

@@ -8,7 +8,7 @@ use flotta_bundle::manifest::{Manifest, Unit, Wanted};
 use flotta_bundle::wire::{WorkloadReport, WorkloadState};
 
 use super::Host;
-use crate::backend::prose::{self, Said};
+use crate::backend::messages::{self, Cause};
 use crate::backend::{Systemd, UnitState};
 use crate::health::{Health, Target};
 use crate::ledger::{Due, Owned};
@@ -182,18 +182,18 @@ async fn reason<S: Systemd, P, F>(
 }
 
 pub(super) fn explain(name: &str, unit: &UnitState, lines: &[String]) -> Problem {
-    let said = prose::journal(name, unit.exit_status, lines);
+    let said = messages::journal(name, unit.exit_status, lines);
     let problem = match said {
-        Some(Said::PortTaken(port)) => Problem::new(
+        Some(Cause::PortTaken(port)) => Problem::new(
             code::PORT_TAKEN,
             format!("{name}: port {port} is already in use on the device"),
         ),
-        Some(Said::SomePortTaken(line)) => {
+        Some(Cause::SomePortTaken(line)) => {
             Problem::new(code::PORT_TAKEN, name).with_detail(short(line))
         }
-        Some(Said::Storage(line)) => Problem::new(code::STORAGE, name).with_detail(short(line)),
-        Some(Said::Pull(line)) => Problem::new(code::IMAGE_PULL, name).with_detail(short(line)),
-        Some(Said::LastLine(line)) => ended(name, unit).with_detail(short(line)),
+        Some(Cause::Storage(line)) => Problem::new(code::STORAGE, name).with_detail(short(line)),
+        Some(Cause::Pull(line)) => Problem::new(code::IMAGE_PULL, name).with_detail(short(line)),
+        Some(Cause::LastLine(line)) => ended(name, unit).with_detail(short(line)),
         None => ended(name, unit),
     };
     problem.about(name)

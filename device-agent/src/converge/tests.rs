@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backend::fake::bundle::{Bundle, Workload};
-use crate::backend::fake::{Did, Thing, World};
+use crate::backend::fake::{Action, Entry, World};
 
 /// A device: its machine, and the state directory of its agent.
 struct Bench {
@@ -19,7 +19,7 @@ struct Bench {
     /// The running agent; none between a crash and the next start.
     agent: Option<(Ledger, Host<World, World, World>)>,
     /// The host's own files and units, which must stay as they are.
-    host: (BTreeMap<String, Thing>, BTreeSet<String>),
+    host: (BTreeMap<String, Entry>, BTreeSet<String>),
 }
 
 /// A folder in memory where possible, because the ledger is synced thousands of times.
@@ -106,7 +106,7 @@ impl Bench {
     fn starts(&self) -> Vec<String> {
         let log = self.world.log().into_iter();
         let starts = log.filter_map(|did| match did {
-            Did::Start(unit) => Some(unit),
+            Action::Start(unit) => Some(unit),
             _ => None,
         });
         starts.collect()
@@ -137,7 +137,7 @@ impl Bench {
                 assert_eq!(thing, host, "{path} is the host's");
                 continue;
             }
-            let Thing::File {
+            let Entry::File {
                 content,
                 fits: true,
             } = thing

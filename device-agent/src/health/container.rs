@@ -7,7 +7,7 @@ use flotta_bundle::health::{HealthCheck, Purpose};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ask::{Ask, Late};
+use super::probe::{Late, Probe};
 use super::{Readiness, Ready, Stop, Target, not_ready};
 use crate::backend::{Container, Podman};
 use crate::backoff::Backoff;
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 const FIND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The state that the checks of all containers share.
-pub(super) struct Desk<'a, P, A> {
+pub(super) struct Checks<'a, P, A> {
     pub(super) podman: &'a P,
     pub(super) ask: &'a A,
     pub(super) clock: &'a Clock,
@@ -68,7 +68,7 @@ impl<'a> Rounds<'a> {
     }
 }
 
-impl<P: Podman, A: Ask> Desk<'_, P, A> {
+impl<P: Podman, A: Probe> Checks<'_, P, A> {
     /// Checks a container for ever; the caller drops this when the unit's run ends.
     pub(super) async fn watch(&self, target: Target) {
         let Some(check) = target.checks.first() else {

@@ -22,13 +22,13 @@ const MAX_REDIRECTS: usize = 10;
 
 /// The target of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Endpoint {
     pub(super) tls: bool,
     pub(super) host: String,
     pub(super) port: u16,
 }
 
-impl Place {
+impl Endpoint {
     /// `HOST:PORT`.
     pub(super) fn authority(&self) -> String {
         let Self { host, port, .. } = self;
@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.authority())
@@ -61,7 +61,7 @@ fn reason(error: &std::io::Error) -> String {
 
 /// A GET request.
 pub(super) struct Request<'a> {
-    pub(super) place: Place,
+    pub(super) endpoint: Endpoint,
     pub(super) path: &'a str,
     pub(super) headers: &'a [Header],
 }
@@ -69,14 +69,16 @@ pub(super) struct Request<'a> {
 impl Request<'_> {
     /// Sends the request, and follows redirects within the host.
     pub(super) async fn send(&self) -> Result<(), String> {
-        let (mut place, mut path) = (self.place.clone(), self.path.to_owned());
+        let (mut endpoint, mut path) = (self.endpoint.clone(), self.path.to_owned());
         for _ in 0..=MAX_REDIRECTS {
-            let (status, location) = self.get(&place, &path).await?;
+            let (status, location) = self.get(&endpoint, &path).await?;
             if let Some(location) = location
                 && redirect::is_followed(status)
             {
-                match redirect::follow(&place, &path, &location) {
-                    Some((next, to)) if next.host == self.place.host => (place, path) = (next, to),
+                match redirect::follow(&endpoint, &path, &location) {
+                    Some((next, to)) if next.host == self.endpoint.host => {
+                        (endpoint, path) = (next, to);
+                    }
                     Some(_) => return Ok(()),
                     None => {
                         return Err(format!(
@@ -95,28 +97,32 @@ impl Request<'_> {
         Err(format!("stopped after {MAX_REDIRECTS} redirects"))
     }
 
-    async fn get(&self, place: &Place, path: &str) -> Result<(StatusCode, Option<String>), String> {
-        let stream = place.connect().await?;
-        if place.tls {
-            let stream = super::tls::connect(stream, &place.host).await;
-            self.speak(stream.map_err(|error| reason(&error))?, place, path)
+    async fn get(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+    ) -> Result<(StatusCode, Option<String>), String> {
+        let stream = endpoint.connect().await?;
+        if endpoint.tls {
+            let stream = super::tls::connect(stream, &endpoint.host).await;
+            self.speak(stream.map_err(|error| reason(&error))?, endpoint, path)
                 .await
         } else {
-            self.speak(stream, place, path).await
+            self.speak(stream, endpoint, path).await
         }
     }
 
     async fn speak(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        place: &Place,
+        endpoint: &Endpoint,
         path: &str,
     ) -> Result<(StatusCode, Option<String>), String> {
         let io = TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
             .await
             .map_err(|error| error.to_string())?;
-        let request = self.request(place, path)?;
+        let request = self.request(endpoint, path)?;
         let answer = async {
             let answer = sender.send_request(request).await;
             let answer: http::Response<Incoming> = answer.map_err(|error| said(&error))?;
@@ -144,7 +150,11 @@ impl Request<'_> {
         }
     }
 
-    fn request(&self, place: &Place, path: &str) -> Result<http::Request<Empty<Bytes>>, String> {
+    fn request(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+    ) -> Result<http::Request<Empty<Bytes>>, String> {
         let mut request = http::Request::new(Empty::new());
         *request.method_mut() = Method::GET;
         let uri = path.parse();
@@ -166,7 +176,7 @@ impl Request<'_> {
             }
         }
         if !headers.contains_key(HOST) {
-            let host = place.authority().parse::<HeaderValue>();
+            let host = endpoint.authority().parse::<HeaderValue>();
             headers.insert(HOST, host.map_err(|error| error.to_string())?);
         }
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

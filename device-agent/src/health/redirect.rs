@@ -2,7 +2,7 @@
 
 use http::{StatusCode, Uri};
 
-use super::net::Place;
+use super::net::Endpoint;
 
 /// Whether an answer with this status is followed to its `Location`.
 pub(super) fn is_followed(status: StatusCode) -> bool {
@@ -10,7 +10,7 @@ pub(super) fn is_followed(status: StatusCode) -> bool {
 }
 
 /// Resolves a `Location` (RFC 3986, 5.2) against the request it answers; none when it is not an HTTP URL.
-pub(super) fn follow(from: &Place, path: &str, location: &str) -> Option<(Place, String)> {
+pub(super) fn follow(from: &Endpoint, path: &str, location: &str) -> Option<(Endpoint, String)> {
     let location = location.split('#').next().unwrap_or_default();
     let absolute = match location.strip_prefix("//") {
         Some(rest) => format!("{}://{rest}", if from.tls { "https" } else { "http" }),
@@ -36,7 +36,7 @@ pub(super) fn follow(from: &Place, path: &str, location: &str) -> Option<(Place,
     let host = uri.host()?.trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Some((Place { tls, host, port }, path.to_owned()))
+    Some((Endpoint { tls, host, port }, path.to_owned()))
 }
 
 /// A path without `.` and `..` in it.

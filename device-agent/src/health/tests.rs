@@ -8,8 +8,8 @@ use std::time::Duration;
 use flotta_bundle::health::Action;
 use tokio::time::{advance, timeout};
 
-use super::ask::Late;
 use super::container::Tally;
+use super::probe::Late;
 use super::*;
 use crate::backend::fake::bundle::{Bundle, Workload};
 use crate::backend::fake::{Definition, QUADLET, World};
@@ -89,7 +89,7 @@ impl Script {
     }
 }
 
-impl Ask for Script {
+impl Probe for Script {
     async fn ask(
         &self,
         check: &HealthCheck,
@@ -157,7 +157,7 @@ async fn play(
     let (readiness, found) = watch::channel(Readiness::new());
     let (stops, mut stopped) = mpsc::unbounded_channel();
     let clock = Clock::new(Timestamp::UNIX_EPOCH);
-    let desk = Desk {
+    let checks = Checks {
         podman: &world,
         ask: &script,
         clock: &clock,
@@ -165,7 +165,7 @@ async fn play(
         readiness,
         stops,
     };
-    let watch = desk.watch(target);
+    let watch = checks.watch(target);
     timeout(Duration::from_secs(seconds), watch)
         .await
         .expect_err("it watches on");
@@ -256,7 +256,7 @@ async fn only_so_many_checks_are_made_at_once() {
         ..Script::of(&[])
     };
     let clock = Clock::new(Timestamp::UNIX_EPOCH);
-    let desk = Desk {
+    let checks = Checks {
         podman: &world,
         ask: &script,
         clock: &clock,
@@ -270,7 +270,7 @@ async fn only_so_many_checks_are_made_at_once() {
     });
     let (sender, targets) = watch::channel(Vec::new());
     sender.send_replace(many.collect());
-    let mut follow = pin!(follow(&desk, targets));
+    let mut follow = pin!(follow(&checks, targets));
     timeout(Duration::from_secs(5), &mut follow)
         .await
         .expect_err("for ever");

@@ -55,7 +55,7 @@ pub struct AppliedState {
 
 /// An accepted release, in the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct AcceptedRelease {
     /// The release's sequence.
     pub sequence: u64,
     /// The root of the release's tree.
@@ -347,7 +347,7 @@ fn new_id() -> String {
 pub(super) struct History {
     #[serde(default)]
     pub(super) version: u32,
-    pub(super) releases: Vec<Seen>,
+    pub(super) releases: Vec<AcceptedRelease>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }

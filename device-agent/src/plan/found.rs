@@ -1,4 +1,4 @@
-//! What of a machine is the fleet's when the ledger does not say it.
+//! Finds what the fleet owns on a machine when the ledger was lost.
 
 use flotta_bundle::path::UNITS;
 use flotta_bundle::{DevicePath, Owner};
@@ -7,8 +7,8 @@ use super::QUADLET;
 use crate::backend::{Files, Systemd};
 use crate::ledger::{Owned, OwnedUnit};
 
-/// What of the machine is the fleet's, by the marks of its files: for when the ledger was lost. A unit is the fleet's only as
-/// long as systemd has it from no other file: a release may name one as the machine does.
+/// Finds the fleet's files by their marks, and their units. A unit counts only if systemd has loaded it from that file, because
+/// the machine may have a unit of the same name.
 pub async fn find_owned(files: &mut impl Files, systemd: &mut impl Systemd) -> Owned {
     let (mut owned, mut units) = (Owned::default(), Vec::new());
     files.each_written(&mut |path, object, content| {
@@ -33,14 +33,14 @@ pub async fn find_owned(files: &mut impl Files, systemd: &mut impl Systemd) -> O
     owned
 }
 
-/// The workload whose label a container gets. The first programs did not note whose a file is.
+/// The workload in a container's label. The first agents did not record the owner of a file.
 fn labelled(text: &str) -> Option<Owner> {
     let (_, rest) = text.split_once("flotta.workload=")?;
     let name = rest.split(['"', '\n']).next()?;
     name.parse().ok().filter(Owner::is_workload)
 }
 
-/// The unit that Quadlet or systemd makes of a file. Of a template that is the instance it names itself.
+/// The unit that Quadlet or systemd makes from a file; for a template, its default instance.
 fn unit_of(path: &DevicePath, text: &str) -> Option<String> {
     let path = path.as_str();
     let name = path.strip_prefix(UNITS).or(path.strip_prefix(QUADLET))?;

@@ -1,4 +1,4 @@
-//! `[Install]` of units that systemd reads as they are. Quadlet carries it out itself for those that it makes.
+//! `[Install]` of native systemd units. For the units that it generates, Quadlet applies `[Install]` itself.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use flotta_bundle::Digest;
 use flotta_bundle::manifest::{Unit, Wanted};
 use flotta_bundle::path::UNITS;
 
-use super::Desk;
+use super::Planner;
 
-impl Desk<'_> {
-    /// Units to enable: those whose files change, for what `[Install]` says may have changed, and those that somebody disabled.
+impl Planner<'_> {
+    /// The units to enable: those whose files change, because their `[Install]` may have changed, and those that somebody disabled.
     pub(super) fn enables(&mut self, due: &BTreeMap<String, Digest>) -> Vec<String> {
         let manifest = self.manifest;
         let enables = manifest.units.iter().filter(|unit| {
@@ -20,14 +20,14 @@ impl Desk<'_> {
                 && (is_disabled || due.contains_key(&unit.name))
         });
         let enables: Vec<_> = enables.map(|unit| unit.name.clone()).collect();
-        // what it links to is known to systemd after that
+        // after the reload systemd knows the links
         self.reload |= !enables.is_empty();
         enables
     }
 
-    /// Units that are not to be enabled any more: they leave, or what is read as it is becomes a Quadlet file, or an instance is
-    /// not wanted any more. What systemd has cached of one whose file leaves is not asked: a death between two steps may have
-    /// made it old.
+    /// The units to disable: they are removed, or a native unit becomes a Quadlet file, or an instance is no longer wanted.
+    /// systemd's cached state of a unit whose file is removed is not used, because a crash between two steps may have made it
+    /// stale.
     pub(super) fn disables(&self) -> Vec<String> {
         let disables = self.owned.units.iter().filter(|(name, unit)| {
             let mut wanted = self.manifest.units.iter();
@@ -45,7 +45,7 @@ impl Desk<'_> {
         disables.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether a unit's own file is on the device and not in the manifest.
+    /// Whether a unit's own file is on the device but not in the manifest.
     fn own_file_leaves(&self, name: &str) -> bool {
         let own = format!("{UNITS}{name}");
         let is_own = |path: &str| path == own;
@@ -59,8 +59,7 @@ impl Desk<'_> {
     }
 }
 
-/// Whether systemd is to be told of a unit's `[Install]`: it has a file of its own, or it is a template's instance that is
-/// wanted.
+/// Whether a unit's `[Install]` must be applied: it has a file of its own, or is a wanted instance of a template.
 pub(super) fn installs(unit: &Unit) -> bool {
     let mut units = unit
         .restart_on

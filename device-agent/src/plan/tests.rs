@@ -9,7 +9,7 @@ use crate::backend::fake::bundle::{Bundle, Workload, file, path};
 use crate::backend::fake::{Definition, World};
 use crate::backend::files::Disk;
 
-/// A machine on which a bundle is applied, and what the ledger says of it.
+/// A machine with an applied bundle, and its ledger.
 fn settled(bundle: &Bundle) -> (Observed, Owned) {
     let (mut observed, mut owned) = (Observed::default(), Owned::default());
     let Manifest { files, units, .. } = &bundle.manifest;
@@ -55,7 +55,7 @@ fn unknown() -> UnitState {
     }
 }
 
-/// The machine of `from`, as it is seen by who wants `to`.
+/// The machine with `from` applied, observed for `to`.
 fn towards(from: &Bundle, to: &Bundle) -> (Observed, Owned) {
     let (mut observed, owned) = settled(from);
     let wanted = |path: &DevicePath| to.manifest.files.iter().any(|file| file.path == *path);
@@ -101,7 +101,7 @@ fn short(plan: &Plan) -> Vec<String> {
     words.collect()
 }
 
-/// Plans on the machine of `from`, after a change to it.
+/// Plans `to` on the machine with `from` applied, after a change to it.
 fn steps(
     from: &[Workload],
     to: &[Workload],
@@ -368,20 +368,20 @@ fn what_is_due_says_where_a_death_was() {
         steps
     };
     let since = || Due::Since("a".to_owned());
-    // Files are there, systemd may not have read them.
+    // The files are there, but systemd may not have loaded them.
     assert_eq!(
         after(Due::Files, "a", "active"),
         ["reload", "reloaded", "restart web.service", "finish"]
     );
-    // Read, not restarted.
+    // Loaded, but not restarted.
     assert_eq!(
         after(since(), "a", "active"),
         ["begin", "reloaded", "restart web.service", "finish"]
     );
-    // Restarted, whatever came of it.
+    // Restarted, with whatever result.
     assert_eq!(after(since(), "b", "active"), ["finish"]);
     assert_eq!(after(since(), "b", "failed"), ["finish"]);
-    // Failed before.
+    // It failed before.
     assert_eq!(
         after(since(), "a", "failed"),
         [
@@ -407,6 +407,6 @@ fn a_plan_reads_well() {
     remove   /etc/containers/systemd/old.container
     start    job.service
     restart  web.service
-    sweep    what old left behind
+    sweep    leftovers of old
     ");
 }

@@ -18,10 +18,10 @@ use crate::hardware;
 use crate::identity::{Certificate, Identity, IdentityError, Joined};
 use crate::report::Live;
 
-mod moves;
-mod rhythm;
+mod failover;
+mod schedule;
 
-use rhythm::Rhythm;
+use schedule::PollSchedule;
 
 /// Longest wait between two tries to connect. It is never longer than a heartbeat, so that a server that is back hears from
 /// its devices within one. A fleet of 100,000 devices that all wait up to a minute makes 3,300 tries a second.
@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// The channels between the link and the rest of the agent.
 #[derive(Debug, Clone)]
-pub struct Ends {
+pub struct Channels {
     /// Offers that are not verified yet.
     pub offers: mpsc::Sender<Offer>,
     /// The current connection, if there is one.
@@ -74,7 +74,7 @@ enum LinkError {
     Moves,
     /// Nobody receives offers any more: the agent is shutting down.
     #[error("the agent is shutting down")]
-    Ends,
+    Stopping,
 }
 
 /// The connection of a joined device.
@@ -95,7 +95,7 @@ pub struct Link {
     /// after a lost connection neither side has to sign anything again.
     client: Option<Client>,
     clock: Clock,
-    ends: Ends,
+    channels: Channels,
     tag: Option<String>,
     /// The refused offer that was requested again.
     asked_again: Option<Instant>,
@@ -113,17 +113,18 @@ impl Link {
         identity: Identity,
         clock: &Clock,
         proxies: &Proxies,
-        ends: Ends,
+        channels: Channels,
     ) -> Result<Self, enrol::EnrolError> {
         let anonymous = Client::anonymous(&joined.server, &identity.ca()?, clock, proxies)?;
         // a lost certificate is requested again with the key
         let certificate = identity
             .certificate()
             .unwrap_or_else(|_| Certificate::lost());
-        ends.state.send_modify(|state| {
+        channels.state.send_modify(|state| {
             state.certificate_until = (!certificate.is_lost()).then_some(certificate.not_after);
         });
-        ends.state
+        channels
+            .state
             .send_modify(|state| state.server.clone_from(&joined.server));
         Ok(Self {
             servers: Servers::new(joined.server.clone(), identity.last_server()),
@@ -136,7 +137,7 @@ impl Link {
             certificate,
             client: None,
             clock: clock.clone(),
-            ends,
+            channels,
             tag: None,
             asked_again: None,
             renew_after: Instant::now(),
@@ -150,10 +151,10 @@ impl Link {
         let mut backoff = Backoff::new(Duration::from_secs(1), MAX_WAIT);
         loop {
             let Err(error) = self.connected(&mut backoff).await;
-            self.ends.sessions.send_replace(None);
+            self.channels.sessions.send_replace(None);
             let problem = match &error {
                 LinkError::Renewed | LinkError::Moves => continue,
-                LinkError::Ends => return,
+                LinkError::Stopping => return,
                 LinkError::Pull(error) => error.problem(),
                 LinkError::Identity(error) => error.problem(),
                 LinkError::Enrol(error) => error.problem(),
@@ -173,13 +174,19 @@ impl Link {
                 tracing::info!(%problem, next = self.servers.current(), "no connection");
                 continue;
             }
-            let heartbeat = self.ends.live.borrow().settings.heartbeat_seconds.max(1);
+            let heartbeat = self
+                .channels
+                .live
+                .borrow()
+                .settings
+                .heartbeat_seconds
+                .max(1);
             let heartbeat = Duration::from_secs(heartbeat.into());
             let delay = backoff.next_delay_within(heartbeat);
             let delay = delay.max(retry_after.unwrap_or_default());
             tracing::info!(%problem, ?delay, attempts = backoff.attempts(), "no connection");
             let now = self.clock.now();
-            self.ends.state.send_modify(|state| {
+            self.channels.state.send_modify(|state| {
                 state.connected_since = None;
                 state.attempts = backoff.attempts();
                 state.fails(problem, now);
@@ -205,9 +212,9 @@ impl Link {
         let mut clock = self.clock.changes();
         let mut believed = self.clock.is_believed();
         let session = client.connect().await?;
-        let mut settings = self.ends.live.clone();
-        let mut rhythm = Rhythm::new(self.ends.live.borrow().release);
-        let mut known_changes = self.ends.known.clone();
+        let mut settings = self.channels.live.clone();
+        let mut schedule = PollSchedule::new(self.channels.live.borrow().release);
+        let mut known_changes = self.channels.known.clone();
         let mut said = false;
         loop {
             clock.mark_unchanged();
@@ -218,7 +225,7 @@ impl Link {
             if known.ask_again.is_some() && known.ask_again != self.asked_again {
                 // A server that gave a wrong answer may have the right one under the same tag.
                 self.tag = None;
-                rhythm.ask_at = known.ask_again.unwrap_or(rhythm.ask_at);
+                schedule.ask_at = known.ask_again.unwrap_or(schedule.ask_at);
             }
             self.asked_again = known.ask_again;
             let renew_at = self.renew_at();
@@ -228,8 +235,8 @@ impl Link {
             let preferred = self.follow_settings();
             let better = self.servers.better();
             let look_at = self.next_look();
-            let look = moves::look(look_at, &better, &client, &self.proxies, known.root);
-            let ask_at = rhythm.ask_at;
+            let look = failover::look(look_at, &better, &client, &self.proxies, known.root);
+            let ask_at = schedule.ask_at;
             let poll = async {
                 sleep_until(ask_at).await;
                 let asked = Instant::now();
@@ -251,25 +258,25 @@ impl Link {
                 }
                 Ok(()) = known_changes.changed() => continue,
                 Ok(()) = clock.changed() => continue,
-                true = moves::are_others(&mut settings, &preferred) => continue,
+                true = failover::are_others(&mut settings, &preferred) => continue,
                 found = look, if !better.is_empty() && said => {
                     self.found(found)?;
                     continue;
                 }
-                () = self.ends.offers.closed() => return Err(LinkError::Ends),
+                () = self.channels.offers.closed() => return Err(LinkError::Stopping),
             };
             // whatever the answer is, a verified server has answered this device
             let first = !said;
             if first && !matches!(&answer, Err(error) if error.is_lost() || error.is_of_identity())
             {
                 said = true;
-                self.ends.sessions.send_replace(Some(session.clone()));
+                self.channels.sessions.send_replace(Some(session.clone()));
             }
             if answer.is_ok() {
                 backoff.reset();
                 self.is_up(better.is_empty());
             }
-            self.take(&session, answer, took, first, &mut rhythm)
+            self.take(&session, answer, took, first, &mut schedule)
                 .await?;
         }
     }
@@ -281,19 +288,19 @@ impl Link {
         answer: Result<Option<Desired>, PullError>,
         took: Duration,
         first: bool,
-        rhythm: &mut Rhythm,
+        schedule: &mut PollSchedule,
     ) -> Result<(), LinkError> {
         match answer {
             Ok(desired) => {
                 self.answered(None);
-                rhythm.answered(took, first, self.ends.live.borrow().release);
+                schedule.answered(took, first, self.channels.live.borrow().release);
                 if let Some(desired) = desired {
                     self.tag = desired.tag;
-                    let sent = self.ends.offers.send(desired.offer).await;
-                    sent.map_err(|_| LinkError::Ends)?;
+                    let sent = self.channels.offers.send(desired.offer).await;
+                    sent.map_err(|_| LinkError::Stopping)?;
                     if self.tag.is_none() {
                         // do not poll a server without tags in a busy loop
-                        rhythm.ask_at += about(Duration::from_secs(30));
+                        schedule.ask_at += about(Duration::from_secs(30));
                     }
                 }
                 Ok(())
@@ -305,7 +312,7 @@ impl Link {
                 Err(error.into())
             }
             Err(error) => {
-                let delay = rhythm.refused(error.retry_after());
+                let delay = schedule.refused(error.retry_after());
                 let problem = self.refusal(session, &error).await?;
                 tracing::info!(%problem, ?delay, "the server refuses");
                 if error.is_refusal() {
@@ -348,12 +355,12 @@ impl Link {
 
     /// Passes a problem on to be noted, if there is room: one of each kind is enough.
     fn refused(&self, problem: &Problem) {
-        let _ = self.ends.refusals.try_send(problem.clone());
+        let _ = self.channels.refusals.try_send(problem.clone());
     }
 
     fn answered(&self, problem: Option<Problem>) {
         let now = self.clock.now();
-        self.ends.state.send_modify(|state| {
+        self.channels.state.send_modify(|state| {
             state.connected_since.get_or_insert(now);
             state.last_answer = Some(now);
             match problem {
@@ -433,7 +440,7 @@ impl Link {
         }
         let until = self.certificate.not_after;
         tracing::info!(%until, "new certificate");
-        self.ends
+        self.channels
             .state
             .send_modify(|state| state.certificate_until = Some(until));
         Ok(())

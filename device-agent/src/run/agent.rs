@@ -21,13 +21,13 @@ use crate::pull::{Session, chain};
 use crate::report::Live;
 use crate::state_machine::{NoEdge, State};
 
-mod hands;
+mod machine;
 mod mounts;
 #[cfg(test)]
 mod tests;
 mod work;
 
-use hands::{Hands, News};
+use machine::{Change, Machine};
 
 /// Shortest and longest bound of the wait before failed work is retried.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(600));
@@ -62,7 +62,7 @@ pub(super) enum Stop {
 pub(super) struct Agent<H> {
     pub(super) device: DeviceName,
     pub(super) ledger: Ledger,
-    pub(super) hands: H,
+    pub(super) machine: H,
     pub(super) clock: Clock,
     pub(super) state: State,
     pub(super) offers: mpsc::Receiver<Offer>,
@@ -95,7 +95,7 @@ pub(super) struct Agent<H> {
     pub(super) ended_file: Option<PathBuf>,
 }
 
-impl<H: Hands> Agent<H> {
+impl<H: Machine> Agent<H> {
     /// Runs for as long as it is polled.
     pub(super) async fn run(mut self) -> Result<Never, Stop> {
         if self.ledger.accepted().is_some() {
@@ -148,9 +148,9 @@ impl<H: Hands> Agent<H> {
                 self.state = self.state.begin()?;
             }
             Some(problem) = self.refusals.recv() => self.note("Refused", &problem),
-            news = self.hands.changed() => match news {
-                News::Units => self.look().await?,
-                News::Files => self.look_at_files().await?,
+            news = self.machine.changed() => match news {
+                Change::Units => self.look().await?,
+                Change::Files => self.look_at_files().await?,
             },
             // the next turn of the loop handles it
             Ok(()) = clock.changed() => clock.mark_changed(),
@@ -197,19 +197,19 @@ impl<H: Hands> Agent<H> {
             return Ok(());
         };
         let Self {
-            hands,
+            machine,
             ledger,
             clock,
             ..
         } = self;
-        let noted = hands
+        let noted = machine
             .look_at_files(&manifest, ledger, &|| clock.now())
             .await;
         self.durably(noted);
         self.look().await?;
         let of_files = [code::FILE_FAILED, code::READ_ONLY, code::UNIT_TAKEN];
         if of_files.into_iter().any(|code| self.has(code)) {
-            self.hasten();
+            self.retry_soon();
         }
         if self.state == State::Waiting && self.has(code::DRIFTED) {
             // not sooner, so that the server hears of it first
@@ -219,7 +219,7 @@ impl<H: Hands> Agent<H> {
     }
 
     /// Retries failed work soon, because its cause may be gone.
-    fn hasten(&mut self) {
+    fn retry_soon(&mut self) {
         if self.state == State::Waiting {
             let soon = Instant::now() + SOON;
             self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
@@ -239,7 +239,7 @@ impl<H: Hands> Agent<H> {
             return Ok(());
         };
         let was_masked = self.has(code::UNIT_MASKED);
-        self.workloads = self.hands.look(&manifest, &self.ledger).await;
+        self.workloads = self.machine.look(&manifest, &self.ledger).await;
         self.note_stops();
         let down =
             |w: &WorkloadReport| matches!(w.state, WorkloadState::Failed | WorkloadState::Stopped);
@@ -248,14 +248,14 @@ impl<H: Hands> Agent<H> {
             self.wait()?;
         }
         if was_masked && !self.has(code::UNIT_MASKED) {
-            self.hasten();
+            self.retry_soon();
         }
         Ok(())
     }
 
     /// Notes which containers were stopped because a check of them failed.
     fn note_stops(&mut self) {
-        for problem in self.hands.stops() {
+        for problem in self.machine.stops() {
             self.note("Unhealthy", &problem);
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flotta_agent::backend::files::Disk;
 use flotta_agent::backend::{
-    BackendError, Container, Files, Found, Podman, Systemd, Tell, UnitState, Verb,
+    BackendError, Container, Files, Found, Podman, Systemd, UnitState, Verb, Visit,
 };
 use flotta_agent::converge::Host;
 use flotta_bundle::DevicePath;
@@ -240,7 +240,7 @@ impl Files for Hand {
         Disk::new(self.root.clone()).written(path)
     }
 
-    fn each_written(&mut self, tell: &mut Tell<'_>) {
+    fn each_written(&mut self, tell: &mut Visit<'_>) {
         Disk::new(self.root.clone()).each_written(tell);
     }
 

@@ -6,11 +6,11 @@ use flotta_bundle::path::UNITS;
 use flotta_bundle::{DevicePath, Digest};
 
 use super::QUADLET;
-use crate::backend::{BackendError, Verb, prose};
+use crate::backend::{BackendError, Verb, messages};
 
 /// What happened on the machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Did {
+pub enum Action {
     Start(String),
     Stop(String),
     Pull(String),
@@ -19,7 +19,7 @@ pub enum Did {
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Thing {
+pub enum Entry {
     /// A regular file, and whether its mode and owner are as the fleet wants them.
     File { content: Vec<u8>, fits: bool },
     /// A link or a device.
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Hook {
 /// The machine.
 #[derive(Debug, Default)]
 pub struct State {
-    pub files: BTreeMap<String, Thing>,
+    pub files: BTreeMap<String, Entry>,
     /// The host's own units.
     pub host: BTreeMap<String, Definition>,
     /// The units that systemd knows since its last reload.
@@ -77,7 +77,7 @@ pub struct State {
     pub images: BTreeSet<String>,
     pub registry: BTreeSet<String>,
     pub journal: BTreeMap<String, Vec<String>>,
-    pub log: Vec<Did>,
+    pub log: Vec<Action>,
     pub faults: Faults,
     /// Podman's note of why it refuses its storage.
     pub remembered: Option<String>,
@@ -87,7 +87,7 @@ pub struct State {
     pub hanging: usize,
     pub(super) calls: usize,
     /// The call at which the agent crashes, and whether the call still takes effect.
-    pub(super) dies: Option<(usize, bool)>,
+    pub(super) crashes: Option<(usize, bool)>,
     /// The call at which the hook runs, and the hook.
     pub(super) hook: Option<(usize, Hook)>,
     starts: usize,
@@ -174,7 +174,7 @@ impl State {
     pub fn reload(&mut self) {
         let mut loaded = BTreeMap::new();
         for (path, thing) in &self.files {
-            if let (Some(unit), Thing::File { content, .. }) = (path.strip_prefix(UNITS), thing)
+            if let (Some(unit), Entry::File { content, .. }) = (path.strip_prefix(UNITS), thing)
                 && !unit.contains('/')
             {
                 let text = String::from_utf8_lossy(content).into_owned();
@@ -182,7 +182,7 @@ impl State {
                 loaded.insert(unit.to_owned(), Definition { source, text });
             }
             let name = path.strip_prefix(QUADLET).unwrap_or_default();
-            let (Some((stem, kind)), Thing::File { content, .. }) = (name.rsplit_once('.'), thing)
+            let (Some((stem, kind)), Entry::File { content, .. }) = (name.rsplit_once('.'), thing)
             else {
                 continue;
             };
@@ -261,7 +261,7 @@ impl State {
             return Ok(());
         }
         self.starts += 1;
-        self.log.push(Did::Start(name.to_owned()));
+        self.log.push(Action::Start(name.to_owned()));
         self.pull(&definition.text);
         let sub = match name {
             name if name.ends_with("-network.service") => "exited",
@@ -321,7 +321,7 @@ impl State {
             self.remembered = self.faults.no_storage.map(str::to_owned);
         }
         match &self.remembered {
-            Some(why) => Err(prose::podman(format!("configure storage: {why}"))),
+            Some(why) => Err(messages::podman(format!("configure storage: {why}"))),
             None => Ok(()),
         }
     }
@@ -334,7 +334,7 @@ impl State {
         for image in values(text, "Image") {
             let fits = self.registry.contains(image) && !self.faults.large.contains(image);
             if fits && self.images.insert(image.to_owned()) {
-                self.log.push(Did::Pull(image.to_owned()));
+                self.log.push(Action::Pull(image.to_owned()));
             }
         }
     }
@@ -372,7 +372,7 @@ impl State {
             .collect();
         for folder in values(&definition.text, "Volume").filter_map(|v| v.split(':').next()) {
             for (path, thing) in &self.files {
-                if let Thing::File { content, .. } = thing
+                if let Entry::File { content, .. } = thing
                     && path.starts_with(&format!("{folder}/"))
                 {
                     with.insert(path.clone(), Digest::of(content));
@@ -390,7 +390,7 @@ impl State {
         for needing in self.needed_by(name) {
             self.stop(&needing);
         }
-        self.log.push(Did::Stop(name.to_owned()));
+        self.log.push(Action::Stop(name.to_owned()));
         let stubborn = self.faults.stubborn.contains(name);
         if let Some(run) = self.runs.get_mut(name) {
             (run.active, run.sub, run.restarts) = ("inactive", "dead", 0);

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use super::super::script::{EXITS, HELLO, Play, Stage, TRANSCRIPT};
-use super::{Definition, Thing, World};
+use super::super::script::{EXITS, Environment, HELLO, Script, TRANSCRIPT};
+use super::{Definition, Entry, World};
 
-impl Stage for World {
+impl Environment for World {
     fn host_unit(&mut self, name: &str) {
         let source = format!("/etc/systemd/system/{name}");
         let text = "[Service]\nExecStart=/usr/bin/sleep infinity\n".to_owned();
@@ -20,7 +20,7 @@ impl Stage for World {
 
     fn chmod(&mut self, path: &str) {
         let mut state = self.state();
-        let Some(Thing::File { fits, .. }) = state.files.get_mut(path) else {
+        let Some(Entry::File { fits, .. }) = state.files.get_mut(path) else {
             panic!("{path} is no file");
         };
         *fits = false;
@@ -50,7 +50,7 @@ async fn the_fake_does_what_a_device_does() {
         let exits = exits.map(|unit| (unit.to_owned(), (3, "bye")));
         state.faults.exits.extend(exits);
     }
-    let play = Play {
+    let play = Script {
         systemd: world.clone(),
         podman: world.clone(),
         files: world.clone(),

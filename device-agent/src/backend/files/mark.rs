@@ -16,7 +16,7 @@ use flotta_bundle::{DevicePath, Digest, Owner, policy};
 use jiff::Timestamp;
 use rustix::fs::{FileType, Mode, OFlags, XattrFlags};
 
-use crate::backend::Tell;
+use crate::backend::Visit;
 
 /// The attribute with the mark.
 const NAME: &str = "user.flotta.written";
@@ -78,7 +78,7 @@ pub(super) fn read(folder: &OwnedFd, path: &DevicePath, is_wanted: bool) -> Opti
 }
 
 /// Calls `tell` for every file with a valid mark, in the folders below `root` where a release may have files.
-pub(super) fn walk(root: &Path, prefixes: &[String], tell: &mut Tell<'_>) {
+pub(super) fn walk(root: &Path, prefixes: &[String], tell: &mut Visit<'_>) {
     let top = prefixes
         .iter()
         .map(|prefix| prefix.trim_end_matches('/').to_owned());

@@ -1,8 +1,8 @@
 //! A timer that is enabled, starts its job, and goes.
 
-use super::{EXITS, Files, Play, Podman, Stage, Systemd, Verb, container, file, path};
+use super::{EXITS, Environment, Files, Podman, Script, Systemd, Verb, container, file, path};
 
-impl<S: Systemd, P: Podman, F: Files, T: Stage> Play<S, P, F, T> {
+impl<S: Systemd, P: Podman, F: Files, T: Environment> Script<S, P, F, T> {
     async fn installed(&mut self, name: &str) {
         let state = self.systemd.unit(name).await.expect("an answer");
         self.say(format!("{name} is {:?}", state.file_state));

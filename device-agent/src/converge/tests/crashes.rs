@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::fake::Died;
+use crate::backend::fake::Crashed;
 use crate::plan::inputs;
 
 impl Bench {
@@ -16,7 +16,7 @@ impl Bench {
                 assert!(outcome.complete, "{outcome:?}");
                 true
             }
-            Err(payload) if payload.is::<Died>() => {
+            Err(payload) if payload.is::<Crashed>() => {
                 // What it knew but did not write down is gone.
                 self.agent = None;
                 false
@@ -83,7 +83,7 @@ fn crash_everywhere(bundles: &[Bundle], overtaken: bool) -> usize {
         let mut spared = true;
         for after in [false, true] {
             let mut bench = Bench::new();
-            bench.world.die_at(call, after);
+            bench.world.crash_at(call, after);
             for (at, bundle) in bundles.iter().enumerate() {
                 let died = !bench.survives(bundle);
                 if died && overtaken && at + 1 < bundles.len() {
@@ -193,7 +193,7 @@ fn a_container_that_ran_once_and_failed_is_not_run_twice() {
     for call in 1.. {
         let mut bench = Bench::new();
         bench.world.state().faults.exits = [("job.service".to_owned(), (3, "no paper"))].into();
-        bench.world.die_at(call, true);
+        bench.world.crash_at(call, true);
         let died = catch_unwind(AssertUnwindSafe(|| bench.converge(&bundle))).is_err();
         bench.agent = None;
         bench.converge(&bundle);
@@ -282,13 +282,13 @@ impl Meddling {
             }
             Self::Overwrite(n) => {
                 let thing = nth(files, *n).and_then(|path| state.files.get_mut(&path));
-                if let Some(Thing::File { content, .. }) = thing {
+                if let Some(Entry::File { content, .. }) = thing {
                     content.push(b'!');
                 }
             }
             Self::Chmod(n) => {
                 let thing = nth(files, *n).and_then(|path| state.files.get_mut(&path));
-                if let Some(Thing::File { fits, .. }) = thing {
+                if let Some(Entry::File { fits, .. }) = thing {
                     *fits = false;
                 }
             }
@@ -360,7 +360,7 @@ proptest! {
             let mut spared = true;
             for after in [false, true] {
                 let mut bench = meddled(&from, &meddling);
-                bench.world.die_at(call, after);
+                bench.world.crash_at(call, after);
                 let survives = bench.survives(&to) || bench.survives(&to);
                 prop_assert!(survives, "death comes once");
                 bench.assert_reached(&to);

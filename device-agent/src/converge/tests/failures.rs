@@ -137,9 +137,9 @@ fn removing_a_workload_removes_what_is_its_own_and_nothing_else() {
     assert_eq!(
         bench.world.log(),
         [
-            Did::Stop("web.service".to_owned()),
-            Did::Stop("web-network.service".to_owned()),
-            Did::Sweep("web".to_owned()),
+            Action::Stop("web.service".to_owned()),
+            Action::Stop("web-network.service".to_owned()),
+            Action::Sweep("web".to_owned()),
         ]
     );
     assert_eq!(
@@ -164,7 +164,7 @@ fn a_unit_of_the_host_is_not_touched() {
     let [radio, web] = two();
     let outcome = bench.converge(&Bundle::of(&[radio.clone(), web]));
     // The host's unit is running, but is not the workload.
-    let expected = "unit web.service is there already, from /etc/systemd/system/web.service";
+    let expected = "unit web.service exists already, from /etc/systemd/system/web.service";
     assert_failed(&outcome, "web", "FLT0504", expected);
     assert_eq!(bench.starts(), ["radio.service"]);
     let files = bench.world.state().files.len();
@@ -185,7 +185,7 @@ fn a_file_of_the_host_is_not_touched() {
     let [radio, web] = two();
     let outcome = bench.converge(&Bundle::of(&[radio.clone(), web]));
     let expected =
-        "/etc/containers/systemd/web.container is there already, and not from this fleet";
+        "/etc/containers/systemd/web.container exists already and does not belong to this fleet";
     assert_failed(&outcome, "web", "FLT0504", expected);
     bench.host.1.insert("web.service".to_owned());
     let only = Bundle::of(&[radio]);
@@ -198,10 +198,10 @@ fn a_file_of_the_host_is_not_touched() {
 fn a_link_in_place_of_a_file_is_not_touched() {
     let mut bench = Bench::new();
     let path = format!("{QUADLET}web.container");
-    bench.world.state().files.insert(path.clone(), Thing::Other);
+    bench.world.state().files.insert(path.clone(), Entry::Other);
     let outcome = bench.converge(&Bundle::of(&two()));
-    assert_failed(&outcome, "web", "FLT0505", "is not a plain file");
-    assert_eq!(bench.world.state().files[&path], Thing::Other);
+    assert_failed(&outcome, "web", "FLT0505", "is not a regular file");
+    assert_eq!(bench.world.state().files[&path], Entry::Other);
     assert_eq!(bench.starts(), ["radio.service"]);
 }
 
@@ -230,7 +230,7 @@ fn a_reload_that_fails_is_done_at_the_next_try() {
     let (_, said) = problem(&outcome, "web");
     assert_eq!(
         said,
-        "FLT0506: systemd does not reload: Connection timed out"
+        "FLT0506: systemd cannot reload its units: Connection timed out"
     );
     assert!(bench.starts().is_empty());
     bench.world.state().faults.no_reload = false;
@@ -319,7 +319,7 @@ fn a_file_that_quadlet_cannot_read_is_named() {
     assert_eq!(state, WorkloadState::Failed);
     assert_eq!(
         said,
-        "FLT0509: Quadlet made no unit web.service: systemd says not-found"
+        "FLT0509: Quadlet generated no unit web.service: systemd says not-found"
     );
     let fixed = Bundle::of(&[Workload::new("web")]);
     assert!(bench.converge(&fixed).complete);

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::health::net::Place;
+use crate::health::net::Endpoint;
 use crate::health::redirect;
 
 /// Serves an answer by path. Returns its port, and the requests it got.
@@ -102,7 +102,7 @@ async fn ask(check: &HealthCheck) -> Result<(), String> {
         address: None,
     };
     let world = World::default();
-    let asked = Asker::new(&world)
+    let asked = Prober::new(&world)
         .ask(check, &container, &Late::default())
         .await;
     asked.expect("it can be asked")
@@ -223,12 +223,12 @@ async fn a_tcp_connection_is_enough_and_nobody_there_is_a_failure() {
 
 #[test]
 fn redirects_lead_where_rfc_3986_says() {
-    let from = Place {
+    let from = Endpoint {
         tls: false,
         host: "10.88.0.2".to_owned(),
         port: 8080,
     };
-    for (location, place, path) in [
+    for (location, endpoint, path) in [
         ("/x?y#z", "http://10.88.0.2:8080", "/x?y"),
         ("x", "http://10.88.0.2:8080", "/a/x"),
         ("../x", "http://10.88.0.2:8080", "/x"),
@@ -241,7 +241,7 @@ fn redirects_lead_where_rfc_3986_says() {
         let (to, found) = redirect::follow(&from, "/a/b?c", location).expect(location);
         assert_eq!(
             (to.to_string().as_str(), found.as_str()),
-            (place, path),
+            (endpoint, path),
             "{location}"
         );
     }

@@ -1,4 +1,4 @@
-//! Whatever is wanted, seen and remembered.
+//! Property tests of the plan for any wanted state, observation and ledger.
 
 use proptest::prelude::*;
 
@@ -85,7 +85,7 @@ fn due() -> impl Strategy<Value = Option<Due>> {
 }
 
 proptest! {
-    /// Whatever is seen and remembered: there is a plan, it keeps to what is the fleet's, and its order is the one order.
+    /// For any observation and ledger there is a plan, it only touches what the fleet owns, and its steps are in order.
     #[test]
     fn a_plan_is_total_and_keeps_to_what_is_the_fleets(
         from in bundle(),
@@ -142,7 +142,7 @@ proptest! {
         };
         prop_assert!(given.keys().all(|name| plan.held.contains_key(name)));
         for (path, of) in &blind {
-            // a file that takes the place of one that leaves is not looked at before
+            // a file in the place of one that is removed was not observed
             let goes = |old: &DevicePath| path.parse().is_ok_and(|new| in_the_way(old, &new));
             let held = plan.held.contains_key(of);
             prop_assert!(held || observed.leaving.iter().any(goes), "{} of {}", path, of);

@@ -1,4 +1,4 @@
-//! Timers, the jobs that they start, and jobs that are done once.
+//! Timers, the jobs that they start, and jobs that run once.
 
 use super::*;
 use crate::backend::fake::bundle::Job;
@@ -11,7 +11,7 @@ fn migrate(says: &str) -> Workload {
     Workload::new("migrate").job(Job::Change).says(says)
 }
 
-/// The timer waits, its job is at rest.
+/// The timer is waiting, and its job is inactive.
 fn at_rest(observed: &mut Observed, _: &mut Owned) {
     for (name, unit) in &mut observed.units {
         if name.strip_suffix(".timer").is_some() {

@@ -1,4 +1,4 @@
-//! Units and files that are the host's, or that nobody can see.
+//! Units and files that belong to the host, or that cannot be observed.
 
 use super::*;
 

@@ -3,20 +3,20 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Agent, Hands, Stop};
+use super::{Agent, Machine, Stop};
 use crate::durable;
 use crate::state_machine::State;
 
 /// Seconds before the agent exits again for a fresh view of the mounts when that did not help: each exit costs a connection.
 const SHUT_OUT_AGAIN: i64 = 600;
 
-impl<H: Hands> Agent<H> {
+impl<H: Machine> Agent<H> {
     /// Checks whether the agent can write again, and continues if so.
     pub(super) async fn probe(&mut self) -> Result<(), Stop> {
         let Some(manifest) = self.manifest() else {
             return Ok(());
         };
-        match self.hands.is_shut_out(&manifest).await {
+        match self.machine.is_shut_out(&manifest).await {
             None if self.state == State::Waiting => self.state = self.state.begin()?,
             Some(true) if self.may_end() => return Err(Stop::ShutOut),
             _ => {}

@@ -22,7 +22,7 @@ use super::*;
 use crate::converge::Outcome;
 
 /// The scripted result of one `converge`.
-enum Will {
+enum Scripted {
     Work,
     Fail,
     Hang,
@@ -30,14 +30,14 @@ enum Will {
 
 /// A machine that notes the calls and follows a script; without one, everything works.
 #[derive(Clone, Default)]
-struct FakeHands {
-    orders: Rc<RefCell<VecDeque<Will>>>,
+struct FakeMachine {
+    orders: Rc<RefCell<VecDeque<Scripted>>>,
     asked: Rc<RefCell<Vec<(u64, u32)>>>,
     /// Whether nothing can be written, and if so, whether that is only the agent's view.
     shut_out: Rc<Cell<Option<bool>>>,
 }
 
-impl Hands for FakeHands {
+impl Machine for FakeMachine {
     async fn converge(
         &mut self,
         manifest: &Manifest,
@@ -49,8 +49,12 @@ impl Hands for FakeHands {
         let seconds = manifest.settings.heartbeat_seconds;
         self.asked.borrow_mut().push((release, seconds));
         progress(Phase::Applying, &[]);
-        let will = self.orders.borrow_mut().pop_front().unwrap_or(Will::Work);
-        if matches!(will, Will::Hang) {
+        let will = self
+            .orders
+            .borrow_mut()
+            .pop_front()
+            .unwrap_or(Scripted::Work);
+        if matches!(will, Scripted::Hang) {
             std::future::pending::<()>().await;
         }
         if self.shut_out.get().is_some() {
@@ -67,7 +71,7 @@ impl Hands for FakeHands {
                 retry: true,
             };
         }
-        let failed = matches!(will, Will::Fail);
+        let failed = matches!(will, Scripted::Fail);
         let problem = Problem::new(code::IMAGE_PULL, "web: no such image");
         Outcome {
             workloads: Vec::new(),
@@ -98,7 +102,7 @@ impl Hands for FakeHands {
         Vec::new()
     }
 
-    async fn changed(&mut self) -> News {
+    async fn changed(&mut self) -> Change {
         std::future::pending().await
     }
 }
@@ -109,11 +113,11 @@ struct Bench {
     device: DeviceName,
     trust: TrustRoot,
     state: TempDir,
-    hands: FakeHands,
+    machine: FakeMachine,
 }
 
 /// The other ends of an agent's channels.
-struct Wires {
+struct Channels {
     offers: mpsc::Sender<Offer>,
     live: watch::Receiver<Live>,
     acknowledged: watch::Sender<u64>,
@@ -135,7 +139,7 @@ impl Bench {
             device: "shop-17".parse().expect("a name"),
             trust,
             state: tempfile::tempdir().expect("a folder"),
-            hands: FakeHands::default(),
+            machine: FakeMachine::default(),
         }
     }
 
@@ -199,7 +203,7 @@ impl Bench {
         }
     }
 
-    fn agent(&self, ledger: Ledger) -> (Agent<FakeHands>, Wires) {
+    fn agent(&self, ledger: Ledger) -> (Agent<FakeMachine>, Channels) {
         let (offers, offered) = mpsc::channel(1);
         let (sessions, session) = watch::channel(None);
         let (live, shown) = watch::channel(Live::default());
@@ -207,7 +211,7 @@ impl Bench {
         let agent = Agent {
             device: self.device.clone(),
             ledger,
-            hands: self.hands.clone(),
+            machine: self.machine.clone(),
             clock: Clock::new(Timestamp::UNIX_EPOCH),
             state: State::Idle,
             offers: offered,
@@ -231,13 +235,13 @@ impl Bench {
             policy_problem: None,
             ended_file: None,
         };
-        let wires = Wires {
+        let channels = Channels {
             offers,
             live: shown,
             acknowledged,
             _sessions: sessions,
         };
-        (agent, wires)
+        (agent, channels)
     }
 
     /// Makes a file of the ledger unwritable until the folder at the returned path is removed: even root cannot replace a folder
@@ -250,23 +254,23 @@ impl Bench {
     }
 
     fn asked(&self) -> Vec<(u64, u32)> {
-        self.hands.asked.borrow().clone()
+        self.machine.asked.borrow().clone()
     }
 
-    fn order(&self, orders: impl IntoIterator<Item = Will>) {
-        self.hands.orders.borrow_mut().extend(orders);
+    fn order(&self, orders: impl IntoIterator<Item = Scripted>) {
+        self.machine.orders.borrow_mut().extend(orders);
     }
 }
 
 /// Runs the agent until `script` is done.
-async fn play(agent: Agent<FakeHands>, script: impl Future<Output = ()>) {
+async fn play(agent: Agent<FakeMachine>, script: impl Future<Output = ()>) {
     tokio::select! {
         ended = agent.run() => panic!("the loop ended: {ended:?}"),
         () = script => {}
     }
 }
 
-impl Wires {
+impl Channels {
     async fn offer(&self, offer: Offer) {
         self.offers.send(offer).await.expect("the agent listens");
     }
@@ -288,16 +292,16 @@ async fn an_offer_is_accepted_and_applied_and_kept_over_a_restart() {
     let bench = Bench::new();
     let ledger = bench.ledger();
     let offer = bench.offer(&ledger, 1, 30);
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     play(agent, async {
-        wires.offer(offer.clone()).await;
-        let live = wires.until(settled(1)).await;
+        channels.offer(offer.clone()).await;
+        let live = channels.until(settled(1)).await;
         assert_eq!(live.wanted, Some(offer.manifest));
         assert_eq!(live.settings.heartbeat_seconds, 30);
         assert!(live.problems.is_empty());
         // the same offer again changes nothing
-        wires.offer(offer.clone()).await;
-        wires.offer(offer.clone()).await;
+        channels.offer(offer.clone()).await;
+        channels.offer(offer.clone()).await;
     })
     .await;
     assert_eq!(bench.asked(), [(1, 30)]);
@@ -311,9 +315,9 @@ async fn at_start_it_works_from_the_ledger_without_a_server() {
     let memory = ledger.memory().expect("joined").clone();
     let accepted = verify::verify_offer(&offer, &bench.device, &memory).expect("a good offer");
     ledger.accept(&offer, &accepted).expect("kept");
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     play(agent, async {
-        wires
+        channels
             .until(|live| settled(7)(live) && live.settings.heartbeat_seconds == 30)
             .await;
     })
@@ -329,26 +333,26 @@ async fn a_refused_offer_is_shown_and_noted_and_changes_nothing() {
     let good = bench.offer(&ledger, 2, 30);
     let forged = stranger.offer(&ledger, 3, 31);
     let older = bench.offer(&ledger, 1, 32);
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     play(agent, async {
         let with = |code: &'static str| {
             move |live: &Live| live.problems.first().is_some_and(|p| p.code == code)
         };
-        wires.offer(good).await;
-        wires.until(settled(2)).await;
-        wires.offer(forged).await;
-        let live = wires.until(with("FLT0302")).await;
+        channels.offer(good).await;
+        channels.until(settled(2)).await;
+        channels.offer(forged).await;
+        let live = channels.until(with("FLT0302")).await;
         assert_eq!((live.release, live.events.len()), (Some(2), 1));
         assert_eq!(live.events[0].reason, "Refused");
-        wires.offer(older).await;
-        let live = wires.until(with("FLT0307")).await;
+        channels.offer(older).await;
+        let live = channels.until(with("FLT0307")).await;
         assert_eq!(live.events.len(), 2);
-        wires.acknowledged.send_replace(live.events[1].id);
-        wires.until(|live| live.events.is_empty()).await;
+        channels.acknowledged.send_replace(live.events[1].id);
+        channels.until(|live| live.events.is_empty()).await;
         // made only now, because blobs that release 2 does not need are removed
         let newer = bench.offer(&bench.ledger(), 3, 33);
-        wires.offer(newer).await;
-        let live = wires.until(settled(3)).await;
+        channels.offer(newer).await;
+        let live = channels.until(settled(3)).await;
         assert!(live.problems.is_empty(), "what was refused is past");
     })
     .await;
@@ -358,18 +362,18 @@ async fn a_refused_offer_is_shown_and_noted_and_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_newer_manifest_overtakes_work_that_goes_on_and_an_equal_one_does_not() {
     let bench = Bench::new();
-    bench.order([Will::Hang]);
+    bench.order([Scripted::Hang]);
     let ledger = bench.ledger();
     let first = bench.offer(&ledger, 1, 30);
     let same = bench.offer(&ledger, 2, 30);
     let other = bench.offer(&ledger, 3, 31);
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     play(agent, async {
-        wires.offer(first).await;
-        wires.until(|live| live.phase == Phase::Applying).await;
-        wires.offer(same).await;
-        wires.offer(other).await;
-        wires.until(settled(3)).await;
+        channels.offer(first).await;
+        channels.until(|live| live.phase == Phase::Applying).await;
+        channels.offer(same).await;
+        channels.offer(other).await;
+        channels.until(settled(3)).await;
     })
     .await;
     assert_eq!(bench.asked(), [(1, 30), (3, 31)]);
@@ -378,15 +382,15 @@ async fn a_newer_manifest_overtakes_work_that_goes_on_and_an_equal_one_does_not(
 #[tokio::test(start_paused = true)]
 async fn what_failed_is_tried_again_until_it_works() {
     let bench = Bench::new();
-    bench.order([Will::Fail, Will::Fail]);
+    bench.order([Scripted::Fail, Scripted::Fail]);
     let ledger = bench.ledger();
     let offer = bench.offer(&ledger, 1, 30);
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     play(agent, async {
-        wires.offer(offer).await;
-        let live = wires.until(|live| !live.problems.is_empty()).await;
+        channels.offer(offer).await;
+        let live = channels.until(|live| !live.problems.is_empty()).await;
         assert_eq!(live.problems[0].code, "FLT0501");
-        wires
+        channels
             .until(|live| settled(1)(live) && live.problems.is_empty())
             .await;
     })
@@ -399,24 +403,24 @@ async fn an_offer_that_cannot_be_written_down_is_shown_for_as_long_as_it_cannot(
     let bench = Bench::new();
     let ledger = bench.ledger();
     let first = bench.offer(&ledger, 1, 30);
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     play(agent, async {
-        wires.offer(first).await;
-        wires.until(settled(1)).await;
+        channels.offer(first).await;
+        channels.until(settled(1)).await;
         // made only now, because blobs that release 1 does not need are removed
         let second = bench.offer(&bench.ledger(), 2, 31);
         let path = bench.spoil("history.json");
-        wires.offer(second).await;
+        channels.offer(second).await;
         let named = |live: &Live| live.problems.first().is_some_and(|p| p.code == "FLT0507");
-        wires.until(named).await;
+        channels.until(named).await;
         // it is retried, and the problem stays visible in between
         for _ in 0..20 {
             tokio::time::sleep(RETRY.0).await;
-            let live = wires.live.borrow().clone();
+            let live = channels.live.borrow().clone();
             assert!(named(&live) && live.release == Some(1), "{live:?}");
         }
         std::fs::remove_dir(&path).expect("removed");
-        let live = wires.until(|live| live.release == Some(2)).await;
+        let live = channels.until(|live| live.release == Some(2)).await;
         assert!(live.problems.is_empty(), "{live:?}");
     })
     .await;
@@ -427,21 +431,21 @@ async fn an_offer_that_could_not_be_written_down_gives_way_to_a_newer_one() {
     let bench = Bench::new();
     let ledger = bench.ledger();
     let first = bench.offer(&ledger, 1, 30);
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     play(agent, async {
-        wires.offer(first).await;
-        wires.until(settled(1)).await;
+        channels.offer(first).await;
+        channels.until(settled(1)).await;
         let ledger = bench.ledger();
         let [second, third] = [2, 3].map(|release| bench.offer(&ledger, release, 31));
         let path = bench.spoil("history.json");
-        wires.offer(second).await;
-        wires.until(|live| !live.problems.is_empty()).await;
+        channels.offer(second).await;
+        channels.until(|live| !live.problems.is_empty()).await;
         std::fs::remove_dir(&path).expect("removed");
         // before the second one is retried
-        wires.offer(third).await;
-        wires.until(settled(3)).await;
+        channels.offer(third).await;
+        channels.until(settled(3)).await;
         tokio::time::sleep(2 * RETRY.1).await;
-        let live = wires.live.borrow().clone();
+        let live = channels.live.borrow().clone();
         assert!(live.problems.is_empty(), "{live:?}");
         assert!(
             live.events.is_empty(),
@@ -459,29 +463,29 @@ async fn an_event_that_cannot_be_written_down_is_told_when_it_is_and_that_is_sho
     let first = bench.offer(&ledger, 1, 30);
     let forged = Bench::new().offer(&ledger, 2, 31);
     let older = bench.offer(&ledger, 0, 32);
-    let (agent, mut wires) = bench.agent(ledger);
+    let (agent, mut channels) = bench.agent(ledger);
     let codes = |live: &Live| -> Vec<String> {
         let codes = live.problems.iter();
         codes.map(|problem| problem.code.clone()).collect()
     };
     play(agent, async {
-        wires.offer(first).await;
-        wires.until(settled(1)).await;
+        channels.offer(first).await;
+        channels.until(settled(1)).await;
         let path = bench.spoil("events.json");
-        wires.offer(forged).await;
-        let live = wires.until(|live| live.problems.len() == 2).await;
+        channels.offer(forged).await;
+        let live = channels.until(|live| live.problems.len() == 2).await;
         assert_eq!(codes(&live), ["FLT0302", "FLT0507"]);
         assert!(live.events.is_empty(), "a power cut may take it yet");
         tokio::time::sleep(10 * RETRY.1).await;
-        assert_eq!(codes(&wires.live.borrow()), ["FLT0302", "FLT0507"]);
+        assert_eq!(codes(&channels.live.borrow()), ["FLT0302", "FLT0507"]);
         std::fs::remove_dir(&path).expect("removed");
         // this happens by itself, without another event
-        let live = wires.until(|live| live.problems.len() == 1).await;
+        let live = channels.until(|live| live.problems.len() == 1).await;
         assert_eq!(codes(&live), ["FLT0302"]);
         assert_eq!(live.events.len(), 1);
         assert_eq!(bench.ledger().unacknowledged(), live.events);
-        wires.offer(older).await;
-        let live = wires.until(|live| live.events.len() == 2).await;
+        channels.offer(older).await;
+        let live = channels.until(|live| live.events.len() == 2).await;
         assert_eq!(codes(&live), ["FLT0307"]);
     })
     .await;

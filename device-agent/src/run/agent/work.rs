@@ -5,7 +5,7 @@ use flotta_bundle::code;
 use flotta_bundle::verify;
 use flotta_bundle::wire::WorkloadReport;
 
-use super::{Agent, Hands};
+use super::{Agent, Machine};
 use crate::converge::Outcome;
 use crate::fetch::{self, FetchError};
 use crate::state_machine::NoEdge;
@@ -23,7 +23,7 @@ enum Ended {
     Overtaken,
 }
 
-impl<H: Hands> Agent<H> {
+impl<H: Machine> Agent<H> {
     /// Fetches and applies what the ledger says, unless a newer manifest comes in between.
     pub(super) async fn work(&mut self) -> Result<(), NoEdge> {
         self.retry_at = None;
@@ -43,7 +43,7 @@ impl<H: Hands> Agent<H> {
         let ended = {
             let Self {
                 ledger,
-                hands,
+                machine,
                 sessions,
                 state,
                 live,
@@ -71,7 +71,7 @@ impl<H: Hands> Agent<H> {
                     });
                 };
                 let now = || clock.now();
-                let outcome = hands
+                let outcome = machine
                     .converge(&manifest, release, ledger, &now, &mut progress)
                     .await;
                 let needed = fetch::needed(digest, &manifest).into_iter().collect();

@@ -66,7 +66,7 @@ fn images_come_before_anything_changes_and_progress_says_so() {
         ]
     );
     let log = bench.world.log();
-    let [Did::Pull(image), Did::Start(_), Did::Start(_)] = log.as_slice() else {
+    let [Action::Pull(image), Action::Start(_), Action::Start(_)] = log.as_slice() else {
         panic!("{log:?}");
     };
     assert_eq!(image, "hello:1");
@@ -78,7 +78,7 @@ fn images_come_before_anything_changes_and_progress_says_so() {
 fn always_pulls_at_each_new_manifest_that_starts_the_workload() {
     let mut bench = Bench::new();
     let web = || Workload::new("web").image("hello:1", Pull::Always);
-    let pull = Did::Pull("hello:1".to_owned());
+    let pull = Action::Pull("hello:1".to_owned());
     let pulls = |bench: &Bench| bench.world.log().iter().filter(|did| **did == pull).count();
     bench.converge(&Bundle::of(&[web()]));
     assert_eq!(pulls(&bench), 1);

@@ -12,7 +12,7 @@ async fn the_agent_ends_for_fresh_mounts_at_once_unless_those_did_not_help() {
     ledger.accept(&offer, &accepted).expect("kept");
     drop(ledger);
     let run = async |shut_out| {
-        bench.hands.shut_out.set(shut_out);
+        bench.machine.shut_out.set(shut_out);
         let (mut agent, _wires) = bench.agent(bench.ledger());
         agent.ended_file = Some(bench.state.path().join("ended"));
         let ended = tokio::time::timeout(Duration::from_secs(120), agent.run()).await;

@@ -29,7 +29,7 @@ pub(super) fn not_run(words: &str) -> Option<i32> {
 
 /// Why a unit is not running, by the lines in its journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Said<'a> {
+pub(crate) enum Cause<'a> {
     /// This port is in use.
     PortTaken(u16),
     /// Some port is in use; the line does not say which.
@@ -43,19 +43,19 @@ pub(crate) enum Said<'a> {
 }
 
 /// Reads the lines in a unit's journal; none when there are only the usual messages of systemd and Podman.
-pub(crate) fn journal<'a>(unit: &str, exit_status: i32, lines: &'a [String]) -> Option<Said<'a>> {
+pub(crate) fn journal<'a>(unit: &str, exit_status: i32, lines: &'a [String]) -> Option<Cause<'a>> {
     let mut newest = lines.iter().rev().map(String::as_str);
     let taken = |line: &&str| line.contains("address already in use");
     if let Some(line) = newest.clone().find(taken) {
-        return Some(port(line).map_or(Said::SomePortTaken(line), Said::PortTaken));
+        return Some(port(line).map_or(Cause::SomePortTaken(line), Cause::PortTaken));
     }
     let line = newest.find(|line| is_own(unit, line))?;
     // Podman's last line says why the container did not even start; the workload wrote nothing in that run.
     let is_podman = exit_status == PODMAN_FAILED && line.starts_with("Error: ");
     Some(match line {
-        line if is_podman && is_storage(line) => Said::Storage(line),
-        line if is_podman && is_pull(line) => Said::Pull(line),
-        line => Said::LastLine(line),
+        line if is_podman && is_storage(line) => Cause::Storage(line),
+        line if is_podman && is_pull(line) => Cause::Pull(line),
+        line => Cause::LastLine(line),
     })
 }
 

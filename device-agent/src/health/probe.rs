@@ -7,14 +7,14 @@ use std::time::Duration;
 use flotta_bundle::health::{Action, HealthCheck};
 use tokio::time::timeout;
 
-use super::net::{Place, Request};
+use super::net::{Endpoint, Request};
 use crate::backend::{BackendError, Container, Podman};
 
 /// A command that did not end in time: Podman cannot kill it, so the next one must wait for it or they would pile up.
 pub(super) type Late = RefCell<Option<String>>;
 
 /// Runs single checks.
-pub(super) trait Ask {
+pub(super) trait Probe {
     /// Runs a check once. Returns that it passed, or why it failed; an error means that the check could not be made.
     async fn ask(
         &self,
@@ -25,17 +25,17 @@ pub(super) trait Ask {
 }
 
 /// Runs checks over the network and with Podman.
-pub(super) struct Asker<'a, P> {
+pub(super) struct Prober<'a, P> {
     podman: &'a P,
 }
 
-impl<'a, P> Asker<'a, P> {
+impl<'a, P> Prober<'a, P> {
     pub(super) fn new(podman: &'a P) -> Self {
         Self { podman }
     }
 }
 
-impl<P: Podman> Ask for Asker<'_, P> {
+impl<P: Podman> Probe for Prober<'_, P> {
     async fn ask(
         &self,
         check: &HealthCheck,
@@ -53,27 +53,27 @@ impl<P: Podman> Ask for Asker<'_, P> {
                 path,
                 headers,
             } => {
-                let place = Place {
+                let endpoint = Endpoint {
                     tls: *tls,
                     host: host(named),
                     port: *port,
                 };
-                let what = format!("GET {place}{path}");
+                let what = format!("GET {endpoint}{path}");
                 let request = Request {
-                    place,
+                    endpoint,
                     path,
                     headers,
                 };
                 (what, timeout(limit, request.send()).await)
             }
             Action::Tcp { host: named, port } => {
-                let place = Place {
+                let endpoint = Endpoint {
                     tls: false,
                     host: host(named),
                     port: *port,
                 };
-                let connected = async { place.connect().await.map(drop) };
-                let what = format!("TCP {}", place.authority());
+                let connected = async { endpoint.connect().await.map(drop) };
+                let what = format!("TCP {}", endpoint.authority());
                 (what, timeout(limit, connected).await)
             }
             Action::Exec { command } => {

@@ -75,7 +75,7 @@ impl Link {
 
     /// Makes a client for the current address.
     pub(super) fn turn(&mut self) -> Result<(), LinkError> {
-        let preferred = self.ends.live.borrow().settings.servers.clone();
+        let preferred = self.channels.live.borrow().settings.servers.clone();
         if !self.servers.are(&preferred) {
             self.servers.prefer(&preferred);
             self.servers.restart();
@@ -86,7 +86,7 @@ impl Link {
             self.anonymous = client;
             self.client = None;
         }
-        self.ends.state.send_if_modified(|state| {
+        self.channels.state.send_if_modified(|state| {
             let is_new = state.server != server;
             server.clone_into(&mut state.server);
             is_new
@@ -96,7 +96,7 @@ impl Link {
 
     /// Adopts the addresses that the release names now, and returns them.
     pub(super) fn follow_settings(&mut self) -> Vec<String> {
-        let preferred = self.ends.live.borrow().settings.servers.clone();
+        let preferred = self.channels.live.borrow().settings.servers.clone();
         if !self.servers.are(&preferred) {
             self.servers.prefer(&preferred);
             self.look_at = Instant::now();
@@ -148,7 +148,7 @@ impl Link {
 
     /// Records why a preferred address is not in use.
     fn passed_over(&self, problem: Option<Problem>) {
-        self.ends.state.send_if_modified(|state| {
+        self.channels.state.send_if_modified(|state| {
             let is_new = state.passed_over != problem;
             state.passed_over = problem;
             is_new

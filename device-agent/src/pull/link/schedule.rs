@@ -11,7 +11,7 @@ const QUICK: Duration = Duration::from_secs(1);
 
 /// The schedule.
 #[derive(Debug)]
-pub(super) struct Rhythm {
+pub(super) struct PollSchedule {
     /// When to poll next.
     pub(super) ask_at: Instant,
     refusals: Backoff,
@@ -20,7 +20,7 @@ pub(super) struct Rhythm {
     followed: Option<u64>,
 }
 
-impl Rhythm {
+impl PollSchedule {
     /// A schedule whose first poll is due at once.
     pub(super) fn new(release: Option<u64>) -> Self {
         Self {

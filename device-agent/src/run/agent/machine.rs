@@ -11,7 +11,7 @@ use crate::health::Health;
 use crate::ledger::{Ledger, LedgerError};
 
 /// What the loop needs of a machine.
-pub(in crate::run) trait Hands {
+pub(in crate::run) trait Machine {
     /// Brings the machine to the state that the manifest describes. May be dropped at any point.
     async fn converge(
         &mut self,
@@ -40,19 +40,19 @@ pub(in crate::run) trait Hands {
     fn stops(&mut self) -> Vec<Problem>;
 
     /// Waits until something may have changed.
-    async fn changed(&mut self) -> News;
+    async fn changed(&mut self) -> Change;
 }
 
 /// What may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::run) enum News {
+pub(in crate::run) enum Change {
     /// Units, or the results of their health checks.
     Units,
     /// Files of the fleet.
     Files,
 }
 
-impl<S: Systemd, P: Podman, F: Files> Hands for Host<S, P, F> {
+impl<S: Systemd, P: Podman, F: Files> Machine for Host<S, P, F> {
     async fn converge(
         &mut self,
         manifest: &Manifest,
@@ -85,7 +85,7 @@ impl<S: Systemd, P: Podman, F: Files> Hands for Host<S, P, F> {
         self.health.as_mut().map(Health::stops).unwrap_or_default()
     }
 
-    async fn changed(&mut self) -> News {
+    async fn changed(&mut self) -> Change {
         let Self {
             systemd,
             files,
@@ -99,9 +99,9 @@ impl<S: Systemd, P: Podman, F: Files> Hands for Host<S, P, F> {
             }
         };
         tokio::select! {
-            () = healed => News::Units,
-            () = systemd.changed() => News::Units,
-            () = files.changed() => News::Files,
+            () = healed => Change::Units,
+            () = systemd.changed() => Change::Units,
+            () = files.changed() => Change::Files,
         }
     }
 }
