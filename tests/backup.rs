@@ -9,23 +9,23 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use common::{House, device, eventually, stderr, stdout};
+use common::{Fixture, device, eventually, stderr, stdout};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// A data directory of a stopped server that has published a release.
-async fn house() -> House {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+async fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
     server.stop().await;
-    house
+    fixture
 }
 
 /// The temporary files of backups in the data directory.
-fn scratch(house: &House) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(house.path().join("data")).unwrap();
+fn scratch(fixture: &Fixture) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(fixture.path().join("data")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     let is_scratch = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -37,12 +37,12 @@ fn scratch(house: &House) -> Vec<PathBuf> {
 }
 
 /// Starts a backup that does not end, because one of the files that it reads is a pipe.
-async fn hang(house: &House) -> (Child, File) {
-    let pipe = house.path().join("data/keys/pipe");
+async fn hang(fixture: &Fixture) -> (Child, File) {
+    let pipe = fixture.path().join("data/keys/pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_flotta"))
         .args(["backup", "--to", "b.tar", "--data", "data"])
-        .current_dir(house.path())
+        .current_dir(fixture.path())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -62,31 +62,31 @@ async fn hang(house: &House) -> (Child, File) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_backup_leaves_is_removed_and_what_a_running_one_has_is_not() {
-    let house = house().await;
-    let foreign = house.path().join("data/.backup-mine");
+    let fixture = fixture().await;
+    let foreign = fixture.path().join("data/.backup-mine");
     std::fs::create_dir(&foreign).unwrap();
     for by_server in [true, false] {
-        let (mut child, _pipe) = hang(&house).await;
-        let during = scratch(&house);
+        let (mut child, _pipe) = hang(&fixture).await;
+        let during = scratch(&fixture);
         assert_eq!(during.len(), 2, "{during:?}");
         let tidy = async |file: &str| {
             if by_server {
-                house.start().await.stop().await;
+                fixture.start().await.stop().await;
             } else {
-                let made = house
+                let made = fixture
                     .flotta(&["backup", "--to", file, "--data", "data"])
                     .await;
                 assert!(made.status.success(), "{}", stderr(&made));
             }
         };
         tidy("during.tar").await;
-        assert_eq!(scratch(&house), during, "of a running backup");
+        assert_eq!(scratch(&fixture), during, "of a running backup");
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(scratch(&house), during, "there is something to remove");
+        assert_eq!(scratch(&fixture), during, "there is something to remove");
         tidy("after.tar").await;
         assert_eq!(
-            scratch(&house),
+            scratch(&fixture),
             [foreign.as_path()],
             "by a server: {by_server}"
         );
@@ -94,7 +94,7 @@ async fn what_a_killed_backup_leaves_is_removed_and_what_a_running_one_has_is_no
 }
 
 /// Runs `flotta restore` at a terminal, with this typed as the answer.
-async fn restore(house: &House, data: &str, typed: &str) -> (Option<i32>, String) {
+async fn restore(fixture: &Fixture, data: &str, typed: &str) -> (Option<i32>, String) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
@@ -109,7 +109,7 @@ async fn restore(house: &House, data: &str, typed: &str) -> (Option<i32>, String
     terminal.write_all(typed.as_bytes()).unwrap();
     let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_flotta"))
         .args(["restore", "b.tar", "--data", data])
-        .current_dir(house.path())
+        .current_dir(fixture.path())
         .stdin(Stdio::from(stdin))
         .kill_on_drop(true)
         .output();
@@ -120,18 +120,18 @@ async fn restore(house: &House, data: &str, typed: &str) -> (Option<i32>, String
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_at_a_terminal_asks_who_was_revoked_since() {
-    let house = house().await;
-    let made = house
+    let fixture = fixture().await;
+    let made = fixture
         .flotta(&["backup", "--to", "b.tar", "--data", "data"])
         .await;
     assert!(made.status.success(), "{}", stderr(&made));
     let asks = "Which devices were revoked, or replaced by another machine, since ";
 
-    let (code, said) = restore(&house, "none", "\n").await;
+    let (code, said) = restore(&fixture, "none", "\n").await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(asks) && !said.contains("revoked\n"), "{said}");
 
-    let (code, said) = restore(&house, "two", "shop-7, berlin/shop-9\n").await;
+    let (code, said) = restore(&fixture, "two", "shop-7, berlin/shop-9\n").await;
     assert_eq!(code, Some(0), "{said}");
     for name in ["default/shop-7", "berlin/shop-9"] {
         let barred = format!("{name} is not in the backup: no machine joins by this name");
@@ -143,11 +143,11 @@ async fn a_restore_at_a_terminal_asks_who_was_revoked_since() {
         ("ended", "\u{4}", "FLT0633"),
         ("no-name", "Shop 7!\n", "`Shop` is not a"),
     ] {
-        let (code, said) = restore(&house, data, typed).await;
+        let (code, said) = restore(&fixture, data, typed).await;
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(asks) && said.contains(why), "{said}");
         assert!(
-            !house.path().join(data).exists(),
+            !fixture.path().join(data).exists(),
             "{data}: nothing is written"
         );
     }

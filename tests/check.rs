@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{BAD, House, device, eventually, joined, stderr, stdout};
+use common::{BAD, Fixture, device, eventually, joined, stderr, stdout};
 use serde_json::Value;
 
 /// The grade and message of a fact. The exit code is that of the worst: on a build machine whose disk is nearly full, that one's.
-async fn fact(house: &House, name: &str) -> (String, String) {
-    let output = house.flotta(&["check", "-o", "json"]).await;
+async fn fact(fixture: &Fixture, name: &str) -> (String, String) {
+    let output = fixture.flotta(&["check", "-o", "json"]).await;
     let check: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let grades = ["ok", "warning", "critical"];
     let grade = |text: &Value| grades.iter().position(|grade| *text == **grade);
@@ -26,9 +26,9 @@ async fn fact(house: &House, name: &str) -> (String, String) {
     (text("grade"), text("message"))
 }
 
-async fn becomes(house: &House, name: &str, grade: &str) -> String {
+async fn becomes(fixture: &Fixture, name: &str, grade: &str) -> String {
     eventually(&format!("{name} is {grade}"), || async {
-        let (found, message) = fact(house, name).await;
+        let (found, message) = fact(fixture, name).await;
         (found == grade).then_some(message)
     })
     .await
@@ -36,33 +36,33 @@ async fn becomes(house: &House, name: &str, grade: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_follows_what_happens_to_the_server() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
-    becomes(&house, "source", "ok").await;
-    let output = house.flotta(&["check"]).await;
+    becomes(&fixture, "source", "ok").await;
+    let output = fixture.flotta(&["check"]).await;
     let said = stdout(&output);
     assert!(said.contains("  source        main@"), "{said}");
 
     // a commit with errors: devices are still served, but someone should look
-    house.commit("bad.yaml", BAD);
-    let message = becomes(&house, "source", "warning").await;
+    fixture.commit("bad.yaml", BAD);
+    let message = becomes(&fixture, "source", "warning").await;
     assert!(message.contains("FLT0103 bad.yaml:5:1"), "{message}");
-    house.commit("bad.yaml", &device("shop-2"));
-    becomes(&house, "source", "ok").await;
+    fixture.commit("bad.yaml", &device("shop-2"));
+    becomes(&fixture, "source", "ok").await;
 
     // the source goes away, and comes back
-    let aside = house.path().join("aside");
-    std::fs::rename(house.repository(), &aside).unwrap();
-    let message = becomes(&house, "source", "warning").await;
+    let aside = fixture.path().join("aside");
+    std::fs::rename(fixture.repository(), &aside).unwrap();
+    let message = becomes(&fixture, "source", "warning").await;
     assert!(message.starts_with("since "), "{message}");
-    std::fs::rename(&aside, house.repository()).unwrap();
-    becomes(&house, "source", "ok").await;
+    std::fs::rename(&aside, fixture.repository()).unwrap();
+    becomes(&fixture, "source", "ok").await;
     server.stop().await;
 
     // without a server the result is critical
-    let output = house.flotta(&["check"]).await;
+    let output = fixture.flotta(&["check"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("FLT0508"), "{}", stderr(&output));
 }
@@ -70,22 +70,25 @@ async fn a_check_follows_what_happens_to_the_server() {
 /// Every device is counted once: in Git but not joined, joined but never seen, connected, or revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_counts_the_devices() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let three: String = ["shop-1", "shop-2", "shop-3"]
         .map(|name| device(name) + "---\n")
         .concat();
-    house.commit("a.yaml", &three);
-    let server = house.start().await;
+    fixture.commit("a.yaml", &three);
+    let server = fixture.start().await;
     server.released(1).await;
-    assert_eq!(fact(&house, "devices").await.1, "3: 3 pending");
+    assert_eq!(fact(&fixture, "devices").await.1, "3: 3 pending");
     let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let there = joined::Device::join(&house, "shop-1", folders[0].path()).await;
-    joined::Device::join(&house, "shop-2", folders[1].path()).await;
+    let there = joined::Device::join(&fixture, "shop-1", folders[0].path()).await;
+    joined::Device::join(&fixture, "shop-2", folders[1].path()).await;
     let session = there.client.connect().await.unwrap();
     there.accepted(&session).await.unwrap();
-    assert_eq!(fact(&house, "devices").await.1, "3: 1 connected, 2 pending");
-    let output = house.flotta(&["revoke", "shop-1"]).await;
+    assert_eq!(
+        fact(&fixture, "devices").await.1,
+        "3: 1 connected, 2 pending"
+    );
+    let output = fixture.flotta(&["revoke", "shop-1"]).await;
     assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(fact(&house, "devices").await.1, "3: 2 pending, 1 revoked");
+    assert_eq!(fact(&fixture, "devices").await.1, "3: 2 pending, 1 revoked");
     server.stop().await;
 }

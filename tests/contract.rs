@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use common::joined::Device;
-use common::{DEADLINE, House, device, missing, stderr, stdout, tool};
+use common::{DEADLINE, Fixture, device, missing, stderr, stdout, tool};
 use flotta_bundle::TrustRoot;
 use flotta_bundle::wire::JoinFile;
 use flotta_reconciler::serve::Config;
@@ -72,11 +72,11 @@ async fn python() -> Option<PathBuf> {
 }
 
 /// Exports the keys of a fleet.
-async fn export(house: &House, out: &str) -> PathBuf {
+async fn export(fixture: &Fixture, out: &str) -> PathBuf {
     let arguments = ["keys", "export", out, "--data", "data"];
-    let made = house.flotta(&arguments).await;
+    let made = fixture.flotta(&arguments).await;
     assert!(made.status.success(), "{}", stderr(&made));
-    house.path().join(out)
+    fixture.path().join(out)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,20 +88,20 @@ async fn exported_keys_are_read_by_openssl() {
         let path = path.to_str().unwrap();
         run(&openssl, &["pkey", "-pubout", "-in", path]).await
     };
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    house.start().await.stop().await;
-    let out = export(&house, "new").await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    fixture.start().await.stop().await;
+    let out = export(&fixture, "new").await;
     for key in ["root.pem", "release.pem", "device-ca.pem", "server.pem"] {
         public(out.join(key)).await;
     }
 
     // a fleet that an earlier version created
-    let data = house.path().join("data/keys");
+    let data = fixture.path().join("data/keys");
     for key in ["root.pem", "release.pem"] {
         std::fs::write(data.join(key), VERSION_2).unwrap();
     }
-    let out = export(&house, "old").await;
+    let out = export(&fixture, "old").await;
     for key in ["root.pem", "release.pem"] {
         let read = public(out.join(key)).await;
         assert!(read.contains(PUBLIC), "{read}");
@@ -111,30 +111,30 @@ async fn exported_keys_are_read_by_openssl() {
 }
 
 /// The configuration for the next start: the address in the join files must stay the same.
-fn again(house: &House, server: &common::Running) -> Config {
+fn again(fixture: &Fixture, server: &common::Running) -> Config {
     Config {
         listen: server.about.listen,
-        ..house.config()
+        ..fixture.config()
     }
 }
 
 /// Runs the program that rotates the keys, with an export of them in this folder.
-async fn rotate(house: &House, python: &Path, export: &Path) -> Output {
-    let data = house.path().join("data");
+async fn rotate(fixture: &Fixture, python: &Path, export: &Path) -> Output {
+    let data = fixture.path().join("data");
     let arguments = [ROTATE, export.to_str().unwrap(), data.to_str().unwrap()];
     try_run(python, &arguments).await
 }
 
 /// Rotates the keys of a fleet, for which its server must be stopped.
-async fn stop_and_rotate(house: &House, python: &Path, server: common::Running) {
-    let old = export(house, "old-keys").await;
-    let refused = stderr(&rotate(house, python, &old).await);
+async fn stop_and_rotate(fixture: &Fixture, python: &Path, server: common::Running) {
+    let old = export(fixture, "old-keys").await;
+    let refused = stderr(&rotate(fixture, python, &old).await);
     assert!(
         refused.contains("a server uses this directory"),
         "{refused}"
     );
     server.stop().await;
-    let rotated = rotate(house, python, &old).await;
+    let rotated = rotate(fixture, python, &old).await;
     let said = stdout(&rotated);
     assert!(
         said.starts_with("trust root 2, sha256:"),
@@ -148,18 +148,18 @@ async fn a_client_written_from_the_contract_alone_is_served() {
     let (Some(python), Some(_)) = (python().await, tool("openssl")) else {
         return;
     };
-    let house = House::new();
+    let fixture = Fixture::new();
     // three devices: a tree that is not full
     let names = ["shop-1", "shop-2", "shop-3"].map(device);
-    house.commit("a.yaml", &names.join("---\n"));
-    let server = house.start().await;
+    fixture.commit("a.yaml", &names.join("---\n"));
+    let server = fixture.start().await;
     server.released(1).await;
-    house.commit("web.yaml", WORKLOAD);
+    fixture.commit("web.yaml", WORKLOAD);
     server.released(2).await;
-    let output = house.flotta(&["token", "create", "shop-2"]).await;
-    let join = house.path().join("shop-2.join");
+    let output = fixture.flotta(&["token", "create", "shop-2"]).await;
+    let join = fixture.path().join("shop-2.join");
     std::fs::write(&join, &output.stdout).unwrap();
-    let state = house.path().join("state");
+    let state = fixture.path().join("state");
     std::fs::create_dir(&state).unwrap();
     let client = async |doing: &str| -> Value {
         let paths = [join.to_str().unwrap(), state.to_str().unwrap()];
@@ -172,12 +172,12 @@ async fn a_client_written_from_the_contract_alone_is_served() {
     assert_eq!(said["size"], 3);
     assert!(said["files"].as_u64().unwrap() > 0, "{said}");
     let manifest = said["manifest"].as_str().unwrap();
-    let output = house
+    let output = fixture
         .flotta(&["get", "devices", "shop-2", "-o", "json"])
         .await;
     let seen = stdout(&output);
     assert!(seen.contains(manifest), "{seen}");
-    let output = house.flotta(&["get", "events", "-A"]).await;
+    let output = fixture.flotta(&["get", "events", "-A"]).await;
     let events = stdout(&output);
     assert!(events.contains("by the contract alone"), "{events}");
     client("renew").await;
@@ -202,12 +202,12 @@ async fn a_client_written_from_the_contract_alone_is_served() {
     }
     std::fs::write(&memory, good).unwrap();
 
-    let config = again(&house, &server);
-    stop_and_rotate(&house, &python, server).await;
-    let server = house.start_with(config).await;
+    let config = again(&fixture, &server);
+    stop_and_rotate(&fixture, &python, server).await;
+    let server = fixture.start_with(config).await;
     let said = client("").await;
     assert_eq!((&said["sequence"], &said["root"]), (&2.into(), &2.into()));
-    house.commit("b.yaml", &device("shop-4"));
+    fixture.commit("b.yaml", &device("shop-4"));
     server.released(3).await;
     let said = client("").await;
     assert_eq!((&said["sequence"], &said["size"]), (&3.into(), &4.into()));
@@ -219,20 +219,20 @@ async fn keys_are_rotated_as_the_contract_says() {
     let (Some(python), Some(_)) = (tool("python3"), tool("openssl")) else {
         return;
     };
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
     let folder = tempfile::tempdir().unwrap();
-    let mut device_1 = Device::join(&house, "shop-1", folder.path()).await;
+    let mut device_1 = Device::join(&fixture, "shop-1", folder.path()).await;
     let session = device_1.client.connect().await.unwrap();
     let before = device_1.accepted(&session).await.expect("an offer");
     device_1.memory = before.memory.clone();
-    let config = again(&house, &server);
-    stop_and_rotate(&house, &python, server).await;
+    let config = again(&fixture, &server);
+    stop_and_rotate(&fixture, &python, server).await;
 
     // no new release is needed, because the one in force is valid with the new trust root
-    let server = house.start_with(config).await;
+    let server = fixture.start_with(config).await;
     let session = device_1.client.connect().await.unwrap();
     let after = device_1.accepted(&session).await.expect("an offer");
     assert_eq!(after.release, before.release);
@@ -243,17 +243,17 @@ async fn keys_are_rotated_as_the_contract_says() {
     let held = server.about.facts.trust_root.clone();
     assert_eq!(held, new.fingerprint().hex());
 
-    house.commit("b.yaml", &device("shop-2"));
+    fixture.commit("b.yaml", &device("shop-2"));
     server.released(2).await;
     let next = device_1.accepted(&session).await.expect("an offer");
     assert_eq!(next.release.sequence, 2);
 
     // a device that joins now starts with the new keys
-    let output = house.flotta(&["token", "create", "shop-2"]).await;
+    let output = fixture.flotta(&["token", "create", "shop-2"]).await;
     let join: JoinFile = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(TrustRoot::open(&join.trust_root).as_ref(), Ok(new));
     let folder = tempfile::tempdir().unwrap();
-    let device_2 = Device::join(&house, "shop-2", folder.path()).await;
+    let device_2 = Device::join(&fixture, "shop-2", folder.path()).await;
     let session = device_2.client.connect().await.unwrap();
     assert!(device_2.accepted(&session).await.is_some());
     server.stop().await;

@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::joined::Device;
-use common::{DEADLINE, House, device};
+use common::{DEADLINE, Fixture, device};
 use flotta_agent::pull::Session;
 use flotta_bundle::Digest;
 use flotta_bundle::verify::{Accepted, verify_blob, verify_manifest};
@@ -72,22 +72,22 @@ fn flip(path: &Path, random: &mut StdRng) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_in_the_depot_never_reaches_a_device() {
     let mut random = StdRng::seed_from_u64(SEED);
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    house.commit("web.yaml", WORKLOAD);
-    let mut config = house.config();
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    fixture.commit("web.yaml", WORKLOAD);
+    let mut config = fixture.config();
+    let server = fixture.start().await;
     server.released(1).await;
     config.listen = server.about.listen;
     let folder = tempfile::tempdir().unwrap();
-    let device = Device::join(&house, "shop-1", folder.path()).await;
+    let device = Device::join(&fixture, "shop-1", folder.path()).await;
     let session = device.client.connect().await.unwrap();
     let truth = device.accepted(&session).await.expect("an offer");
     let manifest = blob(&session, truth.manifest).await.expect("a manifest");
     let manifest = verify_manifest(&manifest, truth.manifest).unwrap();
     assert!(!manifest.files.is_empty());
 
-    let depot = house.path().join("data/depot");
+    let depot = fixture.path().join("data/depot");
     let blobs = files(&depot.join("blobs"));
     let (mut refused, mut given) = (0, 0);
     for _ in 0..BLOB_FLIPS {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::joined;
-use common::{House, Running, device, eventually, stderr, stdout};
+use common::{Fixture, Running, device, eventually, stderr, stdout};
 use flotta_bundle::{DeviceName, Digest};
 use flotta_reconciler::admin::resource::{Device, ReleaseObject};
 
@@ -24,15 +24,15 @@ fn devices(names: &[&str]) -> String {
 
 /// A fleet of six devices that have joined, with two workloads each.
 struct Fleet {
-    house: House,
+    fixture: Fixture,
     joined: Vec<joined::Device>,
     _folders: Vec<tempfile::TempDir>,
 }
 
 impl Fleet {
     async fn start() -> (Self, Running) {
-        let house = House::new();
-        house.commit_all(
+        let fixture = Fixture::new();
+        fixture.commit_all(
             "first",
             &[
                 ("devices.yaml", &devices(&NAMES)),
@@ -40,16 +40,16 @@ impl Fleet {
                 ("web.yaml", &workload("web")),
             ],
         );
-        let server = house.start().await;
+        let server = fixture.start().await;
         server.released(1).await;
         let (mut joined, mut folders) = (Vec::new(), Vec::new());
         for name in NAMES {
             let folder = tempfile::tempdir().unwrap();
-            joined.push(joined::Device::join(&house, name, folder.path()).await);
+            joined.push(joined::Device::join(&fixture, name, folder.path()).await);
             folders.push(folder);
         }
         let fleet = Self {
-            house,
+            fixture,
             joined,
             _folders: folders,
         };
@@ -68,15 +68,15 @@ impl Fleet {
 
     /// Stops the server, and starts it at the same address.
     async fn restart(&self, server: Running, meanwhile: impl FnOnce()) -> Running {
-        let mut config = self.house.config();
+        let mut config = self.fixture.config();
         config.listen = server.about.listen;
         server.stop().await;
         meanwhile();
-        self.house.start_with(config).await
+        self.fixture.start_with(config).await
     }
 
     async fn flotta(&self, arguments: &[&str]) -> String {
-        let output = self.house.flotta(arguments).await;
+        let output = self.fixture.flotta(arguments).await;
         assert!(
             output.status.success(),
             "{arguments:?}: {}",
@@ -91,7 +91,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
     let (fleet, server) = Box::pin(Fleet::start()).await;
     let (_, before) = fleet.offered("shop-1").await;
     let files = [("devices.yaml", ""), ("till.yaml", ""), ("web.yaml", "")];
-    let commit = fleet.house.commit_all("tidy up", &files);
+    let commit = fleet.fixture.commit_all("tidy up", &files);
     let short = &commit[..7];
     assert_eq!(
         server.held(&commit).await,
@@ -99,7 +99,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
     );
     assert_eq!(fleet.offered("shop-1").await, (1, before));
     assert_eq!(server.states().await, ["Held", "InForce"]);
-    let list = fleet.house.flotta(&["get", "releases"]).await;
+    let list = fleet.fixture.flotta(&["get", "releases"]).await;
     assert!(stdout(&list).contains("Held"), "{}", stdout(&list));
     assert!(
         stderr(&list).contains(&format!("flotta describe release {short}")),
@@ -121,7 +121,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
     server.held(&commit).await;
     assert_eq!(server.states().await, ["Held", "InForce"]);
     let folder = tempfile::tempdir().unwrap();
-    let new = joined::Device::join(&fleet.house, "shop-7", folder.path()).await;
+    let new = joined::Device::join(&fleet.fixture, "shop-7", folder.path()).await;
     server.released(2).await;
     let session = new.client.connect().await.unwrap();
     assert_eq!(new.accepted(&session).await.unwrap().manifest, before);
@@ -136,7 +136,7 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
     assert_eq!(sequence, 3);
     assert_ne!(after, before);
     assert!(server.event("Released").await.contains("was allowed by"));
-    let again = fleet.house.flotta(&["release", "allow", short]).await;
+    let again = fleet.fixture.flotta(&["release", "allow", short]).await;
     assert_eq!(again.status.code(), Some(2), "{}", stderr(&again));
     assert!(stderr(&again).contains("FLT0608"), "{}", stderr(&again));
     println!("mass changes: 1 tried, 1 held, 1 allowed");
@@ -147,19 +147,19 @@ async fn a_commit_that_removes_everything_is_held_over_a_restart_until_someone_a
 async fn a_commit_lets_itself_through_by_its_trailer_and_a_newer_one_takes_the_place_of_a_held_one()
 {
     let (fleet, server) = Box::pin(Fleet::start()).await;
-    let held = fleet.house.commit_all("no tills", &[("till.yaml", "")]);
+    let held = fleet.fixture.commit_all("no tills", &[("till.yaml", "")]);
     assert_eq!(
         server.held(&held).await,
         "would remove till from 6 of 6 devices (limit 30 %)"
     );
     // a mention in the subject is not a trailer
-    let spoken = fleet.house.commit_all(
+    let spoken = fleet.fixture.commit_all(
         "Flotta-Allow-Removal: true",
         &[("web.yaml", &workload("web2"))],
     );
     server.held(&spoken).await;
-    fleet.house.commit("till.yaml", &workload("till"));
-    let back = fleet.house.commit("web.yaml", &workload("web"));
+    fleet.fixture.commit("till.yaml", &workload("till"));
+    let back = fleet.fixture.commit("web.yaml", &workload("web"));
     eventually("the newest commit is in force", || async {
         let releases: Vec<ReleaseObject> = server.list().await;
         let found = releases
@@ -172,7 +172,7 @@ async fn a_commit_lets_itself_through_by_its_trailer_and_a_newer_one_takes_the_p
     .await;
     assert!(!server.states().await.contains(&"Held".to_owned()));
     let meant = "no tills\n\nThey are in the cloud now.\n\nFlotta-Allow-Removal: true\n";
-    let meant = fleet.house.commit_all(meant, &[("till.yaml", "")]);
+    let meant = fleet.fixture.commit_all(meant, &[("till.yaml", "")]);
     eventually("the commit is in force", || async {
         let releases: Vec<ReleaseObject> = server.list().await;
         let found = releases
@@ -195,9 +195,9 @@ async fn a_commit_lets_itself_through_by_its_trailer_and_a_newer_one_takes_the_p
 async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
     let (fleet, server) = Box::pin(Fleet::start()).await;
     let (_, before) = fleet.offered("shop-6").await;
-    let refused = fleet.house.flotta(&["decommission", "shop-6"]).await;
+    let refused = fleet.fixture.flotta(&["decommission", "shop-6"]).await;
     assert!(stderr(&refused).contains("FLT0609"), "{}", stderr(&refused));
-    fleet.house.commit("devices.yaml", &devices(&NAMES[..5]));
+    fleet.fixture.commit("devices.yaml", &devices(&NAMES[..5]));
     server.released(2).await;
     assert_eq!(fleet.offered("shop-6").await, (2, before));
     let message = async || {
@@ -219,7 +219,7 @@ async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
             .contains("flotta decommission default/shop-6")
     );
     // another commit changes the other devices, but not the one that left Git
-    fleet.house.commit("cam.yaml", &workload("cam"));
+    fleet.fixture.commit("cam.yaml", &workload("cam"));
     server.released(3).await;
     assert_eq!(fleet.offered("shop-6").await, (3, before));
     assert_ne!(fleet.offered("shop-5").await.1, before);
@@ -240,7 +240,7 @@ async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
             .contains("flotta revoke default/shop-6")
     );
     // Git has it again, and Git wins
-    fleet.house.commit("devices.yaml", &devices(&NAMES));
+    fleet.fixture.commit("devices.yaml", &devices(&NAMES));
     server.released(5).await;
     assert_eq!(
         fleet.offered("shop-6").await.1,
@@ -253,12 +253,12 @@ async fn a_device_that_leaves_git_keeps_what_it_runs_until_it_is_let_go() {
 async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_left_before() {
     let (fleet, server) = Box::pin(Fleet::start()).await;
     let (_, before) = fleet.offered("shop-6").await;
-    fleet.house.commit("devices.yaml", &devices(&NAMES[..5]));
+    fleet.fixture.commit("devices.yaml", &devices(&NAMES[..5]));
     server.released(2).await;
     // a commit that is held for another reason, and with which another device leaves
     let four = devices(&NAMES[..4]);
     let held = [("devices.yaml", four.as_str()), ("till.yaml", "")];
-    let commit = fleet.house.commit_all("no tills", &held);
+    let commit = fleet.fixture.commit_all("no tills", &held);
     server.held(&commit).await;
     fleet.flotta(&["release", "allow", &commit[..7]]).await;
     server.released(3).await;
@@ -278,10 +278,10 @@ async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_
     // nor does a trailer, in the first round or a later one
     let meant = "no web\n\nFlotta-Allow-Removal: true\n";
     let files = [("web.yaml", ""), ("cam.yaml", &workload("cam"))];
-    fleet.house.commit_all(meant, &files);
+    fleet.fixture.commit_all(meant, &files);
     server.released(4).await;
     let folder = tempfile::tempdir().unwrap();
-    joined::Device::join(&fleet.house, "shop-7", folder.path()).await;
+    joined::Device::join(&fleet.fixture, "shop-7", folder.path()).await;
     server.released(5).await;
     assert_eq!(fleet.offered("shop-6").await, (5, before));
     // allowing the commit in force is for the devices that left before
@@ -297,13 +297,13 @@ async fn who_allows_a_commit_lets_go_of_what_leaves_with_it_and_of_nothing_that_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
-    let house = House::new();
-    let first = house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    let first = fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
-    house.commit("b.yaml", &device("shop-2"));
+    fixture.commit("b.yaml", &device("shop-2"));
     server.released(2).await;
-    house.force(&first);
+    fixture.force(&first);
     server.released(3).await;
     assert!(server.event("HistoryRewritten").await.contains("reset"));
     let releases: Vec<ReleaseObject> = server.list().await;
@@ -311,11 +311,11 @@ async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
     server.stop().await;
 
     // an unrelated history, also when it appears while the server is down
-    let other = House::new();
+    let other = Fixture::new();
     other.commit("c.yaml", &device("shop-3"));
-    std::fs::remove_dir_all(house.repository()).unwrap();
-    std::fs::rename(other.repository(), house.repository()).unwrap();
-    let server = house.start().await;
+    std::fs::remove_dir_all(fixture.repository()).unwrap();
+    std::fs::rename(other.repository(), fixture.repository()).unwrap();
+    let server = fixture.start().await;
     server.released(4).await;
     assert!(
         server
@@ -330,29 +330,32 @@ async fn a_branch_that_is_set_back_or_rewritten_is_followed_and_reported() {
 async fn a_server_whose_source_is_away_serves_what_it_has_and_says_so() {
     let (fleet, server) = Box::pin(Fleet::start()).await;
     let (_, before) = fleet.offered("shop-1").await;
-    let away = fleet.house.path().join("away");
-    let leaves = || std::fs::rename(fleet.house.repository(), &away).unwrap();
+    let away = fleet.fixture.path().join("away");
+    let leaves = || std::fs::rename(fleet.fixture.repository(), &away).unwrap();
     let server = fleet.restart(server, leaves).await;
     assert_eq!(fleet.offered("shop-1").await, (1, before));
     let failed = server.event("SourceUnavailable").await;
     assert!(failed.contains("there is no directory"), "{failed}");
     let status = eventually("the status line", || async {
-        let output = fleet.house.flotta(&["get", "devices"]).await;
+        let output = fleet.fixture.flotta(&["get", "devices"]).await;
         let said = stderr(&output);
         said.contains("has been unreadable").then_some(said)
     })
     .await;
     assert!(status.contains("release 1 stays in force"), "{status}");
-    let json = fleet.house.flotta(&["get", "devices", "-o", "json"]).await;
+    let json = fleet
+        .fixture
+        .flotta(&["get", "devices", "-o", "json"])
+        .await;
     assert_eq!(stderr(&json), "");
-    std::fs::rename(&away, fleet.house.repository()).unwrap();
+    std::fs::rename(&away, fleet.fixture.repository()).unwrap();
     server.event("SourceAvailable").await;
-    let output = fleet.house.flotta(&["get", "devices"]).await;
+    let output = fleet.fixture.flotta(&["get", "devices"]).await;
     assert_eq!(stderr(&output), "");
     server.stop().await;
 
     // without a fleet, a missing source is taken for a typing error
-    let empty = House::new();
+    let empty = Fixture::new();
     let mut config = empty.config();
     config.source = empty.path().join("nowhere").display().to_string();
     let error = flotta_reconciler::serve::Server::open(config)
@@ -363,12 +366,12 @@ async fn a_server_whose_source_is_away_serves_what_it_has_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_commit_shows_all_its_errors() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
     let bad = |name: &str| device(name) + "spek: {}\n";
-    let commit = house.commit_all(
+    let commit = fixture.commit_all(
         "three mistakes",
         &[
             ("b.yaml", &bad("b")),
@@ -386,12 +389,12 @@ async fn a_refused_commit_shows_all_its_errors() {
         let message = server.event("Refused").await;
         assert!(message.contains(place), "{message}");
     }
-    let output = house.flotta(&["get", "releases", "-o", "json"]).await;
+    let output = fixture.flotta(&["get", "releases", "-o", "json"]).await;
     let list: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     let errors = list["items"][0]["status"]["errors"].as_array().unwrap();
     assert_eq!(errors.len(), 3, "{errors:?}");
     assert_eq!(errors[1]["place"], "c.yaml:5:1");
-    let text = house.flotta(&["describe", "release", &commit[..7]]).await;
+    let text = fixture.flotta(&["describe", "release", &commit[..7]]).await;
     assert!(
         stdout(&text).contains("unknown field `spek`"),
         "{}",

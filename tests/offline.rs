@@ -127,18 +127,18 @@ async fn lint_and_render_end_alike() {
 
 #[tokio::test]
 async fn a_signed_depot_grows_by_a_release() {
-    let house = common::House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = common::Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
     server.stop().await;
-    let key = house.path().join("data/keys/release.pem");
+    let key = fixture.path().join("data/keys/release.pem");
     for sequence in 1..=2 {
         let arguments = [
             "render", "fleet", "--rev", "HEAD", "--out", "depot", "--fleet", "shops", "--key",
         ];
         let arguments = [arguments.as_slice(), &[key.to_str().unwrap()]].concat();
-        let output = flotta(house.path(), &arguments).await;
+        let output = flotta(fixture.path(), &arguments).await;
         assert_eq!(
             stdout(&output),
             format!("depot: release {sequence} of shops, 1 device, 1 manifest\n"),

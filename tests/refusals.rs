@@ -5,19 +5,19 @@
 mod common;
 
 use common::joined::Device;
-use common::{House, device, stderr, stdout};
+use common::{Fixture, device, stderr, stdout};
 use flotta_bundle::code::{self, Problem};
 use flotta_bundle::wire::{Event, Report};
 use jiff::Timestamp;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_of_a_device_is_seen_in_the_events() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
     let folder = tempfile::tempdir().unwrap();
-    let device = Device::join(&house, "shop-1", folder.path()).await;
+    let device = Device::join(&fixture, "shop-1", folder.path()).await;
     let session = device.client.connect().await.unwrap();
 
     let refusals = code::ALL.iter().filter(|code| code.id.starts_with("FLT03"));
@@ -38,7 +38,7 @@ async fn every_refusal_of_a_device_is_seen_in_the_events() {
     let kept = session.report(&report).await.unwrap();
     assert_eq!(kept.events, problems.len() as u64);
 
-    let output = house.flotta(&["get", "events", "-A", "-o", "wide"]).await;
+    let output = fixture.flotta(&["get", "events", "-A", "-o", "wide"]).await;
     assert!(output.status.success(), "{}", stderr(&output));
     let table = stdout(&output);
     let mut seen = 0;

@@ -8,19 +8,19 @@
     reason = "tests"
 )]
 
+#[path = "common/agent_device.rs"]
+mod agent_device;
 mod common;
 #[path = "../device-agent/tests/hostile/host.rs"]
 mod host;
-#[path = "common/shop.rs"]
-mod shop;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{House, Running, stderr, stdout};
+use agent_device::AgentDevice;
+use common::{Fixture, Running, stderr, stdout};
 use flotta_reconciler::admin::resource::{Device, EventObject, Request};
 use flotta_reconciler::serve::Config;
-use shop::Shop;
 
 /// Deadline for everything: agents wait up to a minute between two tries.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -60,13 +60,13 @@ fn fleet(devices: &[&str], page: &str) -> String {
 
 /// A fleet whose server always has the same address.
 struct Site {
-    house: House,
+    fixture: Fixture,
     listen: Option<SocketAddr>,
 }
 
 impl Site {
     fn config(&self) -> Config {
-        let config = self.house.config();
+        let config = self.fixture.config();
         Config {
             listen: self.listen.unwrap_or(config.listen),
             ..config
@@ -74,13 +74,13 @@ impl Site {
     }
 
     async fn start(&mut self) -> Running {
-        let server = self.house.start_with(self.config()).await;
+        let server = self.fixture.start_with(self.config()).await;
         self.listen = Some(server.about.listen);
         server
     }
 
     fn data(&self) -> String {
-        self.house.path().join("data").display().to_string()
+        self.fixture.path().join("data").display().to_string()
     }
 
     /// Removes the server's data directory.
@@ -90,7 +90,7 @@ impl Site {
 
     /// Runs `flotta`, and returns its output on both streams.
     async fn flotta(&self, arguments: &[&str]) -> String {
-        let output = self.house.flotta(arguments).await;
+        let output = self.fixture.flotta(arguments).await;
         let said = stdout(&output) + &stderr(&output);
         assert!(output.status.success(), "{arguments:?}: {said}");
         said
@@ -98,7 +98,7 @@ impl Site {
 }
 
 /// Waits until the device has the page, and reports it.
-async fn shows(server: &Running, shop: &Shop, name: &str, page: &str) {
+async fn shows(server: &Running, shop: &AgentDevice, name: &str, page: &str) {
     eventually(&format!("{name} shows {page}"), async || {
         let devices: Vec<Device> = server.list().await;
         let device = devices
@@ -127,12 +127,12 @@ async fn requests(server: &Running) -> Vec<(String, String)> {
 const KNOWN: &str = "certificate of this fleet, not in the store: joined after the backup?";
 
 /// A person approves the devices that joined after the backup: `later` is in Git, `guest` is not.
-async fn take_back(site: &Site, server: &Running, later: &Shop, guest: &Shop) {
+async fn take_back(site: &Site, server: &Running, later: &AgentDevice, guest: &AgentDevice) {
     let shown = later.status().unwrap().link.problem.unwrap();
     assert_eq!(shown.code, "FLT0423");
     assert_eq!(shown.help, "on the server: flotta approve default/later");
     // the set of the device that is not in Git is lost, and an empty manifest would take away what it runs
-    let output = site.house.flotta(&["approve", "--restored"]).await;
+    let output = site.fixture.flotta(&["approve", "--restored"]).await;
     let said = stdout(&output) + &stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("default/later approved"), "{said}");
@@ -154,17 +154,17 @@ async fn take_back(site: &Site, server: &Running, later: &Shop, guest: &Shop) {
 #[tokio::test(flavor = "multi_thread")]
 async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untouched() {
     let mut site = Site {
-        house: House::new(),
+        fixture: Fixture::new(),
         listen: None,
     };
     let all = ["old", "thief", "later", "guest"];
-    site.house
+    site.fixture
         .commit("fleet.yaml", &fleet(&all[..2], "yesterday"));
     let server = site.start().await;
     server.released(1).await;
     let (old, thief) = (
-        Shop::join(&site.house, "old").await,
-        Shop::join(&site.house, "thief").await,
+        AgentDevice::join(&site.fixture, "old").await,
+        AgentDevice::join(&site.fixture, "thief").await,
     );
     let script = async {
         shows(&server, &old, "old", "yesterday").await;
@@ -180,11 +180,11 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
 
         // after the backup: commits, two devices that join, one of them without being in Git, and one that is revoked
         for (count, page) in ["noon", "evening"].into_iter().enumerate() {
-            site.house.commit("fleet.yaml", &fleet(&all[..3], page));
+            site.fixture.commit("fleet.yaml", &fleet(&all[..3], page));
             server.released(2 + count as u64).await;
         }
-        let later = Shop::join(&site.house, "later").await;
-        let guest = Shop::join_with(&site.house, "guest", &["--set", "visitors"]).await;
+        let later = AgentDevice::join(&site.fixture, "later").await;
+        let guest = AgentDevice::join_with(&site.fixture, "guest", &["--set", "visitors"]).await;
         let rest = async {
             for (shop, name) in [(&old, "old"), (&later, "later"), (&guest, "guest")] {
                 shows(&server, shop, name, "evening").await;
@@ -197,7 +197,7 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
 
             // there is no terminal to ask at, so the revoked devices have to be given
             let restore = ["restore", "b.tar", "--data", &site.data()];
-            let output = site.house.flotta(&restore).await;
+            let output = site.fixture.flotta(&restore).await;
             assert_eq!(output.status.code(), Some(2));
             assert!(stderr(&output).contains("FLT0633"), "{}", stderr(&output));
             let said = site
@@ -210,7 +210,7 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
             assert!(said.contains("default/thief is revoked"), "{said}");
 
             let server = site.start().await;
-            site.house
+            site.fixture
                 .commit("fleet.yaml", &fleet(&all[..3], "tomorrow"));
             shows(&server, &old, "old", "tomorrow").await;
             assert!(old.accepted().unwrap() > before);
@@ -246,7 +246,7 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
             shows(&server, &guest, "guest", "tomorrow").await;
 
             // the revoked device keeps what it had
-            site.house
+            site.fixture
                 .commit("fleet.yaml", &fleet(&all[..3], "after all"));
             for (shop, name) in [(&old, "old"), (&later, "later"), (&guest, "guest")] {
                 shows(&server, shop, name, "after all").await;
@@ -263,21 +263,21 @@ async fn from_the_backup_of_yesterday_every_device_follows_the_next_commit_untou
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_and_git_alone_are_enough() {
     let mut site = Site {
-        house: House::new(),
+        fixture: Fixture::new(),
         listen: None,
     };
     let all = ["one", "two"];
-    site.house.commit("fleet.yaml", &fleet(&all, "before"));
+    site.fixture.commit("fleet.yaml", &fleet(&all, "before"));
     let server = site.start().await;
     server.released(1).await;
     let (one, two) = (
-        Shop::join(&site.house, "one").await,
-        Shop::join(&site.house, "two").await,
+        AgentDevice::join(&site.fixture, "one").await,
+        AgentDevice::join(&site.fixture, "two").await,
     );
     site.flotta(&["keys", "export", "--data", &site.data()])
         .await;
     for count in 2..6 {
-        site.house
+        site.fixture
             .commit("fleet.yaml", &fleet(&all, &format!("page {count}")));
         server.released(count).await;
     }
@@ -296,7 +296,7 @@ async fn keys_and_git_alone_are_enough() {
         let said = site.flotta(&restore).await;
         assert!(said.contains("fleet shops; keys alone"), "{said}");
         let server = site.start().await;
-        site.house.commit("fleet.yaml", &fleet(&all, "after"));
+        site.fixture.commit("fleet.yaml", &fleet(&all, "after"));
         eventually("both wait", async || {
             let waiting = requests(&server).await;
             if waiting.len() == 2 && waiting.iter().all(|(_, why)| why == KNOWN) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BAD, House, device, stderr, stdout};
+use common::{BAD, Fixture, device, stderr, stdout};
 use flotta_bundle::wire::JoinFile;
 use flotta_reconciler::admin::resource::ReleaseObject;
 use flotta_reconciler::publish::Notice;
@@ -11,14 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_becomes_a_release_and_a_bad_one_does_not() {
-    let house = House::new();
-    let first = house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    let first = fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
-    house.commit("b.yaml", &device("shop-2"));
+    fixture.commit("b.yaml", &device("shop-2"));
     server.released(2).await;
 
-    let bad = house.commit("bad.yaml", BAD);
+    let bad = fixture.commit("bad.yaml", BAD);
     assert_eq!(
         server.refused().await,
         format!(
@@ -30,22 +30,22 @@ async fn a_commit_becomes_a_release_and_a_bad_one_does_not() {
     assert_eq!(server.states().await, ["Refused", "InForce", "Superseded"]);
     assert_eq!(releases[2].status.commit.id, first);
 
-    house.commit("bad.yaml", &device("shop-3"));
+    fixture.commit("bad.yaml", &device("shop-3"));
     server.released(3).await;
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_makes_nothing_new() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
     assert!(server.about.first_start);
     let before = server.about.facts.clone();
     server.stop().await;
 
-    let server = house.start().await;
+    let server = fixture.start().await;
     let sequence = server
         .said("that nothing changed", |notice| match notice {
             Notice::Unchanged { sequence, .. } => Some(*sequence),
@@ -64,20 +64,20 @@ async fn a_restart_makes_nothing_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_commit_is_refused_once_over_a_restart() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    house.start().await.stop().await;
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    fixture.start().await.stop().await;
+    let server = fixture.start().await;
     server
         .said("the release", |notice| {
             matches!(notice, Notice::Unchanged { .. } | Notice::Published { .. }).then_some(())
         })
         .await;
-    house.commit("a.yaml", BAD);
+    fixture.commit("a.yaml", BAD);
     server.refused().await;
     server.stop().await;
 
-    let server = house.start().await;
+    let server = fixture.start().await;
     server.refused().await;
     let releases: Vec<ReleaseObject> = server.list().await;
     assert_eq!(releases.len(), 2, "{releases:?}");
@@ -90,11 +90,11 @@ async fn a_hook_with_the_secret_wakes_the_source() {
     // HMAC-SHA256 of "Hello, World!" by that secret, from GitHub's documentation
     const SIGNATURE: &str =
         "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start_with(house.config_with_hooks(SECRET)).await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start_with(fixture.config_with_hooks(SECRET)).await;
     server.released(1).await;
-    house.commit("b.yaml", &device("shop-2"));
+    fixture.commit("b.yaml", &device("shop-2"));
 
     let hooks = server.about.hooks.unwrap();
     for (body, status) in [("Hello, World?", "401"), ("Hello, World!", "202")] {
@@ -117,12 +117,12 @@ async fn a_hook_with_the_secret_wakes_the_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_a_join_file_on_stdout() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
 
-    let output = house
+    let output = fixture
         .flotta(&["token", "create", "shop-17", "--ttl", "30m"])
         .await;
     assert!(output.status.success(), "{}", stderr(&output));
@@ -145,36 +145,36 @@ async fn a_token_is_a_join_file_on_stdout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_answers_on_stdout_and_talks_on_stderr() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
 
-    let output = house.flotta(&["get", "releases", "-o", "name"]).await;
+    let output = fixture.flotta(&["get", "releases", "-o", "name"]).await;
     assert_eq!(stdout(&output), "release/1\n");
-    let output = house.flotta(&["get", "requests"]).await;
+    let output = fixture.flotta(&["get", "requests"]).await;
     assert_eq!(
         (stdout(&output).as_str(), output.status.code()),
         ("", Some(0))
     );
     assert_eq!(stderr(&output), "no requests\n");
-    let output = house.flotta(&["get", "devices", "none"]).await;
+    let output = fixture.flotta(&["get", "devices", "none"]).await;
     assert_eq!(
         (stderr(&output).as_str(), output.status.code()),
         ("no device default/none\n", Some(1))
     );
-    let output = house.flotta(&["approve", "nobody"]).await;
+    let output = fixture.flotta(&["approve", "nobody"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    let output = house.flotta(&["get", "releases", "-o", "json"]).await;
+    let output = fixture.flotta(&["get", "releases", "-o", "json"]).await;
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(list["items"][0]["kind"], "Release");
-    let output = house.flotta(&["keys", "show"]).await;
+    let output = fixture.flotta(&["keys", "show"]).await;
     assert!(
         stdout(&output).starts_with("fleet       shops\n"),
         "{}",
         stderr(&output)
     );
-    let output = house
+    let output = fixture
         .flotta(&[
             "wait",
             "device",
@@ -192,7 +192,7 @@ async fn the_command_line_answers_on_stdout_and_talks_on_stderr() {
     );
     server.stop().await;
 
-    let output = house.flotta(&["get", "devices"]).await;
+    let output = fixture.flotta(&["get", "devices"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(
         stderr(&output).starts_with("error[FLT0508]: no server answers at "),
@@ -203,11 +203,11 @@ async fn the_command_line_answers_on_stdout_and_talks_on_stderr() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_has_a_data_directory() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
-    let mut config = house.config();
-    config.admin = Some(house.path().join("other.sock"));
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
+    let mut config = fixture.config();
+    config.admin = Some(fixture.path().join("other.sock"));
     let error = flotta_reconciler::serve::Server::open(config)
         .await
         .unwrap_err();

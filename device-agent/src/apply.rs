@@ -51,7 +51,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                 }
                 for (name, error) in host.systemd.jobs(&jobs, JOBS).await {
                     let owner = owner_of(ledger.owned(), &name);
-                    walk.refused(owner, &name, "stop", &error);
+                    walk.refused(owner, &name, "stopped", &error);
                 }
             }
             Step::Write(file) => {
@@ -147,7 +147,7 @@ impl Walk<'_> {
 
     /// Records that systemd refused an operation on a unit.
     fn refused(&mut self, owner: &Owner, unit: &str, what: &str, error: &BackendError) {
-        let problem = Problem::new(code::BACKEND, format!("{unit} cannot {what}"))
+        let problem = Problem::new(code::BACKEND, format!("{unit} cannot be {what}"))
             .about(unit)
             .with_detail(error.to_string());
         self.fail(owner, problem);
@@ -167,13 +167,13 @@ impl Walk<'_> {
         if !self.failures.contains_key(&owner)
             && let Err(error) = systemd.enable(unit).await
         {
-            self.refused(&owner, unit, "become enabled", &error);
+            self.refused(&owner, unit, "enabled", &error);
         }
     }
 
     async fn disable<S: Systemd>(&mut self, unit: &str, owned: &Owned, systemd: &mut S) {
         if let Err(error) = systemd.disable(unit).await {
-            self.refused(owner_of(owned, unit), unit, "become disabled", &error);
+            self.refused(owner_of(owned, unit), unit, "disabled", &error);
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failures::Failure;
 use crate::publish::{RENEW_BEFORE, SOURCE};
-use crate::standing::{SourceState, Verdict, Warning};
+use crate::server_state::{SourceState, Verdict, Warning};
 
 #[cfg(test)]
 mod tests;

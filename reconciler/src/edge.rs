@@ -37,8 +37,8 @@ use crate::enrol::Enroller;
 use crate::index::Index;
 use crate::keys::Fleet;
 use crate::rate::{Lines, Rate};
+use crate::refusals::RefusalLog;
 use crate::store::Store;
-use crate::told::Told;
 use limits::Limits;
 use slots::Slots;
 
@@ -71,7 +71,7 @@ struct Inner {
     /// The rate of log lines about strangers.
     lines: Lines,
     /// Refusals of devices that are not served, for the log.
-    told: Told,
+    refusals: RefusalLog,
     stopping: watch::Sender<bool>,
 }
 
@@ -108,7 +108,7 @@ impl Edge {
             anonymous: Slots::new(limits.anonymous, limits.patience),
             devices: Arc::new(Semaphore::new(limits.connections)),
             lines: Lines::anonymous(),
-            told: Told::default(),
+            refusals: RefusalLog::default(),
             limits,
             stopping: watch::Sender::new(false),
         })))

@@ -15,8 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::keys::{Csr, Fleet};
 use crate::rate::Rate;
+use crate::refusals::RefusalLog;
 use crate::store::{Device, FleetEvent, JoinRequest, Member, RequestState, Store, devices, tokens};
-use crate::told::Told;
 
 mod decide;
 mod error;
@@ -85,7 +85,7 @@ pub struct Enroller {
     /// The rate of events about refusals: a client that is refused a thousand times a second is noted once a second.
     notes: Arc<Rate>,
     /// Devices that were refused and keep asking, for the log.
-    told: Arc<Told>,
+    refusals: Arc<RefusalLog>,
 }
 
 impl Enroller {
@@ -95,7 +95,7 @@ impl Enroller {
             fleet,
             store,
             notes: Arc::new(Rate::new(1, 60)),
-            told: Arc::default(),
+            refusals: Arc::default(),
         }
     }
 
@@ -111,7 +111,7 @@ impl Enroller {
         let device = request.device.clone();
         let done = self.try_enrol(request, certified, from, now).await;
         if matches!(done, Ok(Done::Joined(..))) {
-            self.told.forget(&device);
+            self.refusals.forget(&device);
         }
         match &done {
             Ok(Done::Joined(_, _, Some(maker))) => {
@@ -225,8 +225,8 @@ impl Enroller {
         // only a revoked key is known to belong to the name; the name of any other request is just a claim
         let is_told = matches!(error, EnrolError::Revoked)
             && self
-                .told
-                .tell(device, code.id, Instant::now(), || Some(0))
+                .refusals
+                .admit(device, code.id, Instant::now(), || Some(0))
                 .is_none();
         if is_told || !self.notes.admits() {
             return;

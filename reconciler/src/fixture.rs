@@ -43,7 +43,7 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
 }
 
 /// A fleet and its store, opened as the server does at its start.
-pub(crate) struct House {
+pub(crate) struct Fixture {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) store: Store,
     pub(crate) depot: Depot,
@@ -51,7 +51,7 @@ pub(crate) struct House {
     pub(crate) enroller: Enroller,
 }
 
-impl House {
+impl Fixture {
     pub(crate) fn open(data: &Path) -> Self {
         Self::open_at(data, Timestamp::now())
     }

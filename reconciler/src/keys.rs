@@ -310,7 +310,7 @@ impl Fleet {
             let current = authority.load_full();
             if current.is_off(now) {
                 self.clock.check()?;
-                let made = current.anew(now)?;
+                let made = current.renewed(now)?;
                 made.write(&self.directory.join(file))?;
                 authority.store(Arc::new(made));
                 is_new = true;

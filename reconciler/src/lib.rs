@@ -29,14 +29,14 @@ pub mod index;
 pub mod keys;
 pub mod publish;
 mod rate;
+mod refusals;
 pub mod review;
 pub mod serve;
+pub mod server_state;
 pub mod source;
-pub mod standing;
 pub mod status;
 pub mod store;
 mod text;
-mod told;
 
 #[cfg(test)]
 mod fixture;

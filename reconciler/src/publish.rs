@@ -25,10 +25,10 @@ mod outcome;
 mod published;
 
 use details::Few;
-pub(crate) use follower::STANDING;
+pub(crate) use follower::SOURCE_STATE;
 pub use follower::{Follower, SOURCE};
 use guard::Content;
-use inventory::{Before, Entry, Left, Will};
+use inventory::{Before, Decisions, Entry, Left};
 use losses::details_of;
 pub use notice::Notice;
 use outcome::errors_of;
@@ -165,7 +165,7 @@ impl Publisher {
         input: Arc<Input>,
         mut revision: Revision,
         joined: Vec<InventoryDevice>,
-        will: &Will,
+        decisions: &Decisions,
         now: Timestamp,
     ) -> Result<Outcome, PublishError> {
         let base = self.declare(&input, &revision.commit).await?;
@@ -173,7 +173,7 @@ impl Publisher {
             return Ok(Outcome::Refused(errors_of(refused)));
         }
         let members: BTreeSet<_> = joined.iter().map(|joined| joined.device.clone()).collect();
-        let entries = self.entries(joined, will);
+        let entries = self.entries(joined, decisions);
         let list = inventory::encode(&entries);
         revision.inventory = list.as_ref().map(|(digest, _)| *digest);
         if let Some(current) = &self.current
@@ -208,7 +208,7 @@ impl Publisher {
         let losses = self.losses(&rendered, &entries, &members).await?;
         let mut details = details_of(&losses);
         details.let_go = Few::of(&inventory::let_go(&entries, self.inventory.as_deref()));
-        if let Some(allowed_by) = &will.allowed_by {
+        if let Some(allowed_by) = &decisions.allowed_by {
             details.allowed_by.clone_from(allowed_by);
         } else if let Some(reason) = losses.held(rendered.guard) {
             details.held = true;
@@ -239,7 +239,7 @@ impl Publisher {
     }
 
     /// Computes the inventory of the next release.
-    fn entries(&self, joined: Vec<InventoryDevice>, will: &Will) -> Vec<Entry> {
+    fn entries(&self, joined: Vec<InventoryDevice>, decisions: &Decisions) -> Vec<Entry> {
         let none = BTreeMap::new();
         let before = Before {
             leaves: self
@@ -250,7 +250,7 @@ impl Publisher {
         };
         let nobody = BTreeSet::new();
         let declared = self.declared.as_ref().map_or(&nobody, |(_, names)| names);
-        inventory::next(joined, declared, before, will)
+        inventory::next(joined, declared, before, decisions)
     }
 
     /// The leaves of devices that left Git: they keep their manifest, or have nothing to run.

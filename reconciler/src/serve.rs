@@ -23,9 +23,9 @@ use crate::enrol::Enroller;
 use crate::hooks::{self, Secret, SecretError};
 use crate::index::Index;
 use crate::keys::{self, FirstStart, Fleet, KeysError, Start};
-use crate::publish::{Follower, Notice, PublishError, Publisher, STANDING};
+use crate::publish::{Follower, Notice, PublishError, Publisher, SOURCE_STATE};
+use crate::server_state::ServerState;
 use crate::source::{Selection, Source, SourceError};
-use crate::standing::Standing;
 use crate::store::{Store, StoreError};
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ impl Server {
         Box::pin(fleet.clock().open(&store, now)).await?;
         renew_certificates(&fleet, &config.names, now)?;
         let index = Arc::new(Index::new(fleet.trust_roots().to_vec()));
-        let standing = standing(&store).await?;
+        let server_state = server_state(&store).await?;
         let wake = Arc::new(Notify::new());
         let (admin_listener, admin_path) =
             admin::listen(config.admin.as_deref(), &config.data, config.access)?;
@@ -224,10 +224,10 @@ impl Server {
                 depot,
                 Enroller::new(Arc::clone(&fleet), store.clone()),
                 about.facts.clone(),
-                standing.clone(),
+                server_state.clone(),
                 Arc::clone(&wake),
             ),
-            follower: Follower::new(source, publisher, store.clone(), index, standing),
+            follower: Follower::new(source, publisher, store.clone(), index, server_state),
             interval: config.interval,
             wake,
             about,
@@ -320,13 +320,13 @@ impl Server {
 }
 
 /// Loads the server's state from its last run.
-async fn standing(store: &Store) -> Result<Standing, StoreError> {
-    let standing = Standing::default();
-    let kept = store.meta(STANDING).await?;
+async fn server_state(store: &Store) -> Result<ServerState, StoreError> {
+    let server_state = ServerState::default();
+    let kept = store.meta(SOURCE_STATE).await?;
     if let Some(state) = kept.and_then(|text| serde_json::from_str(&text).ok()) {
-        standing.change(|source| *source = state);
+        server_state.change(|source| *source = state);
     }
-    Ok(standing)
+    Ok(server_state)
 }
 
 /// Lets tasks finish within `grace`, and drops the others. Returns the first error, even if other tasks do not finish.

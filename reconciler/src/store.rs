@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::failures::Failures;
 
 mod connection;
+mod decisions;
 pub mod devices;
 pub mod events;
 mod member;
@@ -30,10 +31,9 @@ pub mod releases;
 pub mod reports;
 pub mod requests;
 pub(crate) mod revoked;
+mod senders;
 pub mod tokens;
 mod value;
-mod voices;
-mod will;
 
 use connection::{Readers, Writer};
 pub use devices::{Device, DeviceRecord};
@@ -43,8 +43,8 @@ pub use proofs::Proof;
 pub use releases::{NewRelease, ReleaseRecord};
 pub use requests::{JoinRequest, RequestState};
 use revoked::Revoked;
+pub use senders::Clones;
 pub use tokens::{NewToken, TokenRecord};
-pub use voices::Clones;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use flotta_bundle::{DeviceName, Problem};
 use flotta_reconciler::backup::{
-    self, BackupError, Contents, Given, Identity, KeyError, Recipient,
+    self, BackupError, Contents, Identity, KeyError, Recipient, RestoreSource,
 };
 use jiff::Timestamp;
 
@@ -95,10 +95,12 @@ impl Restore {
         let identity = identity.as_ref();
         // checked before the person is asked anything
         backup::check_empty(&self.data).map_err(coded)?;
-        let given = Given::look(&self.from, identity).map_err(coded)?;
+        let given = RestoreSource::look(&self.from, identity).map_err(coded)?;
         let since = match &given {
-            Given::Backup(contents) => contents.made.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-            Given::Keys(_) => "these keys were made".to_owned(),
+            RestoreSource::Backup(contents) => {
+                contents.made.strftime("%Y-%m-%d %H:%M UTC").to_string()
+            }
+            RestoreSource::Keys(_) => "these keys were made".to_owned(),
         };
         let revoked = if self.none_revoked || !self.revoked.is_empty() {
             self.revoked.into_iter().collect()
@@ -109,8 +111,8 @@ impl Restore {
         let restored = backup::restore(&self.from, identity, &self.data, &revoked, now);
         let restored = restored.map_err(coded)?;
         output::answer(&match &given {
-            Given::Backup(contents) => format!("{}\n", inside(contents)),
-            Given::Keys(fleet) => format!("fleet {fleet}; keys alone\n"),
+            RestoreSource::Backup(contents) => format!("{}\n", inside(contents)),
+            RestoreSource::Keys(fleet) => format!("fleet {fleet}; keys alone\n"),
         })?;
         for device in &restored.revoked {
             output::talk(&format!("{device} is revoked"));

@@ -11,7 +11,7 @@ use flotta_bundle::verify::{Accepted, Memory, verify_offer};
 use flotta_bundle::wire::Hardware;
 use jiff::Timestamp;
 
-use super::{House, stderr};
+use super::{Fixture, stderr};
 
 /// A joined device.
 pub struct Device {
@@ -21,8 +21,8 @@ pub struct Device {
 }
 
 impl Device {
-    pub async fn join(house: &House, name: &str, folder: &Path) -> Self {
-        let output = house.flotta(&["token", "create", name]).await;
+    pub async fn join(fixture: &Fixture, name: &str, folder: &Path) -> Self {
+        let output = fixture.flotta(&["token", "create", name]).await;
         assert!(output.status.success(), "{}", stderr(&output));
         let join = Join::parse(&output.stdout, "join".as_ref(), None).unwrap();
         let (identity, _) = Identity::open_or_make(folder).unwrap();

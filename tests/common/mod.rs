@@ -62,19 +62,19 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
 }
 
 /// A folder with a Git repository and a data directory.
-pub struct House {
+pub struct Fixture {
     directory: tempfile::TempDir,
 }
 
-impl House {
+impl Fixture {
     pub fn new() -> Self {
-        let house = Self {
+        let fixture = Self {
             directory: tempfile::tempdir().unwrap(),
         };
         let mut options = git2::RepositoryInitOptions::new();
         options.initial_head("main");
-        git2::Repository::init_opts(house.repository(), &options).unwrap();
-        house
+        git2::Repository::init_opts(fixture.repository(), &options).unwrap();
+        fixture
     }
 
     pub fn path(&self) -> &Path {

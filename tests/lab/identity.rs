@@ -36,87 +36,91 @@ fn key(site: &Site, device: &str) -> String {
 }
 
 #[test]
-fn joining_anew_leaves_no_device_less_than_it_was() {
+fn joining_again_leaves_no_device_less_than_it_was() {
     let site = Site::start(&[
-        ("device.yaml", &device("anew")),
+        ("device.yaml", &device("rejoin")),
         ("web.yaml", &page("web", 8080, "one")),
     ]);
-    let anew = site.join("anew");
-    site.in_sync("anew");
-    let (before, containers) = (key(&site, "anew"), anew.containers());
+    let rejoin = site.join("rejoin");
+    site.in_sync("rejoin");
+    let (before, containers) = (key(&site, "rejoin"), rejoin.containers());
 
     // a server that does not answer: the device keeps its identity, also after a reboot
     let nowhere = "https://flotta.example:9";
     let join = site.flotta(&["token", "create", "--server", nowhere, "--ask"]);
-    anew.write("/root/nowhere", &join);
+    rejoin.write("/root/nowhere", &join);
     let reset = ["flotta-agent", "enrol", "--reset", "/root/nowhere"];
-    let output = anew.run(&reset);
+    let output = rejoin.run(&reset);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("nothing has changed"), "{said}");
-    is_active(&anew);
+    is_active(&rejoin);
     // and with the agent stopped manually, as somebody may think is needed
-    anew.exec(&["systemctl", "stop", "flotta-agent"]);
-    assert_eq!(anew.run(&reset).status.code(), Some(2));
-    anew.exec(&["systemctl", "start", "flotta-agent"]);
-    is_active(&anew);
-    assert_eq!(anew.containers(), containers);
-    anew.reboot();
-    is_active(&anew);
+    rejoin.exec(&["systemctl", "stop", "flotta-agent"]);
+    assert_eq!(rejoin.run(&reset).status.code(), Some(2));
+    rejoin.exec(&["systemctl", "start", "flotta-agent"]);
+    is_active(&rejoin);
+    assert_eq!(rejoin.containers(), containers);
+    rejoin.reboot();
+    is_active(&rejoin);
     site.commit("two", &[("web.yaml", &page("web", 8080, "two"))]);
-    anew.shows(8080, "two");
-    site.in_sync("anew");
+    rejoin.shows(8080, "two");
+    site.in_sync("rejoin");
 
     // while a request is pending, the old identity keeps working
-    anew.write("/root/ask", &site.token(&["--ask"]));
+    rejoin.write("/root/ask", &site.token(&["--ask"]));
     let ask = [
         "flotta-agent",
         "enrol",
         "--reset",
         "--as",
-        "anew",
+        "rejoin",
         "/root/ask",
     ];
-    let said = anew.exec(&ask);
+    let said = rejoin.exec(&ask);
     assert!(
-        said.contains("until then this device stays default/anew"),
+        said.contains("until then this device stays default/rejoin"),
         "{said}"
     );
     site.commit("three", &[("web.yaml", &page("web", 8080, "three"))]);
-    anew.shows(8080, "three");
-    site.in_sync("anew");
-    says(&anew, "asks       to be default/anew of fleet lab");
-    assert_eq!(key(&site, "anew"), before);
+    rejoin.shows(8080, "three");
+    site.in_sync("rejoin");
+    says(&rejoin, "asks       to be default/rejoin of fleet lab");
+    assert_eq!(key(&site, "rejoin"), before);
 
     // denied: the identity stays, and the next request is a new one
-    site.flotta(&["deny", "anew", "--reason", "not today"]);
-    site.event(&["anew", "Denied", "FLT0410"]);
-    assert_eq!(key(&site, "anew"), before);
-    site.in_sync("anew");
-    let containers = anew.containers();
-    anew.exec(&ask);
+    site.flotta(&["deny", "rejoin", "--reason", "not today"]);
+    site.event(&["rejoin", "Denied", "FLT0410"]);
+    assert_eq!(key(&site, "rejoin"), before);
+    site.in_sync("rejoin");
+    let containers = rejoin.containers();
+    rejoin.exec(&ask);
     wait("the request is there", || {
         let all = site.flotta(&["get", "requests"]);
-        if all.contains("anew") {
+        if all.contains("rejoin") {
             Ok(())
         } else {
             Err(all)
         }
     });
-    site.flotta(&["approve", "anew", "--replace"]);
+    site.flotta(&["approve", "rejoin", "--replace"]);
     wait("the new key is in force", || {
-        let now = key(&site, "anew");
-        let state = site.status("anew")["state"].clone();
+        let now = key(&site, "rejoin");
+        let state = site.status("rejoin")["state"].clone();
         if now != before && state == "Ready" {
             Ok(())
         } else {
-            Err(format!("{now} {state}\n{}", anew.log()))
+            Err(format!("{now} {state}\n{}", rejoin.log()))
         }
     });
-    assert_eq!(anew.containers(), containers, "what runs does not restart");
+    assert_eq!(
+        rejoin.containers(),
+        containers,
+        "what runs does not restart"
+    );
     site.commit("four", &[("web.yaml", &page("web", 8080, "four"))]);
-    anew.shows(8080, "four");
-    site.in_sync("anew");
+    rejoin.shows(8080, "four");
+    site.in_sync("rejoin");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn a_server_that_is_killed_asks_nothing_of_the_device() {
     assert_eq!(
         files(&site.path("data/keys")),
         keys,
-        "no key and no certificate is made anew"
+        "no key and no certificate is renewed"
     );
     assert_eq!(
         site.flotta(&["get", "releases", "-o", "name"]),

@@ -174,14 +174,14 @@ const SETTINGS: &str = "/etc/flotta/server.env";
 const REPOSITORY: &str = "/srv/fleet";
 
 /// A machine with the server's package, and a repository.
-struct Office(Device);
+struct ServerMachine(Device);
 
-impl Office {
+impl ServerMachine {
     fn open(name: &str) -> Self {
         let machine = Device::server(name);
         machine.boot();
         install(&machine, &Packages::built().server);
-        let office = Self(machine);
+        let machine = Self(machine);
         let init = [
             "git",
             "init",
@@ -189,10 +189,10 @@ impl Office {
             "--initial-branch=main",
             REPOSITORY,
         ];
-        office.0.exec(&init);
-        office.commit("device.yaml", &device("branch"));
-        office.commit("web.yaml", &page("web", 8080, "first page"));
-        office
+        machine.0.exec(&init);
+        machine.commit("device.yaml", &device("branch"));
+        machine.commit("web.yaml", &page("web", 8080, "first page"));
+        machine
     }
 
     fn commit(&self, name: &str, content: &str) {
@@ -208,7 +208,7 @@ impl Office {
 
     fn start(&self) {
         let settings = format!(
-            "FLOTTA_SOURCE={REPOSITORY}\nFLOTTA_NAME={}\nFLOTTA_FLEET=office\nFLOTTA_POLL=1s\n",
+            "FLOTTA_SOURCE={REPOSITORY}\nFLOTTA_NAME={}\nFLOTTA_FLEET=machine\nFLOTTA_POLL=1s\n",
             self.0.address()
         );
         self.0.write(SETTINGS, &settings);
@@ -245,31 +245,31 @@ impl Office {
 
 #[test]
 fn a_server_is_installed_and_configured_and_closed_to_others() {
-    let office = Office::open("closed");
-    let Office(server) = &office;
+    let machine = ServerMachine::open("closed");
+    let ServerMachine(server) = &machine;
     has_pages(server, "flotta", "flotta-serve");
     // It has a user of its own, and is not started before a source is configured.
     assert!(server.exec(&["id", "flotta"]).contains("gid="));
     assert_eq!(show(server, SERVER, "UnitFileState"), "disabled");
     assert_eq!(show(server, SERVER, "ActiveState"), "inactive");
-    assert_eq!(office.stat("%U %a", SETTINGS), "root 600");
-    office.start();
+    assert_eq!(machine.stat("%U %a", SETTINGS), "root 600");
+    machine.start();
 
     // Git does not read another user's repository: this is reported with help, and the repository is not read as a folder.
-    assert_ne!(office.checks("safe.directory"), Some(0));
+    assert_ne!(machine.checks("safe.directory"), Some(0));
     let trust = ["git", "config", "--system", "--add", "safe.directory"];
     server.exec(&[&trust[..], &[REPOSITORY]].concat());
-    office.checks("is in force");
+    machine.checks("is in force");
 
     // Its files are closed to others; only its group may use the admin socket.
     let process = format!("/proc/{}", show(server, SERVER, "MainPID"));
-    assert_eq!(office.stat("%U", &process), "flotta");
+    assert_eq!(machine.stat("%U", &process), "flotta");
     assert_eq!(
-        office.stat("%U %G %a", "/var/lib/flotta"),
+        machine.stat("%U %G %a", "/var/lib/flotta"),
         "flotta flotta 700"
     );
     let socket = "/run/flotta/admin.sock";
-    assert_eq!(office.stat("%U %G %a", socket), "flotta flotta 660");
+    assert_eq!(machine.stat("%U %G %a", socket), "flotta flotta 660");
     server.exec(&["useradd", "--groups", "flotta", "alice"]);
     server.exec(&["useradd", "mallory"]);
     let ask = |user| server.run(&["runuser", "-u", user, "--", "flotta", "get", "devices"]);
@@ -284,43 +284,43 @@ fn a_server_is_installed_and_configured_and_closed_to_others() {
 
     // A stopped server is critical.
     server.exec(&["systemctl", "stop", SERVER]);
-    assert_eq!(office.checks("FLT0508"), Some(2));
+    assert_eq!(machine.checks("FLT0508"), Some(2));
 }
 
 #[test]
 fn a_server_is_upgraded_removed_and_purged_and_its_devices_go_on() {
-    let office = Office::open("office");
-    let Office(server) = &office;
+    let machine = ServerMachine::open("machine");
+    let ServerMachine(server) = &machine;
     let trust = ["git", "config", "--system", "--add", "safe.directory"];
     server.exec(&[&trust[..], &[REPOSITORY]].concat());
-    office.start();
-    office.checks("is in force");
+    machine.start();
+    machine.checks("is in force");
     let branch = Site::install("branch");
     let join = server.exec(&["flotta", "token", "create", "branch"]);
     branch.write("/etc/flotta/join", &join);
     branch.boot();
     branch.shows(8080, "first page");
-    office.ready("branch", 1);
+    machine.ready("branch", 1);
     let containers = branch.containers();
 
     // Upgraded: the same fleet, and its device follows the next commit.
-    let (keys, before) = (office.keys(), show(server, SERVER, "MainPID"));
+    let (keys, before) = (machine.keys(), show(server, SERVER, "MainPID"));
     install(server, &Packages::later().server);
     wait("the new server runs", || {
         let now = show(server, SERVER, "MainPID");
         let new = now != before && show(server, SERVER, "ActiveState") == "active";
         new.then_some(()).ok_or(now)
     });
-    assert_eq!(office.keys(), keys);
+    assert_eq!(machine.keys(), keys);
     assert!(
         server
             .exec(&["cat", SETTINGS])
-            .contains("FLOTTA_FLEET=office")
+            .contains("FLOTTA_FLEET=machine")
     );
     assert_eq!(branch.containers(), containers);
-    office.commit("web.yaml", &page("web", 8080, "second page"));
+    machine.commit("web.yaml", &page("web", 8080, "second page"));
     branch.shows(8080, "second page");
-    office.ready("branch", 2);
+    machine.ready("branch", 2);
     let containers = branch.containers();
     assert_eq!(containers.len(), 1);
 
@@ -337,8 +337,8 @@ fn a_server_is_upgraded_removed_and_purged_and_its_devices_go_on() {
 
     // Installed again it is the same fleet.
     install(server, &Packages::built().server);
-    office.start();
-    assert_eq!(office.keys(), keys);
-    office.commit("web.yaml", &page("web", 8080, "third page"));
+    machine.start();
+    assert_eq!(machine.keys(), keys);
+    machine.commit("web.yaml", &page("web", 8080, "third page"));
     branch.shows(8080, "third page");
 }

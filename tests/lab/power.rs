@@ -17,7 +17,7 @@ const PORTS: [(&str, u16); 3] = [("one", 8081), ("two", 8082), ("three", 8083)];
 const STATE: &str = "/var/lib/flotta-agent";
 
 /// A fleet with one workload that never changes, three that do, and one that comes and goes.
-struct Ground {
+struct Bench {
     site: Site,
     device: Device,
     /// The image of every other round for one of the three: `hello` and a layer more.
@@ -25,7 +25,7 @@ struct Ground {
     still: String,
 }
 
-impl Ground {
+impl Bench {
     fn new(name: &str) -> Self {
         let site = Site::start(&[
             ("device.yaml", &device(name)),
@@ -35,15 +35,15 @@ impl Ground {
         site.in_sync(name);
         let twin = device.publish("twin", 4);
         let still = device.containers()["still"].clone();
-        let ground = Self {
+        let bench = Self {
             site,
             device,
             twin,
             still,
         };
-        ground.change(0);
-        ground.settled(0);
-        ground
+        bench.change(0);
+        bench.settled(0);
+        bench
     }
 
     /// Changes the three workloads' pages, and the image of one. In odd rounds there is a guest workload.
@@ -249,25 +249,25 @@ fn moment(random: &mut StdRng, longest: Duration) {
 fn the_agent_is_killed_at_random_moments() {
     let rounds = rounds(50);
     let mut random = StdRng::seed_from_u64(6);
-    let ground = Ground::new("killed");
-    let device = &ground.device;
+    let bench = Bench::new("killed");
+    let device = &bench.device;
     let (mut survived, mut in_apply) = (0, 0);
     for round in 1..=rounds {
-        ground.change(round);
+        bench.change(round);
         // A commit is seen within a second, and applied within another: the kill falls anywhere in it.
         moment(&mut random, Duration::from_millis(2_500));
         let restarts =
             || device.exec(&["systemctl", "show", "--property=NRestarts", "flotta-agent"]);
         let before = restarts();
         device.exec(&["systemctl", "kill", "--signal=KILL", "flotta-agent"]);
-        in_apply += u32::from(ground.is_applying());
+        in_apply += u32::from(bench.is_applying());
         // temporary files are removed when it starts
         wait("the agent was started again", || {
             (restarts() != before).then_some(()).ok_or(device.log())
         });
-        ground.agent_runs();
-        ground.settled(round);
-        ground.forget_twin(round);
+        bench.agent_runs();
+        bench.settled(round);
+        bench.forget_twin(round);
         survived += 1;
     }
     assert!(in_apply > 0, "no kill fell into an apply");
@@ -280,36 +280,36 @@ fn the_agent_is_killed_at_random_moments() {
 fn the_power_is_cut_at_random_moments() {
     let rounds = rounds(20);
     let mut random = StdRng::seed_from_u64(7);
-    let mut ground = Ground::new("cut");
+    let mut bench = Bench::new("cut");
     let (mut survived, mut left) = (0, 0);
     for round in 1..=rounds {
-        ground.change(round);
+        bench.change(round);
         moment(&mut random, Duration::from_millis(2_500));
         // Every other time the server is killed too, and comes back last: the accepted release runs without it.
         let alone = round % 4 >= 2;
         if alone {
-            ground.site.kill();
+            bench.site.kill();
         }
-        ground.device.cut();
-        ground.device.boot();
-        ground.device.shows(8080, "never changes");
+        bench.device.cut();
+        bench.device.boot();
+        bench.device.shows(8080, "never changes");
         if alone {
-            ground.whole_alone(round);
-            ground.site.serve();
+            bench.whole_alone(round);
+            bench.site.serve();
         }
         // a container that starts at boot is a new one
-        ground.still = ground.device.containers()["still"].clone();
+        bench.still = bench.device.containers()["still"].clone();
         // Podman creates a layer before it records its purpose: a power cut in between leaves the layer, and a repair removes it.
-        let orphans = ground.settled_but_for_layers(round);
+        let orphans = bench.settled_but_for_layers(round);
         if !orphans.is_empty() {
             left += orphans.len();
             let repair = [
                 "podman", "system", "check", "--quick", "--repair", "--max", "0s",
             ];
-            ground.device.run(&repair);
-            ground.settled(round);
+            bench.device.run(&repair);
+            bench.settled(round);
         }
-        ground.forget_twin(round);
+        bench.forget_twin(round);
         survived += 1;
     }
     println!("power cuts survived: {survived} of {rounds}, {left} layers left by Podman");
@@ -317,8 +317,8 @@ fn the_power_is_cut_at_random_moments() {
 
 #[test]
 fn the_agent_is_killed_at_every_step_of_an_apply() {
-    let ground = Ground::new("steps");
-    let device = &ground.device;
+    let bench = Bench::new("steps");
+    let device = &bench.device;
     device.install_agent("flotta-agent-faults");
     let drop_in = "/etc/systemd/system/flotta-agent.service.d/fault.conf";
     let fuse = format!("{STATE}/fuse");
@@ -337,13 +337,13 @@ fn the_agent_is_killed_at_every_step_of_an_apply() {
             round += 1;
             // The fuse works once: the agent that systemd restarts continues.
             device.write(&fuse, "");
-            ground.change(round);
-            ground.settled(round);
+            bench.change(round);
+            bench.settled(round);
             if !device.path(&fuse).exists() {
                 *survived += 1;
                 burnt = true;
             }
-            ground.forget_twin(round);
+            bench.forget_twin(round);
         }
         if !burnt {
             break;
@@ -358,8 +358,8 @@ fn the_agent_is_killed_at_every_step_of_an_apply() {
 
 #[test]
 fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
-    let ground = Ground::new("full");
-    let (site, device) = (&ground.site, &ground.device);
+    let bench = Bench::new("full");
+    let (site, device) = (&bench.site, &bench.device);
     let before = device.containers();
     // The agent's state on a small file system of its own.
     device.exec(&["systemctl", "stop", "flotta-agent"]);
@@ -377,7 +377,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     device.exec(&["systemctl", "start", "flotta-agent"]);
     site.in_sync("full");
     fill(device, STATE);
-    ground.change(1);
+    bench.change(1);
     wait("both sides say that the device's disk is full", || {
         let status = device.run(&["flotta-agent", "status"]);
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
@@ -395,7 +395,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     assert_eq!(device.containers(), before, "what runs is kept");
     device.shows(8081, "round 0");
     device.exec(&["rm", &format!("{STATE}/filler")]);
-    ground.settled(1);
+    bench.settled(1);
 
     // A release that is larger than the disk: nothing of it is started, and reverting it needs no help.
     let before = device.containers();
@@ -418,7 +418,7 @@ fn a_full_disk_keeps_what_runs_and_heals_by_itself() {
     assert_eq!(device.containers(), before, "what runs is kept");
     let files: Vec<_> = parts.iter().map(|(name, _)| (name.as_str(), "")).collect();
     site.commit("taken back", &files);
-    ground.settled(1);
+    bench.settled(1);
 
     // The same for the folder of the units.
     let before = device.containers();

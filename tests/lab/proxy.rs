@@ -9,7 +9,7 @@ use crate::site::{Site, device, host, page};
 
 /// The state of the proxy.
 #[derive(Default)]
-struct Book {
+struct Record {
     /// The server, while the proxy allows connections to it.
     open: Option<String>,
     /// The heads of requests.
@@ -23,40 +23,40 @@ struct Book {
 /// A proxy on the lab's bridge. Only it can resolve `flotta.example`.
 struct Proxy {
     port: u16,
-    book: Arc<Mutex<Book>>,
+    record: Arc<Mutex<Record>>,
 }
 
 impl Proxy {
     fn start() -> Self {
         let listener = TcpListener::bind((host(), 0)).expect("a port on the bridge");
         let port = listener.local_addr().expect("an address").port();
-        let book = Arc::new(Mutex::new(Book::default()));
-        let kept = book.clone();
+        let record = Arc::new(Mutex::new(Record::default()));
+        let kept = record.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let book = kept.clone();
+                let record = kept.clone();
                 // A device may hang up.
-                std::thread::spawn(move || serve(stream, &book));
+                std::thread::spawn(move || serve(stream, &record));
             }
         });
-        Self { port, book }
+        Self { port, record }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("no panic")
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().expect("no panic")
     }
 
     /// Refuses new connections, and drops the open ones.
     fn close(&self) {
-        let mut book = self.book();
-        book.open = None;
-        for stream in book.streams.drain(..) {
+        let mut record = self.record();
+        record.open = None;
+        for stream in record.streams.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-fn serve(mut device: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
+fn serve(mut device: TcpStream, record: &Mutex<Record>) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -65,9 +65,9 @@ fn serve(mut device: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
     }
     let head = String::from_utf8(head).map_err(|_| ErrorKind::InvalidData)?;
     let open = {
-        let mut book = book.lock().expect("no panic");
-        book.asked.push(head.clone());
-        book.open.clone()
+        let mut record = record.lock().expect("no panic");
+        record.asked.push(head.clone());
+        record.open.clone()
     };
     // shop:s@cret
     let knows = head.contains("\r\nproxy-authorization: Basic c2hvcDpzQGNyZXQ=\r\n");
@@ -77,19 +77,20 @@ fn serve(mut device: TcpStream, book: &Mutex<Book>) -> std::io::Result<()> {
     let server = TcpStream::connect(server)?;
     device.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
     let streams = [device.try_clone()?, server.try_clone()?];
-    book.lock().expect("no panic").streams.extend(streams);
+    record.lock().expect("no panic").streams.extend(streams);
     std::thread::scope(|scope| {
-        scope.spawn(|| carry(&device, &server, book));
-        scope.spawn(|| carry(&server, &device, book));
+        scope.spawn(|| carry(&device, &server, record));
+        scope.spawn(|| carry(&server, &device, record));
     });
     Ok(())
 }
 
-fn carry(mut from: &TcpStream, mut to: &TcpStream, book: &Mutex<Book>) {
+fn carry(mut from: &TcpStream, mut to: &TcpStream, record: &Mutex<Record>) {
     let mut buffer = [0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let bytes = &buffer[..count];
-        book.lock()
+        record
+            .lock()
             .expect("no panic")
             .carried
             .extend_from_slice(bytes);
@@ -136,7 +137,7 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
 
     // The message about a proxy's refusal has the proxy's name, but not the password.
     logs(&behind, &["FLT0512", "does not take the user and password"]);
-    proxy.book().open = Some(site.address().to_owned());
+    proxy.record().open = Some(site.address().to_owned());
     site.in_sync("behind");
     behind.shows(8080, "the first page");
     let port = site
@@ -146,7 +147,7 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
         .expect("a port")
         .to_owned();
     let target = format!("CONNECT flotta.example:{port} HTTP/1.1\r\n");
-    for head in &proxy.book().asked {
+    for head in &proxy.record().asked {
         assert!(head.starts_with(&target), "{head}");
     }
     assert!(!behind.log().contains("cret"), "{}", behind.log());
@@ -159,12 +160,12 @@ fn a_device_behind_a_proxy_joins_and_follows_through_it() {
     site.commit("another page", &[("web.yaml", &second)]);
     behind.shows(8080, "the first page");
     assert_eq!(behind.containers(), containers);
-    proxy.book().open = Some(site.address().to_owned());
+    proxy.record().open = Some(site.address().to_owned());
     behind.shows(8080, "the second page");
     site.in_sync("behind");
 
     // It forwarded all of this and could read none of it.
-    let carried = &proxy.book().carried;
+    let carried = &proxy.record().carried;
     let seen = |words: &[u8]| carried.windows(words.len()).any(|part| part == words);
     assert!(seen(b"flotta.example"), "the name in TLS's greeting");
     for secret in [&b"the first page"[..], b"behind", b"manifest"] {

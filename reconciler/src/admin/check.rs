@@ -23,7 +23,7 @@ pub(super) async fn check(State(admin): State<Admin>) -> Json<Check> {
     let situation = Situation {
         now,
         failures: store.failures().all(),
-        source: admin.0.standing.source(),
+        source: admin.0.server_state.source(),
         // warnings that need the store are left out when it cannot be read
         warnings: warnings(&admin, now).await.unwrap_or_default(),
         clock: admin

@@ -13,7 +13,7 @@ use super::request::{Allowance, Allowed, ClockAccepted, Decided, Decommission};
 use super::resource::{Commit, InForce, ServerStatus};
 use super::socket::Peer;
 use crate::publish::inventory::Left;
-use crate::standing::Warning;
+use crate::server_state::Warning;
 use crate::store::FleetEvent;
 
 /// How long a warning that the server was behind its fleet is shown: a working day after a restore.
@@ -37,7 +37,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<ServerStat
         None => None,
     };
     Ok(Json(ServerStatus {
-        source: admin.0.standing.source(),
+        source: admin.0.server_state.source(),
         in_force,
         warnings: warnings(&admin, Timestamp::now()).await?,
     }))
@@ -46,7 +46,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Result<Json<ServerStat
 /// The warnings that are shown whenever people look at the fleet.
 pub(super) async fn warnings(admin: &Admin, now: Timestamp) -> Result<Vec<Warning>, Refused> {
     let in_force = admin.0.index.current().map(|current| current.sequence());
-    let mut warnings = admin.0.standing.warnings();
+    let mut warnings = admin.0.server_state.warnings();
     warnings.extend(behind(admin, in_force, now));
     warnings.extend(coming_back(admin).await?);
     Ok(warnings)
@@ -119,7 +119,7 @@ pub(super) async fn allow(
             "`{asked}` is too short for a commit: give {SHORTEST} characters of it or more"
         )));
     }
-    let source = admin.0.standing.source();
+    let source = admin.0.server_state.source();
     let state = source
         .verdict
         .as_ref()

@@ -43,7 +43,7 @@ use crate::depot::Depot;
 use crate::enrol::Enroller;
 use crate::index::Index;
 use crate::keys::Fleet;
-use crate::standing::Standing;
+use crate::server_state::ServerState;
 use crate::store::Store;
 use request::FleetFacts;
 use resource::{Device, EventObject, JoinToken, ReleaseObject, Request, Workload};
@@ -69,7 +69,7 @@ struct Inner {
     depot: Depot,
     enroller: Enroller,
     facts: FleetFacts,
-    standing: Standing,
+    server_state: ServerState,
     /// Wakes the follower of the source.
     wake: Arc<Notify>,
 }
@@ -87,7 +87,7 @@ impl Admin {
         depot: Depot,
         enroller: Enroller,
         facts: FleetFacts,
-        standing: Standing,
+        server_state: ServerState,
         wake: Arc<Notify>,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -97,7 +97,7 @@ impl Admin {
             depot,
             enroller,
             facts,
-            standing,
+            server_state,
             wake,
         }))
     }

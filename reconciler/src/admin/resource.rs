@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::publish::details::Details;
-use crate::standing::{SourceState, Warning};
+use crate::server_state::{SourceState, Warning};
 
 /// The API version of every kind here.
 pub const API_VERSION: &str = "management.project-flotta.io/v1alpha1";

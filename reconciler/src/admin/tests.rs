@@ -18,22 +18,22 @@ use super::request::{
 };
 use super::resource::{Change, List, What};
 use super::*;
-use crate::fixture::{DEADLINE, HERE, House, TestDevice, bundle, name, report};
+use crate::fixture::{DEADLINE, Fixture, HERE, TestDevice, bundle, name, report};
 use crate::index::Described;
 
 /// The admin API on a socket in a folder.
-struct Desk {
-    house: House,
+struct Bench {
+    fixture: Fixture,
     client: Client,
     data: tempfile::TempDir,
     stop: oneshot::Sender<()>,
     served: JoinHandle<std::io::Result<()>>,
 }
 
-impl Desk {
+impl Bench {
     fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
-        let house = House::open(data.path());
+        let fixture = Fixture::open(data.path());
         let facts = FleetFacts {
             fleet: "shops".to_owned(),
             trust_root: String::new(),
@@ -47,13 +47,13 @@ impl Desk {
             clock: None,
         };
         let admin = Admin::new(
-            Arc::clone(&house.fleet),
-            house.store.clone(),
-            Arc::clone(&house.index),
-            house.depot.clone(),
-            house.enroller.clone(),
+            Arc::clone(&fixture.fleet),
+            fixture.store.clone(),
+            Arc::clone(&fixture.index),
+            fixture.depot.clone(),
+            fixture.enroller.clone(),
             facts,
-            crate::standing::Standing::default(),
+            crate::server_state::ServerState::default(),
             Arc::new(tokio::sync::Notify::new()),
         );
         let socket = data.path().join("admin.sock");
@@ -64,7 +64,7 @@ impl Desk {
         }));
         Self {
             client: Client::new(socket),
-            house,
+            fixture,
             data,
             stop,
             served,
@@ -84,7 +84,7 @@ impl Desk {
         let from = "192.0.2.1".parse().unwrap();
         let request = machine.request(token);
         let asked = self
-            .house
+            .fixture
             .enroller
             .enrol(request, None, from, Timestamp::now());
         asked.await.unwrap()
@@ -92,7 +92,8 @@ impl Desk {
 
     async fn join(&self, device: &str) -> TestDevice {
         let machine = TestDevice::new(device);
-        self.ask(&machine, Some(self.house.token(None).await)).await;
+        self.ask(&machine, Some(self.fixture.token(None).await))
+            .await;
         machine
     }
 }
@@ -139,12 +140,12 @@ async fn the_socket_is_its_owners_and_its_groups_only_where_that_is_asked_for() 
 
 #[tokio::test]
 async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
-    let desk = Desk::new();
-    let machine = desk.join("north/shop-1").await;
+    let bench = Bench::new();
+    let machine = bench.join("north/shop-1").await;
     let (manifest, blobs) = bundle(b"x");
-    desk.house.depot.put_blobs(&blobs).await.unwrap();
-    desk.house.publish(7, &[("north/shop-1", &[manifest])]);
-    let waits: Vec<Device> = desk.list("").await;
+    bench.fixture.depot.put_blobs(&blobs).await.unwrap();
+    bench.fixture.publish(7, &[("north/shop-1", &[manifest])]);
+    let waits: Vec<Device> = bench.list("").await;
     assert_eq!(waits[0].status.state, "Pending");
 
     let mut said = report();
@@ -159,14 +160,14 @@ async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
         since: None,
         restarts: 4,
     }];
-    let member = desk.house.store.member(&machine.name).unwrap();
-    let kept = desk
-        .house
+    let member = bench.fixture.store.member(&machine.name).unwrap();
+    let kept = bench
+        .fixture
         .store
         .put_report(&machine.name, &member, said, HERE, Timestamp::now());
     kept.await.unwrap();
 
-    let devices: Vec<Device> = desk.list("?namespace=north").await;
+    let devices: Vec<Device> = bench.list("?namespace=north").await;
     let device = &devices[0];
     assert_eq!(device.metadata.full_name(), "north/shop-1");
     assert_eq!(device.metadata.uid, Some(machine.fingerprint().hex()));
@@ -178,15 +179,16 @@ async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
     assert_eq!(status.wanted, status.running);
     assert_eq!(status.running.as_ref().unwrap().release, 7);
     assert_eq!(status.conditions.len(), 6);
-    let workloads: Vec<Workload> = desk.list("").await;
+    let workloads: Vec<Workload> = bench.list("").await;
     assert_eq!(workloads[0].status.message, "shop-1: exited 1");
     assert_eq!(
         (workloads[0].status.failed, workloads[0].status.devices),
         (1, 1)
     );
-    assert!(desk.list::<Device>("?namespace=south").await.is_empty());
+    assert!(bench.list::<Device>("?namespace=south").await.is_empty());
     assert!(
-        desk.list::<Device>("?selector=site%3Dberlin")
+        bench
+            .list::<Device>("?selector=site%3Dberlin")
             .await
             .is_empty()
     );
@@ -194,13 +196,14 @@ async fn a_device_is_shown_with_what_it_wants_runs_and_says() {
 
 #[tokio::test]
 async fn a_device_that_git_has_is_listed_before_it_joins() {
-    let desk = Desk::new();
-    desk.join("b").await;
+    let bench = Bench::new();
+    bench.join("b").await;
     let known = |name: &str| (name.parse().unwrap(), Described::default());
-    desk.house
+    bench
+        .fixture
         .index
         .describe(Arc::new([known("a"), known("b")].into()));
-    let devices: Vec<Device> = desk.list("").await;
+    let devices: Vec<Device> = bench.list("").await;
     let shown = |device: &Device| (device.metadata.full_name(), device.status.message.clone());
     assert_eq!(
         devices.iter().map(shown).collect::<Vec<_>>(),
@@ -216,16 +219,18 @@ async fn a_device_that_git_has_is_listed_before_it_joins() {
 
 #[tokio::test]
 async fn what_git_says_of_a_device_wins_over_its_token() {
-    let desk = Desk::new();
+    let bench = Bench::new();
     let terms = crate::store::NewToken {
         set: Some("tills".to_owned()),
         labels: BTreeMap::from([("site".to_owned(), "berlin".to_owned())]),
         ..Default::default()
     };
     let (hour, now) = (jiff::SignedDuration::from_hours(1), Timestamp::now());
-    let made = desk.house.enroller.create_token(terms, hour, now).await;
-    desk.ask(&TestDevice::new("a"), Some(made.unwrap().0)).await;
-    let device: Vec<Device> = desk.list("?selector=site%3Dberlin").await;
+    let made = bench.fixture.enroller.create_token(terms, hour, now).await;
+    bench
+        .ask(&TestDevice::new("a"), Some(made.unwrap().0))
+        .await;
+    let device: Vec<Device> = bench.list("?selector=site%3Dberlin").await;
     assert_eq!(device[0].status.sets, ["tills"], "Git has no such device");
 
     let in_git = Described {
@@ -233,42 +238,43 @@ async fn what_git_says_of_a_device_wins_over_its_token() {
         labels: BTreeMap::from([("site".to_owned(), "paris".to_owned())]),
         ..Described::default()
     };
-    desk.house
+    bench
+        .fixture
         .index
         .describe(Arc::new([(name("a"), in_git.clone())].into()));
-    let device: Vec<Device> = desk.list("").await;
+    let device: Vec<Device> = bench.list("").await;
     assert_eq!(device[0].status.sets, in_git.sets);
     assert_eq!(device[0].metadata.labels, in_git.labels);
 }
 
 #[tokio::test]
 async fn the_silence_of_a_device_is_measured_by_its_own_heartbeat() {
-    let desk = Desk::new();
-    let machine = desk.join("a").await;
+    let bench = Bench::new();
+    let machine = bench.join("a").await;
     let (manifest, blobs) = bundle(b"x");
-    desk.house.depot.put_blobs(&blobs).await.unwrap();
-    desk.house.publish(1, &[("a", &[manifest])]);
-    let member = desk.house.store.member(&machine.name).unwrap();
+    bench.fixture.depot.put_blobs(&blobs).await.unwrap();
+    bench.fixture.publish(1, &[("a", &[manifest])]);
+    let member = bench.fixture.store.member(&machine.name).unwrap();
     let then = Timestamp::now() - jiff::SignedDuration::from_secs(3 * 60 + 60);
-    let kept = desk
-        .house
+    let kept = bench
+        .fixture
         .store
         .put_report(&machine.name, &member, report(), HERE, then);
     kept.await.unwrap();
-    let devices: Vec<Device> = desk.list("").await;
+    let devices: Vec<Device> = bench.list("").await;
     assert_eq!(devices[0].status.state, "Offline");
 }
 
 #[tokio::test]
 async fn the_socket_is_its_owners_and_one_servers() {
     use std::os::unix::fs::PermissionsExt;
-    let desk = Desk::new();
-    let socket = desk.client.socket().to_owned();
+    let bench = Bench::new();
+    let socket = bench.client.socket().to_owned();
     let mode = socket.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert!(listen(Some(&socket), desk.data.path(), Access::User).is_err());
-    desk.stop.send(()).unwrap();
-    desk.served.await.unwrap().unwrap();
+    assert!(listen(Some(&socket), bench.data.path(), Access::User).is_err());
+    bench.stop.send(()).unwrap();
+    bench.served.await.unwrap().unwrap();
     // a socket that a server left does not keep another from starting
-    assert!(listen(Some(&socket), desk.data.path(), Access::User).is_ok());
+    assert!(listen(Some(&socket), bench.data.path(), Access::User).is_ok());
 }

@@ -28,7 +28,7 @@ mod sealed;
 pub use keys::export;
 pub(crate) use leftover::clear;
 pub use make::{Made, make};
-pub use restore::{Given, Restored, check_empty, restore};
+pub use restore::{RestoreSource, Restored, check_empty, restore};
 pub use sealed::{Identity, KeyError, Recipient};
 
 #[cfg(test)]

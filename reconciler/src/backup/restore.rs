@@ -18,14 +18,14 @@ const PARTS: [&str; 4] = ["depot", "status.db", "fleet.db", "keys"];
 
 /// What to restore from.
 #[derive(Debug, Clone)]
-pub enum Given {
+pub enum RestoreSource {
     /// A backup with these contents.
     Backup(Contents),
     /// A folder made by `flotta keys export`, of this fleet.
     Keys(FleetName),
 }
 
-impl Given {
+impl RestoreSource {
     /// Reads and checks what is at `path`. Writes nothing.
     pub fn look(path: &Path, identity: Option<&Identity>) -> Result<Self, BackupError> {
         if !path.is_dir() {
@@ -62,7 +62,7 @@ pub fn restore(
     now: Timestamp,
 ) -> Result<Restored, BackupError> {
     check_empty(data)?;
-    let given = Given::look(path, identity)?;
+    let given = RestoreSource::look(path, identity)?;
     let new = data.join(UNFINISHED);
     if new.exists() {
         clear(data, &new)?;
@@ -70,8 +70,8 @@ pub fn restore(
     folder(data).map_err(BackupError::write(data))?;
     folder(&new).map_err(BackupError::write(&new))?;
     match &given {
-        Given::Backup(contents) => unpack(path, identity, contents, &new)?,
-        Given::Keys(_) => keys::copy(path, &new.join("keys"))?,
+        RestoreSource::Backup(contents) => unpack(path, identity, contents, &new)?,
+        RestoreSource::Keys(_) => keys::copy(path, &new.join("keys"))?,
     }
     // check that a server can open them
     Fleet::open(new.join("keys"))?;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Clock;
-use crate::fixture::{House, TestDevice, bundle, name, release};
+use crate::fixture::{Fixture, TestDevice, bundle, name, release};
 use crate::keys::{FirstStart, Fleet};
 use crate::publish::Published;
 use crate::store::Store;
@@ -22,38 +22,44 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new() -> (Self, House) {
+    async fn new() -> (Self, Fixture) {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
-        let house = House::open(&data);
+        let fixture = Fixture::open(&data);
         let shop = TestDevice::new("shop");
-        let token = house.token(Some("shop")).await;
+        let token = fixture.token(Some("shop")).await;
         let from = "192.0.2.1".parse().unwrap();
         for request in [
             shop.request(Some(token)),
             TestDevice::new("kiosk").request(None),
         ] {
-            let asked = house.enroller.enrol(request, None, from, Timestamp::now());
+            let asked = fixture
+                .enroller
+                .enrol(request, None, from, Timestamp::now());
             asked.await.unwrap();
         }
         let (manifest, blobs) = bundle(b"hello");
-        let published = published(&house, 7, manifest);
-        house.depot.put_blobs(&blobs).await.unwrap();
+        let published = published(&fixture, 7, manifest);
+        fixture.depot.put_blobs(&blobs).await.unwrap();
         // blobs that no release needs are not in a backup
-        house.depot.put_blobs(&bundle(b"long ago").1).await.unwrap();
-        house
+        fixture
+            .depot
+            .put_blobs(&bundle(b"long ago").1)
+            .await
+            .unwrap();
+        fixture
             .depot
             .put_release(7, &published.stored())
             .await
             .unwrap();
-        house.depot.put_head(7).await.unwrap();
+        fixture.depot.put_head(7).await.unwrap();
         let scene = Self {
-            fleet: house.fleet.trust_root_fingerprint(),
+            fleet: fixture.fleet.trust_root_fingerprint(),
             folder,
             shop,
         };
-        (scene, house)
+        (scene, fixture)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -75,8 +81,8 @@ impl Scene {
     }
 }
 
-fn published(house: &House, sequence: u64, manifest: Digest) -> Published {
-    let leaf = release(&house.fleet, sequence, &[("shop", &[manifest])]);
+fn published(fixture: &Fixture, sequence: u64, manifest: Digest) -> Published {
+    let leaf = release(&fixture.fleet, sequence, &[("shop", &[manifest])]);
     let leaf = leaf.leaf(&name("shop")).unwrap();
     let revision = flotta_bundle::release::Revision {
         source: "directory".to_owned(),
@@ -84,10 +90,10 @@ fn published(house: &House, sequence: u64, manifest: Digest) -> Published {
         subject: String::new(),
         inventory: None,
     };
-    let key = house.fleet.release_key().unwrap();
+    let key = fixture.fleet.release_key().unwrap();
     let leaves = [(name("shop"), leaf)].into();
     Published::sign(
-        house.fleet.name(),
+        fixture.fleet.name(),
         &key,
         sequence,
         revision,
@@ -98,9 +104,9 @@ fn published(house: &House, sequence: u64, manifest: Digest) -> Published {
 
 #[tokio::test]
 async fn what_is_restored_is_the_fleet_that_was_backed_up_while_it_was_served() {
-    let (scene, house) = Scene::new().await;
+    let (scene, fixture) = Scene::new().await;
     // the store is open and being written while it is copied
-    let store = house.store.clone();
+    let store = fixture.store.clone();
     let busy = tokio::spawn(async move {
         for count in 0..200 {
             store.set_meta("busy", format!("{count}")).await.unwrap();
@@ -108,7 +114,7 @@ async fn what_is_restored_is_the_fleet_that_was_backed_up_while_it_was_served() 
     });
     let backup = scene.backup().await;
     busy.await.unwrap();
-    let Given::Backup(contents) = Given::look(&backup, None).unwrap() else {
+    let RestoreSource::Backup(contents) = RestoreSource::look(&backup, None).unwrap() else {
         panic!("not a backup");
     };
     assert_eq!(
@@ -122,23 +128,23 @@ async fn what_is_restored_is_the_fleet_that_was_backed_up_while_it_was_served() 
     assert_eq!(of_depot.count(), 2, "{contents:?}");
     let mode = fs::metadata(&backup).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    drop(house);
+    drop(fixture);
 
     scene.restore(&backup, "new", &[]).unwrap();
-    let house = House::open(&scene.path("new"));
-    assert_eq!(house.fleet.trust_root_fingerprint(), scene.fleet);
-    let member = house.store.member(&name("shop")).unwrap();
+    let fixture = Fixture::open(&scene.path("new"));
+    assert_eq!(fixture.fleet.trust_root_fingerprint(), scene.fleet);
+    let member = fixture.store.member(&name("shop")).unwrap();
     assert_eq!(member.key(), scene.shop.fingerprint());
-    assert_eq!(house.store.requests().await.unwrap().len(), 1);
-    assert!(house.store.is_restored().await.unwrap());
-    let head = house.depot.head().await.unwrap().unwrap();
-    let stored = house.depot.release(head.sequence).await.unwrap().unwrap();
-    let role = &house.fleet.trust_root().release;
+    assert_eq!(fixture.store.requests().await.unwrap().len(), 1);
+    assert!(fixture.store.is_restored().await.unwrap());
+    let head = fixture.depot.head().await.unwrap().unwrap();
+    let stored = fixture.depot.release(head.sequence).await.unwrap().unwrap();
+    let role = &fixture.fleet.trust_root().release;
     let published = Published::open(&stored, role).unwrap();
     assert_eq!(published.release.sequence, 7);
     let (_, blobs) = bundle(b"hello");
     for digest in blobs.keys() {
-        assert!(house.depot.blob(digest).await.unwrap().is_some());
+        assert!(fixture.depot.blob(digest).await.unwrap().is_some());
     }
 }
 
@@ -161,8 +167,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[tokio::test]
 async fn a_damaged_backup_is_refused_and_nothing_is_written() {
-    let (scene, house) = Scene::new().await;
-    drop(house);
+    let (scene, fixture) = Scene::new().await;
+    drop(fixture);
     let backup = scene.backup().await;
     let whole = fs::read(&backup).unwrap();
     let damaged = scene.path("damaged.tar");
@@ -202,8 +208,8 @@ async fn a_damaged_backup_is_refused_and_nothing_is_written() {
 
 #[tokio::test]
 async fn an_encrypted_backup_is_restored_by_its_identity_alone() {
-    let (scene, house) = Scene::new().await;
-    drop(house);
+    let (scene, fixture) = Scene::new().await;
+    drop(fixture);
     // as `age-keygen` writes them
     let file = "# public key: age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj\n\
         AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX\n";
@@ -217,7 +223,7 @@ async fn an_encrypted_backup_is_restored_by_its_identity_alone() {
     make(&scene.path("data"), &backup, to, Timestamp::now())
         .await
         .unwrap();
-    let error = Given::look(&backup, None).unwrap_err();
+    let error = RestoreSource::look(&backup, None).unwrap_err();
     assert!(error.to_string().contains("--identity"), "{error}");
     let text = fs::read(&backup).unwrap();
     let key = fs::read(scene.path("data/keys/release.pem")).unwrap();
@@ -235,9 +241,9 @@ async fn an_encrypted_backup_is_restored_by_its_identity_alone() {
     );
     assert!(matches!(cut, Err(BackupError::Damaged(..))) && !to.exists());
     restore(&backup, Some(&mine), &to, &none, Timestamp::now()).unwrap();
-    let house = House::open(&to);
-    assert_eq!(house.fleet.trust_root_fingerprint(), scene.fleet);
-    assert!(house.store.member(&name("shop")).is_some());
+    let fixture = Fixture::open(&to);
+    assert_eq!(fixture.fleet.trust_root_fingerprint(), scene.fleet);
+    assert!(fixture.store.member(&name("shop")).is_some());
 }
 
 /// An archive with these files in it, as its contents say.
@@ -321,8 +327,8 @@ fn an_archive_that_reaches_elsewhere_or_is_newer_is_refused() {
 
 #[tokio::test]
 async fn a_restore_that_was_cut_off_is_no_data_directory_and_can_be_begun_anew() {
-    let (scene, house) = Scene::new().await;
-    drop(house);
+    let (scene, fixture) = Scene::new().await;
+    drop(fixture);
     let backup = scene.backup().await;
     scene.restore(&backup, "whole", &[]).unwrap();
     let whole = scene.path("whole");
@@ -344,16 +350,16 @@ async fn a_restore_that_was_cut_off_is_no_data_directory_and_can_be_begun_anew()
         assert_eq!(error.code().id, code::UNFINISHED.id);
         scene.restore(&backup, &format!("cut{moved}"), &[]).unwrap();
         crate::keys::make_data_directory(&cut).unwrap();
-        let house = House::open(&cut);
-        assert_eq!(house.fleet.trust_root_fingerprint(), scene.fleet);
-        assert!(house.store.member(&name("shop")).is_some());
+        let fixture = Fixture::open(&cut);
+        assert_eq!(fixture.fleet.trust_root_fingerprint(), scene.fleet);
+        assert!(fixture.store.member(&name("shop")).is_some());
     }
 }
 
 #[tokio::test]
 async fn nothing_is_restored_over_anything() {
-    let (scene, house) = Scene::new().await;
-    drop(house);
+    let (scene, fixture) = Scene::new().await;
+    drop(fixture);
     let backup = scene.backup().await;
     let before = files(&scene.path("data"));
     let error = scene.restore(&backup, "data", &[]).unwrap_err();
@@ -369,19 +375,19 @@ async fn nothing_is_restored_over_anything() {
 
 #[tokio::test]
 async fn keys_alone_are_the_fleet_and_keys_in_keys_are_named() {
-    let (scene, house) = Scene::new().await;
-    drop(house);
+    let (scene, fixture) = Scene::new().await;
+    drop(fixture);
     let keys = scene.path("flotta-keys");
     export(&scene.path("data"), &keys).unwrap();
     scene.restore(&keys, "new", &["thief"]).unwrap();
-    let house = House::open(&scene.path("new"));
-    assert_eq!(house.fleet.trust_root_fingerprint(), scene.fleet);
-    assert!(house.store.member(&name("shop")).is_none());
-    drop(house);
+    let fixture = Fixture::open(&scene.path("new"));
+    assert_eq!(fixture.fleet.trust_root_fingerprint(), scene.fleet);
+    assert!(fixture.store.member(&name("shop")).is_none());
+    drop(fixture);
 
     // `cp -r flotta-keys data/keys` after a server was started
     let wrong = scene.path("wrong");
-    drop(House::open(&wrong));
+    drop(Fixture::open(&wrong));
     keys::copy(&keys, &wrong.join("keys/flotta-keys")).unwrap();
     let first = FirstStart {
         fleet: None,
@@ -399,45 +405,47 @@ async fn keys_alone_are_the_fleet_and_keys_in_keys_are_named() {
     scene
         .restore(&wrong.join("keys/flotta-keys"), "right", &[])
         .unwrap();
-    let house = House::open(&scene.path("right"));
-    assert_eq!(house.fleet.trust_root_fingerprint(), scene.fleet);
+    let fixture = Fixture::open(&scene.path("right"));
+    assert_eq!(fixture.fleet.trust_root_fingerprint(), scene.fleet);
 }
 
 #[tokio::test]
 async fn a_token_that_may_have_been_used_since_lets_nobody_in() {
-    let (scene, house) = Scene::new().await;
-    let token = house.token(Some("later")).await;
-    drop(house);
+    let (scene, fixture) = Scene::new().await;
+    let token = fixture.token(Some("later")).await;
+    drop(fixture);
     let backup = scene.backup().await;
     let restored = scene.restore(&backup, "new", &[]).unwrap();
     assert_eq!(restored.tokens, 1);
-    let house = House::open(&scene.path("new"));
+    let fixture = Fixture::open(&scene.path("new"));
     let request = TestDevice::new("later").request(Some(token));
     let from = "192.0.2.1".parse().unwrap();
-    let asked = house.enroller.enrol(request, None, from, Timestamp::now());
+    let asked = fixture
+        .enroller
+        .enrol(request, None, from, Timestamp::now());
     let refused = asked.await.unwrap_err();
     assert_eq!(refused.code().id, code::TOKEN_EXPIRED.id, "{refused}");
 }
 
 #[tokio::test]
 async fn who_was_revoked_since_stays_so_known_or_not() {
-    let (scene, house) = Scene::new().await;
-    drop(house);
+    let (scene, fixture) = Scene::new().await;
+    drop(fixture);
     let backup = scene.backup().await;
     let restored = scene.restore(&backup, "new", &["shop", "later"]).unwrap();
     let names =
         |names: &BTreeSet<DeviceName>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(names(&restored.revoked), ["default/shop"]);
     assert_eq!(names(&restored.barred), ["default/later"]);
-    let house = House::open(&scene.path("new"));
-    assert!(house.store.member(&name("shop")).is_none());
+    let fixture = Fixture::open(&scene.path("new"));
+    assert!(fixture.store.member(&name("shop")).is_none());
     assert!(
-        house
+        fixture
             .store
             .is_revoked(&name("shop"), &scene.shop.fingerprint())
     );
     let later = TestDevice::new("later");
-    assert!(house.store.is_revoked(&later.name, &later.fingerprint()));
+    assert!(fixture.store.is_revoked(&later.name, &later.fingerprint()));
     let from = "192.0.2.1".parse().unwrap();
     let certified = crate::enrol::Certified {
         device: later.name.clone(),
@@ -445,14 +453,14 @@ async fn who_was_revoked_since_stays_so_known_or_not() {
     };
     let asks = |token| {
         let request = later.request(token);
-        house
+        fixture
             .enroller
             .enrol(request, Some(&certified), from, Timestamp::now())
     };
     let refused = asks(None).await.unwrap_err();
     assert_eq!(refused.code().id, code::REVOKED.id);
-    assert!(asks(Some(house.token(Some("later")).await)).await.is_ok());
-    drop(house);
+    assert!(asks(Some(fixture.token(Some("later")).await)).await.is_ok());
+    drop(fixture);
     // it is durable: the device that joined since then is revoked, and every key with a certificate for the name is refused
     let store = Store::open(&scene.path("new")).unwrap();
     let member = store.member(&later.name).unwrap();
@@ -465,19 +473,19 @@ async fn who_was_revoked_since_stays_so_known_or_not() {
 /// A server that was off for a month doubts a clock that is not synchronised, but an old backup is not such a month.
 #[tokio::test]
 async fn an_old_backup_says_nothing_about_the_clock_of_the_new_machine() {
-    let (scene, house) = Scene::new().await;
+    let (scene, fixture) = Scene::new().await;
     let now = Timestamp::now();
     let day = jiff::SignedDuration::from_hours(24);
     let kept = format!("{:.0}", now - day * 40);
-    house
+    fixture
         .store
         .set_meta(crate::clock::KEPT, kept)
         .await
         .unwrap();
     let backup = scene.backup().await;
-    drop(house);
+    drop(fixture);
     scene.restore(&backup, "new", &[]).unwrap();
-    let store = House::open(&scene.path("new")).store;
+    let store = Fixture::open(&scene.path("new")).store;
     // a clock before the release in the backup is wrong all the same
     for (signed, is_doubted) in [(now - day * 40, false), (now + day, true)] {
         let clock = Clock::default();

@@ -127,7 +127,7 @@ fn fleet<const N: usize>(devices: [(&str, usize); N]) -> BTreeMap<String, usize>
 
 const WRONG: &[(&str, Change)] = &[
     ("the source is away", |of| {
-        of.source.failure = Some(crate::standing::Failure {
+        of.source.failure = Some(crate::server_state::Failure {
             source: true,
             since: days(-2),
             message: "git fetch: no such host".to_owned(),

@@ -26,7 +26,7 @@ pub(super) struct Refused {
     problem: Box<Problem>,
     /// The code for the log line; none when the refusal is logged elsewhere.
     log_code: Option<LogCode>,
-    trouble: Option<Box<Trouble>>,
+    server_failure: Option<Box<ServerFailure>>,
 }
 
 /// The code of a refusal, attached to its response for the log.
@@ -35,7 +35,7 @@ pub(super) struct LogCode(pub(super) &'static str);
 
 /// Attached to an answer that is the server's own failure, so that the failure is counted.
 #[derive(Debug, Clone)]
-pub(super) struct Trouble {
+pub(super) struct ServerFailure {
     pub(super) code: Code,
     pub(super) message: String,
 }
@@ -46,7 +46,7 @@ impl Refused {
             status,
             problem: Box::new(Problem::new(code, message)),
             log_code: Some(LogCode(code.id)),
-            trouble: None,
+            server_failure: None,
         }
     }
 
@@ -82,7 +82,7 @@ impl Refused {
     pub(super) fn failed(code: Code, error: &(dyn std::error::Error + 'static)) -> Self {
         let message = chain(error);
         Self {
-            trouble: Some(Box::new(Trouble { code, message })),
+            server_failure: Some(Box::new(ServerFailure { code, message })),
             ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, code.title).noted()
         }
     }
@@ -103,8 +103,8 @@ impl IntoResponse for Refused {
         if let Some(code) = self.log_code {
             response.extensions_mut().insert(code);
         }
-        if let Some(trouble) = self.trouble {
-            response.extensions_mut().insert(*trouble);
+        if let Some(server_failure) = self.server_failure {
+            response.extensions_mut().insert(*server_failure);
         }
         response
     }

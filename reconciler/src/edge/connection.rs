@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
-use super::identity::{Caller, Who};
+use super::identity::{Caller, ClientIdentity};
 use super::slots::Slot;
 use super::{Edge, limits, routes};
 
@@ -108,7 +108,7 @@ async fn serve(
             tracing::warn!(device = caller.name(), from = %caller.address, skipped, "too many connections");
         }
     };
-    if let Who::Device(peer) = &caller.who {
+    if let ClientIdentity::Device(peer) = &caller.who {
         let own = peer.member.allowance().connection();
         let slot = Arc::clone(&edge.0.devices).try_acquire_owned();
         let (Some(_own), Ok(_slot)) = (own, slot) else {
@@ -148,7 +148,7 @@ async fn run(edge: &Edge, router: Router, stream: TlsStream<TcpStream>, caller: 
             }
             // dropping the connection closes it at once
             () = ended.as_mut() => return,
-            () = who.is_deaf() => {
+            () = who.ignores_refusals() => {
                 if let Some(skipped) = who.lines(edge).admit() {
                     tracing::warn!(device = who.name(), from = %who.address, skipped, "closed a connection that kept asking without waiting for answers");
                 }
@@ -163,8 +163,8 @@ async fn run(edge: &Edge, router: Router, stream: TlsStream<TcpStream>, caller: 
 }
 
 /// Returns when the connection must end: at the moment a device is revoked or its certificate expires.
-async fn ended(edge: &Edge, who: &Who) {
-    let Who::Device(peer) = who else {
+async fn ended(edge: &Edge, who: &ClientIdentity) {
+    let ClientIdentity::Device(peer) = who else {
         return tokio::time::sleep(edge.0.limits.anonymous_life).await;
     };
     let expired = async {

@@ -13,8 +13,8 @@ use http::{HeaderValue, Method, Version};
 use jiff::Timestamp;
 
 use super::Edge;
-use super::answer::{LogCode, Refused, Trouble};
-use super::identity::{Caller, Who};
+use super::answer::{LogCode, Refused, ServerFailure};
+use super::identity::{Caller, ClientIdentity};
 
 /// Passes a request on to its route, unless its device asks too often.
 pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
@@ -40,7 +40,7 @@ pub(super) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    if let Some(Trouble { code, message }) = response.extensions().get() {
+    if let Some(ServerFailure { code, message }) = response.extensions().get() {
         // every device hits this failure, so one line each would flood the log
         let failures = edge.0.store.failures();
         failures.failed(code.title, message, Timestamp::now());
@@ -62,7 +62,7 @@ impl Caller {
         match self.turned_away() {
             Some(device) => {
                 let lines = || self.lines(edge).admit();
-                edge.0.told.tell(device, code, Instant::now(), lines)
+                edge.0.refusals.admit(device, code, Instant::now(), lines)
             }
             None => self.lines(edge).admit(),
         }
@@ -70,7 +70,7 @@ impl Caller {
 
     fn admits_request(&self) -> bool {
         match &self.who {
-            Who::Device(peer) => peer.member.allowance().admits_request(),
+            ClientIdentity::Device(peer) => peer.member.allowance().admits_request(),
             _ => self.requests.admits(),
         }
     }

@@ -27,24 +27,24 @@ use crate::store::Member;
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) address: IpAddr,
-    pub(super) who: Who,
+    pub(super) who: ClientIdentity,
     /// The request rate of a connection without a device; a device has an allowance that all its connections share.
     pub(super) requests: Rate,
-    unheard: Unheard,
+    ignored: IgnoredRefusals,
 }
 
 /// Counts refusals that the client did not wait for, less those that it did: a client that cancels one request because
 /// another was refused is not ignoring them.
 #[derive(Debug, Default)]
-struct Unheard {
+struct IgnoredRefusals {
     count: AtomicU32,
     more: Notify,
 }
 
 /// A delayed refusal. It counts as not waited for until it is sent.
-pub(super) struct Held<'a>(&'a Unheard);
+pub(super) struct PendingRefusal<'a>(&'a IgnoredRefusals);
 
-impl Held<'_> {
+impl PendingRefusal<'_> {
     pub(super) fn said(self) {
         let less = |count: u32| Some(count.saturating_sub(1));
         let _ = self
@@ -55,7 +55,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for PendingRefusal<'_> {
     fn drop(&mut self) {
         self.0.count.fetch_add(1, Ordering::Relaxed);
         self.0.more.notify_one();
@@ -63,7 +63,7 @@ impl Drop for Held<'_> {
 }
 
 #[derive(Debug)]
-pub(super) enum Who {
+pub(super) enum ClientIdentity {
     /// A client without a certificate.
     Nobody,
     /// A client whose certificate is from the device CA, but does not identify a device.
@@ -86,7 +86,7 @@ pub(super) struct Peer {
 }
 
 /// The content of a certificate.
-struct Said {
+struct Claims {
     device: DeviceName,
     key: Digest,
     expires: Timestamp,
@@ -102,24 +102,26 @@ impl Caller {
         now: Timestamp,
     ) -> Self {
         let who = match chain.and_then(<[_]>::first) {
-            None => Who::Nobody,
+            None => ClientIdentity::Nobody,
             Some(leaf) => match read(leaf, edge) {
-                Err(why) => Who::Stranger(why),
+                Err(why) => ClientIdentity::Stranger(why),
                 // A resumed session was verified only when it began.
                 Ok(said) if edge.0.fleet.clock().is_past(said.expires, now) => {
-                    Who::Stranger("it has expired")
+                    ClientIdentity::Stranger("it has expired")
                 }
                 Ok(said) => match edge.0.store.member(&said.device) {
                     Some(member) if member.key() == said.key && member.in_force() => {
-                        edge.0.told.forget(&said.device);
-                        Who::Device(Peer {
+                        edge.0.refusals.forget(&said.device);
+                        ClientIdentity::Device(Peer {
                             device: said.device,
                             member,
                             expires: said.expires,
                         })
                     }
-                    _ if edge.0.store.is_revoked(&said.device, &said.key) => Who::Left(said.device),
-                    _ => Who::Unknown(Certified {
+                    _ if edge.0.store.is_revoked(&said.device, &said.key) => {
+                        ClientIdentity::Left(said.device)
+                    }
+                    _ => ClientIdentity::Unknown(Certified {
                         device: said.device,
                         key: said.key,
                     }),
@@ -130,49 +132,53 @@ impl Caller {
             address,
             who,
             requests: limits::anonymous_requests(),
-            unheard: Unheard::default(),
+            ignored: IgnoredRefusals::default(),
         }
     }
 
-    pub(super) fn hold(&self) -> Held<'_> {
-        Held(&self.unheard)
+    pub(super) fn hold(&self) -> PendingRefusal<'_> {
+        PendingRefusal(&self.ignored)
     }
 
     /// Returns once the client has ignored as many refusals as allowed.
-    pub(super) async fn is_deaf(&self) {
-        while self.unheard.count.load(Ordering::Relaxed) < limits::UNHEARD {
-            self.unheard.more.notified().await;
+    pub(super) async fn ignores_refusals(&self) {
+        while self.ignored.count.load(Ordering::Relaxed) < limits::IGNORED_REFUSALS {
+            self.ignored.more.notified().await;
         }
     }
 
     /// Its name in the log: only a validated name from a certificate.
     pub(super) fn name(&self) -> Option<tracing::field::DisplayValue<&DeviceName>> {
         match &self.who {
-            Who::Nobody | Who::Stranger(_) => None,
-            Who::Left(device)
-            | Who::Unknown(Certified { device, .. })
-            | Who::Device(Peer { device, .. }) => Some(display(device)),
+            ClientIdentity::Nobody | ClientIdentity::Stranger(_) => None,
+            ClientIdentity::Left(device)
+            | ClientIdentity::Unknown(Certified { device, .. })
+            | ClientIdentity::Device(Peer { device, .. }) => Some(display(device)),
         }
     }
 
     /// The device that its certificate names, if that is not served.
     pub(super) fn turned_away(&self) -> Option<&DeviceName> {
         match &self.who {
-            Who::Left(device) | Who::Unknown(Certified { device, .. }) => Some(device),
-            Who::Nobody | Who::Stranger(_) | Who::Device(_) => None,
+            ClientIdentity::Left(device) | ClientIdentity::Unknown(Certified { device, .. }) => {
+                Some(device)
+            }
+            ClientIdentity::Nobody | ClientIdentity::Stranger(_) | ClientIdentity::Device(_) => {
+                None
+            }
         }
     }
 
     /// The rate of log lines about this client.
     pub(super) fn lines<'a>(&'a self, edge: &'a Edge) -> &'a Lines {
         match &self.who {
-            Who::Device(peer) => peer.member.allowance().lines(),
+            ClientIdentity::Device(peer) => peer.member.allowance().lines(),
             _ => &edge.0.lines,
         }
     }
 }
 
-fn read(leaf: &CertificateDer<'_>, edge: &Edge) -> Result<Said, &'static str> {
+fn read(leaf: &CertificateDer<'_>, edge: &Edge) -> Result<Claims, &'static str> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| "it cannot be read")?;
     let names = certificate
         .subject_alternative_name()
@@ -192,7 +198,7 @@ fn read(leaf: &CertificateDer<'_>, edge: &Edge) -> Result<Said, &'static str> {
         .fingerprint();
     let expires = Timestamp::from_second(certificate.validity().not_after.timestamp())
         .map_err(|_| "its expiry cannot be read")?;
-    Ok(Said {
+    Ok(Claims {
         device,
         key,
         expires,
@@ -235,15 +241,15 @@ impl FromRequestParts<Edge> for Peer {
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refused> {
         let caller = caller(parts)?;
         match &caller.who {
-            Who::Nobody => Err(Refused::new(
+            ClientIdentity::Nobody => Err(Refused::new(
                 StatusCode::UNAUTHORIZED,
                 code::NO_CERTIFICATE,
                 "this needs a device's certificate",
             )),
-            Who::Stranger(why) => Err(bad_certificate(why)),
-            Who::Left(device) => Err(revoked(device)),
-            Who::Unknown(certified) => Err(unknown(&certified.device)),
-            Who::Device(peer) => {
+            ClientIdentity::Stranger(why) => Err(bad_certificate(why)),
+            ClientIdentity::Left(device) => Err(revoked(device)),
+            ClientIdentity::Unknown(certified) => Err(unknown(&certified.device)),
+            ClientIdentity::Device(peer) => {
                 let now = Timestamp::now();
                 peer.check(edge, now)?;
                 peer.member.saw(now);
@@ -257,7 +263,7 @@ impl Caller {
     /// The content of its certificate, if the store does not know the device.
     pub(super) fn certified(&self) -> Option<&Certified> {
         match &self.who {
-            Who::Unknown(certified) => Some(certified),
+            ClientIdentity::Unknown(certified) => Some(certified),
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ pub(super) const HOLD_FOR_FIRST: Duration = Duration::from_secs(5);
 
 /// Refusals that a connection may cancel before they are sent, beyond those that it waits for. A client that cancels its
 /// requests would otherwise send them as fast as its network allows (CVE-2023-44487).
-pub(super) const UNHEARD: u32 = 2 * STREAMS;
+pub(super) const IGNORED_REFUSALS: u32 = 2 * STREAMS;
 /// The same as [`REQUESTS_EACH`](crate::rate::REQUESTS_EACH) for a connection without a device. Joining takes a handful.
 const REQUESTS_ANONYMOUS: (u32, u32) = (2, 60);
 /// Most parallel handshakes: ten thousand stalled ones leave slots for the others.

@@ -54,8 +54,8 @@ pub(super) async fn take(
         Ok(release) => release,
         Err(why) => {
             let lines = || peer.member.allowance().lines().admit();
-            let told = &edge.0.told;
-            if let Some(times) = told.tell(&peer.device, NO_PROOF, Instant::now(), lines) {
+            let refusals = &edge.0.refusals;
+            if let Some(times) = refusals.admit(&peer.device, NO_PROOF, Instant::now(), lines) {
                 let why = plain(&why, MAX_WHY);
                 tracing::warn!(device = %peer.device, why, times, "a device has no proof of the release that it reports");
             }

@@ -43,7 +43,7 @@ fn hold(client: Client, tag: &str) -> Held {
 }
 
 async fn waits(world: &World) {
-    let index = &world.house.index;
+    let index = &world.fixture.index;
     eventually("a held poll", async || (index.waiting() == 1).then_some(())).await;
 }
 

@@ -2,22 +2,22 @@ use flotta_bundle::wire::Token;
 use rusqlite::Connection;
 
 use super::*;
-use crate::fixture::{House, TestDevice, name};
+use crate::fixture::{Fixture, TestDevice, name};
 use crate::store::{NewToken, requests, revoked};
 
 const FROM: &str = "192.0.2.1";
 
-struct Door {
+struct Bench {
     _data: tempfile::TempDir,
-    house: House,
+    fixture: Fixture,
     now: Timestamp,
 }
 
-impl Door {
+impl Bench {
     fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         Self {
-            house: House::open(data.path()),
+            fixture: Fixture::open(data.path()),
             _data: data,
             now: Timestamp::now(),
         }
@@ -29,7 +29,7 @@ impl Door {
         token: Option<Token>,
     ) -> Result<Enrolment, EnrolError> {
         let from = FROM.parse().unwrap();
-        let enroller = &self.house.enroller;
+        let enroller = &self.fixture.enroller;
         enroller
             .enrol(machine.request(token), None, from, self.now)
             .await
@@ -49,7 +49,7 @@ impl Door {
             replace,
             ..Approval::default()
         };
-        self.house
+        self.fixture
             .enroller
             .approve(target, approval, "ada", self.now)
             .await
@@ -57,7 +57,7 @@ impl Door {
 
     async fn revoke(&self, device: &str) {
         let device = name(device);
-        let revoked = self.house.enroller.revoke(&device, "ada", self.now);
+        let revoked = self.fixture.enroller.revoke(&device, "ada", self.now);
         revoked.await.unwrap();
     }
 }
@@ -72,22 +72,22 @@ fn waits(answer: &Result<Enrolment, EnrolError>) -> bool {
 
 #[tokio::test]
 async fn a_token_ends_at_its_moment_and_lives_a_month_at_most() {
-    let mut door = Door::new();
+    let mut bench = Bench::new();
     let year = SignedDuration::from_hours(24 * 365);
-    let enroller = &door.house.enroller;
-    let made = enroller.create_token(NewToken::default(), year, door.now);
+    let enroller = &bench.fixture.enroller;
+    let made = enroller.create_token(NewToken::default(), year, bench.now);
     let (token, ends) = made.await.unwrap();
-    assert_eq!(ends.duration_since(door.now), MAX_TTL);
-    door.now = ends;
-    let late = door.ask(&TestDevice::new("a"), Some(token.clone())).await;
+    assert_eq!(ends.duration_since(bench.now), MAX_TTL);
+    bench.now = ends;
+    let late = bench.ask(&TestDevice::new("a"), Some(token.clone())).await;
     assert_eq!(late.unwrap_err().code().id, "FLT0407");
-    door.now = ends - SignedDuration::from_millis(1);
-    assert!(joined(&door.ask(&TestDevice::new("a"), Some(token)).await));
+    bench.now = ends - SignedDuration::from_millis(1);
+    assert!(joined(&bench.ask(&TestDevice::new("a"), Some(token)).await));
 }
 
 #[tokio::test]
 async fn what_a_token_says_of_a_device_becomes_inventory() {
-    let door = Door::new();
+    let bench = Bench::new();
     let terms = NewToken {
         device: None,
         set: Some("tills".to_owned()),
@@ -95,60 +95,65 @@ async fn what_a_token_says_of_a_device_becomes_inventory() {
         ..NewToken::default()
     };
     let hour = SignedDuration::from_hours(1);
-    let made = door
-        .house
+    let made = bench
+        .fixture
         .enroller
-        .create_token(terms.clone(), hour, door.now);
+        .create_token(terms.clone(), hour, bench.now);
     let (token, _) = made.await.unwrap();
-    assert!(joined(&door.ask(&TestDevice::new("a"), Some(token)).await));
-    let inventory = door.house.store.inventory().await.unwrap();
+    assert!(joined(&bench.ask(&TestDevice::new("a"), Some(token)).await));
+    let inventory = bench.fixture.store.inventory().await.unwrap();
     assert_eq!(inventory[0].set, terms.set);
     assert_eq!(inventory[0].labels, terms.labels);
 }
 
 #[tokio::test]
 async fn a_revoked_key_comes_back_by_a_token_alone() {
-    let door = Door::new();
+    let bench = Bench::new();
     let machine = TestDevice::new("a");
-    let token = door.house.token(None).await;
-    assert!(joined(&door.ask(&machine, Some(token.clone())).await));
-    door.revoke("a").await;
-    assert!(door.house.store.member(&name("a")).is_none());
-    assert!(door.house.store.inventory().await.unwrap().is_empty());
+    let token = bench.fixture.token(None).await;
+    assert!(joined(&bench.ask(&machine, Some(token.clone())).await));
+    bench.revoke("a").await;
+    assert!(bench.fixture.store.member(&name("a")).is_none());
+    assert!(bench.fixture.store.inventory().await.unwrap().is_empty());
     assert_eq!(
-        door.ask(&machine, None).await.unwrap_err().code().id,
+        bench.ask(&machine, None).await.unwrap_err().code().id,
         "FLT0403"
     );
     assert_eq!(
-        door.ask(&machine, Some(token)).await.unwrap_err().code().id,
+        bench
+            .ask(&machine, Some(token))
+            .await
+            .unwrap_err()
+            .code()
+            .id,
         "FLT0406"
     );
-    let token = door.house.token(None).await;
-    assert!(joined(&door.ask(&machine, Some(token)).await));
+    let token = bench.fixture.token(None).await;
+    assert!(joined(&bench.ask(&machine, Some(token)).await));
 }
 
 #[tokio::test]
 async fn a_revoked_name_is_free_for_another_key() {
-    let door = Door::new();
+    let bench = Bench::new();
     let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
-    let token = door.house.token(None).await;
-    door.ask(&first, Some(token)).await.unwrap();
-    door.revoke("a").await;
-    let token = door.house.token(Some("a")).await;
-    assert!(joined(&door.ask(&second, Some(token)).await));
-    let member = door.house.store.member(&name("a")).unwrap();
+    let token = bench.fixture.token(None).await;
+    bench.ask(&first, Some(token)).await.unwrap();
+    bench.revoke("a").await;
+    let token = bench.fixture.token(Some("a")).await;
+    assert!(joined(&bench.ask(&second, Some(token)).await));
+    let member = bench.fixture.store.member(&name("a")).unwrap();
     assert_eq!(member.key(), second.fingerprint());
 }
 
 #[tokio::test]
 async fn approval_in_place_of_another_ends_that_one() {
-    let door = Door::new();
+    let bench = Bench::new();
     let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
-    let token = door.house.token(None).await;
-    door.ask(&first, Some(token)).await.unwrap();
-    let before = door.house.store.member(&name("a")).unwrap();
-    assert!(waits(&door.ask(&second, None).await));
-    let taken = door.approve("a", None, false).await.unwrap_err();
+    let token = bench.fixture.token(None).await;
+    bench.ask(&first, Some(token)).await.unwrap();
+    let before = bench.fixture.store.member(&name("a")).unwrap();
+    assert!(waits(&bench.ask(&second, None).await));
+    let taken = bench.approve("a", None, false).await.unwrap_err();
     let problem = taken.problem();
     assert_eq!(problem.code, "FLT0409");
     assert!(
@@ -156,24 +161,24 @@ async fn approval_in_place_of_another_ends_that_one() {
         "{problem:?}"
     );
     assert!(before.in_force());
-    door.approve("a", None, true).await.unwrap();
+    bench.approve("a", None, true).await.unwrap();
     assert!(!before.in_force());
-    assert!(joined(&door.ask(&second, None).await));
+    assert!(joined(&bench.ask(&second, None).await));
     // it is recorded as replaced, on disk and for the edge API
-    let asked = door.ask(&first, None).await;
+    let asked = bench.ask(&first, None).await;
     assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
-    let store = &door.house.store;
+    let store = &bench.fixture.store;
     assert!(store.is_revoked(&name("a"), &first.fingerprint()));
     assert!(!store.is_revoked(&name("a"), &second.fingerprint()));
 }
 
 #[tokio::test]
 async fn who_was_let_in_without_a_set_gets_it_by_a_second_approval() {
-    let door = Door::new();
-    assert!(waits(&door.ask(&TestDevice::new("a"), None).await));
-    door.approve("a", None, false).await.unwrap();
-    let inventory = door.house.store.inventory_changes();
-    let member = door.house.store.member(&name("a")).unwrap();
+    let bench = Bench::new();
+    assert!(waits(&bench.ask(&TestDevice::new("a"), None).await));
+    bench.approve("a", None, false).await.unwrap();
+    let inventory = bench.fixture.store.inventory_changes();
+    let member = bench.fixture.store.member(&name("a")).unwrap();
     let approve = async |set: Option<&str>, labels: &[(&str, &str)]| {
         let labels = labels
             .iter()
@@ -187,25 +192,25 @@ async fn who_was_let_in_without_a_set_gets_it_by_a_second_approval() {
             device: name("a"),
             key: None,
         };
-        let enroller = &door.house.enroller;
-        let approved = enroller.approve(target, approval, "ada", door.now);
+        let enroller = &bench.fixture.enroller;
+        let approved = enroller.approve(target, approval, "ada", bench.now);
         approved.await.unwrap()
     };
     approve(Some("shops"), &[]).await;
     assert!(inventory.has_changed().unwrap(), "a release is made of it");
     approve(None, &[("site", "berlin")]).await;
-    let has = door.house.store.inventory().await.unwrap().remove(0);
+    let has = bench.fixture.store.inventory().await.unwrap().remove(0);
     assert_eq!(has.set.as_deref(), Some("shops"));
     assert_eq!(has.labels["site"], "berlin");
     // an approval without terms changes nothing, and no connection was closed
     assert_eq!(approve(None, &[]).await.set, has.set);
     assert!(member.in_force());
-    let events = door.house.events().await;
+    let events = bench.fixture.events().await;
     let given = events.iter().filter(|event| event.0 == "Approved");
     assert_eq!(given.count(), 2, "{events:?}");
 }
 
-impl Door {
+impl Bench {
     /// Asks as a device with a certificate of this fleet that the store does not know.
     async fn come_back(&self, machine: &TestDevice) -> Result<Enrolment, EnrolError> {
         let certified = Certified {
@@ -214,34 +219,34 @@ impl Door {
         };
         let from = FROM.parse().unwrap();
         let asked = machine.request(None);
-        let enroller = &self.house.enroller;
+        let enroller = &self.fixture.enroller;
         enroller
             .enrol(asked, Some(&certified), from, self.now)
             .await
     }
 
     async fn restore(&self) {
-        let store = &self.house.store;
+        let store = &self.fixture.store;
         store.set_meta("restored", "1".to_owned()).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn who_joined_after_the_backup_is_revoked_by_its_name() {
-    let door = Door::new();
+    let bench = Bench::new();
     let (thief, heir) = (TestDevice::new("a"), TestDevice::new("a"));
-    assert!(waits(&door.come_back(&thief).await));
-    let notes = door.house.store.requests().await.unwrap();
+    assert!(waits(&bench.come_back(&thief).await));
+    let notes = bench.fixture.store.requests().await.unwrap();
     assert!(!notes[0].note.contains("backup"), "{notes:?}");
     let revoke = async || {
-        let enroller = &door.house.enroller;
-        enroller.revoke(&name("a"), "ada", door.now).await
+        let enroller = &bench.fixture.enroller;
+        enroller.revoke(&name("a"), "ada", bench.now).await
     };
     // without a restore, an unknown name is a typing error
     assert!(matches!(revoke().await, Err(EnrolError::NoDevice(_))));
-    door.restore().await;
-    assert!(waits(&door.come_back(&thief).await));
-    let notes = door.house.store.requests().await.unwrap();
+    bench.restore().await;
+    assert!(waits(&bench.come_back(&thief).await));
+    let notes = bench.fixture.store.requests().await.unwrap();
     assert!(
         notes[0].note.contains("joined after the backup?"),
         "{notes:?}"
@@ -249,35 +254,37 @@ async fn who_joined_after_the_backup_is_revoked_by_its_name() {
 
     assert_eq!(revoke().await.unwrap(), (None, true));
     assert_eq!(revoke().await.unwrap(), (None, false));
-    assert_eq!(door.house.store.requests().await.unwrap(), []);
+    assert_eq!(bench.fixture.store.requests().await.unwrap(), []);
     assert!(
-        door.house
+        bench
+            .fixture
             .store
             .is_revoked(&name("a"), &thief.fingerprint())
     );
-    let asked = door.come_back(&thief).await;
+    let asked = bench.come_back(&thief).await;
     assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
 
     // the name is given to another machine: the first one stays revoked
-    let token = door.house.token(Some("a")).await;
-    assert!(joined(&door.ask(&heir, Some(token)).await));
-    door.revoke("a").await;
+    let token = bench.fixture.token(Some("a")).await;
+    assert!(joined(&bench.ask(&heir, Some(token)).await));
+    bench.revoke("a").await;
     assert!(
-        door.house
+        bench
+            .fixture
             .store
             .is_revoked(&name("a"), &thief.fingerprint())
     );
-    let asked = door.come_back(&thief).await;
+    let asked = bench.come_back(&thief).await;
     assert!(matches!(asked, Err(EnrolError::Revoked)), "{asked:?}");
 }
 
 #[tokio::test]
 async fn a_request_by_a_barred_name_is_not_approved() {
-    let door = Door::new();
+    let bench = Bench::new();
     let thief = TestDevice::new("a");
-    assert!(waits(&door.come_back(&thief).await));
+    assert!(waits(&bench.come_back(&thief).await));
     let key = thief.fingerprint();
-    let request = door.house.store.request(key).await.unwrap().unwrap();
+    let request = bench.fixture.store.request(key).await.unwrap().unwrap();
     // the request was made before the name was barred
     let bar = move |connection: &Connection| {
         revoked::bar(connection, &request.device, Timestamp::now())?;
@@ -285,61 +292,64 @@ async fn a_request_by_a_barred_name_is_not_approved() {
         requests::put(connection, &request)?;
         Ok::<_, EnrolError>(())
     };
-    door.house.store.write(bar, |()| {}).await.unwrap();
-    let approved = door.approve("a", None, false).await;
+    bench.fixture.store.write(bar, |()| {}).await.unwrap();
+    let approved = bench.approve("a", None, false).await;
     assert!(matches!(approved, Err(EnrolError::Revoked)), "{approved:?}");
     let in_git = [name("a")].into();
-    let enroller = &door.house.enroller;
-    let restored = enroller.approve_restored(&in_git, "ada", door.now);
+    let enroller = &bench.fixture.enroller;
+    let restored = enroller.approve_restored(&in_git, "ada", bench.now);
     assert_eq!(restored.await.unwrap().approved, []);
 }
 
 #[tokio::test]
 async fn a_device_of_this_fleet_that_was_turned_away_stays_so() {
-    let door = Door::new();
+    let bench = Bench::new();
     let (ours, stranger) = (TestDevice::new("a"), TestDevice::new("b"));
-    assert!(waits(&door.come_back(&ours).await));
-    assert!(waits(&door.ask(&stranger, None).await));
+    assert!(waits(&bench.come_back(&ours).await));
+    assert!(waits(&bench.ask(&stranger, None).await));
     for device in ["a", "b"] {
         let target = Target {
             device: name(device),
             key: None,
         };
-        let denied = door.house.enroller.deny(target, "stolen", "ada", door.now);
+        let denied = bench
+            .fixture
+            .enroller
+            .deny(target, "stolen", "ada", bench.now);
         denied.await.unwrap();
     }
     let month = SignedDuration::from_hours(24 * 30);
-    door.house.store.purge(door.now + month).await.unwrap();
-    assert!(waits(&door.ask(&stranger, None).await));
+    bench.fixture.store.purge(bench.now + month).await.unwrap();
+    assert!(waits(&bench.ask(&stranger, None).await));
     let reason = "stolen".to_owned();
-    let asked = door.come_back(&ours).await.unwrap();
+    let asked = bench.come_back(&ours).await.unwrap();
     assert_eq!(asked, Enrolment::Denied { reason });
 }
 
 #[tokio::test]
 async fn the_certificate_of_who_was_replaced_is_offered_no_more() {
-    let door = Door::new();
+    let bench = Bench::new();
     let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     let state = async || {
-        let state = door.house.enroller.state(first.fingerprint()).await;
+        let state = bench.fixture.enroller.state(first.fingerprint()).await;
         state.unwrap()
     };
-    assert!(waits(&door.ask(&first, None).await));
-    door.approve("a", None, false).await.unwrap();
+    assert!(waits(&bench.ask(&first, None).await));
+    bench.approve("a", None, false).await.unwrap();
     assert!(matches!(state().await, Some(Enrolment::Approved { .. })));
-    assert!(waits(&door.ask(&second, None).await));
-    door.approve("a", None, true).await.unwrap();
+    assert!(waits(&bench.ask(&second, None).await));
+    bench.approve("a", None, true).await.unwrap();
     assert_eq!(state().await, None);
 }
 
 #[tokio::test]
 async fn of_several_requests_the_key_says_which() {
-    let door = Door::new();
+    let bench = Bench::new();
     let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     for machine in [&first, &second] {
-        assert!(waits(&door.ask(machine, None).await));
+        assert!(waits(&bench.ask(machine, None).await));
     }
-    let error = door.approve("a", None, false).await.unwrap_err();
+    let error = bench.approve("a", None, false).await.unwrap_err();
     let problem = error.problem();
     assert_eq!(problem.code, "FLT0418");
     assert!(
@@ -347,7 +357,7 @@ async fn of_several_requests_the_key_says_which() {
         "{problem:?}"
     );
     let shown = crate::keys::fingerprint_text(&second.fingerprint());
-    let error = door
+    let error = bench
         .approve("a", Some(&shown[..12]), false)
         .await
         .unwrap_err();
@@ -355,36 +365,36 @@ async fn of_several_requests_the_key_says_which() {
     // a key was given, so the error is not that several match
     assert_eq!(error.problem().code, "FLT0414");
     assert!(error.problem().help.contains("flotta get requests"));
-    let nobody = door.approve("nobody", None, false).await.unwrap_err();
+    let nobody = bench.approve("nobody", None, false).await.unwrap_err();
     assert_eq!(nobody.problem().help, "to list them: flotta get requests");
-    let approved = door.approve("a", Some(&shown), false).await.unwrap();
+    let approved = bench.approve("a", Some(&shown), false).await.unwrap();
     assert_eq!(approved.key, second.fingerprint());
     assert!(matches!(
-        door.approve("b", None, false).await,
+        bench.approve("b", None, false).await,
         Err(EnrolError::NoRequest(_))
     ));
 }
 
 #[tokio::test]
 async fn a_key_that_joined_elsewhere_meanwhile_is_not_approved() {
-    let door = Door::new();
+    let bench = Bench::new();
     let machine = TestDevice::new("a");
-    assert!(waits(&door.ask(&machine, None).await));
-    let token = door.house.token(Some("b")).await;
-    assert!(joined(&door.ask(&machine.renamed("b"), Some(token)).await));
+    assert!(waits(&bench.ask(&machine, None).await));
+    let token = bench.fixture.token(Some("b")).await;
+    assert!(joined(&bench.ask(&machine.renamed("b"), Some(token)).await));
     // joining removed the request
-    assert!(door.approve("a", None, false).await.is_err());
+    assert!(bench.approve("a", None, false).await.is_err());
 }
 
 #[tokio::test]
 async fn the_sealing_key_must_be_vouched_for() {
-    let door = Door::new();
+    let bench = Bench::new();
     let machine = TestDevice::new("a");
     let ask = |change: &dyn Fn(&mut EnrolmentRequest)| {
         let mut request = machine.request(None);
         change(&mut request);
-        let enroller = door.house.enroller.clone();
-        let now = door.now;
+        let enroller = bench.fixture.enroller.clone();
+        let now = bench.now;
         async move {
             enroller
                 .enrol(request, None, FROM.parse().unwrap(), now)
@@ -404,20 +414,22 @@ async fn the_sealing_key_must_be_vouched_for() {
     ] {
         assert!(matches!(asked, Err(EnrolError::Sealing)), "{asked:?}");
     }
-    assert_eq!(door.house.store.pending().await.unwrap(), 0);
+    assert_eq!(bench.fixture.store.pending().await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn what_a_stranger_says_of_itself_is_harmless() {
-    let door = Door::new();
+    let bench = Bench::new();
     let mut request = TestDevice::new("a").request(None);
     request.hardware.model = format!("\x1b[2J{}", "x".repeat(4000));
-    let asked = door
-        .house
+    let asked = bench
+        .fixture
         .enroller
-        .enrol(request, None, FROM.parse().unwrap(), door.now);
+        .enrol(request, None, FROM.parse().unwrap(), bench.now);
     asked.await.unwrap();
-    let model = &door.house.store.requests().await.unwrap()[0].hardware.model;
+    let model = &bench.fixture.store.requests().await.unwrap()[0]
+        .hardware
+        .model;
     assert!(
         model.starts_with("?[2J") && model.chars().count() == 128,
         "{model}"
@@ -426,12 +438,12 @@ async fn what_a_stranger_says_of_itself_is_harmless() {
 
 #[tokio::test]
 async fn one_network_cannot_fill_the_queue() {
-    let door = Door::new();
+    let bench = Bench::new();
     // as many rows as one address may have, without as many signatures
     let proto = TestDevice::new("a");
-    door.ask(&proto, None).await.unwrap();
-    let request = door
-        .house
+    bench.ask(&proto, None).await.unwrap();
+    let request = bench
+        .fixture
         .store
         .request(proto.fingerprint())
         .await
@@ -450,17 +462,17 @@ async fn one_network_cannot_fill_the_queue() {
         }
         Ok::<_, EnrolError>(())
     };
-    door.house.store.write(fill, |()| {}).await.unwrap();
-    let full = door.ask(&TestDevice::new("b"), None).await.unwrap_err();
+    bench.fixture.store.write(fill, |()| {}).await.unwrap();
+    let full = bench.ask(&TestDevice::new("b"), None).await.unwrap_err();
     assert_eq!(full.code().id, "FLT0413");
     // a pending request is not refused, and neither is another network
-    assert!(waits(&door.ask(&proto, None).await));
+    assert!(waits(&bench.ask(&proto, None).await));
     let elsewhere = "198.51.100.7".parse().unwrap();
     let other = TestDevice::new("c").request(None);
-    let asked = door
-        .house
+    let asked = bench
+        .fixture
         .enroller
-        .enrol(other, None, elsewhere, door.now)
+        .enrol(other, None, elsewhere, bench.now)
         .await;
     assert!(waits(&asked));
 }

@@ -3,29 +3,29 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::blobs::Blob;
-use crate::fixture::{House, bundle, bundle_with, name};
+use crate::fixture::{Fixture, bundle, bundle_with, name};
 
 fn digest(content: &str) -> Digest {
     Digest::of(content.as_bytes())
 }
 
-fn house() -> (tempfile::TempDir, House) {
+fn fixture() -> (tempfile::TempDir, Fixture) {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    (data, house)
+    let fixture = Fixture::open(data.path());
+    (data, fixture)
 }
 
 #[test]
 fn only_those_whose_manifest_changed_are_woken() {
-    let (_data, house) = house();
-    let index = &house.index;
+    let (_data, fixture) = fixture();
+    let index = &fixture.index;
     let (one, two) = (digest("1"), digest("2"));
-    house.publish(1, &[("a", &[one]), ("b", &[one]), ("c", &[one])]);
+    fixture.publish(1, &[("a", &[one]), ("b", &[one]), ("c", &[one])]);
     let mut watches: Vec<_> = ["a", "b", "c", "d"]
         .map(|device| index.watch(&name(device)))
         .into();
     // b changes, c leaves, d comes
-    house.publish(2, &[("a", &[one]), ("b", &[two, one]), ("d", &[one])]);
+    fixture.publish(2, &[("a", &[one]), ("b", &[two, one]), ("d", &[one])]);
     let woken: Vec<_> = watches
         .iter_mut()
         .map(|watch| watch.changed().now_or_never().is_some())
@@ -36,51 +36,51 @@ fn only_those_whose_manifest_changed_are_woken() {
         "once for each change"
     );
     // a release that reverts it wakes it again
-    house.publish(3, &[("a", &[one]), ("b", &[one, two]), ("d", &[one])]);
+    fixture.publish(3, &[("a", &[one]), ("b", &[one, two]), ("d", &[one])]);
     assert!(watches[1].changed().now_or_never().is_some());
 }
 
 #[test]
 fn an_entry_lives_as_long_as_somebody_waits() {
-    let (_data, house) = house();
-    let first = house.index.watch(&name("a"));
-    let second = house.index.watch(&name("a"));
-    assert_eq!(house.index.waiting(), 1);
+    let (_data, fixture) = fixture();
+    let first = fixture.index.watch(&name("a"));
+    let second = fixture.index.watch(&name("a"));
+    assert_eq!(fixture.index.waiting(), 1);
     drop(first);
-    assert_eq!(house.index.waiting(), 1);
+    assert_eq!(fixture.index.waiting(), 1);
     drop(second);
-    assert_eq!(house.index.waiting(), 0);
+    assert_eq!(fixture.index.waiting(), 0);
 }
 
 #[test]
 fn a_device_is_held_back_to_what_its_leaf_names() {
-    let (_data, house) = house();
+    let (_data, fixture) = fixture();
     let (new, old) = (digest("new"), digest("old"));
-    let mut current = crate::fixture::release(&house.fleet, 4, &[("a", &[new, old])]);
+    let mut current = crate::fixture::release(&fixture.fleet, 4, &[("a", &[new, old])]);
     assert!(!current.hold_back(&name("a"), digest("other")));
     assert!(!current.hold_back(&name("b"), old));
     assert_eq!(current.offered(&name("a")).unwrap().manifest, new);
     assert!(current.hold_back(&name("a"), old));
-    house.index.publish(current);
-    let offered = house.index.offered(&name("a")).unwrap();
-    let offer = house.index.offer(&name("a"), offered, 1).unwrap();
+    fixture.index.publish(current);
+    let offered = fixture.index.offered(&name("a")).unwrap();
+    let offer = fixture.index.offer(&name("a"), offered, 1).unwrap();
     assert_eq!(
         (offered.sequence, offered.manifest, offer.manifest),
         (4, old, old)
     );
-    assert!(house.index.offer(&name("b"), offered, 1).is_none());
+    assert!(fixture.index.offer(&name("b"), offered, 1).is_none());
     // no offer with the proof of a release that came in between
-    house.publish(5, &[("a", &[new])]);
-    assert!(house.index.offer(&name("a"), offered, 1).is_none());
+    fixture.publish(5, &[("a", &[new])]);
+    assert!(fixture.index.offer(&name("a"), offered, 1).is_none());
 }
 
 #[test]
 fn roots_come_after_the_one_that_is_known() {
-    let (_data, house) = house();
-    house.publish(1, &[("a", &[digest("1")])]);
-    let offered = house.index.offered(&name("a")).unwrap();
+    let (_data, fixture) = fixture();
+    fixture.publish(1, &[("a", &[digest("1")])]);
+    let offered = fixture.index.offered(&name("a")).unwrap();
     let roots = |after| {
-        let offer = house.index.offer(&name("a"), offered, after);
+        let offer = fixture.index.offer(&name("a"), offered, after);
         offer.unwrap().roots.len()
     };
     assert_eq!([roots(0), roots(1), roots(u32::MAX)], [1, 0, 0]);
@@ -101,16 +101,16 @@ impl Blobs for Counting {
 
 #[tokio::test]
 async fn blobs_belong_to_the_manifests_a_leaf_names() {
-    let (_data, house) = house();
+    let (_data, fixture) = fixture();
     let (new, mut blobs) = bundle(b"new");
     let (old, of_old) = bundle(b"old");
     let (other, of_other) = bundle(b"other");
     blobs.extend(of_old);
     blobs.extend(of_other);
     let gone = digest("gone");
-    house.publish(1, &[("a", &[new, gone, old]), ("b", &[other])]);
+    fixture.publish(1, &[("a", &[new, gone, old]), ("b", &[other])]);
     let blobs = Counting(blobs.into_iter().collect(), Mutex::default());
-    let (a, index) = (name("a"), &house.index);
+    let (a, index) = (name("a"), &fixture.index);
     for own in [new, old, gone, digest("new"), digest("old")] {
         assert!(index.may_read(&a, &own, &blobs).await.unwrap(), "{own}");
     }
@@ -133,7 +133,7 @@ async fn blobs_belong_to_the_manifests_a_leaf_names() {
 
 #[tokio::test]
 async fn a_device_is_offered_what_its_agent_reads() {
-    let (_data, house) = house();
+    let (_data, fixture) = fixture();
     let moved = manifest::Settings {
         servers: vec!["https://edge.example".to_owned()],
         ..manifest::Settings::default()
@@ -142,7 +142,7 @@ async fn a_device_is_offered_what_its_agent_reads() {
     let (first, of_first) = bundle(b"old");
     blobs.extend(of_first);
     let blobs = Counting(blobs.into_iter().collect(), Mutex::default());
-    let index = &house.index;
+    let index = &fixture.index;
     let of = |device, reads| {
         let blobs = &blobs;
         async move { index.readable(&name(device), reads, blobs).await.unwrap() }
@@ -153,7 +153,7 @@ async fn a_device_is_offered_what_its_agent_reads() {
             manifest,
         })
     };
-    house.publish(
+    fixture.publish(
         1,
         &[("a", &[second, first]), ("b", &[second]), ("c", &[first])],
     );

@@ -159,7 +159,7 @@ impl Authority {
     }
 
     /// Renews the certificate, with the same name and key.
-    pub(super) fn anew(&self, now: Timestamp) -> Result<Self, KeysError> {
+    pub(super) fn renewed(&self, now: Timestamp) -> Result<Self, KeysError> {
         let der = PrivatePkcs8KeyDer::from(self.issuer.key().serialize_der());
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256)?;
         Self::with(key, &self.name, now)

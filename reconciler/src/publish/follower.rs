@@ -12,19 +12,19 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::{Notify, watch};
 
-use super::inventory::Will;
+use super::inventory::Decisions;
 use super::{Notice, Outcome, PublishError, Published, Publisher};
 use crate::failures::chain;
 use crate::index::{Current, Index};
-use crate::source::{ALLOW_REMOVAL, Checkout, Course, Source};
-use crate::standing::Standing;
+use crate::server_state::ServerState;
+use crate::source::{ALLOW_REMOVAL, Ancestry, Checkout, Source};
 use crate::store::{Proof, Store, StoreError};
 
 mod aside;
 mod record;
 
 use aside::{SetAside, members};
-pub(crate) use record::STANDING;
+pub(crate) use record::SOURCE_STATE;
 
 /// How long to wait for more after a device joins, so that a pallet of machines switched on together makes one release.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -77,7 +77,7 @@ pub struct Follower {
     publisher: Publisher,
     store: Store,
     index: Arc<Index>,
-    standing: Standing,
+    server_state: ServerState,
     /// The newest commit.
     latest: Option<Latest>,
     /// The newest commit that was published: devices that join while a newer one is refused or held get this one.
@@ -95,7 +95,7 @@ pub struct Follower {
 struct Candidate {
     latest: Latest,
     joined: Vec<InventoryDevice>,
-    will: Will,
+    decisions: Decisions,
 }
 
 impl Follower {
@@ -105,13 +105,13 @@ impl Follower {
         publisher: Publisher,
         store: Store,
         index: Arc<Index>,
-        standing: Standing,
+        server_state: ServerState,
     ) -> Self {
         if let Some(current) = publisher.current() {
             index.publish(offer(current));
         }
         // the last commit seen, also if it was refused; an earlier version stored only the one in force
-        let seen = standing.source().commit;
+        let seen = server_state.source().commit;
         let in_force = publisher
             .current()
             .map(|current| current.release.revision.commit.clone());
@@ -123,7 +123,7 @@ impl Follower {
             publisher,
             store,
             index,
-            standing,
+            server_state,
             latest: None,
             good: None,
             aside: None,
@@ -141,7 +141,7 @@ impl Follower {
         say: impl Fn(&Notice) + Send + Sync,
     ) {
         let mut inventory = self.store.inventory_changes();
-        self.standing
+        self.server_state
             .change(|source| source.interval_seconds = interval.as_secs());
         let mut proofs = self.store.proofs();
         loop {
@@ -155,7 +155,7 @@ impl Follower {
             let (checkout, unavailable) = match polled {
                 Ok(checkout) => {
                     let now = Timestamp::now();
-                    self.standing.change(|source| source.looked = Some(now));
+                    self.server_state.change(|source| source.looked = Some(now));
                     (checkout, Ok(()))
                 }
                 Err(error) => (None, Err(error.into())),
@@ -202,11 +202,11 @@ impl Follower {
         let Candidate {
             latest,
             joined,
-            will,
+            decisions,
         } = candidate;
         // only now that there is something to sign
         let above = proof.filter(|proof| self.publisher.raise(proof.sequence + 1));
-        let members = members(&joined, &will);
+        let members = members(&joined, &decisions);
         let (started, now) = (Instant::now(), Timestamp::now());
         let (label, input) = (latest.label.clone(), Arc::clone(&latest.input));
         let revision = latest.revision.clone();
@@ -216,7 +216,7 @@ impl Follower {
             .is_some_and(|of| of.revision == revision);
         let outcome = self
             .publisher
-            .publish(input, revision.clone(), joined, &will, now)
+            .publish(input, revision.clone(), joined, &decisions, now)
             .await?;
         self.index.describe(Arc::clone(self.publisher.described()));
         if !of_source && matches!(outcome, Outcome::Refused(_) | Outcome::Held(_)) {
@@ -230,7 +230,7 @@ impl Follower {
         match outcome {
             Outcome::Unchanged => {
                 self.catch_up(now).await?;
-                self.in_force(&latest, &will, now).await?;
+                self.in_force(&latest, &decisions, now).await?;
                 if !self.greeted && of_source {
                     say(&Notice::Unchanged {
                         label,
@@ -260,7 +260,7 @@ impl Follower {
                     .await?;
                 self.record_held(&findings, now).await?;
                 self.record_warnings(&findings, now).await?;
-                self.in_force(&latest, &will, now).await?;
+                self.in_force(&latest, &decisions, now).await?;
                 say(&Notice::Published {
                     label,
                     counts,
@@ -283,11 +283,11 @@ impl Follower {
         checkout: Checkout,
         say: &(impl Fn(&Notice) + Send + Sync),
     ) -> Result<(), RoundError> {
-        let course = checkout.course.clone();
+        let ancestry = checkout.ancestry.clone();
         let mut latest = Latest::of(checkout);
-        let moved = match course {
-            Some((before, course @ (Course::Back | Course::Elsewhere))) => {
-                Some(record::moved(course, &before, &latest.revision))
+        let moved = match ancestry {
+            Some((before, ancestry @ (Ancestry::Ancestor | Ancestry::Unrelated))) => {
+                Some(record::moved(ancestry, &before, &latest.revision))
             }
             _ => None,
         };
@@ -300,7 +300,7 @@ impl Follower {
                 label,
                 message: message.clone(),
             });
-            self.record_course(message, Timestamp::now()).await?;
+            self.record_ancestry(message, Timestamp::now()).await?;
         }
         Ok(())
     }
@@ -308,12 +308,12 @@ impl Follower {
     /// The commit to publish: the newest, or the one before if that was set aside.
     async fn candidate(&mut self) -> Result<Option<Candidate>, StoreError> {
         let joined = self.store.inventory().await?;
-        let mut will = Will {
+        let mut decisions = Decisions {
             allowed_by: None,
             decommissioned: self.store.decommissioned().await?,
         };
         if let Some(latest) = &self.latest {
-            will.allowed_by = if latest.allows_removal {
+            decisions.allowed_by = if latest.allows_removal {
                 Some(format!("the commit itself ({ALLOW_REMOVAL})"))
             } else {
                 self.store.allowed(&latest.revision.commit).await?
@@ -324,17 +324,17 @@ impl Follower {
                 Some(SetAside { held: None, .. }) => true,
                 Some(SetAside {
                     held: Some(before), ..
-                }) => will.allowed_by.is_none() && *before == members(&joined, &will),
+                }) => decisions.allowed_by.is_none() && *before == members(&joined, &decisions),
             };
             if !is_aside {
                 return Ok(Some(Candidate {
                     latest: latest.clone(),
                     joined,
-                    will,
+                    decisions,
                 }));
             }
         }
-        will.allowed_by = None;
+        decisions.allowed_by = None;
         if self.good.is_none() {
             let in_force = self.publisher.current();
             let commit = in_force.map(|current| current.release.revision.commit.clone());
@@ -345,7 +345,7 @@ impl Follower {
         Ok(self.good.clone().map(|latest| Candidate {
             latest,
             joined,
-            will,
+            decisions,
         }))
     }
 
@@ -353,14 +353,14 @@ impl Follower {
     async fn in_force(
         &mut self,
         latest: &Latest,
-        will: &Will,
+        decisions: &Decisions,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        if will.allowed_by.is_some() && !latest.allows_removal {
+        if decisions.allowed_by.is_some() && !latest.allows_removal {
             self.store.forget_allowed().await?;
         }
         let described = self.publisher.described();
-        let back = will
+        let back = decisions
             .decommissioned
             .iter()
             .filter(|device| described.get(device).is_some_and(|known| known.in_git));

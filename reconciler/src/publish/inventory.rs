@@ -39,7 +39,7 @@ pub enum Left {
 
 /// The decisions of people about devices that leave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Will {
+pub struct Decisions {
     /// Who allowed the commit's removals: devices that leave with it are decommissioned.
     pub allowed_by: Option<String>,
     /// Devices that were decommissioned by name.
@@ -60,7 +60,7 @@ pub fn next(
     joined: Vec<InventoryDevice>,
     declared: &BTreeSet<DeviceName>,
     before: Before<'_>,
-    will: &Will,
+    decisions: &Decisions,
 ) -> Vec<Entry> {
     let known: Option<BTreeMap<_, _>> = before.inventory.map(|entries| {
         let pairs = entries.iter().map(|entry| (&entry.device, entry.left));
@@ -73,7 +73,7 @@ pub fn next(
         }
         // it is in the release but not in its inventory, so it was in Git
         let keeps = Left::Keeps(before.leaves.get(device)?.manifest);
-        let is_allowed = will.allowed_by.is_some();
+        let is_allowed = decisions.allowed_by.is_some();
         Some(if is_allowed {
             Left::Decommissioned
         } else {
@@ -84,7 +84,7 @@ pub fn next(
         .into_iter()
         .filter(|joined| !declared.contains(&joined.device))
         .map(|joined| Entry {
-            left: if will.decommissioned.contains(&joined.device) {
+            left: if decisions.decommissioned.contains(&joined.device) {
                 Some(Left::Decommissioned)
             } else {
                 became(&joined.device)

@@ -46,12 +46,12 @@ fn joined(name: &str) -> InventoryDevice {
     }
 }
 
-struct House {
+struct Fixture {
     data: tempfile::TempDir,
     fleet: Arc<Fleet>,
 }
 
-impl House {
+impl Fixture {
     fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         let first = FirstStart {
@@ -79,15 +79,15 @@ impl House {
 async fn publish(publisher: &mut Publisher, commit: &str, content: &str) -> Outcome {
     let (input, revision) = (input(content), revision(commit));
     publisher
-        .publish(input, revision, Vec::new(), &Will::default(), now())
+        .publish(input, revision, Vec::new(), &Decisions::default(), now())
         .await
         .unwrap()
 }
 
 #[tokio::test]
 async fn a_commit_becomes_a_signed_release_and_a_restart_makes_nothing_new() {
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     let Outcome::Published { release, .. } = publish(&mut publisher, "c1", DEVICE).await else {
         panic!("not published");
     };
@@ -98,7 +98,7 @@ async fn a_commit_becomes_a_signed_release_and_a_restart_makes_nothing_new() {
         Outcome::Unchanged
     ));
 
-    let mut again = house.publisher(0).await;
+    let mut again = fixture.publisher(0).await;
     assert_eq!(again.current().unwrap().release, release.release);
     assert!(matches!(
         publish(&mut again, "c1", DEVICE).await,
@@ -109,15 +109,15 @@ async fn a_commit_becomes_a_signed_release_and_a_restart_makes_nothing_new() {
     };
     assert_eq!(release.release.sequence, 2);
     for leaf in release.leaves.values() {
-        let depot = Depot::local(&house.data.path().join("depot")).unwrap();
+        let depot = Depot::local(&fixture.data.path().join("depot")).unwrap();
         assert!(depot.blob(&leaf.manifest).await.unwrap().is_some());
     }
 }
 
 #[tokio::test]
 async fn a_bad_commit_changes_nothing() {
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     publish(&mut publisher, "c1", DEVICE).await;
     let Outcome::Refused(refusal) = publish(&mut publisher, "c2", BAD).await else {
         panic!("not refused");
@@ -132,8 +132,8 @@ async fn a_bad_commit_changes_nothing() {
 
 #[tokio::test]
 async fn who_joined_without_being_in_git_is_part_of_the_release() {
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     publish(&mut publisher, "c1", DEVICE).await;
 
     let in_git = vec![joined("default/shop-1")];
@@ -142,7 +142,7 @@ async fn who_joined_without_being_in_git_is_part_of_the_release() {
             input(DEVICE),
             revision("c1"),
             in_git,
-            &Will::default(),
+            &Decisions::default(),
             now(),
         )
         .await
@@ -154,7 +154,13 @@ async fn who_joined_without_being_in_git_is_part_of_the_release() {
 
     let new = vec![joined("default/shop-2"), joined("default/shop-1")];
     let outcome = publisher
-        .publish(input(DEVICE), revision("c1"), new, &Will::default(), now())
+        .publish(
+            input(DEVICE),
+            revision("c1"),
+            new,
+            &Decisions::default(),
+            now(),
+        )
         .await
         .unwrap();
     let Outcome::Published { release, .. } = outcome else {
@@ -166,8 +172,8 @@ async fn who_joined_without_being_in_git_is_part_of_the_release() {
 
 #[tokio::test]
 async fn a_release_that_nothing_follows_is_signed_anew_in_time() {
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     publish(&mut publisher, "c1", DEVICE).await;
     for (days, published) in [(59, false), (61, true)] {
         let later = now() + SignedDuration::from_hours(24 * days);
@@ -176,7 +182,7 @@ async fn a_release_that_nothing_follows_is_signed_anew_in_time() {
                 input(DEVICE),
                 revision("c1"),
                 Vec::new(),
-                &Will::default(),
+                &Decisions::default(),
                 later,
             )
             .await
@@ -191,8 +197,8 @@ async fn a_release_that_nothing_follows_is_signed_anew_in_time() {
 
 #[tokio::test]
 async fn a_lost_depot_does_not_bring_a_sequence_back() {
-    let house = House::new();
-    let mut publisher = house.publisher(41).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(41).await;
     let Outcome::Published { release, .. } = publish(&mut publisher, "c1", DEVICE).await else {
         panic!("not published");
     };
@@ -201,12 +207,12 @@ async fn a_lost_depot_does_not_bring_a_sequence_back() {
 
 #[tokio::test]
 async fn a_depot_that_someone_else_wrote_is_not_served() {
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     publish(&mut publisher, "c1", DEVICE).await;
-    let depot = Depot::local(&house.data.path().join("depot")).unwrap();
+    let depot = Depot::local(&fixture.data.path().join("depot")).unwrap();
     let stored = depot.release(1).await.unwrap().unwrap();
-    let role = &house.fleet.trust_root().release;
+    let role = &fixture.fleet.trust_root().release;
     assert!(Published::open(&stored, role).is_ok());
 
     let (key, _) = SigningKey::generate().unwrap();
@@ -234,8 +240,8 @@ async fn a_depot_that_someone_else_wrote_is_not_served() {
 
 #[tokio::test]
 async fn devices_are_described_by_what_rendering_found() {
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     let object = |kind: &str, name: &str, rest: &str| {
         format!(
             "---\napiVersion: management.project-flotta.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\n{rest}\n"
@@ -264,17 +270,18 @@ async fn devices_are_described_by_what_rendering_found() {
 
 #[tokio::test]
 async fn what_could_not_be_stored_is_not_taken_up() {
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     publish(&mut publisher, "c1", DEVICE).await;
-    let releases = house.data.path().join("depot/releases");
-    let away = house.data.path().join("away");
+    let releases = fixture.data.path().join("depot/releases");
+    let away = fixture.data.path().join("away");
     std::fs::rename(&releases, &away).unwrap();
     std::fs::write(&releases, "").unwrap();
     let other = DEVICE.replace("shop-1", "shop-2");
     let mut again = async || {
-        let (members, will) = (vec![joined("default/shop-1")], Will::default());
-        let publishing = publisher.publish(input(&other), revision("c2"), members, &will, now());
+        let (members, decisions) = (vec![joined("default/shop-1")], Decisions::default());
+        let publishing =
+            publisher.publish(input(&other), revision("c2"), members, &decisions, now());
         let published = publishing.await;
         let known = publisher.inventory.clone().unwrap();
         let described = publisher
@@ -320,8 +327,8 @@ async fn what_devices_have_accepted_is_passed_without_another_commit() {
         Outcome::Published { release, .. } => Some(release.release.sequence),
         _ => None,
     };
-    let house = House::new();
-    let mut publisher = house.publisher(0).await;
+    let fixture = Fixture::new();
+    let mut publisher = fixture.publisher(0).await;
     let say = async |publisher: &mut Publisher| sequence(publish(publisher, "c1", DEVICE).await);
     assert_eq!(say(&mut publisher).await, Some(1));
     // the release in force is high enough
@@ -332,21 +339,21 @@ async fn what_devices_have_accepted_is_passed_without_another_commit() {
     assert!(!publisher.raise(48) && !publisher.raise(3));
     assert_eq!(say(&mut publisher).await, None);
     // with a depot that is behind, no sequence is used twice
-    let mut restored = house.publisher(60).await;
+    let mut restored = fixture.publisher(60).await;
     assert_eq!(say(&mut restored).await, Some(61));
 }
 
 #[tokio::test]
 async fn a_release_by_a_clock_that_was_ahead_is_signed_anew_and_none_while_the_clock_is_in_doubt() {
     for offset in crate::keys::tests::offsets() {
-        let house = House::new();
-        let clock = house.fleet.clock();
-        let mut publisher = house.publisher(0).await;
+        let fixture = Fixture::new();
+        let clock = fixture.fleet.clock();
+        let mut publisher = fixture.publisher(0).await;
         let at = async |publisher: &mut Publisher, commit: &str, now| {
             let (input, revision) = (input(DEVICE), revision(commit));
-            let will = Will::default();
+            let decisions = Decisions::default();
             publisher
-                .publish(input, revision, Vec::new(), &will, now)
+                .publish(input, revision, Vec::new(), &decisions, now)
                 .await
         };
         let wrong = now() + offset;

@@ -34,7 +34,7 @@ pub(super) fn read(
             inventory: None,
         },
         branch: None,
-        course: None,
+        ancestry: None,
         allows_removal: false,
     }))
 }

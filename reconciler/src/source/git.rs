@@ -107,9 +107,9 @@ fn read(
         tree,
         revision,
         branch: tip.branch.clone(),
-        course: before.and_then(|before| {
-            let course = history::course(repository, before, &tip.commit)?;
-            Some((before.to_owned(), course))
+        ancestry: before.and_then(|before| {
+            let ancestry = history::ancestry(repository, before, &tip.commit)?;
+            Some((before.to_owned(), ancestry))
         }),
         allows_removal: history::allows_removal(repository, &tip.commit),
     })

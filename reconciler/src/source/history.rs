@@ -14,29 +14,29 @@ const MAX_WALK: usize = 200_000;
 
 /// How a commit is related to the previous one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Course {
+pub enum Ancestry {
     /// It is a descendant.
-    Forward,
+    Descendant,
     /// It is an ancestor: the branch was reset.
-    Back,
+    Ancestor,
     /// Neither is in the other's history: the branch was rewritten or replaced.
-    Elsewhere,
+    Unrelated,
 }
 
 /// How `now` is related to `before`; none when that is not known: the source was a folder before, or the available history
 /// ends before it reaches `before`, as in a new mirror.
-pub(super) fn course(repository: &Repository, before: &str, now: &str) -> Option<Course> {
+pub(super) fn ancestry(repository: &Repository, before: &str, now: &str) -> Option<Ancestry> {
     let (before, now) = (Oid::from_str(before).ok()?, Oid::from_str(now).ok()?);
     let mut of_now = Ancestors::of(repository, now);
     if of_now.any(|commit| commit.id() == before) {
-        return Some(Course::Forward);
+        return Some(Ancestry::Descendant);
     }
     let mut of_before = Ancestors::of(repository, before);
     if of_before.any(|commit| commit.id() == now) {
-        return Some(Course::Back);
+        return Some(Ancestry::Ancestor);
     }
     let is_known = !of_now.cut || !of_now.seen.is_disjoint(&of_before.seen);
-    is_known.then_some(Course::Elsewhere)
+    is_known.then_some(Ancestry::Unrelated)
 }
 
 /// Whether the commit has the trailer [`ALLOW_REMOVAL`], or, for a merge, a commit that it brings in: people write it in the

@@ -23,7 +23,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use history::{ALLOW_REMOVAL, Course};
+pub use history::{ALLOW_REMOVAL, Ancestry};
 pub use once::open;
 pub use policy::refuses;
 pub use read::Reader;
@@ -50,7 +50,7 @@ pub struct Checkout {
     /// The branch, if there is one: `main`.
     pub branch: Option<String>,
     /// The previous commit, and how this one is related to it; none when there was none, or that is not known.
-    pub course: Option<(String, Course)>,
+    pub ancestry: Option<(String, Ancestry)>,
     /// Whether the commit allows its own removals: [`ALLOW_REMOVAL`].
     pub allows_removal: bool,
 }

@@ -49,7 +49,7 @@ fn at(path: &Path, rev: &str) -> Result<Checkout, SourceError> {
         tree,
         revision,
         branch: None,
-        course: None,
+        ancestry: None,
         allows_removal: false,
     })
 }

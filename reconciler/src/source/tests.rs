@@ -247,30 +247,37 @@ async fn a_mirror_knows_whether_the_branch_goes_on_from_where_it_was() {
     let second = commit(origin.path(), "a.yaml", "a: 2");
     let url = format!("file://{}", origin.path().display());
     let mut source = Source::parse(&url, Selection::default(), data.path()).unwrap();
-    let course = async |source: &mut Source| {
+    let ancestry = async |source: &mut Source| {
         let checkout = source.poll().await.unwrap().unwrap();
-        checkout.course
+        checkout.ancestry
     };
-    assert_eq!(course(&mut source).await, None, "nothing was there before");
+    assert_eq!(
+        ancestry(&mut source).await,
+        None,
+        "nothing was there before"
+    );
     let third = commit(origin.path(), "a.yaml", "a: 3");
     commit(origin.path(), "a.yaml", "a: 4");
     assert_eq!(
-        course(&mut source).await,
-        Some((second.clone(), Course::Forward))
+        ancestry(&mut source).await,
+        Some((second.clone(), Ancestry::Descendant))
     );
     force(origin.path(), &third);
-    let (_, back) = course(&mut source).await.unwrap();
-    assert_eq!(back, Course::Back);
+    let (_, back) = ancestry(&mut source).await.unwrap();
+    assert_eq!(back, Ancestry::Ancestor);
     // a reset to a commit that was never fetched, and a new history from there
     force(origin.path(), &first);
-    assert_ne!(course(&mut source).await.unwrap().1, Course::Forward);
+    assert_ne!(ancestry(&mut source).await.unwrap().1, Ancestry::Descendant);
     commit(origin.path(), "b.yaml", "b: 1");
-    assert_eq!(course(&mut source).await, Some((first, Course::Forward)));
+    assert_eq!(
+        ancestry(&mut source).await,
+        Some((first, Ancestry::Descendant))
+    );
     let other = tempfile::tempdir().unwrap();
     commit(other.path(), "c.yaml", "c: 1");
     std::fs::remove_dir_all(origin.path().join(".git")).unwrap();
     std::fs::rename(other.path().join(".git"), origin.path().join(".git")).unwrap();
-    assert_eq!(course(&mut source).await.unwrap().1, Course::Elsewhere);
+    assert_eq!(ancestry(&mut source).await.unwrap().1, Ancestry::Unrelated);
 }
 
 #[tokio::test]
@@ -377,7 +384,7 @@ async fn a_merge_of_an_old_branch_does_not_bring_old_permissions() {
 }
 
 #[tokio::test]
-async fn what_came_before_is_fetched_again_and_what_is_not_here_has_no_course() {
+async fn what_came_before_is_fetched_again_and_what_is_missing_has_no_ancestry() {
     let (data, origin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = commit(origin.path(), "a.yaml", "a: 1");
     let second = commit(origin.path(), "a.yaml", "a: 2");
@@ -392,7 +399,7 @@ async fn what_came_before_is_fetched_again_and_what_is_not_here_has_no_course() 
         source.follows(&before);
         let checkout = source.poll().await.unwrap().unwrap();
         assert_eq!(checkout.revision.commit, second);
-        assert_eq!(checkout.course, None, "{before}");
+        assert_eq!(checkout.ancestry, None, "{before}");
     }
     let source = Source::parse(&url, Selection::default(), data.path()).unwrap();
     let recalled = source.recall(&first).await.unwrap();

@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
+use super::senders::{Clones, Sender, SenderState, Senders};
 use super::value::{digest, millis, name};
-use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
 use crate::rate::Allowance;
 
@@ -29,7 +29,7 @@ pub struct Member {
     seen: AtomicI64,
     /// The value of `seen` on disk.
     seen_kept: AtomicI64,
-    voices: Mutex<Voices>,
+    senders: Mutex<Senders>,
     /// The time by the device's clock, if that is synchronised, and when it was reported.
     told: Mutex<Option<(Timestamp, Instant)>>,
     content: Mutex<Option<Digest>>,
@@ -44,7 +44,7 @@ impl Member {
             end: Notify::new(),
             seen: AtomicI64::new(0),
             seen_kept: AtomicI64::new(0),
-            voices: Mutex::default(),
+            senders: Mutex::default(),
             told: Mutex::new(None),
             content: Mutex::new(None),
             allowance: Allowance::default(),
@@ -114,17 +114,17 @@ impl Member {
     }
 
     /// What is known about a machine that uses this identity.
-    pub(super) fn heard(&self, voice: &Voice) -> Heard {
-        self.voices().heard(voice)
+    pub(super) fn heard(&self, sender: &Sender) -> SenderState {
+        self.senders().heard(sender)
     }
 
     /// Whether two machines use its identity.
     pub fn clones(&self, now: Timestamp) -> Option<Clones> {
-        self.voices().clones(now)
+        self.senders().clones(now)
     }
 
-    fn voices(&self) -> MutexGuard<'_, Voices> {
-        self.voices.lock().unwrap_or_else(PoisonError::into_inner)
+    fn senders(&self) -> MutexGuard<'_, Senders> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a report has this same content.
@@ -133,11 +133,11 @@ impl Member {
         kept.as_ref() == Some(content)
     }
 
-    /// Records what was stored; without `voices` they are unchanged.
-    pub(super) fn kept(&self, content: Digest, voices: Option<&Voices>, seen: i64) {
+    /// Records what was stored; without `senders` they are unchanged.
+    pub(super) fn kept(&self, content: Digest, senders: Option<&Senders>, seen: i64) {
         *self.content.lock().unwrap_or_else(PoisonError::into_inner) = Some(content);
-        if let Some(voices) = voices {
-            self.voices().clone_from(voices);
+        if let Some(senders) = senders {
+            self.senders().clone_from(senders);
         }
         self.seen_kept.store(seen, Ordering::Relaxed);
     }
@@ -166,9 +166,9 @@ pub(super) fn load(
             let seen = row.get(3)?;
             member.seen.store(seen, Ordering::Relaxed);
             // an unreadable value is dropped: the next reports restore it
-            let voices: Voices =
+            let senders: Senders =
                 serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default();
-            member.kept(digest(row.get(2)?), Some(&voices), seen);
+            member.kept(digest(row.get(2)?), Some(&senders), seen);
         }
     }
     Ok(members)

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::events::{self, FleetEvent};
 use super::member::Member;
+use super::senders::{Clones, Sender, SenderState, Senders};
 use super::value::{json, millis};
-use super::voices::{Clones, Heard, Voice, Voices};
 use super::{Store, StoreError};
 
 /// Most events that are stored from one report; the device sends the rest with the next.
@@ -30,8 +30,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Acknowledged, StoreError> {
         member.saw(now);
-        let voice = Voice::of(&report, from);
-        let heard = member.heard(&voice);
+        let sender = Sender::of(&report, from);
+        let heard = member.heard(&sender);
         member.tells((report.clock_synchronised == Some(true)).then_some(report.time));
         let mut new = std::mem::take(&mut report.events);
         new.retain(|event| event.id > heard.last);
@@ -51,11 +51,11 @@ impl Store {
             text,
             time,
             now,
-            voice,
+            sender,
         };
         // in the order of the writes, and even if the device has hung up, so that memory and disk agree
         let kept = Arc::clone(member);
-        let kept = move |kept_now: &(u64, Option<Voices>)| {
+        let kept = move |kept_now: &(u64, Option<Senders>)| {
             kept.kept(content, kept_now.1.as_ref(), millis(now));
         };
         let known = (!new.is_empty() || !heard.is_newest).then_some(heard);
@@ -84,7 +84,7 @@ struct Row {
     text: String,
     time: i64,
     now: Timestamp,
-    voice: Voice,
+    sender: Sender,
 }
 
 impl Row {
@@ -92,8 +92,8 @@ impl Row {
     fn write_again(
         &self,
         connection: &Connection,
-        heard: Heard,
-    ) -> Result<(u64, Option<Voices>), StoreError> {
+        heard: SenderState,
+    ) -> Result<(u64, Option<Senders>), StoreError> {
         let changed = connection
             .prepare_cached(
                 "UPDATE reports SET content = ?3, report = ?4, time = ?5, seen_at = ?6 WHERE device = ?1 AND key = ?2",
@@ -113,13 +113,13 @@ impl Row {
     }
 
     /// Writes the report, and the events that no other report has brought meanwhile. Returns the highest stored event of this
-    /// voice, and the voices.
+    /// sender, and the senders.
     fn write(
         &self,
         connection: &Connection,
         new: Vec<Event>,
-        before: Heard,
-    ) -> Result<(u64, Option<Voices>), StoreError> {
+        before: SenderState,
+    ) -> Result<(u64, Option<Senders>), StoreError> {
         let device = self.device.to_string();
         let known: Option<String> = connection
             .prepare_cached("SELECT voices FROM reports WHERE device = ?1 AND key = ?2")?
@@ -127,8 +127,8 @@ impl Row {
             .optional()?;
         // an unreadable value is dropped: the next reports restore it
         let known = known.and_then(|text| serde_json::from_str(&text).ok());
-        let mut voices: Voices = known.unwrap_or_default();
-        let heard = voices.heard(&self.voice);
+        let mut senders: Senders = known.unwrap_or_default();
+        let heard = senders.heard(&self.sender);
         let mut last = heard.last;
         for event in new {
             if event.id <= last {
@@ -148,9 +148,9 @@ impl Row {
                 events::insert(connection, &event)?;
             }
         }
-        let were_two = voices.clones(self.now).is_some();
-        voices.hear(self.voice.clone(), last, self.now);
-        if let Some(clones) = voices.clones(self.now).filter(|_| !were_two) {
+        let were_two = senders.clones(self.now).is_some();
+        senders.record(self.sender.clone(), last, self.now);
+        if let Some(clones) = senders.clones(self.now).filter(|_| !were_two) {
             events::insert(connection, &self.found(&clones))?;
         }
         connection
@@ -167,9 +167,9 @@ impl Row {
                 &self.text,
                 self.time,
                 millis(self.now),
-                json(&voices),
+                json(&senders),
             ))?;
-        Ok((last, Some(voices)))
+        Ok((last, Some(senders)))
     }
 
     fn found(&self, clones: &Clones) -> FleetEvent {

@@ -4,20 +4,20 @@ use flotta_bundle::release::Revision;
 use flotta_bundle::wire::{Event, Report};
 use futures_util::FutureExt;
 
-use super::voices::Voice;
+use super::senders::Sender;
 use super::*;
-use crate::fixture::{HERE, House, TestDevice, eventually, name, report};
+use crate::fixture::{Fixture, HERE, TestDevice, eventually, name, report};
 
-async fn join(house: &House, device: &str) -> (TestDevice, Arc<Member>) {
+async fn join(fixture: &Fixture, device: &str) -> (TestDevice, Arc<Member>) {
     let machine = TestDevice::new(device);
-    let token = house.token(None).await;
+    let token = fixture.token(None).await;
     let address = "192.0.2.1".parse().unwrap();
     let request = machine.request(Some(token));
-    let joined = house
+    let joined = fixture
         .enroller
         .enrol(request, None, address, Timestamp::now());
     joined.await.unwrap();
-    let member = house.store.member(&machine.name).unwrap();
+    let member = fixture.store.member(&machine.name).unwrap();
     (machine, member)
 }
 
@@ -39,8 +39,8 @@ fn with_events(ids: impl IntoIterator<Item = u64>) -> Report {
 #[tokio::test]
 async fn a_device_is_seen_when_it_was_and_tells_the_time() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    let (machine, member) = join(&house, "a").await;
+    let fixture = Fixture::open(data.path());
+    let (machine, member) = join(&fixture, "a").await;
     let now = Timestamp::now();
     let years = jiff::SignedDuration::from_hours(24 * 730);
     for (time, synchronised, told) in [
@@ -54,7 +54,7 @@ async fn a_device_is_seen_when_it_was_and_tells_the_time() {
             clock_synchronised: synchronised,
             ..report()
         };
-        let put = house
+        let put = fixture
             .store
             .put_report(&machine.name, &member, said, HERE, time);
         put.await.unwrap();
@@ -62,42 +62,42 @@ async fn a_device_is_seen_when_it_was_and_tells_the_time() {
             member.seen(),
             Some(Timestamp::from_millisecond(time.as_millisecond()).unwrap())
         );
-        let ahead = house.store.told_times(now);
+        let ahead = fixture.store.told_times(now);
         let near = |ahead: jiff::SignedDuration| (ahead - told.unwrap()).as_secs() < 60;
         assert_eq!(ahead.len(), usize::from(told.is_some()), "{ahead:?}");
         assert!(ahead.into_iter().all(near));
     }
-    assert_eq!(house.store.count_members(), 1);
+    assert_eq!(fixture.store.count_members(), 1);
 }
 
 #[tokio::test]
 async fn what_is_known_of_a_device_outlives_the_process() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    let (machine, member) = join(&house, "a").await;
+    let fixture = Fixture::open(data.path());
+    let (machine, member) = join(&fixture, "a").await;
     let at = Timestamp::now();
-    let put = house
+    let put = fixture
         .store
         .put_report(&machine.name, &member, with_events([1, 2]), HERE, at);
     assert_eq!(put.await.unwrap().events, 2);
     let later: Timestamp = at + jiff::SignedDuration::from_secs(60);
     member.saw(later);
-    house.store.keep_seen().await.unwrap();
-    let before = house.store.device(&machine.name).await.unwrap().unwrap();
-    drop((house, member));
+    fixture.store.keep_seen().await.unwrap();
+    let before = fixture.store.device(&machine.name).await.unwrap().unwrap();
+    drop((fixture, member));
 
-    let house = House::open(data.path());
-    let after = house.store.device(&machine.name).await.unwrap().unwrap();
+    let fixture = Fixture::open(data.path());
+    let after = fixture.store.device(&machine.name).await.unwrap().unwrap();
     assert_eq!(after, before);
     assert_eq!(after.seen.unwrap().as_millisecond(), later.as_millisecond());
-    let member = house.store.member(&machine.name).unwrap();
+    let member = fixture.store.member(&machine.name).unwrap();
     assert_eq!(member.key(), machine.fingerprint());
     // an event that was stored before is not stored again
-    let put = house
+    let put = fixture
         .store
         .put_report(&machine.name, &member, with_events([2, 3]), HERE, later);
     assert_eq!(put.await.unwrap().events, 3);
-    let messages = house.events().await;
+    let messages = fixture.events().await;
     let times = |message: &str| messages.iter().filter(|event| event.1 == message).count();
     assert_eq!((times("1"), times("2"), times("3")), (1, 1, 1));
 }
@@ -105,19 +105,19 @@ async fn what_is_known_of_a_device_outlives_the_process() {
 #[tokio::test]
 async fn what_an_earlier_version_kept_is_taken_over() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    let (machine, member) = join(&house, "a").await;
+    let fixture = Fixture::open(data.path());
+    let (machine, member) = join(&fixture, "a").await;
     let at = Timestamp::from_second(1_800_000_000).unwrap();
     let sent = Report {
         time: at,
         ..with_events([1, 2])
     };
-    let put = house
+    let put = fixture
         .store
         .put_report(&machine.name, &member, sent.clone(), HERE, at);
     put.await.unwrap();
-    let before = house.store.device(&machine.name).await.unwrap().unwrap();
-    drop((house, member));
+    let before = fixture.store.device(&machine.name).await.unwrap().unwrap();
+    drop((fixture, member));
 
     // as the first version wrote it
     let old = Connection::open(data.path().join("status.db")).unwrap();
@@ -140,11 +140,11 @@ async fn what_an_earlier_version_kept_is_taken_over() {
     old.execute_batch("DROP TABLE newer").unwrap();
     drop(old);
 
-    let house = House::open(data.path());
-    let after = house.store.device(&machine.name).await.unwrap().unwrap();
+    let fixture = Fixture::open(data.path());
+    let after = fixture.store.device(&machine.name).await.unwrap().unwrap();
     assert_eq!(after, before);
-    let member = house.store.member(&machine.name).unwrap();
-    let put = house
+    let member = fixture.store.member(&machine.name).unwrap();
+    let put = fixture
         .store
         .put_report(&machine.name, &member, with_events([2]), HERE, at);
     assert_eq!(put.await.unwrap().events, 2);
@@ -251,34 +251,34 @@ async fn the_same_refusal_is_remembered_once_and_the_highest_sequence_always() {
 #[tokio::test]
 async fn tokens_are_stored_as_hashes_and_forgotten_in_the_end() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    let token = house.token(Some("a")).await;
-    house.store.purge(Timestamp::now()).await.unwrap();
-    assert_eq!(house.store.tokens().await.unwrap().len(), 1);
+    let fixture = Fixture::open(data.path());
+    let token = fixture.token(Some("a")).await;
+    fixture.store.purge(Timestamp::now()).await.unwrap();
+    assert_eq!(fixture.store.tokens().await.unwrap().len(), 1);
     let later = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 31);
     for file in ["fleet.db", "fleet.db-wal"] {
         let bytes = std::fs::read(data.path().join(file)).unwrap();
         let secret = token.expose().as_bytes();
         assert!(!bytes.windows(secret.len()).any(|window| window == secret));
     }
-    house.store.purge(later).await.unwrap();
-    assert!(house.store.tokens().await.unwrap().is_empty());
+    fixture.store.purge(later).await.unwrap();
+    assert!(fixture.store.tokens().await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_report_is_remembered_even_if_the_device_hangs_up() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    let (machine, member) = join(&house, "a").await;
-    let mut changes = house.store.changes();
+    let fixture = Fixture::open(data.path());
+    let (machine, member) = join(&fixture, "a").await;
+    let mut changes = fixture.store.changes();
     let (open, gate) = std::sync::mpsc::channel();
     let wait = move |_: &_| {
         gate.recv().unwrap();
         Ok(())
     };
-    let before = house.store.write_status(wait, |()| {});
+    let before = fixture.store.write_status(wait, |()| {});
     assert!(before.now_or_never().is_none());
-    let put = house.store.put_report(
+    let put = fixture.store.put_report(
         &machine.name,
         &member,
         with_events([1]),
@@ -290,7 +290,7 @@ async fn a_report_is_remembered_even_if_the_device_hangs_up() {
     changes.mark_unchanged();
     open.send(()).unwrap();
     eventually("the report", async || {
-        (member.heard(&Voice::of(&report(), HERE)).last == 1).then_some(())
+        (member.heard(&Sender::of(&report(), HERE)).last == 1).then_some(())
     })
     .await;
     changes.changed().await.unwrap();
@@ -299,16 +299,16 @@ async fn a_report_is_remembered_even_if_the_device_hangs_up() {
 #[tokio::test]
 async fn a_report_that_cannot_be_read_costs_its_own_row_what_it_said() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
+    let fixture = Fixture::open(data.path());
     let at = Timestamp::now();
     for device in ["a", "b"] {
-        let (machine, member) = join(&house, device).await;
-        let put = house
+        let (machine, member) = join(&fixture, device).await;
+        let put = fixture
             .store
             .put_report(&machine.name, &member, report(), HERE, at);
         put.await.unwrap();
     }
-    drop(house);
+    drop(fixture);
     let connection = Connection::open(data.path().join("status.db")).unwrap();
     connection
         .execute(
@@ -318,8 +318,8 @@ async fn a_report_that_cannot_be_read_costs_its_own_row_what_it_said() {
         .unwrap();
     drop(connection);
 
-    let house = House::open(data.path());
-    let devices = house.store.devices().await.unwrap();
+    let fixture = Fixture::open(data.path());
+    let devices = fixture.store.devices().await.unwrap();
     let read: Vec<_> = devices
         .iter()
         .map(|record| (record.report.is_some(), record.unreadable.is_some()))

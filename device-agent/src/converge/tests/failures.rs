@@ -256,7 +256,7 @@ fn a_unit_that_does_not_stop_is_not_forgotten() {
     let said: Vec<_> = outcome.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         said,
-        ["FLT0506: web.service does not stop: Connection timed out"]
+        ["FLT0506: web.service cannot be stopped: Connection timed out"]
     );
     assert!(
         bench

@@ -4,8 +4,8 @@ use super::*;
 
 #[tokio::test]
 async fn the_events_of_one_device_are_found_among_all() {
-    let desk = Desk::new();
-    desk.join("a").await;
+    let bench = Bench::new();
+    bench.join("a").await;
     for at in 0..1001 {
         let event = crate::store::FleetEvent {
             id: 0,
@@ -15,24 +15,24 @@ async fn the_events_of_one_device_are_found_among_all() {
             message: String::new(),
             warning: false,
         };
-        desk.house.store.add_event(event).await.unwrap();
+        bench.fixture.store.add_event(event).await.unwrap();
     }
     let of_a = super::query::Query {
         device: Some(name("a")),
         ..Default::default()
     };
-    let events: Vec<EventObject> = desk.list(&of_a.encode()).await;
+    let events: Vec<EventObject> = bench.list(&of_a.encode()).await;
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].status.object, "device/default/a");
-    let one: Vec<Device> = desk.list("?namespace=default&name=a").await;
+    let one: Vec<Device> = bench.list("?namespace=default&name=a").await;
     assert_eq!(one.len(), 1);
 }
 
 #[tokio::test]
 async fn a_watch_tells_what_is_there_and_then_every_change() {
-    let desk = Desk::new();
-    desk.join("a").await;
-    let mut watch = desk
+    let bench = Bench::new();
+    bench.join("a").await;
+    let mut watch = bench
         .client
         .watch::<Device>("/v1/devices?watch=true")
         .await
@@ -46,15 +46,15 @@ async fn a_watch_tells_what_is_there_and_then_every_change() {
         (change.what, change.object.metadata.name.as_str()),
         (What::Added, "a")
     );
-    desk.join("b").await;
+    bench.join("b").await;
     let change = next().await;
     assert_eq!(
         (change.what, change.object.metadata.name.as_str()),
         (What::Added, "b")
     );
-    desk.house.publish(1, &[("b", &[Digest::of(b"1")])]);
+    bench.fixture.publish(1, &[("b", &[Digest::of(b"1")])]);
     let a = name("a");
-    let revoked = desk.house.enroller.revoke(&a, "ada", Timestamp::now());
+    let revoked = bench.fixture.enroller.revoke(&a, "ada", Timestamp::now());
     revoked.await.unwrap();
     // it has disappeared from the list
     let change = next().await;
@@ -66,7 +66,7 @@ async fn a_watch_tells_what_is_there_and_then_every_change() {
 
 #[tokio::test]
 async fn devices_and_workloads_are_found_by_what_they_run() {
-    let desk = Desk::new();
+    let bench = Bench::new();
     let image = "registry.example/web:1@sha256:".to_owned() + &"a".repeat(64);
     let with_image = |reference: &str| Manifest {
         schema: 1,
@@ -84,11 +84,13 @@ async fn devices_and_workloads_are_found_by_what_they_run() {
     let manifest = with_image(&image).encode();
     let digest = Digest::of(&manifest);
     let blobs = BTreeMap::from([(digest, manifest)]);
-    desk.house.depot.put_blobs(&blobs).await.unwrap();
-    desk.house.publish(1, &[("a", &[digest]), ("b", &[digest])]);
+    bench.fixture.depot.put_blobs(&blobs).await.unwrap();
+    bench
+        .fixture
+        .publish(1, &[("a", &[digest]), ("b", &[digest])]);
     for device in ["a", "b"] {
-        let machine = desk.join(device).await;
-        let member = desk.house.store.member(&machine.name).unwrap();
+        let machine = bench.join(device).await;
+        let member = bench.fixture.store.member(&machine.name).unwrap();
         let applied = Applied {
             manifest: digest,
             release: 1,
@@ -106,13 +108,14 @@ async fn devices_and_workloads_are_found_by_what_they_run() {
             ..report()
         };
         let put =
-            desk.house
+            bench
+                .fixture
                 .store
                 .put_report(&machine.name, &member, report, HERE, Timestamp::now());
         put.await.unwrap();
     }
     let names = async |query: &str| -> Vec<String> {
-        let devices = desk.list::<Device>(query).await.into_iter();
+        let devices = bench.list::<Device>(query).await.into_iter();
         devices.map(|device| device.metadata.name).collect()
     };
     let by_digest = format!("?image=sha256:{}", "a".repeat(64));
@@ -122,11 +125,12 @@ async fn devices_and_workloads_are_found_by_what_they_run() {
         &by_digest,
     ] {
         assert_eq!(names(query).await, ["a"], "{query}");
-        assert_eq!(desk.list::<Workload>(query).await.len(), 1, "{query}");
+        assert_eq!(bench.list::<Workload>(query).await.len(), 1, "{query}");
     }
     assert!(names("?image=registry.example/other").await.is_empty());
     assert!(
-        desk.list::<Workload>("?image=registry.example/other")
+        bench
+            .list::<Workload>("?image=registry.example/other")
             .await
             .is_empty()
     );
@@ -137,7 +141,7 @@ async fn devices_and_workloads_are_found_by_what_they_run() {
 
 #[tokio::test]
 async fn events_are_found_by_device_and_time() {
-    let desk = Desk::new();
+    let bench = Bench::new();
     let at = |minutes: i64| Timestamp::from_second(1_800_000_000 + 60 * minutes).unwrap();
     for (minutes, device) in [(0, "a"), (1, "b"), (2, "a"), (3, "a")] {
         let event = crate::store::FleetEvent {
@@ -148,10 +152,10 @@ async fn events_are_found_by_device_and_time() {
             message: minutes.to_string(),
             warning: false,
         };
-        desk.house.store.add_event(event).await.unwrap();
+        bench.fixture.store.add_event(event).await.unwrap();
     }
     let messages = async |query: &Query| -> Vec<String> {
-        let events = desk.list::<EventObject>(&query.encode()).await.into_iter();
+        let events = bench.list::<EventObject>(&query.encode()).await.into_iter();
         events.map(|event| event.status.message).collect()
     };
     let query = Query {
@@ -170,16 +174,16 @@ async fn events_are_found_by_device_and_time() {
 
 #[tokio::test]
 async fn a_watch_is_silent_about_heartbeats_and_tells_what_went_first() {
-    let desk = Desk::new();
-    let machine = desk.join("a").await;
+    let bench = Bench::new();
+    let machine = bench.join("a").await;
     let git = |names: &[&str]| {
         let described = names.iter().map(|a| (name(a), Described::default()));
-        desk.house.index.describe(Arc::new(described.collect()));
+        bench.fixture.index.describe(Arc::new(described.collect()));
     };
     git(&["b"]);
-    let member = desk.house.store.member(&machine.name).unwrap();
+    let member = bench.fixture.store.member(&machine.name).unwrap();
     member.saw(Timestamp::now());
-    let watch = desk.client.watch::<Device>("/v1/devices?watch=true").await;
+    let watch = bench.client.watch::<Device>("/v1/devices?watch=true").await;
     let mut watch = watch.unwrap();
     let mut next = async || {
         let next = tokio::time::timeout(DEADLINE, watch.next()).await;
@@ -190,7 +194,7 @@ async fn a_watch_is_silent_about_heartbeats_and_tells_what_went_first() {
     assert_eq!(next().await, (What::Added, "b".to_owned()));
     // a heartbeat is not reported; that `b`, which was only in Git, has joined, is
     member.saw(Timestamp::now() + jiff::SignedDuration::from_secs(1));
-    desk.join("b").await;
+    bench.join("b").await;
     assert_eq!(next().await, (What::Deleted, "b".to_owned()));
     assert_eq!(next().await, (What::Added, "b".to_owned()));
 }

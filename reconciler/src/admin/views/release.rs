@@ -17,7 +17,7 @@ const LISTED: u32 = 200;
 impl Listed for ReleaseObject {
     async fn all(admin: &Admin, _query: &Query, _now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let in_force = admin.0.index.current().map(|current| current.sequence());
-        let source = admin.0.standing.source();
+        let source = admin.0.server_state.source();
         let held = source
             .verdict
             .filter(|verdict| verdict.state == "Held")

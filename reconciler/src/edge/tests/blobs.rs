@@ -20,10 +20,10 @@ async fn a_device_reads_its_own_bundles_and_no_others() {
     let (earlier, earlier_blobs) = bundle(b"earlier");
     let (other, other_blobs) = bundle(b"of b");
     for blobs in [&own_blobs, &earlier_blobs, &other_blobs] {
-        world.house.depot.put_blobs(blobs).await.unwrap();
+        world.fixture.depot.put_blobs(blobs).await.unwrap();
     }
     world
-        .house
+        .fixture
         .publish(1, &[("a", &[own, earlier]), ("b", &[other])]);
     let client = world.device(&TestDevice::new("a")).await;
     for (digest, content) in own_blobs.iter().chain(&earlier_blobs) {
@@ -83,9 +83,9 @@ async fn a_device_that_does_not_read_keeps_no_other_from_reading() {
     // more than a client buffers unread: 2 MiB of each, 5 MiB in all
     let content = vec![b'x'; 3_000_000];
     let (manifest, blobs) = bundle(&content);
-    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world.fixture.depot.put_blobs(&blobs).await.unwrap();
     world
-        .house
+        .fixture
         .publish(1, &[("a", &[manifest]), ("b", &[manifest])]);
     let path = format!("/v1/blobs/{}", Digest::of(&content));
     let idle = world.device(&TestDevice::new("a")).await;

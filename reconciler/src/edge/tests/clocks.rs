@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::refused;
 use super::world::{World, certified, connector_by};
 use crate::edge::limits::Limits;
-use crate::fixture::{House, TestDevice, name};
+use crate::fixture::{Fixture, TestDevice, name};
 use crate::keys::tests::offsets;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -17,9 +17,9 @@ async fn a_fleet_made_by_a_wrong_clock_is_there_once_the_clock_is_right_and_no_d
     let mut refused_before = 0;
     for offset in offsets() {
         let data = tempfile::tempdir().unwrap();
-        let house = House::open_at(data.path(), Timestamp::now() + offset);
-        let world = World::serve(house, data, Limits::default()).await;
-        let fleet = &world.house.fleet;
+        let fixture = Fixture::open_at(data.path(), Timestamp::now() + offset);
+        let world = World::serve(fixture, data, Limits::default()).await;
+        let fleet = &world.fixture.fleet;
         let (ca, machine) = (fleet.server_ca_certificate_pem(), TestDevice::new("a"));
         let shakes = async || {
             let identity = certified(fleet, &machine, Timestamp::now());
@@ -33,7 +33,9 @@ async fn a_fleet_made_by_a_wrong_clock_is_there_once_the_clock_is_right_and_no_d
         assert!(shakes().await, "{offset:#}");
         // and the device's own certificate, by the CA that the server started with
         let client = world.device(&machine).await;
-        world.house.publish(1, &[("a", &[Digest::of(b"manifest")])]);
+        world
+            .fixture
+            .publish(1, &[("a", &[Digest::of(b"manifest")])]);
         let answer = client.get("/v1/desired?root=1", &[]).await;
         assert_eq!(answer.status, 200, "{offset:#}");
     }
@@ -47,10 +49,12 @@ async fn a_fleet_made_by_a_wrong_clock_is_there_once_the_clock_is_right_and_no_d
 #[tokio::test]
 async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
     let world = World::new().await;
-    let (fleet, store) = (&world.house.fleet, &world.house.store);
+    let (fleet, store) = (&world.fixture.fleet, &world.fixture.store);
     let machine = TestDevice::new("a");
     world.join(&machine).await;
-    world.house.publish(1, &[("a", &[Digest::of(b"manifest")])]);
+    world
+        .fixture
+        .publish(1, &[("a", &[Digest::of(b"manifest")])]);
     // the clock was right two years ago by its own time, so it is taken to be two years ahead
     let then = Timestamp::now() - DAY * 730;
     let old = || certified(fleet, &machine, then - DAY);
@@ -63,7 +67,7 @@ async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
     };
     assert!(asks().await.is_none(), "it has ended");
 
-    let (identity, csr, token) = (old(), machine.csr(), world.house.token(Some("b")).await);
+    let (identity, csr, token) = (old(), machine.csr(), world.fixture.token(Some("b")).await);
     store.set_meta("clock", format!("{then:.0}")).await.unwrap();
     let doubted = fleet.clock().open(store, Timestamp::now()).await.unwrap();
     assert!(doubted.is_some());
@@ -83,7 +87,7 @@ async fn a_clock_in_doubt_serves_who_was_there_and_signs_for_nobody() {
     let hour = SignedDuration::from_hours(1);
     let terms = crate::store::NewToken::default();
     let made = world
-        .house
+        .fixture
         .enroller
         .create_token(terms, hour, Timestamp::now())
         .await;
@@ -110,7 +114,7 @@ async fn a_token_from_the_future_is_none() {
         };
         let then = Timestamp::now() + offset;
         let made = world
-            .house
+            .fixture
             .enroller
             .create_token(terms, DAY * 30, then)
             .await;
@@ -127,7 +131,7 @@ async fn a_token_from_the_future_is_none() {
             assert_eq!(answer.status, 200, "{offset:#}");
             let by = "a test";
             let revoked = world
-                .house
+                .fixture
                 .enroller
                 .revoke(&machine.name, by, Timestamp::now());
             revoked.await.unwrap();

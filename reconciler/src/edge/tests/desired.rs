@@ -7,13 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use super::world::{World, key};
 use super::{hold, refused, waits};
 use crate::edge::limits::Limits;
-use crate::fixture::{House, TestDevice, bundle, bundle_with, name};
+use crate::fixture::{Fixture, TestDevice, bundle, bundle_with, name};
 
 #[tokio::test]
 async fn a_poll_is_held_until_this_device_is_concerned() {
     let world = World::new().await;
     let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
-    world.house.publish(1, &[("a", &[old]), ("b", &[old])]);
+    world.fixture.publish(1, &[("a", &[old]), ("b", &[old])]);
     let client = world.device(&TestDevice::new("a")).await;
     let first = client.get("/v1/desired?root=1", &[]).await;
     let tag = first.header("etag").to_owned();
@@ -34,11 +34,13 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
     waits(&world).await;
     // a commit for b wakes only b: if it had woken a, a would have got release 2 while b asks
     let other = world.device(&TestDevice::new("b")).await;
-    world.house.publish(2, &[("a", &[old]), ("b", &[new, old])]);
+    world
+        .fixture
+        .publish(2, &[("a", &[old]), ("b", &[new, old])]);
     let told = other.get("/v1/desired?root=1", &[]).await;
     assert_eq!(told.header("etag"), format!("\"2-{}\"", new.hex()));
     world
-        .house
+        .fixture
         .publish(3, &[("a", &[new, old]), ("b", &[new, old])]);
     let (client, answer) = held.await.unwrap();
     let answer = answer.unwrap();
@@ -46,7 +48,7 @@ async fn a_poll_is_held_until_this_device_is_concerned() {
 
     // and a device accepts it
     let memory = Memory {
-        trust: world.house.fleet.trust_root().clone(),
+        trust: world.fixture.fleet.trust_root().clone(),
         highest: None,
     };
     let accepted = verify_offer(&answer.json(), &name("a"), &memory).unwrap();
@@ -64,7 +66,7 @@ async fn who_has_just_joined_waits_for_its_first_release() {
     let client = world.device(&TestDevice::new("a")).await;
     let asked = tokio::spawn(async move { client.get("/v1/desired?root=1", &[]).await });
     waits(&world).await;
-    world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
+    world.fixture.publish(1, &[("a", &[Digest::of(b"1")])]);
     assert_eq!(asked.await.unwrap().status, 200);
 }
 
@@ -72,7 +74,7 @@ async fn who_has_just_joined_waits_for_its_first_release() {
 async fn a_stop_answers_held_polls_and_a_restart_makes_nothing_anew() {
     let world = World::new().await;
     let machine = TestDevice::new("a");
-    world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
+    world.fixture.publish(1, &[("a", &[Digest::of(b"1")])]);
     let certificate = world.join(&machine).await;
     let again = (certificate.0.clone(), key(&machine));
     let client = world.connect(Some(certificate)).await.unwrap();
@@ -95,9 +97,9 @@ async fn a_stop_answers_held_polls_and_a_restart_makes_nothing_anew() {
     assert_eq!(answer.unwrap().status, 304);
     client.ended().await;
 
-    let house = House::open(data.path());
-    house.publish(1, &[("a", &[Digest::of(b"1")])]);
-    let world = World::serve(house, data, Limits::default()).await;
+    let fixture = Fixture::open(data.path());
+    fixture.publish(1, &[("a", &[Digest::of(b"1")])]);
+    let world = World::serve(fixture, data, Limits::default()).await;
     assert_eq!(keys(world.data.path()), before);
     let client = world.connect(Some(again)).await.unwrap();
     let answer = client
@@ -110,12 +112,12 @@ async fn a_stop_answers_held_polls_and_a_restart_makes_nothing_anew() {
 async fn the_servers_new_certificate_serves_from_the_next_handshake_on() {
     let data = tempfile::tempdir().unwrap();
     let then = Timestamp::now() - SignedDuration::from_hours(24 * 300);
-    let house = House::open_at(data.path(), then);
-    let world = World::serve(house, data, Limits::default()).await;
+    let fixture = Fixture::open_at(data.path(), then);
+    let world = World::serve(fixture, data, Limits::default()).await;
     let before = world.connect(None).await.unwrap();
     assert!(
         world
-            .house
+            .fixture
             .fleet
             .renew_certificates(&[], Timestamp::now())
             .unwrap()
@@ -130,15 +132,15 @@ async fn the_servers_new_certificate_serves_from_the_next_handshake_on() {
 async fn a_device_whose_agent_is_too_old_keeps_what_it_has() {
     let world = World::new().await;
     let (first, blobs) = bundle(b"old");
-    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world.fixture.depot.put_blobs(&blobs).await.unwrap();
     let moved = Settings {
         servers: vec!["https://edge.example".to_owned()],
         ..Settings::default()
     };
     let (second, blobs) = bundle_with(b"new", moved);
-    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world.fixture.depot.put_blobs(&blobs).await.unwrap();
     world
-        .house
+        .fixture
         .publish(1, &[("a", &[second, first]), ("b", &[second])]);
     let client = world.device(&TestDevice::new("a")).await;
     // an agent of the first version does not say which schema it reads

@@ -25,7 +25,7 @@ async fn fleet() -> (World, Vec<Device>) {
     for device in NAMES {
         let own = ["now", "before"].map(|when| bundle(format!("{when} {device}").as_bytes()));
         for (_, blobs) in &own {
-            world.house.depot.put_blobs(blobs).await.unwrap();
+            world.fixture.depot.put_blobs(blobs).await.unwrap();
         }
         all.insert(device, own);
     }
@@ -34,7 +34,7 @@ async fn fleet() -> (World, Vec<Device>) {
         .map(|(device, own)| (*device, own.each_ref().map(|(manifest, _)| *manifest)))
         .collect();
     let manifests: Vec<_> = manifests.iter().map(|(d, m)| (*d, &m[..])).collect();
-    world.house.publish(1, &manifests);
+    world.fixture.publish(1, &manifests);
     let mut devices = Vec::new();
     for (device, own) in all {
         let machine = TestDevice::new(device);
@@ -108,7 +108,7 @@ async fn whoever_is_named_the_answer_is_for_who_asks() {
     for (a, b) in pairs(&devices) {
         let (other, identity) = (
             b.machine.name.to_string(),
-            b.machine.name.identity(world.house.fleet.name()),
+            b.machine.name.identity(world.fixture.fleet.name()),
         );
         let manifest = b.blobs[0];
         let tag = format!("\"1-{}\"", manifest.hex());
@@ -157,7 +157,7 @@ async fn a_report_in_anothers_name_is_ones_own() {
         tried += 1;
     }
     for device in &devices {
-        let record = world.house.store.device(&device.machine.name).await;
+        let record = world.fixture.store.device(&device.machine.name).await;
         let kept = record.unwrap().unwrap().report.unwrap();
         assert_eq!(kept.agent, format!("by {}", device.machine.name));
     }
@@ -219,7 +219,7 @@ async fn no_path_leads_to_others_reports_and_names() {
     println!("paths to others: refused {refusals}/{tried}");
     assert_eq!((refusals, tried), (12 * 23 * 4, 12 * 23 * 4));
     all_are_served(&devices).await;
-    assert_eq!(world.house.store.devices().await.unwrap().len(), 4);
+    assert_eq!(world.fixture.store.devices().await.unwrap().len(), 4);
 }
 
 /// A device cannot get another's name or key, or a certificate for them.

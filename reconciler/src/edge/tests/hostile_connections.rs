@@ -60,7 +60,7 @@ struct Honest {
 impl Honest {
     async fn new(world: &World) -> Self {
         let machine = TestDevice::new("b");
-        world.house.publish(1, &[("b", &[Digest::of(b"1")])]);
+        world.fixture.publish(1, &[("b", &[Digest::of(b"1")])]);
         let client = world.device(&machine).await;
         Self { machine, client }
     }
@@ -238,7 +238,7 @@ async fn half_a_request_takes_one_place_and_no_more() {
         ..Limits::default()
     })
     .await;
-    world.house.publish(1, &[("b", &[Digest::of(b"1")])]);
+    world.fixture.publish(1, &[("b", &[Digest::of(b"1")])]);
     let honest = world.device(&TestDevice::new("b")).await;
     let (mut tried, mut ended) = (0, 0);
     for (protocol, sent, ends) in halves() {
@@ -319,9 +319,9 @@ async fn download(limits: Limits) -> (World, String, usize) {
     let world = World::with(limits).await;
     let content = vec![b'x'; 3_000_000];
     let (manifest, blobs) = bundle(&content);
-    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world.fixture.depot.put_blobs(&blobs).await.unwrap();
     world
-        .house
+        .fixture
         .publish(1, &[("a", &[manifest]), ("b", &[manifest])]);
     let path = format!("/v1/blobs/{}", Digest::of(&content));
     (world, path, content.len())

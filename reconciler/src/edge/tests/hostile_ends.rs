@@ -21,9 +21,9 @@ async fn scene() -> Scene {
     let world = World::new().await;
     let content = vec![b'x'; 3_000_000];
     let (manifest, blobs) = bundle(&content);
-    world.house.depot.put_blobs(&blobs).await.unwrap();
+    world.fixture.depot.put_blobs(&blobs).await.unwrap();
     let devices = [("a", &[manifest][..]), ("b", &[manifest])];
-    world.house.publish(1, &devices);
+    world.fixture.publish(1, &devices);
     Scene {
         honest: world.device(&TestDevice::new("b")).await,
         path: format!("/v1/blobs/{}", Digest::of(&content)),
@@ -88,7 +88,7 @@ impl Scene {
         at_that_moment(then);
         uses(&self.world, machine, [0, 0, 0]).await;
         eventually("no poll is held", async || {
-            (self.world.house.index.waiting() == 0).then_some(())
+            (self.world.fixture.index.waiting() == 0).then_some(())
         })
         .await;
         println!("connections open at the end: closed {ended}/{tried}");
@@ -113,8 +113,8 @@ async fn revocation_closes_whatever_a_connection_is_doing() {
     let identity = scene.world.join(&machine).await;
     let again = (identity.0.clone(), key(&machine));
     let held = scene.held(&machine, identity).await;
-    let member = scene.world.house.store.member(&machine.name).unwrap();
-    let enroller = &scene.world.house.enroller;
+    let member = scene.world.fixture.store.member(&machine.name).unwrap();
+    let enroller = &scene.world.fixture.enroller;
     let then = Timestamp::now();
     enroller.revoke(&machine.name, "ada", then).await.unwrap();
     let tried = held.len();
@@ -145,7 +145,7 @@ async fn the_end_of_a_certificate_closes_whatever_a_connection_is_doing() {
     let days = SignedDuration::from_hours(24 * 90);
     // certificates expire at whole seconds
     let then = Timestamp::from_second(Timestamp::now().as_second() + 15).unwrap();
-    let short = certified(&scene.world.house.fleet, &machine, then - days);
+    let short = certified(&scene.world.fixture.fleet, &machine, then - days);
     let held = scene.held(&machine, short).await;
     scene.all_end(&machine, held, then).await;
 }

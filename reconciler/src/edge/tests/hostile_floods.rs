@@ -20,7 +20,7 @@ async fn worlds(penalty: Duration) -> (World, Client) {
     })
     .await;
     let one = Digest::of(b"1");
-    world.house.publish(1, &[("a", &[one]), ("b", &[one])]);
+    world.fixture.publish(1, &[("a", &[one]), ("b", &[one])]);
     let honest = world.device(&TestDevice::new("b")).await;
     (world, honest)
 }
@@ -93,7 +93,7 @@ async fn who_floods_waits_for_its_refusal() {
     let hostile = std::sync::Arc::new(world.device(&machine).await);
     // the first answer brings the server's settings: from here on the client respects the parallel limit
     assert_eq!(hostile.get("/v1/desired?root=1", &[]).await.status, 200);
-    let member = world.house.store.member(&name("a")).unwrap();
+    let member = world.fixture.store.member(&name("a")).unwrap();
     while member.allowance().admits_request() {}
     let mut asked = JoinSet::new();
     for (method, path) in requests().take(1000) {
@@ -117,7 +117,7 @@ async fn who_floods_waits_for_its_refusal() {
     assert!(answered < 500, "{answered}");
     // revocation still closes the connection
     let now = jiff::Timestamp::now();
-    let revoked = world.house.enroller.revoke(&machine.name, "ada", now);
+    let revoked = world.fixture.enroller.revoke(&machine.name, "ada", now);
     revoked.await.unwrap();
     let mut broken = 0;
     while let Some(done) = asked.join_next().await {
@@ -135,7 +135,7 @@ async fn who_takes_every_request_back_gets_no_further() {
     let (world, honest) = worlds(Duration::from_secs(3600)).await;
     let machine = TestDevice::new("a");
     let dialler = Dialler::new(&world, Some(world.join(&machine).await), H2);
-    let member = world.house.store.member(&machine.name).unwrap();
+    let member = world.fixture.store.member(&machine.name).unwrap();
     let whole = END_HEADERS | END_STREAM;
     let begin = |stream| begins(stream, whole, "GET", "/v1/desired?root=1");
     for in_one_piece in [false, true] {

@@ -239,13 +239,13 @@ async fn one_who_is_not_served_and_goes_on_asking_is_one_line() {
     let now = jiff::Timestamp::now();
     let (unknown, left) = (TestDevice::new("unknown"), TestDevice::new("left"));
     world.join(&left).await;
-    let revoked = world.house.enroller.revoke(&left.name, "ada", now);
+    let revoked = world.fixture.enroller.revoke(&left.name, "ada", now);
     revoked.await.unwrap();
     let mut tried = 0;
     // like an agent that keeps coming back
     for _ in 0..20 {
         for machine in [&unknown, &left] {
-            let identity = super::world::certified(&world.house.fleet, machine, now);
+            let identity = super::world::certified(&world.fixture.fleet, machine, now);
             let client = world.connect(Some(identity)).await.unwrap();
             for _ in 0..5 {
                 let answer = client.get("/v1/desired?root=1", &[]).await;
@@ -319,7 +319,7 @@ async fn a_flood_fills_no_log() {
     drop(held);
 
     let other = world.device(&TestDevice::new("b")).await;
-    let member = world.house.store.member(&name("b")).unwrap();
+    let member = world.fixture.store.member(&name("b")).unwrap();
     while member.allowance().admits_request() {}
     for _ in 0..tried {
         other.get("/v1/none", &[]).await;

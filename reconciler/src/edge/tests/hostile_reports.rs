@@ -215,7 +215,13 @@ fn numbers() -> Vec<Case> {
 async fn is_served(world: &World, honest: &Client, word: &str) {
     let answer = honest.put("/v1/report", with("/agent", word)).await;
     assert_eq!(answer.status, 200);
-    let record = world.house.store.device(&name("b")).await.unwrap().unwrap();
+    let record = world
+        .fixture
+        .store
+        .device(&name("b"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(record.report.unwrap().agent, word);
 }
 
@@ -258,7 +264,7 @@ async fn bodies_whose_length_is_a_lie_end() {
         ..Limits::default()
     })
     .await;
-    world.house.publish(1, &[("b", &[Digest::of(b"1")])]);
+    world.fixture.publish(1, &[("b", &[Digest::of(b"1")])]);
     let honest = world.device(&TestDevice::new("b")).await;
     let machine = TestDevice::new("a");
     let identity = world.join(&machine).await;
@@ -343,9 +349,15 @@ async fn no_text_of_a_report_keeps_what_a_terminal_obeys() {
     let answer = client.put("/v1/report", serde_json::to_vec(&said).unwrap());
     assert_eq!(answer.await.status, 200);
 
-    let record = world.house.store.device(&name("a")).await.unwrap().unwrap();
+    let record = world
+        .fixture
+        .store
+        .device(&name("a"))
+        .await
+        .unwrap()
+        .unwrap();
     let mut kept = texts(&serde_json::to_value(record.report.unwrap()).unwrap());
-    for event in world.house.events().await {
+    for event in world.fixture.events().await {
         kept.extend([event.0, event.1]);
     }
     let nasty = texts(&sent)
@@ -378,7 +390,7 @@ async fn lies_about_the_sequence_harm_who_tells_them_alone() {
     let world = World::new().await;
     let manifest = Digest::of(b"1");
     world
-        .house
+        .fixture
         .publish(7, &[("a", &[manifest]), ("b", &[manifest])]);
     let (liar, honest) = (
         world.device(&TestDevice::new("a")).await,
@@ -415,14 +427,14 @@ async fn lies_about_the_sequence_harm_who_tells_them_alone() {
     println!("lies about the release: {tried} told, {tried} without effect");
     assert_eq!(tried, 5 * 5 * 3 + 5);
     // the next release follows the last that the server made
-    assert_eq!(world.house.store.highest_sequence().await.unwrap(), None);
+    assert_eq!(world.fixture.store.highest_sequence().await.unwrap(), None);
     let answer = honest.get("/v1/desired?root=1", &[]).await;
     let tag = format!("\"7-{}\"", manifest.hex());
     assert_eq!(answer.header("etag"), tag);
     let held = hold(honest, &tag);
     waits(&world).await;
     let next = Digest::of(b"2");
-    world.house.publish(8, &[("a", &[next]), ("b", &[next])]);
+    world.fixture.publish(8, &[("a", &[next]), ("b", &[next])]);
     let (_, answer) = held.await.unwrap();
     assert_eq!(
         answer.unwrap().header("etag"),
@@ -469,7 +481,7 @@ async fn lies_about_events_harm_who_tells_them_alone() {
             limit: 10_000,
             ..EventFilter::default()
         };
-        let events = world.house.store.events(filter).await.unwrap();
+        let events = world.fixture.store.events(filter).await.unwrap();
         events
             .iter()
             .filter(|event| event.reason == "Applied")
@@ -481,7 +493,7 @@ async fn lies_about_events_harm_who_tells_them_alone() {
     assert_eq!(counts, [3, 2, 200]);
     // times beyond all calendars do not break the list
     eventually("the whole list", async || {
-        (!world.house.events().await.is_empty()).then_some(())
+        (!world.fixture.events().await.is_empty()).then_some(())
     })
     .await;
 }

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, SanType};
 
 use super::world::{self, World, certified, key};
 use super::{hold, refused, waits};
-use crate::fixture::{House, TestDevice, eventually};
+use crate::fixture::{Fixture, TestDevice, eventually};
 
 #[tokio::test]
 async fn without_a_certificate_the_enrolment_routes_alone_answer() {
@@ -55,17 +55,17 @@ async fn certificates_that_do_not_verify_end_the_handshake() {
 
     // the CA of another fleet with the same name
     let elsewhere = tempfile::tempdir().unwrap();
-    let other = House::open(elsewhere.path());
+    let other = Fixture::open(elsewhere.path());
     assert!(turned_away(&world, certified(&other.fleet, &machine, now)).await);
 
     // expired
     let then = now - SignedDuration::from_hours(24 * 100);
-    assert!(turned_away(&world, certified(&world.house.fleet, &machine, then)).await);
+    assert!(turned_away(&world, certified(&world.fixture.fleet, &machine, then)).await);
 
     // a self-signed leaf for the device, with its genuine certificate as the second one
     let thief = TestDevice::new("a");
     let mut params = CertificateParams::default();
-    let uri = machine.name.identity(world.house.fleet.name());
+    let uri = machine.name.identity(world.fixture.fleet.name());
     params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
     let forged = params.self_signed(&thief.key).unwrap();
     let mut chain = vec![forged.der().clone()];
@@ -78,14 +78,14 @@ async fn a_good_certificate_of_nobody_here_is_told_so() {
     let world = World::new().await;
     let (machine, now) = (TestDevice::new("a"), Timestamp::now());
     // signed by the fleet's CA, but the device has never joined
-    let identity = certified(&world.house.fleet, &machine, now);
+    let identity = certified(&world.fixture.fleet, &machine, now);
     let client = world.connect(Some(identity)).await.unwrap();
     let answer = client.get("/v1/desired?root=1", &[]).await;
     assert_eq!(answer.failure(), refused(code::UNKNOWN_DEVICE, 403));
 
     // the name has joined with another key
     world.join(&TestDevice::new("a")).await;
-    let identity = certified(&world.house.fleet, &machine, now);
+    let identity = certified(&world.fixture.fleet, &machine, now);
     let client = world.connect(Some(identity)).await.unwrap();
     let answer = client.put("/v1/report", "{}").await;
     assert_eq!(answer.failure(), refused(code::UNKNOWN_DEVICE, 403));
@@ -95,7 +95,7 @@ async fn a_good_certificate_of_nobody_here_is_told_so() {
 async fn revocation_closes_what_is_open_and_lets_nobody_in_again() {
     let world = World::new().await;
     let machine = TestDevice::new("a");
-    world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
+    world.fixture.publish(1, &[("a", &[Digest::of(b"1")])]);
     let identity = world.join(&machine).await;
     let again = (identity.0.clone(), key(&machine));
     let client = world.connect(Some(identity)).await.unwrap();
@@ -104,7 +104,7 @@ async fn revocation_closes_what_is_open_and_lets_nobody_in_again() {
     waits(&world).await;
 
     let revoked = world
-        .house
+        .fixture
         .enroller
         .revoke(&machine.name, "ada", Timestamp::now());
     revoked.await.unwrap();
@@ -112,7 +112,7 @@ async fn revocation_closes_what_is_open_and_lets_nobody_in_again() {
     assert!(answer.is_err(), "{answer:?}");
     client.ended().await;
     eventually("nobody waits", async || {
-        (world.house.index.waiting() == 0).then_some(())
+        (world.fixture.index.waiting() == 0).then_some(())
     })
     .await;
 
@@ -128,7 +128,7 @@ async fn a_connection_ends_with_its_certificate() {
     world.join(&machine).await;
     let now = Timestamp::now();
     let ends_soon = now - SignedDuration::from_hours(24 * 90) + SignedDuration::from_secs(6);
-    let identity = certified(&world.house.fleet, &machine, ends_soon);
+    let identity = certified(&world.fixture.fleet, &machine, ends_soon);
     let client = world.connect(Some(identity)).await.unwrap();
     assert_eq!(client.put("/v1/report", "{}").await.status.as_u16(), 400);
     client.ended().await;

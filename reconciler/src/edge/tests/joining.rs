@@ -24,12 +24,12 @@ async fn the_servers_own_trouble_is_counted_and_not_said_with_every_request() {
         connection.execute_batch("DROP TABLE devices; DROP TABLE requests")?;
         Ok::<_, StoreError>(())
     };
-    world.house.store.write(drop, |()| {}).await.unwrap();
+    world.fixture.store.write(drop, |()| {}).await.unwrap();
     for _ in 0..3 {
         let answer = world.enrol(&machine, None).await;
         assert_eq!(answer.failure(), refused(code::STORE, 500));
     }
-    let failures = world.house.store.failures().all();
+    let failures = world.fixture.store.failures().all();
     let told = failures.iter().map(|failure| (failure.what, failure.count));
     assert_eq!(told.collect::<Vec<_>>(), [(code::STORE.title, 3)]);
 }
@@ -37,7 +37,7 @@ async fn the_servers_own_trouble_is_counted_and_not_said_with_every_request() {
 #[tokio::test]
 async fn a_token_lets_in_once_in_time_and_under_its_name() {
     let world = World::new().await;
-    let token = world.house.token(Some("a")).await;
+    let token = world.fixture.token(Some("a")).await;
     let machine = TestDevice::new("a");
     let answer = world.enrol(&machine, Some(token.clone())).await;
     assert!(matches!(answer.json(), Enrolment::Approved { .. }));
@@ -48,13 +48,13 @@ async fn a_token_lets_in_once_in_time_and_under_its_name() {
     let other = TestDevice::new("b");
     let answer = world.enrol(&other, Some(token)).await;
     assert_eq!(answer.failure(), refused(code::TOKEN_USED, 403));
-    let for_c = world.house.token(Some("c")).await;
+    let for_c = world.fixture.token(Some("c")).await;
     let answer = world.enrol(&other, Some(for_c)).await;
     assert_eq!(answer.failure(), refused(code::TOKEN_OTHER_DEVICE, 403));
     let then = Timestamp::now() - SignedDuration::from_hours(2);
     let hour = SignedDuration::from_hours(1);
     let made = world
-        .house
+        .fixture
         .enroller
         .create_token(NewToken::default(), hour, then);
     let answer = world.enrol(&other, Some(made.await.unwrap().0)).await;
@@ -65,29 +65,29 @@ async fn a_token_lets_in_once_in_time_and_under_its_name() {
     // one key, two names: a cloned disk
     let clone = machine.renamed("d");
     let answer = world
-        .enrol(&clone, Some(world.house.token(None).await))
+        .enrol(&clone, Some(world.fixture.token(None).await))
         .await;
     assert_eq!(answer.failure(), refused(code::KEY_TAKEN, 409));
 
     // it is also an event
-    let events = world.house.events().await;
+    let events = world.fixture.events().await;
     for code in ["FLT0405", "FLT0406", "FLT0407", "FLT0408", "FLT0417"] {
         let told = |(reason, message): &(String, String)| {
             reason == "JoinRefused" && message.contains(code)
         };
         assert!(events.iter().any(told), "{code}: {events:?}");
     }
-    assert_eq!(world.house.store.devices().await.unwrap().len(), 1);
+    assert_eq!(world.fixture.store.devices().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn the_second_of_a_name_waits_and_the_first_is_untouched() {
     let world = World::new().await;
-    world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
+    world.fixture.publish(1, &[("a", &[Digest::of(b"1")])]);
     let (first, second) = (TestDevice::new("a"), TestDevice::new("a"));
     let client = world.device(&first).await;
 
-    for token in [None, Some(world.house.token(Some("a")).await)] {
+    for token in [None, Some(world.fixture.token(Some("a")).await)] {
         let answer = world.enrol(&second, token).await;
         assert!(matches!(answer.json(), Enrolment::Pending { .. }));
     }
@@ -95,7 +95,7 @@ async fn the_second_of_a_name_waits_and_the_first_is_untouched() {
     let answer = world.ask(Method::GET, &path, Vec::new()).await;
     assert!(matches!(answer.json(), Enrolment::Pending { .. }));
     let taken = world
-        .house
+        .fixture
         .enroller
         .approve(
             target(&second),
@@ -109,7 +109,7 @@ async fn the_second_of_a_name_waits_and_the_first_is_untouched() {
     assert_eq!(client.get("/v1/desired?root=1", &[]).await.status, 200);
 
     let denied = world
-        .house
+        .fixture
         .enroller
         .deny(target(&second), "not\nours", "ada", Timestamp::now());
     denied.await.unwrap();
@@ -129,7 +129,7 @@ async fn who_is_approved_fetches_a_certificate_that_works() {
     let machine = TestDevice::new("a");
     let answer = world.enrol(&machine, None).await;
     assert!(matches!(answer.json(), Enrolment::Pending { .. }));
-    let approved = world.house.enroller.approve(
+    let approved = world.fixture.enroller.approve(
         target(&machine),
         Approval::default(),
         "ada",
@@ -169,7 +169,7 @@ async fn what_became_of_a_request_is_known_while_there_is_one() {
         look(&waits).await.json(),
         Enrolment::Pending { .. }
     ));
-    let (enroller, now) = (&world.house.enroller, Timestamp::now());
+    let (enroller, now) = (&world.fixture.enroller, Timestamp::now());
     let approved = enroller.approve(target(&waits), Approval::default(), "ada", now);
     approved.await.unwrap();
     assert!(matches!(

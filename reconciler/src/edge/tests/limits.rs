@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::refused;
 use super::world::World;
 use crate::edge::identity::Caller;
-use crate::edge::limits::{Limits, UNHEARD};
+use crate::edge::limits::{IGNORED_REFUSALS, Limits};
 use crate::fixture::{TestDevice, eventually, name};
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn rates_are_per_device_and_say_when_to_come_back() {
         world.device(&TestDevice::new("a")).await,
         world.device(&TestDevice::new("b")).await,
     );
-    let member = world.house.store.member(&name("a")).unwrap();
+    let member = world.fixture.store.member(&name("a")).unwrap();
     // on a slow machine its rate may allow one more meanwhile
     let answer = eventually("no more may be asked", async || {
         while member.allowance().admits_request() {}
@@ -49,7 +49,7 @@ async fn requests_to_join_have_one_rate_together() {
         eventually("no more may ask", full).await;
     }
     // an unused token was made by a person, and is not limited
-    let token = world.house.token(None).await;
+    let token = world.fixture.token(None).await;
     assert_eq!(status(Some(token)).await, 200);
     let long = vec![b' '; (16 << 10) + 1];
     let world = World::new().await;
@@ -113,18 +113,18 @@ fn connections_leave_files_for_all_else() {
 async fn refusals_that_are_waited_for_make_up_for_those_that_are_not() {
     let world = World::new().await;
     let caller = Caller::new(&world.edge, None, [127, 0, 0, 1].into(), Timestamp::now());
-    for _ in 0..10 * UNHEARD {
+    for _ in 0..10 * IGNORED_REFUSALS {
         drop(caller.hold());
         caller.hold().said();
     }
-    assert!(caller.is_deaf().now_or_never().is_none());
+    assert!(caller.ignores_refusals().now_or_never().is_none());
     // but refusals that were waited for are not saved up
-    for _ in 0..UNHEARD {
+    for _ in 0..IGNORED_REFUSALS {
         caller.hold().said();
     }
-    let deaf = caller.is_deaf();
+    let deaf = caller.ignores_refusals();
     tokio::pin!(deaf);
-    for _ in 1..UNHEARD {
+    for _ in 1..IGNORED_REFUSALS {
         drop(caller.hold());
         assert!(deaf.as_mut().now_or_never().is_none());
     }

@@ -31,7 +31,7 @@ pub(super) struct Dialler {
 impl Dialler {
     pub(super) fn new(world: &World, identity: Option<Identity>, protocol: &[u8]) -> Self {
         Self {
-            connector: connector(&world.house.fleet, identity, protocol),
+            connector: connector(&world.fixture.fleet, identity, protocol),
             address: world.address,
         }
     }
@@ -167,7 +167,7 @@ pub(super) fn piece(stream: u32, bytes: &[u8]) -> Vec<u8> {
 
 /// Number of connections, downloads and bodies that the server has for a device.
 pub(super) fn used(world: &World, machine: &TestDevice) -> [usize; 3] {
-    let member = world.house.store.member(&machine.name).unwrap();
+    let member = world.fixture.store.member(&machine.name).unwrap();
     member.allowance().used()
 }
 

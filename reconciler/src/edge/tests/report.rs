@@ -23,11 +23,17 @@ async fn events_are_kept_once_and_forge_no_line() {
         limit: 100,
         ..EventFilter::default()
     };
-    let events = world.house.store.events(filter).await.unwrap();
+    let events = world.fixture.store.events(filter).await.unwrap();
     let applied = events.iter().filter(|event| event.reason == "Applied");
     let messages: Vec<_> = applied.map(|event| event.message.as_str()).collect();
     assert_eq!(messages, ["one", "two ?[2Kforged"]);
-    let record = world.house.store.device(&name("a")).await.unwrap().unwrap();
+    let record = world
+        .fixture
+        .store
+        .device(&name("a"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(record.report.unwrap().problems[0].message, "no? such image");
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::refused;
 use super::world::{Answer, Client, World, certified};
-use crate::fixture::{House, TestDevice, name, release, report};
+use crate::fixture::{Fixture, TestDevice, name, release, report};
 use crate::store::Proof;
 
 async fn tell(client: &Client, report: &Report) -> Acknowledged {
@@ -26,14 +26,14 @@ fn accepted(sequence: u64, proof: Option<&Envelope>) -> Report {
     }
 }
 
-fn proven(house: &House) -> Option<u64> {
-    let proof: Option<Proof> = house.store.proofs().borrow().clone();
+fn proven(fixture: &Fixture) -> Option<u64> {
+    let proof: Option<Proof> = fixture.store.proofs().borrow().clone();
     proof.map(|proof| proof.sequence)
 }
 
 /// The messages of events with this reason.
-async fn events(house: &House, reason: &str) -> Vec<String> {
-    let events = house.events().await.into_iter();
+async fn events(fixture: &Fixture, reason: &str) -> Vec<String> {
+    let events = fixture.events().await.into_iter();
     let events = events.filter(|(of, _)| of == reason);
     events.map(|(_, message)| message).collect()
 }
@@ -42,7 +42,7 @@ async fn events(house: &House, reason: &str) -> Vec<String> {
 async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     let world = World::new().await;
     let manifest = Digest::of(b"1");
-    world.house.publish(25, &[("a", &[manifest])]);
+    world.fixture.publish(25, &[("a", &[manifest])]);
     let liar = world.device(&TestDevice::new("liar")).await;
     let client = world.device(&TestDevice::new("a")).await;
     // no proof is asked for this server's own releases
@@ -56,12 +56,16 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     }
     let other_key = SigningKey::generate().unwrap().0;
     let genuine = |sequence| {
-        let release = release(&world.house.fleet, sequence, &[("a", &[Digest::of(b"2")])]);
+        let release = release(
+            &world.fixture.fleet,
+            sequence,
+            &[("a", &[Digest::of(b"2")])],
+        );
         release.release().clone()
     };
     let elsewhere = tempfile::tempdir().unwrap();
-    let of_others = release(&House::open(elsewhere.path()).fleet, 99, &[]);
-    let key = world.house.fleet.release_key().unwrap();
+    let of_others = release(&Fixture::open(elsewhere.path()).fleet, 99, &[]);
+    let key = world.fixture.fleet.release_key().unwrap();
     let of = |fleet: &str, sequence| {
         let fleet: FleetName = fleet.parse().unwrap();
         let tree = serde_json::json!({"size": 0, "root": Digest::of(b"")});
@@ -85,7 +89,7 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     ];
     for proof in &forged {
         assert!(tell(&liar, &accepted(99, Some(proof))).await.prove);
-        assert_eq!(proven(&world.house), None);
+        assert_eq!(proven(&world.fixture), None);
     }
     println!("proofs: {} that are none, none taken", forged.len());
 
@@ -93,15 +97,21 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     assert!(tell(&client, &accepted(47, None)).await.prove);
     let proof = genuine(47);
     assert!(!tell(&client, &accepted(47, Some(&proof))).await.prove);
-    assert_eq!(proven(&world.house), Some(47));
+    assert_eq!(proven(&world.fixture), Some(47));
     // it is asked for once, and lower proofs of other devices add nothing
     assert!(!tell(&client, &accepted(47, Some(&proof))).await.prove);
     assert!(!tell(&client, &accepted(46, None)).await.prove);
-    let said = events(&world.house, "Behind").await;
+    let said = events(&world.fixture, "Behind").await;
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("release 47"), "{said:?}");
     // the proof is not stored with the report
-    let record = world.house.store.device(&name("a")).await.unwrap().unwrap();
+    let record = world
+        .fixture
+        .store
+        .device(&name("a"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(record.report.unwrap().accepted, None);
 
     drop(liar);
@@ -116,7 +126,7 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
 async fn another_release_of_the_number_in_force_is_proof_too() {
     let world = World::new().await;
     world
-        .house
+        .fixture
         .publish(2, &[("a", &[Digest::of(b"another story")])]);
     let client = world.device(&TestDevice::new("a")).await;
     let mut said = accepted(2, None);
@@ -124,14 +134,18 @@ async fn another_release_of_the_number_in_force_is_proof_too() {
     said.problems = vec![Problem::new(code::EQUIVOCATION, "release 2 has root …")];
     assert!(tell(&client, &said).await.prove);
     // the release in force itself proves nothing
-    let ours = world.house.index.current().unwrap().release().clone();
+    let ours = world.fixture.index.current().unwrap().release().clone();
     said.accepted = Some(ours);
     tell(&client, &said).await;
-    assert_eq!(proven(&world.house), None);
-    let other = release(&world.house.fleet, 2, &[("a", &[Digest::of(b"one story")])]);
+    assert_eq!(proven(&world.fixture), None);
+    let other = release(
+        &world.fixture.fleet,
+        2,
+        &[("a", &[Digest::of(b"one story")])],
+    );
     said.accepted = Some(other.release().clone());
     assert!(!tell(&client, &said).await.prove);
-    assert_eq!(proven(&world.house), Some(2));
+    assert_eq!(proven(&world.fixture), Some(2));
 }
 
 async fn ask(client: &Client, machine: &TestDevice) -> Answer {
@@ -141,8 +155,8 @@ async fn ask(client: &Client, machine: &TestDevice) -> Answer {
 }
 
 /// Pending requests: name, whether it has a certificate of this fleet, and why it waits.
-async fn waiting(house: &House) -> Vec<(String, bool, String)> {
-    let requests = house.store.requests().await.unwrap().into_iter();
+async fn waiting(fixture: &Fixture) -> Vec<(String, bool, String)> {
+    let requests = fixture.store.requests().await.unwrap().into_iter();
     let waits = requests.filter(|request| request.state == crate::store::RequestState::Pending);
     waits
         .map(|request| {
@@ -161,11 +175,11 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     let now = Timestamp::now();
     let manifest = Digest::of(b"1");
     world
-        .house
+        .fixture
         .publish(1, &[("a", &[manifest]), ("b", &[manifest])]);
     let (a, b) = (TestDevice::new("a"), TestDevice::new("b"));
     let connect = async |machine: &TestDevice| {
-        let identity = certified(&world.house.fleet, machine, now);
+        let identity = certified(&world.fixture.fleet, machine, now);
         world.connect(Some(identity)).await.unwrap()
     };
     let client = connect(&a).await;
@@ -177,7 +191,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
         assert_eq!(asked, Enrolment::Pending { device: name("a") });
     }
     assert_eq!(
-        waiting(&world.house).await,
+        waiting(&world.fixture).await,
         [(
             "a".to_owned(),
             true,
@@ -185,7 +199,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
             "certificate of this fleet, not in the store".to_owned()
         )]
     );
-    assert_eq!(events(&world.house, "JoinRequested").await.len(), 1);
+    assert_eq!(events(&world.fixture, "JoinRequested").await.len(), 1);
 
     // a certificate counts only for its own name and key
     let thief = TestDevice::new("c");
@@ -199,7 +213,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
         stranger.json::<Enrolment>(),
         Enrolment::Pending { device: name("d") }
     );
-    let by_name: Vec<_> = waiting(&world.house).await;
+    let by_name: Vec<_> = waiting(&world.fixture).await;
     let vouched = by_name.iter().filter(|(_, vouched, _)| *vouched);
     assert_eq!(vouched.count(), 1, "{by_name:?}");
 
@@ -208,7 +222,7 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     let other = connect(&b).await;
     assert_eq!(ask(&other, &b).await.status, 200);
     let restored = world
-        .house
+        .fixture
         .enroller
         .approve_restored(&["a", "b"].map(name).into(), "ada", now)
         .await
@@ -233,8 +247,8 @@ async fn a_device_that_the_store_does_not_know_asks_and_a_person_takes_it_back()
     ));
     let client = connect(&a).await;
     assert_eq!(client.get("/v1/desired?root=1", &[]).await.status, 200);
-    assert!(world.house.store.member(&name("c")).is_none());
-    assert!(world.house.store.member(&name("d")).is_none());
+    assert!(world.fixture.store.member(&name("c")).is_none());
+    assert!(world.fixture.store.member(&name("d")).is_none());
 }
 
 #[tokio::test]
@@ -244,13 +258,13 @@ async fn who_was_revoked_stays_so_also_when_another_has_the_name() {
     let machine = TestDevice::new("a");
     world.join(&machine).await;
     world
-        .house
+        .fixture
         .enroller
         .revoke(&machine.name, "ada", now)
         .await
         .unwrap();
     let connect = async || {
-        let identity = certified(&world.house.fleet, &machine, now);
+        let identity = certified(&world.fixture.fleet, &machine, now);
         world.connect(Some(identity)).await.unwrap()
     };
     let turned_away = async || {
@@ -266,7 +280,7 @@ async fn who_was_revoked_stays_so_also_when_another_has_the_name() {
     // the machine was replaced
     world.join(&TestDevice::new("a")).await;
     turned_away().await;
-    assert_eq!(waiting(&world.house).await, []);
+    assert_eq!(waiting(&world.fixture).await, []);
 
     let data = world.stop().await;
     let store = crate::store::Store::open(data.path()).unwrap();
@@ -279,11 +293,11 @@ async fn who_was_revoked_stays_so_also_when_another_has_the_name() {
 #[tokio::test]
 async fn a_certificate_that_was_renewed_after_the_backup_is_served() {
     let world = World::new().await;
-    world.house.publish(1, &[("a", &[Digest::of(b"1")])]);
+    world.fixture.publish(1, &[("a", &[Digest::of(b"1")])]);
     let machine = TestDevice::new("a");
     world.join(&machine).await;
     // the store only has the serial number of the first one
-    let renewed = certified(&world.house.fleet, &machine, Timestamp::now());
+    let renewed = certified(&world.fixture.fleet, &machine, Timestamp::now());
     let client = world.connect(Some(renewed)).await.unwrap();
     assert_eq!(client.get("/v1/desired?root=1", &[]).await.status, 200);
 }

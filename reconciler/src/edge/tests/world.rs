@@ -22,14 +22,14 @@ use tokio_rustls::TlsConnector;
 
 use crate::edge::Edge;
 use crate::edge::limits::Limits;
-use crate::fixture::{DEADLINE, House, TestDevice};
+use crate::fixture::{DEADLINE, Fixture, TestDevice};
 use crate::keys::{Csr, Fleet};
 
 /// A client's certificate chain and key.
 pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 pub(super) struct World {
-    pub(super) house: House,
+    pub(super) fixture: Fixture,
     pub(super) address: SocketAddr,
     pub(super) data: TempDir,
     /// The running edge API.
@@ -45,16 +45,16 @@ impl World {
 
     pub(super) async fn with(limits: Limits) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let house = House::open(data.path());
-        Self::serve(house, data, limits).await
+        let fixture = Fixture::open(data.path());
+        Self::serve(fixture, data, limits).await
     }
 
-    pub(super) async fn serve(house: House, data: TempDir, limits: Limits) -> Self {
+    pub(super) async fn serve(fixture: Fixture, data: TempDir, limits: Limits) -> Self {
         let edge = Edge::new(
-            Arc::clone(&house.fleet),
-            house.store.clone(),
-            Arc::clone(&house.index),
-            Arc::new(house.depot.clone()),
+            Arc::clone(&fixture.fleet),
+            fixture.store.clone(),
+            Arc::clone(&fixture.index),
+            Arc::new(fixture.depot.clone()),
             limits,
         )
         .unwrap();
@@ -65,7 +65,7 @@ impl World {
             let _ = stopped.await;
         }));
         Self {
-            house,
+            fixture,
             address,
             data,
             edge,
@@ -83,7 +83,7 @@ impl World {
     }
 
     pub(super) async fn connect(&self, identity: Option<Identity>) -> Result<Client, String> {
-        let connecting = connect(&self.house.fleet, self.address, identity);
+        let connecting = connect(&self.fixture.fleet, self.address, identity);
         tokio::time::timeout(DEADLINE, connecting).await.unwrap()
     }
 
@@ -100,7 +100,7 @@ impl World {
 
     /// Joins a machine with a token.
     pub(super) async fn join(&self, machine: &TestDevice) -> Identity {
-        let token = self.house.token(Some(&machine.name.to_string())).await;
+        let token = self.fixture.token(Some(&machine.name.to_string())).await;
         match self.enrol(machine, Some(token)).await.json() {
             Enrolment::Approved { certificate, .. } => identity(machine, &certificate),
             other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::record::Aside;
 use super::{Follower, Latest, RoundError};
-use crate::publish::inventory::Will;
+use crate::publish::inventory::Decisions;
 use crate::publish::{CommitErrors, Holding, Notice};
 
 /// A commit that was refused or held. It is not rendered again, unless it is held and someone allows it, or the devices that it
@@ -24,9 +24,9 @@ pub(super) struct SetAside {
 /// The devices that have joined, and those that were decommissioned.
 pub(super) type Members = (BTreeSet<DeviceName>, BTreeSet<DeviceName>);
 
-pub(super) fn members(joined: &[InventoryDevice], will: &Will) -> Members {
+pub(super) fn members(joined: &[InventoryDevice], decisions: &Decisions) -> Members {
     let joined = joined.iter().map(|joined| joined.device.clone());
-    (joined.collect(), will.decommissioned.clone())
+    (joined.collect(), decisions.decommissioned.clone())
 }
 
 impl Follower {

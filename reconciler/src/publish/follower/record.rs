@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use super::super::details::Details;
 use super::super::{CommitErrors, Published};
 use super::{Follower, Latest, words};
-use crate::source::Course;
-use crate::standing::{Failure, Verdict};
+use crate::server_state::{Failure, Verdict};
+use crate::source::Ancestry;
 use crate::store::{FleetEvent, NewRelease, StoreError};
 
 /// The store's key for the state of the source.
-pub(crate) const STANDING: &str = "source";
+pub(crate) const SOURCE_STATE: &str = "source";
 /// Most errors, and most devices of each, that become events: the first ones show what is wrong.
 const HELD_EVENTS: usize = 100;
 
@@ -106,7 +106,7 @@ impl Follower {
             details,
         } = why;
         // after a restart the same commit is refused again, which is not news
-        let known = self.standing.source();
+        let known = self.server_state.source();
         let newest = self.store.releases(1).await?;
         let known = known.commit == latest.revision.commit
             && known
@@ -145,7 +145,7 @@ impl Follower {
         message: String,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let changed = self.standing.change(|source| {
+        let changed = self.server_state.change(|source| {
             let same = source.commit == latest.revision.commit;
             let since = match &source.verdict {
                 Some(before) if same && before.state == state => before.since,
@@ -160,7 +160,7 @@ impl Follower {
             });
         });
         if changed {
-            self.keep_standing().await
+            self.keep_server_state().await
         } else {
             Ok(())
         }
@@ -172,7 +172,7 @@ impl Follower {
         failure: Option<(bool, String)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let before = self.standing.source().failure;
+        let before = self.server_state.source().failure;
         let after = failure.map(|(source, message)| Failure {
             source,
             since: match &before {
@@ -201,21 +201,21 @@ impl Follower {
             self.event(None, reason, message, after.is_some(), now)
                 .await?;
         }
-        if self.standing.change(|source| source.failure = after) {
-            self.keep_standing().await?;
+        if self.server_state.change(|source| source.failure = after) {
+            self.keep_server_state().await?;
         }
         Ok(())
     }
 
-    async fn keep_standing(&self) -> Result<(), StoreError> {
-        let text = serde_json::to_string(&self.standing.source());
+    async fn keep_server_state(&self) -> Result<(), StoreError> {
+        let text = serde_json::to_string(&self.server_state.source());
         self.store
-            .set_meta(STANDING, text.expect("it has string keys"))
+            .set_meta(SOURCE_STATE, text.expect("it has string keys"))
             .await
     }
 
     /// Adds an event for a branch that was reset or rewritten.
-    pub(super) async fn record_course(
+    pub(super) async fn record_ancestry(
         &self,
         message: String,
         now: Timestamp,
@@ -284,11 +284,11 @@ impl Follower {
 }
 
 /// The message for a branch that was reset or rewritten.
-pub(super) fn moved(course: Course, before: &str, revision: &Revision) -> String {
+pub(super) fn moved(ancestry: Ancestry, before: &str, revision: &Revision) -> String {
     let before: String = before.chars().take(7).collect();
     let now = revision.short();
-    match course {
-        Course::Back => format!("the source was reset from {before} to {now}"),
+    match ancestry {
+        Ancestry::Ancestor => format!("the source was reset from {before} to {now}"),
         _ => format!("the source's history was rewritten: {now} is not a descendant of {before}"),
     }
 }

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::fixture::{DEADLINE, House, TestDevice, name};
+use crate::fixture::{DEADLINE, Fixture, TestDevice, name};
 use crate::source::Selection;
 
 const DEVICE: &str = "apiVersion: management.project-flotta.io/v1alpha1
@@ -19,28 +19,28 @@ const BAD: &str = "kind: EdgeDevice: [";
 struct Following {
     source: tempfile::TempDir,
     _data: tempfile::TempDir,
-    house: House,
+    fixture: Fixture,
     wake: Arc<Notify>,
     said: mpsc::UnboundedReceiver<Notice>,
     stop: watch::Sender<bool>,
     done: JoinHandle<()>,
 }
 
-async fn follower(house: &House, source: &Path, data: &Path) -> Follower {
-    let (fleet, depot) = (Arc::clone(&house.fleet), house.depot.clone());
+async fn follower(fixture: &Fixture, source: &Path, data: &Path) -> Follower {
+    let (fleet, depot) = (Arc::clone(&fixture.fleet), fixture.depot.clone());
     let publisher = Publisher::open(fleet, depot, Options::default(), 0);
     let publisher = publisher.await.unwrap();
     let from = Source::parse(source.to_str().unwrap(), Selection::default(), data).unwrap();
-    let (store, index) = (house.store.clone(), Arc::clone(&house.index));
-    Follower::new(from, publisher, store, index, Standing::default())
+    let (store, index) = (fixture.store.clone(), Arc::clone(&fixture.index));
+    Follower::new(from, publisher, store, index, ServerState::default())
 }
 
 impl Following {
     async fn new() -> Self {
         let (source, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(source.path(), DEVICE);
-        let house = House::open(data.path());
-        let follower = follower(&house, source.path(), data.path()).await;
+        let fixture = Fixture::open(data.path());
+        let follower = follower(&fixture, source.path(), data.path()).await;
         let (wake, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
         let (say, said) = mpsc::unbounded_channel();
         let hour = Duration::from_secs(3600);
@@ -51,7 +51,7 @@ impl Following {
             done: tokio::spawn(run),
             source,
             _data: data,
-            house,
+            fixture,
             wake,
             said,
             stop,
@@ -64,18 +64,18 @@ impl Following {
     }
 
     async fn join(&self, device: &str) {
-        let token = self.house.token(Some(device)).await;
+        let token = self.fixture.token(Some(device)).await;
         let request = TestDevice::new(device).request(Some(token));
         let from = "192.0.2.1".parse().unwrap();
         let joined = self
-            .house
+            .fixture
             .enroller
             .enrol(request, None, from, Timestamp::now());
         joined.await.unwrap();
     }
 
     fn in_release(&self, device: &str) -> bool {
-        self.house.index.offered(&name(device)).is_some()
+        self.fixture.index.offered(&name(device)).is_some()
     }
 
     async fn stop(self) {
@@ -138,7 +138,7 @@ async fn a_held_commit_is_judged_again_when_whom_it_was_held_for_is_not_a_member
         "{said}"
     );
     let gone = name("shop-1");
-    let enroller = &following.house.enroller;
+    let enroller = &following.fixture.enroller;
     let revoked = enroller.revoke(&gone, "ada", Timestamp::now());
     revoked.await.unwrap();
     let said = following.says().await;
@@ -153,10 +153,10 @@ async fn a_held_commit_is_judged_again_when_whom_it_was_held_for_is_not_a_member
 async fn a_commit_that_could_not_be_noted_is_not_lost() {
     let (source, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write(source.path(), DEVICE);
-    let house = House::open(data.path());
-    let mut follower = follower(&house, source.path(), data.path()).await;
+    let fixture = Fixture::open(data.path());
+    let mut follower = follower(&fixture, source.path(), data.path()).await;
     let mut checkout = follower.source.poll().await.unwrap().unwrap();
-    checkout.course = Some(("0".repeat(40), Course::Elsewhere));
+    checkout.ancestry = Some(("0".repeat(40), Ancestry::Unrelated));
     let status = rusqlite::Connection::open(data.path().join("status.db")).unwrap();
     status
         .execute_batch("ALTER TABLE events RENAME TO away")
@@ -171,7 +171,7 @@ async fn a_commit_that_could_not_be_noted_is_not_lost() {
     let next = follower.round(None, None, &|_: &Notice| {}).await;
     next.unwrap();
     assert_eq!(follower.sequence(), Some(1));
-    let releases = house.store.releases(1).await.unwrap();
+    let releases = fixture.store.releases(1).await.unwrap();
     assert!(!releases[0].release.details.notes.is_empty());
 }
 

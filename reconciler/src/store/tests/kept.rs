@@ -5,8 +5,8 @@ use super::*;
 #[tokio::test]
 async fn no_event_is_dropped_for_its_number_and_none_is_kept_twice() {
     let data = tempfile::tempdir().unwrap();
-    let mut house = House::open(data.path());
-    let (machine, _) = join(&house, "a").await;
+    let mut fixture = Fixture::open(data.path());
+    let (machine, _) = join(&fixture, "a").await;
     for (boot, log, events, kept) in [
         ("b1", "l1", &[(1, "web"), (2, "db"), (3, "till")][..], 3),
         // the log was lost: a new one starts at 1
@@ -23,17 +23,17 @@ async fn no_event_is_dropped_for_its_number_and_none_is_kept_twice() {
         ("b2", "l2", &[(4, "of the first")], 4),
         ("c1", "l2", &[(4, "of the clone too"), (5, "last")], 5),
     ] {
-        let member = house.store.member(&machine.name).unwrap();
+        let member = fixture.store.member(&machine.name).unwrap();
         let report = said(boot, log, events);
-        let put = house
+        let put = fixture
             .store
             .put_report(&machine.name, &member, report, HERE, Timestamp::now());
         assert_eq!(put.await.unwrap().events, kept, "{boot} {log} {events:?}");
         // the same after a restart of the server
-        drop((member, house));
-        house = House::open(data.path());
+        drop((member, fixture));
+        fixture = Fixture::open(data.path());
     }
-    let mut messages: Vec<_> = house.events().await.into_iter().collect();
+    let mut messages: Vec<_> = fixture.events().await.into_iter().collect();
     messages.retain(|event| event.0 == "Failed");
     let messages: Vec<_> = messages.iter().map(|event| event.1.as_str()).collect();
     let all = [
@@ -54,11 +54,11 @@ async fn no_event_is_dropped_for_its_number_and_none_is_kept_twice() {
 #[tokio::test]
 async fn both_of_two_machines_with_one_identity_are_told_and_the_fleet_once() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    let (machine, member) = join(&house, "a").await;
+    let fixture = Fixture::open(data.path());
+    let (machine, member) = join(&fixture, "a").await;
     let put = |boot: &'static str, from: &str, seconds: i64| {
         let at = Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
-        let (store, name, member) = (&house.store, &machine.name, &member);
+        let (store, name, member) = (&fixture.store, &machine.name, &member);
         let from = from.parse().unwrap();
         async move {
             store
@@ -88,9 +88,9 @@ async fn both_of_two_machines_with_one_identity_are_told_and_the_fleet_once() {
             assert!(told[0].message.contains(word), "{}", told[0].message);
         }
     }
-    let events = house.events().await;
+    let events = fixture.events().await;
     assert_eq!(events.iter().filter(|event| event.0 == "Cloned").count(), 1);
-    let record = house.store.device(&machine.name).await.unwrap().unwrap();
+    let record = fixture.store.device(&machine.name).await.unwrap().unwrap();
     assert_eq!(record.clones.unwrap().boots, ["b1", "b2"]);
     // one of them has become another device, or is off: after some time this one counts as alone again
     let told = put("b2", "192.0.2.2", 7200).await.problems;
@@ -100,10 +100,10 @@ async fn both_of_two_machines_with_one_identity_are_told_and_the_fleet_once() {
 #[tokio::test]
 async fn reports_that_come_together_keep_each_event_once() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
-    let (machine, member) = join(&house, "a").await;
+    let fixture = Fixture::open(data.path());
+    let (machine, member) = join(&fixture, "a").await;
     let put = || {
-        house.store.put_report(
+        fixture.store.put_report(
             &machine.name,
             &member,
             with_events(1..=50),
@@ -114,7 +114,7 @@ async fn reports_that_come_together_keep_each_event_once() {
     for done in futures_util::future::join_all((0..8).map(|_| put())).await {
         assert_eq!(done.unwrap().events, 50);
     }
-    let events = house.events().await;
+    let events = fixture.events().await;
     let applied = events.iter().filter(|event| event.0 == "Applied").count();
     assert_eq!(applied, 50);
 }
@@ -122,7 +122,7 @@ async fn reports_that_come_together_keep_each_event_once() {
 #[tokio::test]
 async fn a_device_in_a_loop_pushes_out_its_own_events_alone() {
     let data = tempfile::tempdir().unwrap();
-    let house = House::open(data.path());
+    let fixture = Fixture::open(data.path());
     let event = |device: &str, message: String| FleetEvent {
         id: 0,
         time: Timestamp::now(),
@@ -131,17 +131,17 @@ async fn a_device_in_a_loop_pushes_out_its_own_events_alone() {
         message,
         warning: true,
     };
-    house
+    fixture
         .store
         .add_event(event("quiet", "once".to_owned()))
         .await
         .unwrap();
     let noise =
-        (0..=events::KEPT_EACH).map(|at| house.store.add_event(event("loud", at.to_string())));
+        (0..=events::KEPT_EACH).map(|at| fixture.store.add_event(event("loud", at.to_string())));
     for done in futures_util::future::join_all(noise).await {
         done.unwrap();
     }
-    let kept = house.events().await;
+    let kept = fixture.events().await;
     assert_eq!(kept.len() as u64, events::KEPT_EACH + 1);
     assert_eq!(kept[0].1, "once");
     assert_eq!(kept[1].1, "1");

@@ -2,7 +2,7 @@
 
 use flotta_bundle::code;
 
-use super::lies::{Lie, elsewhere};
+use super::attacks::{Attack, elsewhere};
 use super::{events, fleet};
 use crate::device::{Device, text, wait};
 use crate::site::{Site, page};
@@ -30,11 +30,11 @@ fn is_there(device: &Device, path: &str) -> bool {
 
 #[test]
 fn a_release_writes_where_the_devices_owner_allows_it_and_nowhere_else() {
-    let (site, device, liar) = fleet(NAME);
+    let (site, device, mitm) = fleet(NAME);
     let commit = |text| site.commit(text, &[("web.yaml", &page("web", 8080, text))]);
     let before = device.containers();
 
-    liar.book().lie = Some(Lie::Signed(|manifest| elsewhere(&manifest, DROP_IN)));
+    mitm.record().attack = Some(Attack::Signed(|manifest| elsewhere(&manifest, DROP_IN)));
     commit("with a drop-in of the agent");
     refused(&site, &device, DROP_IN);
     for command in ["verify", "diff"] {
@@ -45,7 +45,7 @@ fn a_release_writes_where_the_devices_owner_allows_it_and_nowhere_else() {
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
 
-    liar.book().lie = Some(Lie::Signed(|manifest| elsewhere(&manifest, CONF)));
+    mitm.record().attack = Some(Attack::Signed(|manifest| elsewhere(&manifest, CONF)));
     commit("with a file for the host");
     refused(&site, &device, CONF);
     device.shows(8080, "first");
@@ -57,7 +57,7 @@ fn a_release_writes_where_the_devices_owner_allows_it_and_nowhere_else() {
     device.shows(8080, "with a file for the host");
     assert_eq!(device.exec(&["cat", CONF]), "x");
 
-    liar.book().lie = None;
+    mitm.record().attack = None;
     commit("without it");
     device.shows(8080, "without it");
     site.in_sync(NAME);

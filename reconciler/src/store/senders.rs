@@ -1,4 +1,4 @@
-//! The machines that use a device's identity, distinguished by boot id and event log, to number events and to find cloned disks.
+//! The senders of a device's reports, each a boot of a machine with an event log: to number events, and to find cloned disks.
 //!
 //! Event numbers count within one log and one boot. A new log after a loss starts again at 1, and two machines with a cloned
 //! disk continue to number in one log, each for itself.
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::value::millis;
 
-/// Most voices that are stored for a device. Two machines that share an identity need two, and each reboot adds one.
-const MAX_VOICES: usize = 4;
+/// Most senders that are stored for a device. Two machines that share an identity need two, and each reboot adds one.
+const MAX_SENDERS: usize = 4;
 /// Returns of a boot id that are proof of two machines, which make one with every heartbeat.
 const RETURNS: u32 = 3;
 /// The longest time between two returns that belong together.
@@ -27,7 +27,7 @@ const CALM: (i64, i64) = (60 * 1000, DAY);
 
 /// A boot of a machine, with the log that it numbers events in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Voice {
+pub(super) struct Sender {
     boot: String,
     log: String,
     /// The address of its last report.
@@ -35,13 +35,13 @@ pub(super) struct Voice {
     from: String,
     /// Its last stored event.
     last: u64,
-    /// Events up to this number may have been stored from another voice, and are then not stored again.
+    /// Events up to this number may have been stored from another sender, and are then not stored again.
     #[serde(default)]
     doubt: u64,
 }
 
-impl Voice {
-    /// The voice of a report.
+impl Sender {
+    /// The sender of a report.
     pub(super) fn of(report: &Report, from: IpAddr) -> Self {
         Self {
             boot: report.boot.clone(),
@@ -56,14 +56,14 @@ impl Voice {
     }
 }
 
-/// What the edge API needs to know about a voice.
+/// What the edge API needs to know about a sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(super) struct SenderState {
     /// Its last stored event.
     pub(super) last: u64,
-    /// Events up to this number may have been stored from another voice.
+    /// Events up to this number may have been stored from another sender.
     pub(super) doubt: u64,
-    /// Whether the last report was by this voice.
+    /// Whether the last report was by this sender.
     pub(super) is_newest: bool,
 }
 
@@ -91,10 +91,10 @@ impl std::fmt::Display for Clones {
     }
 }
 
-/// The voices of a device, the newest last, and how often an older one came back.
+/// The senders of a device, the newest last, and how often an older one came back: the column `voices`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Voices {
-    heard: Vec<Voice>,
+pub(super) struct Senders {
+    heard: Vec<Sender>,
     #[serde(default)]
     returns: u32,
     /// When one last came back, and the time since the return before, in milliseconds.
@@ -104,33 +104,33 @@ pub(super) struct Voices {
     after: i64,
 }
 
-impl Voices {
-    /// What is known about a voice.
-    pub(super) fn heard(&self, voice: &Voice) -> Heard {
-        let Some(at) = self.heard.iter().position(|known| known.is(voice)) else {
-            return Heard {
+impl Senders {
+    /// What is known about a sender.
+    pub(super) fn heard(&self, sender: &Sender) -> SenderState {
+        let Some(at) = self.heard.iter().position(|known| known.is(sender)) else {
+            return SenderState {
                 doubt: self.heard.iter().map(|known| known.last).max().unwrap_or(0),
-                ..Heard::default()
+                ..SenderState::default()
             };
         };
-        Heard {
+        SenderState {
             last: self.heard[at].last,
             doubt: self.heard[at].doubt,
             is_newest: at + 1 == self.heard.len(),
         }
     }
 
-    /// Records a report by a voice, whose events were stored up to `last`.
-    pub(super) fn hear(&mut self, voice: Voice, last: u64, now: Timestamp) {
-        let Heard { doubt, .. } = self.heard(&voice);
+    /// Records a report by a sender, whose events were stored up to `last`.
+    pub(super) fn record(&mut self, sender: Sender, last: u64, now: Timestamp) {
+        let SenderState { doubt, .. } = self.heard(&sender);
         // a machine without a boot id is no sign of a second one
         let mut told = self
             .heard
             .iter()
             .rev()
             .filter(|known| !known.boot.is_empty());
-        let is_other = told.next().is_some_and(|newest| newest.boot != voice.boot);
-        let is_known = told.any(|known| known.boot == voice.boot);
+        let is_other = told.next().is_some_and(|newest| newest.boot != sender.boot);
+        let is_known = told.any(|known| known.boot == sender.boot);
         if is_other && is_known {
             let now = millis(now);
             self.after = now.saturating_sub(self.returned).max(0);
@@ -140,13 +140,13 @@ impl Voices {
             };
             self.returned = now;
         }
-        self.heard.retain(|known| !known.is(&voice));
-        self.heard.push(Voice {
+        self.heard.retain(|known| !known.is(&sender));
+        self.heard.push(Sender {
             last,
             doubt,
-            ..voice
+            ..sender
         });
-        let excess = self.heard.len().saturating_sub(MAX_VOICES);
+        let excess = self.heard.len().saturating_sub(MAX_SENDERS);
         self.heard.drain(..excess);
     }
 
@@ -163,13 +163,13 @@ impl Voices {
             .rev()
             .filter(|known| !known.boot.is_empty());
         let newest = told.next()?;
-        let other = told.find(|voice| voice.boot != newest.boot)?;
+        let other = told.find(|sender| sender.boot != newest.boot)?;
         // sorted by boot, so that the message does not depend on which reported last
         let mut pair = [other, newest];
         pair.sort_by(|a, b| a.boot.cmp(&b.boot));
         Some(Clones {
-            boots: pair.map(|voice| voice.boot.clone()),
-            from: pair.map(|voice| voice.from.clone()),
+            boots: pair.map(|sender| sender.boot.clone()),
+            from: pair.map(|sender| sender.from.clone()),
             until,
         })
     }
@@ -181,27 +181,27 @@ mod tests {
 
     use super::*;
 
-    fn voice(boot: &str) -> Voice {
-        Voice {
+    fn sender(boot: &str) -> Sender {
+        Sender {
             boot: boot.to_owned(),
             log: "log".to_owned(),
             from: format!("192.0.2.{}", boot.len()),
-            ..Voice::default()
+            ..Sender::default()
         }
     }
 
     /// Records these boots, a minute apart. Returns after which one they were found to be two machines, if they were.
-    fn play(boots: &str) -> (Voices, Option<usize>) {
-        let (mut voices, mut found) = (Voices::default(), None);
+    fn play(boots: &str) -> (Senders, Option<usize>) {
+        let (mut senders, mut found) = (Senders::default(), None);
         for (at, boot) in boots.split(' ').enumerate() {
             let now = 1_800_000_000 + 60 * i64::try_from(at).unwrap();
             let now = Timestamp::from_second(now).unwrap();
-            voices.hear(voice(boot), 0, now);
-            if voices.clones(now).is_some() {
+            senders.record(sender(boot), 0, now);
+            if senders.clones(now).is_some() {
                 found.get_or_insert(at);
             }
         }
-        (voices, found)
+        (senders, found)
     }
 
     #[test]
@@ -228,40 +228,44 @@ mod tests {
 
     #[test]
     fn what_was_found_ends_when_one_of_them_is_silent_and_memory_is_bounded() {
-        let (mut voices, _) = play("a b a b a b");
+        let (mut senders, _) = play("a b a b a b");
         let last = Timestamp::from_second(1_800_000_300).unwrap();
-        let clones = voices.clones(last).unwrap();
+        let clones = senders.clones(last).unwrap();
         assert_eq!(clones.boots, ["a", "b"]);
         assert_eq!(
             clones.to_string(),
             "two machines use this identity: boot a from 192.0.2.1, and boot b from 192.0.2.1"
         );
-        assert_eq!(voices.clones(clones.until).as_ref(), Some(&clones));
+        assert_eq!(senders.clones(clones.until).as_ref(), Some(&clones));
         let after = clones.until + SignedDuration::from_millis(1);
-        assert_eq!(voices.clones(after), None);
+        assert_eq!(senders.clones(after), None);
         for boot in 0..100 {
-            voices.hear(voice(&boot.to_string()), 0, after);
+            senders.record(sender(&boot.to_string()), 0, after);
         }
-        assert_eq!(voices.heard.len(), MAX_VOICES);
+        assert_eq!(senders.heard.len(), MAX_SENDERS);
         // returns that are days apart do not count
-        let mut rare = Voices::default();
+        let mut rare = Senders::default();
         for day in 0..20 {
             let now = Timestamp::from_second(1_800_000_000 + day * 90_000).unwrap();
-            rare.hear(voice(["a", "b"][usize::try_from(day % 2).unwrap()]), 0, now);
+            rare.record(
+                sender(["a", "b"][usize::try_from(day % 2).unwrap()]),
+                0,
+                now,
+            );
             assert_eq!(rare.clones(now), None);
         }
     }
 
     #[test]
     fn each_voice_has_numbers_of_its_own() {
-        let (mut voices, now) = (Voices::default(), Timestamp::UNIX_EPOCH);
-        voices.hear(voice("a"), 12, now);
-        let new = voices.heard(&voice("b"));
+        let (mut senders, now) = (Senders::default(), Timestamp::UNIX_EPOCH);
+        senders.record(sender("a"), 12, now);
+        let new = senders.heard(&sender("b"));
         assert_eq!((new.last, new.doubt, new.is_newest), (0, 12, false));
-        voices.hear(voice("b"), 10, now);
-        assert!(voices.heard(&voice("b")).is_newest);
-        assert_eq!(voices.heard(&voice("b")).doubt, 12);
-        let old = voices.heard(&voice("a"));
+        senders.record(sender("b"), 10, now);
+        assert!(senders.heard(&sender("b")).is_newest);
+        assert_eq!(senders.heard(&sender("b")).doubt, 12);
+        let old = senders.heard(&sender("a"));
         assert_eq!((old.last, old.doubt, old.is_newest), (12, 0, false));
     }
 }

@@ -19,7 +19,7 @@ use super::{Answer, DEVICE};
 
 /// An attack on a genuine answer.
 #[derive(Clone, Copy)]
-pub(super) enum Lie {
+pub(super) enum Attack {
     /// Replaces the offer.
     Offer(fn(&Forger, &mut Offer)),
     /// Replaces the manifest, with a valid signature, as an attacker with the release key can.
@@ -39,28 +39,32 @@ pub(super) struct Case {
     pub(super) words: &'static str,
     /// Whether it costs the connection, so that it is reported afterwards.
     pub(super) cut_off: bool,
-    pub(super) lie: Lie,
+    pub(super) attack: Attack,
 }
 
 pub(super) const fn case(
     name: &'static str,
     code: code::Code,
     words: &'static str,
-    lie: Lie,
+    attack: Attack,
 ) -> Case {
     Case {
         name,
         code,
         words,
         cut_off: false,
-        lie,
+        attack,
     }
 }
 
-pub(super) const fn cut_off(name: &'static str, words: &'static str, lie: fn(&mut Answer)) -> Case {
+pub(super) const fn cut_off(
+    name: &'static str,
+    words: &'static str,
+    attack: fn(&mut Answer),
+) -> Case {
     Case {
         cut_off: true,
-        ..case(name, code::NOT_FLOTTA, words, Lie::Poll(lie))
+        ..case(name, code::NOT_FLOTTA, words, Attack::Poll(attack))
     }
 }
 
@@ -224,67 +228,67 @@ pub(super) const CASES: &[Case] = &[
         "a tampered manifest",
         code::DIGEST_MISMATCH,
         "content asked for as",
-        Lie::Manifest(flip),
+        Attack::Manifest(flip),
     ),
     case(
         "a truncated manifest",
         code::DIGEST_MISMATCH,
         "content asked for as",
-        Lie::Manifest(cut),
+        Attack::Manifest(cut),
     ),
     case(
         "a padded manifest",
         code::DIGEST_MISMATCH,
         "content asked for as",
-        Lie::Manifest(pad),
+        Attack::Manifest(pad),
     ),
     case(
         "an endless manifest",
         code::NOT_FLOTTA,
         "sent more than",
-        Lie::Manifest(endless),
+        Attack::Manifest(endless),
     ),
     case(
         "a tampered blob",
         code::DIGEST_MISMATCH,
         "content asked for as",
-        Lie::File(flip),
+        Attack::File(flip),
     ),
     case(
         "a truncated blob",
         code::DIGEST_MISMATCH,
         "content asked for as",
-        Lie::File(cut),
+        Attack::File(cut),
     ),
     case(
         "a padded blob",
         code::NOT_FLOTTA,
         "sent more than",
-        Lie::File(pad),
+        Attack::File(pad),
     ),
     case(
         "a blob elsewhere",
         code::NOT_FLOTTA,
         "redirects to",
-        Lie::File(redirect),
+        Attack::File(redirect),
     ),
     case(
         "a blob that is a gzip bomb",
         code::NOT_FLOTTA,
         "sends gzip encoding",
-        Lie::File(gzip),
+        Attack::File(gzip),
     ),
     case(
         "a blob with a header bomb",
         code::NOT_FLOTTA,
         "header compression context",
-        Lie::File(bomb),
+        Attack::File(bomb),
     ),
     case(
         "a wrong proof",
         code::PROOF,
         "the proof does not lead",
-        Lie::Offer(|_, offer| {
+        Attack::Offer(|_, offer| {
             offer.proof[0] = Digest::of(b"other");
         }),
     ),
@@ -292,19 +296,19 @@ pub(super) const CASES: &[Case] = &[
         "a missing proof",
         code::PROOF,
         "the proof does not lead",
-        Lie::Offer(|_, offer| offer.proof.clear()),
+        Attack::Offer(|_, offer| offer.proof.clear()),
     ),
     case(
         "a proof for another leaf",
         code::PROOF,
         "the proof does not lead",
-        Lie::Offer(|_, offer| offer.index ^= 1),
+        Attack::Offer(|_, offer| offer.index ^= 1),
     ),
     case(
         "another device's leaf",
         code::WRONG_DEVICE,
         "the leaf is of",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             let manifest = offer.manifest;
             forger.sign(offer, "till", manifest, 0);
         }),
@@ -313,13 +317,13 @@ pub(super) const CASES: &[Case] = &[
         "a lower sequence",
         code::OLDER,
         "is older than",
-        Lie::Offer(|forger, offer| *offer = forger.first()),
+        Attack::Offer(|forger, offer| *offer = forger.first()),
     ),
     case(
         "one sequence with another root",
         code::EQUIVOCATION,
         "was accepted under",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             let manifest = offer.manifest;
             forger.sign(offer, DEVICE, manifest, 1);
         }),
@@ -328,7 +332,7 @@ pub(super) const CASES: &[Case] = &[
         "an earlier digest that the leaf does not name",
         code::NOT_IN_LEAF,
         "the leaf does not name",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             offer.manifest = forger.first().manifest;
         }),
     ),
@@ -336,7 +340,7 @@ pub(super) const CASES: &[Case] = &[
         "a release by an unknown key",
         code::SIGNATURE,
         "0 of the 1 signatures",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             offer.release = envelope(&forger.payload(offer), &stranger());
         }),
     ),
@@ -344,7 +348,7 @@ pub(super) const CASES: &[Case] = &[
         "a release by a key that was revoked with it",
         code::SIGNATURE,
         "0 of the 1 signatures",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             offer.roots.push(forger.root(2, &stranger(), &forger.root));
         }),
     ),
@@ -352,7 +356,7 @@ pub(super) const CASES: &[Case] = &[
         "a trust root by too few keys",
         code::ROOT_CHAIN,
         "0 of the 1 signatures",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             offer
                 .roots
                 .push(forger.root(2, &forger.release, &forger.release));
@@ -362,7 +366,7 @@ pub(super) const CASES: &[Case] = &[
         "a trust root that skips a version",
         code::ROOT_CHAIN,
         "version 3 does not follow version 1",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             offer
                 .roots
                 .push(forger.root(3, &forger.release, &forger.root));
@@ -372,7 +376,7 @@ pub(super) const CASES: &[Case] = &[
         "a payload of another type",
         code::ENVELOPE,
         "the envelope holds",
-        Lie::Offer(|forger, offer| {
+        Attack::Offer(|forger, offer| {
             let payload = forger.payload(offer);
             offer.release = Envelope::sign(root::PAYLOAD_TYPE, &payload, &[&forger.release]);
         }),
@@ -389,25 +393,25 @@ pub(super) const CASES: &[Case] = &[
         "an endless offer",
         code::NOT_FLOTTA,
         "sent more than",
-        Lie::Poll(endless),
+        Attack::Poll(endless),
     ),
     case(
         "a path outside",
         code::PATH_FORBIDDEN,
         "/etc/cron.d/root is forbidden on this device: its policy allows no folder",
-        Lie::Signed(|m| elsewhere(&m, "/etc/cron.d/root")),
+        Attack::Signed(|m| elsewhere(&m, "/etc/cron.d/root")),
     ),
     case(
         "a path that climbs",
         code::MANIFEST,
         "a `.` or `..` component",
-        Lie::Signed(|m| files(&m, &["/etc/containers/systemd/../../shadow"])),
+        Attack::Signed(|m| files(&m, &["/etc/containers/systemd/../../shadow"])),
     ),
     case(
         "case twins",
         code::MANIFEST,
         "differs from another only in case",
-        Lie::Signed(|m| {
+        Attack::Signed(|m| {
             files(
                 &m,
                 &["/etc/flotta/workloads/web/a", "/etc/flotta/workloads/web/A"],
@@ -418,7 +422,7 @@ pub(super) const CASES: &[Case] = &[
         "Unicode twins",
         code::MANIFEST,
         "a character that is not printable ASCII",
-        Lie::Signed(|m| {
+        Attack::Signed(|m| {
             files(
                 &m,
                 &[
@@ -432,7 +436,7 @@ pub(super) const CASES: &[Case] = &[
         "a file where a folder is",
         code::MANIFEST,
         "is both a file and a folder",
-        Lie::Signed(|m| {
+        Attack::Signed(|m| {
             files(
                 &m,
                 &[
@@ -446,19 +450,19 @@ pub(super) const CASES: &[Case] = &[
         "a key twice",
         code::MANIFEST,
         "duplicate field",
-        Lie::Signed(|m| replaced(&m, "\"schema\":1", "\"schema\":1,\"schema\":1")),
+        Attack::Signed(|m| replaced(&m, "\"schema\":1", "\"schema\":1,\"schema\":1")),
     ),
     case(
         "NaN",
         code::MANIFEST,
         "expected value",
-        Lie::Signed(|m| replaced(&m, "\"heartbeat_seconds\":2", "\"heartbeat_seconds\":NaN")),
+        Attack::Signed(|m| replaced(&m, "\"heartbeat_seconds\":2", "\"heartbeat_seconds\":NaN")),
     ),
     case(
         "a million lists, one in the other",
         code::MANIFEST,
         "expected `,` or `]`",
-        Lie::Signed(|m| {
+        Attack::Signed(|m| {
             replaced(
                 &m,
                 "\"files\":[",

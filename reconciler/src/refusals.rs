@@ -15,7 +15,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 /// The refusals that were logged. A device that keeps asking is counted, not logged again.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<Table>);
+pub(crate) struct RefusalLog(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -54,27 +54,27 @@ impl Entry {
     }
 }
 
-impl Told {
+impl RefusalLog {
     /// Whether to log that `device` was refused with this code; if so, how often it was since the last line. When there are too
     /// many devices to count this one, `otherwise` decides.
-    pub(crate) fn tell(
+    pub(crate) fn admit(
         &self,
         device: &DeviceName,
         code: &'static str,
         now: Instant,
         otherwise: impl FnOnce() -> Option<u64>,
     ) -> Option<u64> {
-        let mut told = self.lock();
+        let mut refusals = self.lock();
         let new = Entry {
             code,
             at: now,
             since: 0,
         };
-        let Some(entries) = told.devices.get_mut(device) else {
-            if !told.has_room(now) {
+        let Some(entries) = refusals.devices.get_mut(device) else {
+            if !refusals.has_room(now) {
                 return otherwise();
             }
-            told.devices.insert(device.clone(), vec![new]);
+            refusals.devices.insert(device.clone(), vec![new]);
             return Some(0);
         };
         let Some(entry) = entries.iter_mut().find(|entry| entry.code == code) else {
@@ -110,31 +110,43 @@ mod tests {
 
     #[test]
     fn what_goes_on_is_told_once_and_once_an_hour_with_its_count() {
-        let (told, start) = (Told::default(), Instant::now());
+        let (refusals, start) = (RefusalLog::default(), Instant::now());
         let (a, b) = (name("a"), name("b"));
-        assert_eq!(told.tell(&a, "FLT0403", start, uncounted), Some(0));
+        assert_eq!(refusals.admit(&a, "FLT0403", start, uncounted), Some(0));
         for second in 1..3600 {
             let now = start + Duration::from_secs(second);
-            assert_eq!(told.tell(&a, "FLT0403", now, uncounted), None);
+            assert_eq!(refusals.admit(&a, "FLT0403", now, uncounted), None);
         }
         assert_eq!(
-            told.tell(&a, "FLT0403", start + AGAIN, uncounted),
+            refusals.admit(&a, "FLT0403", start + AGAIN, uncounted),
             Some(3599)
         );
         // another device or another code is logged separately
-        assert_eq!(told.tell(&b, "FLT0403", start + AGAIN, uncounted), Some(0));
-        assert_eq!(told.tell(&a, "FLT0423", start + AGAIN, uncounted), Some(0));
-        told.forget(&a);
-        assert_eq!(told.tell(&a, "FLT0403", start + AGAIN, uncounted), Some(0));
-        assert_eq!(told.tell(&b, "FLT0403", start + AGAIN, uncounted), None);
+        assert_eq!(
+            refusals.admit(&b, "FLT0403", start + AGAIN, uncounted),
+            Some(0)
+        );
+        assert_eq!(
+            refusals.admit(&a, "FLT0423", start + AGAIN, uncounted),
+            Some(0)
+        );
+        refusals.forget(&a);
+        assert_eq!(
+            refusals.admit(&a, "FLT0403", start + AGAIN, uncounted),
+            Some(0)
+        );
+        assert_eq!(
+            refusals.admit(&b, "FLT0403", start + AGAIN, uncounted),
+            None
+        );
     }
 
     #[test]
     fn of_a_crowd_as_much_is_told_as_of_strangers() {
-        let (told, start) = (Told::default(), Instant::now());
+        let (refusals, start) = (RefusalLog::default(), Instant::now());
         let (mut lines, mut left) = (0, 10);
-        let mut tell = |count: usize, now| {
-            told.tell(&name(&format!("d{count}")), "FLT0403", now, || {
+        let mut admit = |count: usize, now| {
+            refusals.admit(&name(&format!("d{count}")), "FLT0403", now, || {
                 lines += 1;
                 let is_left = left > 0;
                 left -= u64::from(is_left);
@@ -142,17 +154,17 @@ mod tests {
             })
         };
         for count in 0..MAX {
-            assert_eq!(tell(count, start), Some(0));
+            assert_eq!(admit(count, start), Some(0));
         }
         let late = start + Duration::from_secs(3599);
-        let more = (MAX..2 * MAX).filter(|count| tell(*count, late) == Some(7));
+        let more = (MAX..2 * MAX).filter(|count| admit(*count, late) == Some(7));
         assert_eq!(more.count(), 10, "what the limit admits");
         // devices that are counted stay counted
-        assert_eq!(tell(0, late), None);
+        assert_eq!(admit(0, late), None);
         // and stale entries are removed from time to time
-        assert_eq!(tell(MAX, start + AGAIN), None);
-        assert_eq!(tell(MAX, late + SWEEP), Some(0));
+        assert_eq!(admit(MAX, start + AGAIN), None);
+        assert_eq!(admit(MAX, late + SWEEP), Some(0));
         assert_eq!(lines, MAX + 1);
-        assert_eq!(told.lock().devices.len(), 1);
+        assert_eq!(refusals.lock().devices.len(), 1);
     }
 }

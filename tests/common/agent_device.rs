@@ -16,24 +16,24 @@ use flotta_bundle::wire::Hardware;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use crate::common::{House, stderr};
+use crate::common::{Fixture, stderr};
 use crate::host::Hand;
 
 /// A joined device.
-pub struct Shop {
+pub struct AgentDevice {
     pub config: Config,
     pub hand: Hand,
     _folder: TempDir,
 }
 
-impl Shop {
+impl AgentDevice {
     /// Joins with a token; the agent is not started yet.
-    pub async fn join(house: &House, name: &str) -> Self {
-        Self::join_with(house, name, &[]).await
+    pub async fn join(fixture: &Fixture, name: &str) -> Self {
+        Self::join_with(fixture, name, &[]).await
     }
 
     /// The same, with more options for the token.
-    pub async fn join_with(house: &House, name: &str, options: &[&str]) -> Self {
+    pub async fn join_with(fixture: &Fixture, name: &str, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         std::fs::create_dir_all(root.join("etc")).unwrap();
@@ -48,7 +48,7 @@ impl Shop {
         config.make_state().unwrap();
         std::fs::create_dir(&config.runtime).unwrap();
 
-        let output = house
+        let output = fixture
             .flotta(&[&["token", "create", name], options].concat())
             .await;
         assert!(output.status.success(), "{}", stderr(&output));

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{DEADLINE, House, device, eventually, stderr, stdout};
+use common::{DEADLINE, Fixture, device, eventually, stderr, stdout};
 use flotta_agent::clock::Clock;
 use flotta_agent::config::Config;
 use flotta_agent::enrol::{Join, reset};
@@ -13,8 +13,8 @@ use flotta_agent::ledger::Ledger;
 use flotta_bundle::wire::Hardware;
 use jiff::Timestamp;
 
-async fn join_file(house: &House, arguments: &[&str]) -> Join {
-    let output = house
+async fn join_file(fixture: &Fixture, arguments: &[&str]) -> Join {
+    let output = fixture
         .flotta(&[&["token", "create"], arguments].concat())
         .await;
     assert!(output.status.success(), "{}", stderr(&output));
@@ -24,11 +24,11 @@ async fn join_file(house: &House, arguments: &[&str]) -> Join {
 
 #[tokio::test]
 async fn a_new_identity_is_asked_for_until_a_person_decides() {
-    let house = House::new();
-    house.commit("a.yaml", &device("shop-1"));
-    let server = house.start().await;
+    let fixture = Fixture::new();
+    fixture.commit("a.yaml", &device("shop-1"));
+    let server = fixture.start().await;
     server.released(1).await;
-    let folder = house.path().join("device");
+    let folder = fixture.path().join("device");
     let config = Config {
         state: folder.join("state"),
         runtime: folder.join("run"),
@@ -37,7 +37,7 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
     };
     config.make_state().unwrap();
     let clock = Clock::new(Timestamp::UNIX_EPOCH);
-    let join = join_file(&house, &["shop-1"]).await;
+    let join = join_file(&fixture, &["shop-1"]).await;
     let (old, _) = Identity::open_or_make(&config.identity()).unwrap();
     let client = join.client(&clock, &config.proxies).unwrap();
     let hardware = Hardware::default();
@@ -50,12 +50,12 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
         &["deny", "shop-1", "--reason", "not today"][..],
         &["approve", "shop-1", "--replace"],
     ] {
-        let ask = join_file(&house, &["--ask"]).await;
+        let ask = join_file(&fixture, &["--ask"]).await;
         let new = reset::prepare(&config, &ask, false).unwrap();
         let key = new.fingerprint().hex();
         let decide = async {
             eventually("the request", || async {
-                let requests = house.flotta(&["get", "requests", "-o", "json"]).await;
+                let requests = fixture.flotta(&["get", "requests", "-o", "json"]).await;
                 stdout(&requests).contains(&key).then_some(())
             })
             .await;
@@ -63,7 +63,7 @@ async fn a_new_identity_is_asked_for_until_a_person_decides() {
             reset::switch(&config).unwrap();
             let now = Identity::open(&config.identity()).unwrap();
             assert_eq!(now.fingerprint(), old.fingerprint());
-            let output = house.flotta(decision).await;
+            let output = fixture.flotta(decision).await;
             assert!(output.status.success(), "{}", stderr(&output));
         };
         let mut again = reset::switching();

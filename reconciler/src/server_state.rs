@@ -61,7 +61,7 @@ pub struct Warning {
 
 /// The shared state.
 #[derive(Debug, Clone, Default)]
-pub struct Standing(Arc<Mutex<Inner>>);
+pub struct ServerState(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -69,7 +69,7 @@ struct Inner {
     warnings: BTreeMap<&'static str, Warning>,
 }
 
-impl Standing {
+impl ServerState {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // nothing panics while it holds the lock; even if it did, the content would be consistent
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

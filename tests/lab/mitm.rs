@@ -1,7 +1,7 @@
 //! A man in the middle between a real device and the real server, with the server's certificate and the fleet's keys. It
 //! forwards everything, and can replace any answer.
 
-mod lies;
+mod attacks;
 mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,20 +29,20 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::device::{Device, text, wait};
 use crate::site::{Site, device, host, page};
 
-use lies::{CASES, Forger, Lie};
+use attacks::{Attack, CASES, Forger};
 
 type Answer = Response<Bytes>;
 
-const DEVICE: &str = "lied-to";
+const DEVICE: &str = "attacked";
 
 /// The state of the man in the middle.
-struct Book {
+struct Record {
     server: SocketAddr,
     device: &'static str,
     forger: Forger,
-    lie: Option<Lie>,
+    attack: Option<Attack>,
     /// Number of false answers.
-    told: usize,
+    false_answers: usize,
     /// Paths of manifests in genuine offers.
     manifests: BTreeSet<String>,
     /// Forged manifests, by path.
@@ -51,37 +51,37 @@ struct Book {
 
 /// The man in the middle, on the lab's bridge.
 #[derive(Clone)]
-struct Liar {
+struct Mitm {
     address: SocketAddr,
-    book: Arc<Mutex<Book>>,
+    record: Arc<Mutex<Record>>,
     /// The server's keys.
     keys: PathBuf,
     /// The device's identity.
     identity: PathBuf,
 }
 
-impl Liar {
+impl Mitm {
     /// Starts between the site's server and the device of this name, whose identity is in this folder.
     fn start(site: &Site, device: &'static str, identity: PathBuf) -> Self {
         let keys = site.path("data/keys");
-        let book = Arc::new(Mutex::new(Book {
+        let record = Arc::new(Mutex::new(Record {
             server: site.address().parse().expect("an address"),
             device,
             forger: Forger::new(&keys),
-            lie: None,
-            told: 0,
+            attack: None,
+            false_answers: 0,
             manifests: BTreeSet::new(),
             forged: BTreeMap::new(),
         }));
         let listener = std::net::TcpListener::bind((host(), 0)).expect("a port on the bridge");
         listener.set_nonblocking(true).expect("a socket");
-        let liar = Self {
+        let mitm = Self {
             address: listener.local_addr().expect("an address"),
-            book,
+            record,
             keys,
             identity,
         };
-        let standing = liar.clone();
+        let standing = mitm.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -96,11 +96,11 @@ impl Liar {
                 }
             });
         });
-        liar
+        mitm
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("no panic")
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().expect("no panic")
     }
 }
 
@@ -117,7 +117,7 @@ fn pair(certificate: &Path, key: &Path) -> (Vec<CertificateDer<'static>>, Privat
     (chain, PrivateKeyDer::from_pem_file(key).expect("a key"))
 }
 
-impl Liar {
+impl Mitm {
     /// TLS towards the device, as the server does it.
     fn greeting(&self) -> TlsAcceptor {
         let devices = Arc::new(authority(&self.keys.join("device-ca.pem")));
@@ -146,7 +146,7 @@ impl Liar {
             config.with_no_client_auth()
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let server = self.book().server;
+        let server = self.record().server;
         let stream = TcpStream::connect(server).await?;
         let name = "flotta.example".try_into()?;
         let stream = TlsConnector::from(Arc::new(config))
@@ -164,11 +164,11 @@ impl Liar {
         let is_known = stream.get_ref().1.peer_certificates().is_some();
         let server = self.dial(is_known).await?;
         let service = service_fn(move |request: Request<Incoming>| {
-            let (liar, server) = (self.clone(), server.clone());
+            let (mitm, server) = (self.clone(), server.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let body = body.collect().await?.to_bytes();
-                let answer = liar
+                let answer = mitm
                     .answer(Request::from_parts(parts, Full::new(body)), server)
                     .await?;
                 Ok::<_, anyhow::Error>(answer.map(Full::new))
@@ -186,7 +186,7 @@ impl Liar {
         mut server: SendRequest<Full<Bytes>>,
     ) -> anyhow::Result<Answer> {
         let path = request.uri().path().to_owned();
-        if let Some(forged) = self.book().forged.get(&path) {
+        if let Some(forged) = self.record().forged.get(&path) {
             return Ok(Response::new(forged.clone()));
         }
         let (parts, body) = server.send_request(request).await?.into_parts();
@@ -202,14 +202,16 @@ impl Liar {
     }
 
     fn blob(&self, path: &str, answer: &mut Answer) {
-        let mut book = self.book();
-        let is_manifest = book.manifests.contains(path);
-        match book.lie {
-            Some(Lie::Manifest(lie)) if is_manifest => lie(answer),
-            Some(Lie::File(lie)) if path.starts_with("/v1/blobs/") && !is_manifest => lie(answer),
+        let mut record = self.record();
+        let is_manifest = record.manifests.contains(path);
+        match record.attack {
+            Some(Attack::Manifest(attack)) if is_manifest => attack(answer),
+            Some(Attack::File(attack)) if path.starts_with("/v1/blobs/") && !is_manifest => {
+                attack(answer)
+            }
             _ => return,
         }
-        book.told += 1;
+        record.false_answers += 1;
     }
 
     async fn offer(
@@ -219,37 +221,39 @@ impl Liar {
     ) -> anyhow::Result<()> {
         let mut offer: Offer = serde_json::from_slice(answer.body())?;
         let path = format!("/v1/blobs/{}", offer.manifest);
-        let lie = {
-            let mut book = self.book();
-            book.forger.first.get_or_insert_with(|| offer.clone());
-            book.manifests.insert(path.clone());
-            book.lie
+        let attack = {
+            let mut record = self.record();
+            record.forger.first.get_or_insert_with(|| offer.clone());
+            record.manifests.insert(path.clone());
+            record.attack
         };
-        match lie {
-            Some(Lie::Poll(lie)) => lie(answer),
-            Some(Lie::Offer(lie)) => {
-                lie(&self.book().forger, &mut offer);
+        match attack {
+            Some(Attack::Poll(attack)) => attack(answer),
+            Some(Attack::Offer(attack)) => {
+                attack(&self.record().forger, &mut offer);
                 *answer.body_mut() = serde_json::to_vec(&offer)?.into();
             }
-            Some(Lie::Signed(lie)) => {
+            Some(Attack::Signed(attack)) => {
                 let request = Request::get(format!("https://flotta.example{path}"));
                 let truth = server.send_request(request.body(Full::default())?).await?;
                 let truth = truth.into_body().collect().await?.to_bytes();
-                let forged = lie(String::from_utf8(truth.to_vec())?);
+                let forged = attack(String::from_utf8(truth.to_vec())?);
                 let digest = Digest::of(forged.as_bytes());
-                let mut book = self.book();
-                book.forged
+                let mut record = self.record();
+                record
+                    .forged
                     .insert(format!("/v1/blobs/{digest}"), forged.into());
                 // what is in a file that the truth does not have
-                book.forged
+                record
+                    .forged
                     .insert(format!("/v1/blobs/{}", Digest::of(b"x")), "x".into());
-                let device = book.device;
-                book.forger.sign(&mut offer, device, digest, 0);
+                let device = record.device;
+                record.forger.sign(&mut offer, device, digest, 0);
                 *answer.body_mut() = serde_json::to_vec(&offer)?.into();
             }
             _ => return Ok(()),
         }
-        self.book().told += 1;
+        self.record().false_answers += 1;
         Ok(())
     }
 }
@@ -279,37 +283,37 @@ fn state(device: &Device) -> BTreeSet<String> {
     files.lines().map(str::to_owned).chain(running).collect()
 }
 
-/// A device that has joined through the liar and shows a page.
-fn fleet(name: &'static str) -> (Site, Device, Liar) {
+/// A device that has joined through the mitm and shows a page.
+fn fleet(name: &'static str) -> (Site, Device, Mitm) {
     let site = Site::start(&[
-        ("lied-to.yaml", &device(name)),
+        ("attacked.yaml", &device(name)),
         ("till.yaml", &device("till")),
         ("web.yaml", &page("web", 8080, "first")),
     ]);
     let device = Site::install(name);
     let identity = device.path("/var/lib/flotta-agent/identity");
-    let liar = Liar::start(&site, name, identity);
-    let url = format!("https://flotta.example:{}", liar.address.port());
+    let mitm = Mitm::start(&site, name, identity);
+    let url = format!("https://flotta.example:{}", mitm.address.port());
     let token = site.flotta(&["token", "create", "--server", &url, name]);
     device.write("/etc/flotta/join", &token);
     device.boot();
     device.shows(8080, "first");
     site.in_sync(name);
-    (site, device, liar)
+    (site, device, mitm)
 }
 
 #[test]
-fn no_lie_reaches_a_device_and_all_are_seen() {
+fn no_attack_reaches_a_device_and_all_are_seen() {
     let said = |text: &str| page("web", 8080, text);
-    let (site, device, liar) = fleet(DEVICE);
+    let (site, device, mitm) = fleet(DEVICE);
     let mut text = "first".to_owned();
     let mut lies = 0;
     for case in CASES {
         let before = state(&device);
         let newest = events(&site).iter().map(|(number, _)| *number).max();
         {
-            let mut book = liar.book();
-            (book.lie, book.told) = (Some(case.lie), 0);
+            let mut record = mitm.record();
+            (record.attack, record.false_answers) = (Some(case.attack), 0);
         }
         site.commit(
             case.name,
@@ -330,11 +334,11 @@ fn no_lie_reaches_a_device_and_all_are_seen() {
         };
         if case.cut_off {
             wait(case.name, || {
-                let told = liar.book().told;
-                if told >= 2 {
+                let false_answers = mitm.record().false_answers;
+                if false_answers >= 2 {
                     Ok(())
                 } else {
-                    Err(format!("told {told} times"))
+                    Err(format!("sent {false_answers} times"))
                 }
             });
         } else {
@@ -344,8 +348,8 @@ fn no_lie_reaches_a_device_and_all_are_seen() {
         let after = state(&device);
         let touched: Vec<_> = after.symmetric_difference(&before).collect();
         assert!(touched.is_empty(), "{}: {touched:#?}", case.name);
-        lies += std::mem::take(&mut liar.book().told);
-        liar.book().lie = None;
+        lies += std::mem::take(&mut mitm.record().false_answers);
+        mitm.record().attack = None;
         // the genuine release, which is newer than the forged one
         text = format!("after {}", case.name);
         site.commit("the truth", &[("web.yaml", &said(&text))]);
@@ -355,5 +359,8 @@ fn no_lie_reaches_a_device_and_all_are_seen() {
         println!("{}: refused as {}", case.name, case.code.id);
     }
     site.in_sync(DEVICE);
-    println!("kinds of lies: {} refused, {lies} told", CASES.len());
+    println!(
+        "kinds of lies: {} refused, {lies} false_answers",
+        CASES.len()
+    );
 }
