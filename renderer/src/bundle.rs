@@ -1,4 +1,4 @@
-//! What the workloads of one device need together, as one manifest; and the leaves of the next release.
+//! Combines the workloads of one device to a manifest, and returns the leaves of the next release.
 
 use std::collections::BTreeMap;
 
@@ -10,30 +10,30 @@ use crate::compile::{Compiled, Volume};
 use crate::place::Place;
 use crate::render::Rendered;
 
-/// A workload's name, where it stands, and what it compiles to.
+/// A compiled workload, with its name and place.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// The workload's name.
     pub name: &'a str,
-    /// Where the name stands.
+    /// The place of the name.
     pub place: &'a Place,
-    /// What it compiles to.
+    /// The compiled workload.
     pub compiled: &'a Compiled,
 }
 
 /// Why workloads cannot be on one device together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Clash {
-    /// What is claimed twice.
+    /// What conflicts.
     pub message: String,
-    /// Where the later claim stands.
+    /// The place of the later of the two.
     pub place: Place,
     /// [`code::CONFLICT`], [`code::LIMIT`] or [`code::MISSING_REFERENCE`].
     pub code: &'static str,
 }
 
 impl Clash {
-    /// Its code.
+    /// Returns the code.
     pub fn code(&self) -> Code {
         [code::LIMIT, code::MISSING_REFERENCE]
             .into_iter()
@@ -42,7 +42,7 @@ impl Clash {
     }
 }
 
-/// Puts workloads together; content goes to `blobs` by its digest.
+/// Combines workloads to a manifest and returns its digest. The contents of files go to `blobs`.
 pub fn assemble(
     parts: &[Part<'_>],
     settings: Settings,
@@ -92,7 +92,7 @@ pub fn assemble(
     }
     manifest.images.extend(images.into_values());
     let bytes = manifest.encode();
-    // The device's own rules, checked where somebody can still do something about it.
+    // The device checks the same rules, but here somebody can still fix an error.
     if let Err(error) = Manifest::parse(&bytes) {
         let place = parts
             .first()
@@ -109,7 +109,7 @@ pub fn assemble(
     Ok(digest)
 }
 
-/// Everything that two workloads claim both. Names are compared without case: some file systems fold it.
+/// Returns the conflicts between workloads. Names are compared without case, because some file systems ignore it.
 fn clashes(parts: &[Part<'_>]) -> Vec<Clash> {
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
     let mut found = Vec::new();
@@ -167,8 +167,8 @@ fn clashes(parts: &[Part<'_>]) -> Vec<Clash> {
     found
 }
 
-/// Volumes that are one to Podman by their names alone. A workload's own is nobody else's; one that is named in full is meant
-/// by all who name it.
+/// Returns conflicts between volumes with the same name in Podman. A workload's own volume belongs to it alone; a volume that is
+/// named in full is shared by all that name it.
 fn shared_volumes(parts: &[Part<'_>]) -> Vec<Clash> {
     let mut known: BTreeMap<&str, (&str, &Volume)> = BTreeMap::new();
     let mut found = Vec::new();
@@ -194,7 +194,7 @@ fn shared_volumes(parts: &[Part<'_>]) -> Vec<Clash> {
     found
 }
 
-/// Everything that one workload needs from another, and none of them has.
+/// Returns the files that a workload needs and no workload of the device has.
 fn missing<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = Clash> + 'a {
     let has = |path: &str| {
         let is_there = |file: &str| {
@@ -214,8 +214,8 @@ fn missing<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = Clash> + 'a {
         })
 }
 
-/// The leaves of the next release: `previous` are the leaves of the one before. Held devices keep theirs as it was;
-/// devices that are no longer named get none.
+/// Returns the leaves of the next release; `previous` are those of the last one. Held devices keep their leaves, and devices that
+/// no longer exist get none.
 pub fn leaves(
     rendered: &Rendered,
     previous: &BTreeMap<DeviceName, Leaf>,

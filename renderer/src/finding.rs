@@ -7,21 +7,21 @@ use crate::place::Place;
 /// Whether a finding stops something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// It cannot be compiled, as far as its scope reaches.
+    /// What the scope says cannot be rendered.
     Error,
-    /// It goes on; someone should look.
+    /// Rendering continues, but somebody should look at it.
     Warning,
 }
 
-/// How far a finding reaches. What an error does there is the policy of the source: a commit may be refused as a whole where a
-/// cluster goes on without the object.
+/// What a finding concerns. What an error means there is the policy of the source: a commit may be refused as a whole, where a
+/// cluster continues without the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// All that is rendered together: what else the source holds is not known.
+    /// The whole commit, because it is not known what else the source contains.
     Commit,
-    /// The object that it stands in.
+    /// The object that contains it.
     Object,
-    /// These devices, and nobody else: they keep what they have.
+    /// Only these devices. They keep their current bundle.
     Devices(Vec<DeviceName>),
 }
 
@@ -32,18 +32,18 @@ pub struct Finding {
     pub severity: Severity,
     /// The stable code's id: `FLT0103`.
     pub code: Code,
-    /// What is wrong, with the particulars.
+    /// What is wrong, in detail.
     pub message: String,
-    /// Where.
+    /// Where it is.
     pub place: Place,
-    /// What to do here, when more is known than the code's general help.
+    /// What to do, if more is known than the general help of the code.
     pub help: Option<String>,
-    /// How far it reaches.
+    /// What it concerns.
     pub scope: Scope,
 }
 
 impl Finding {
-    /// An error in the object that the place is in.
+    /// Returns an error in the object that contains the place.
     pub fn error(code: Code, place: Place, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -55,7 +55,7 @@ impl Finding {
         }
     }
 
-    /// A warning.
+    /// Returns a warning.
     pub fn warning(code: Code, place: Place, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
@@ -63,21 +63,21 @@ impl Finding {
         }
     }
 
-    /// The same, with what to do here.
+    /// Sets what to do.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same, reaching as far as this.
+    /// Sets the scope.
     #[must_use]
     pub fn reaching(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self
     }
 
-    /// The same, but it stops nothing.
+    /// Turns the finding into a warning.
     #[must_use]
     pub fn as_warning(mut self) -> Self {
         self.severity = Severity::Warning;
@@ -89,7 +89,7 @@ impl Finding {
         self.severity == Severity::Error
     }
 
-    /// The devices that it reaches alone.
+    /// Returns the devices, if the scope is devices.
     pub fn devices(&self) -> &[DeviceName] {
         match &self.scope {
             Scope::Devices(devices) => devices,

@@ -1,5 +1,5 @@
-//! The fleet that a commit describes: devices, sets and workloads, what selects what, and where each merged value comes from.
-//! Who wants to know something of a fleet asks it; rendering is one of those who ask.
+//! The fleet that a commit describes: devices, sets and workloads, which of them belong together, and where each merged value
+//! comes from.
 
 mod place;
 
@@ -45,9 +45,9 @@ pub struct Fleet<'a> {
     sets: Vec<Set<'a>>,
     /// Sorted by namespace and name.
     workloads: Vec<Workload<'a>>,
-    /// What is there and cannot be used.
+    /// Objects that exist and cannot be used.
     unusable: Unusable<'a>,
-    /// What selects nothing, and what is not there.
+    /// Selectors that match nothing, and missing references.
     findings: Vec<Finding>,
 }
 
@@ -58,13 +58,13 @@ pub struct Device<'a> {
     pub name: DeviceName,
     /// Its labels.
     pub labels: &'a Labels,
-    /// Its object; none for devices of the inventory.
+    /// Its object; `None` for devices of the inventory.
     pub document: Option<&'a Document>,
     /// The set that its token or approval put it in.
     joined: Option<&'a str>,
-    /// Places of its sets, the one that wins last.
+    /// The positions of its sets. Later ones override earlier ones.
     sets: Vec<usize>,
-    /// Places of its workloads, in order.
+    /// The positions of its workloads, in order.
     workloads: Vec<usize>,
 }
 
@@ -75,7 +75,7 @@ pub struct Set<'a> {
     pub name: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
-    /// Itself.
+    /// The object.
     pub checked: &'a Checked<EdgeDeviceSet>,
 }
 
@@ -86,35 +86,34 @@ pub struct Workload<'a> {
     pub name: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
-    /// Where its name stands.
+    /// The place of its name.
     pub place: Place,
-    /// Itself.
+    /// The object.
     pub checked: &'a Checked<EdgeWorkload>,
-    /// What it compiles to, whatever the device.
+    /// The result of compiling it for all devices.
     pub compiled: Compiled,
-    /// What it compiles to on each of its devices, by their places: of workloads that hold the device's name.
+    /// The result for each device, by position, if the workload contains the name of the device.
     on: BTreeMap<usize, Compiled>,
-    /// Places of its devices, in order.
+    /// The positions of its devices, in order.
     devices: Vec<usize>,
 }
 
-/// Everything that enters a device's manifest. Devices with the same contents share one, and it is made of nothing else.
+/// Everything that a device's manifest is made of. Devices with the same contents share one manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Contents<'f> {
-    /// Places of the workloads.
+    /// The positions of the workloads.
     workloads: &'f [usize],
-    /// Place of the device, where one of them holds its name.
+    /// The position of the device, if one of the workloads contains its name.
     device: Option<usize>,
     /// The agent's settings.
     pub settings: Settings,
 }
 
-/// What was merged before, while one device is looked at after the other: most say nothing of their own, and are set as their
-/// sets are.
+/// A cache of the merged settings by sets, because most devices have no settings of their own.
 #[derive(Debug, Default)]
 pub struct Known<'f>(HashMap<&'f [usize], Settings>);
 
-/// Namespace and name, which every checked object has.
+/// Returns the namespace and name, which every checked object has.
 fn name(metadata: &ObjectMeta) -> (&str, &str) {
     (
         metadata.namespace.as_deref().unwrap_or_default(),
@@ -123,8 +122,8 @@ fn name(metadata: &ObjectMeta) -> (&str, &str) {
 }
 
 impl<'a> Fleet<'a> {
-    /// The fleet of these objects, and of the devices that joined without one. Every workload is compiled once, and for each of
-    /// its devices only when it holds the device's name.
+    /// Returns the fleet of these objects and of the devices that joined without one. Each workload is compiled once, and again for
+    /// each of its devices only if it contains the name of the device.
     pub fn new(objects: &Objects<'a>, inventory: &'a [InventoryDevice]) -> Self {
         let sets = objects.sets.iter().map(|checked| {
             let (namespace, name) = name(&checked.object.metadata);
@@ -147,7 +146,7 @@ impl<'a> Fleet<'a> {
         fleet
     }
 
-    /// Compiles the workloads that hold the device's name, for each of their devices.
+    /// Compiles the workloads that contain the name of the device for each of their devices.
     fn compile_alone(&mut self, config_maps: &ConfigMaps<'_>) {
         let devices = &self.devices;
         for workload in &mut self.workloads {
@@ -162,22 +161,22 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// All devices, by name.
+    /// Returns all devices, sorted by name.
     pub fn devices(&self) -> &[Device<'a>] {
         &self.devices
     }
 
-    /// All sets, in the order of the source.
+    /// Returns all sets, in the order of the source.
     pub fn sets(&self) -> &[Set<'a>] {
         &self.sets
     }
 
-    /// All workloads, by namespace and name.
+    /// Returns all workloads, sorted by namespace and name.
     pub fn workloads(&self) -> &[Workload<'a>] {
         &self.workloads
     }
 
-    /// A device.
+    /// Returns the device with this name.
     pub fn device(&self, name: &DeviceName) -> Option<&Device<'a>> {
         self.find(name.namespace(), name.name())
             .map(|at| &self.devices[at])
@@ -191,20 +190,20 @@ impl<'a> Fleet<'a> {
         self.devices.binary_search_by(key).ok()
     }
 
-    /// The sets of a device, the one that wins last.
+    /// Returns the sets of a device. Later ones override earlier ones.
     pub fn sets_of(&self, device: &Device<'a>) -> impl Iterator<Item = &Set<'a>> {
         device.sets.iter().map(|at| &self.sets[*at])
     }
 
-    /// The workloads of a device, by name.
+    /// Returns the workloads of a device, sorted by name.
     pub fn workloads_of(&self, device: &Device<'a>) -> impl Iterator<Item = &Workload<'a>> {
         device.workloads.iter().map(|at| &self.workloads[*at])
     }
 
-    /// Whether something on a device is broken: it must keep what it has.
+    /// Whether a workload of a device is broken, so that the device must keep its current bundle.
     pub fn is_held(&self, device: &Device<'a>) -> bool {
         let alone = |workload: &Workload<'a>| {
-            // only those that hold a device's name are looked up
+            // The device is looked up only for workloads that contain its name.
             let own = || workload.on.get(&self.find_place(device)?);
             !workload.on.is_empty() && own().is_some_and(Compiled::is_broken)
         };
@@ -216,18 +215,18 @@ impl<'a> Fleet<'a> {
         self.find(device.name.namespace(), device.name.name())
     }
 
-    /// The devices of a workload, by name.
+    /// Returns the devices of a workload, sorted by name.
     pub fn devices_of(&self, workload: &Workload<'a>) -> impl Iterator<Item = &Device<'a>> {
         workload.devices.iter().map(|at| &self.devices[*at])
     }
 
-    /// What a device's sets and itself say together, and where each value comes from.
+    /// Returns the merged settings of a device and of its sets, and where each value comes from.
     pub fn merged(&self, device: &Device<'a>) -> Merged {
         let layers = self.sets_of(device).map(|set| &set.checked.document);
         merge(layers.chain(device.document))
     }
 
-    /// What enters a device's manifest.
+    /// Returns the contents of a device's manifest.
     pub fn contents<'f>(&self, device: &'f Device<'a>, known: &mut Known<'f>) -> Contents<'f> {
         let merged = || settings(self.merged(device).settings());
         let settings = match device.document {
@@ -244,7 +243,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// The workloads among a manifest's contents, by name.
+    /// Returns the workloads of a manifest, sorted by name.
     pub fn parts(&self, contents: &Contents<'_>) -> Vec<Part<'_>> {
         let parts = contents.workloads.iter().map(|at| {
             let workload = &self.workloads[*at];
@@ -258,7 +257,7 @@ impl<'a> Fleet<'a> {
         parts.collect()
     }
 
-    /// What was found: while placing, and in the workloads. Errors of these concern the devices that have them.
+    /// Returns all findings. Errors in workloads concern the devices that have them.
     pub fn findings(&self) -> impl Iterator<Item = Finding> {
         let of_workloads = self.workloads.iter().flat_map(|workload| {
             let findings = workload.compiled.findings.iter().cloned();
@@ -274,7 +273,7 @@ impl<'a> Fleet<'a> {
             .chain(of_devices)
     }
 
-    /// What was found when a workload was compiled for some of its devices alone, and not for all of them.
+    /// Returns the findings that a workload has only on some of its devices.
     fn found_alone(&self, workload: &Workload<'a>) -> Vec<Finding> {
         let mut found: Vec<(&Finding, Vec<DeviceName>)> = Vec::new();
         for (at, compiled) in &workload.on {
@@ -294,7 +293,7 @@ impl<'a> Fleet<'a> {
         reaching.collect()
     }
 
-    /// What is encrypted: an error for the devices that need it.
+    /// Returns a finding for each encrypted `ConfigMap`: an error for the devices that need it.
     fn encrypted(&self) -> impl Iterator<Item = Finding> {
         self.unusable
             .encrypted()
@@ -325,7 +324,7 @@ impl<'a> Fleet<'a> {
             }
             let concerned = self.devices_of(workload);
             devices.extend(concerned.map(|device| device.name.clone()));
-            // Nobody has it yet: it must not stop those who have nothing to do with it.
+            // No device has the workload, so the error must not stop others.
             if devices.is_empty() {
                 finding.severity = Severity::Warning;
             }
@@ -334,7 +333,7 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// What Git says of a device wins over what its token said.
+/// Returns all devices. An `EdgeDevice` in Git replaces the entry of the inventory.
 fn devices<'a>(objects: &Objects<'a>, inventory: &'a [InventoryDevice]) -> Vec<Device<'a>> {
     let mut devices = BTreeMap::new();
     let mut add = |name: DeviceName, labels, joined, document| {

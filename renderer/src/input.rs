@@ -1,16 +1,16 @@
-//! What is rendered: the objects of a source, decoded and checked, wherever they are from.
+//! The input of a render: the objects of a source, decoded and checked.
 
 use std::sync::Arc;
 
 use crate::check::Batch;
 use crate::finding::Finding;
 
-/// What a source holds. It keeps batches that did not change: nothing is read or checked twice.
+/// The content of a source. Batches that did not change are kept, so that nothing is read or checked twice.
 #[derive(Debug, Clone, Default)]
 pub struct Input {
-    /// In the order of the source. Of two objects of one name the first counts.
+    /// The batches, in the order of the source. The first of two objects with the same name counts.
     pub batches: Vec<Arc<Batch>>,
-    /// What the source itself found: what it does not read.
+    /// Findings of the source itself, such as files that it does not read.
     pub findings: Vec<Finding>,
 }
 

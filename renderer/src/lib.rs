@@ -1,4 +1,4 @@
-//! From the objects of a source to one manifest per device: a pure function of the commit.
+//! Renders the objects of a source to one manifest per device: a pure function of the commit.
 //!
 //! ```text
 //! YAML -> decode -> check -> input -> select -> merge -> compile -> bundle
@@ -7,19 +7,19 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`decode`] | YAML, and objects of a cluster, to values that know where they stand |
+//! | [`decode`] | YAML and objects of a cluster to values that know their places |
 //! | [`check`] | schema, names, references of each object |
-//! | [`input`] | what a source holds, decoded and checked |
+//! | [`input`] | the content of a source, decoded and checked |
 //! | [`select`] | which sets and workloads a device has |
-//! | [`merge`] | sets under devices, field by field, with origins |
-//! | [`fleet`] | devices, sets and workloads, and what selects what: who wants to know, asks it |
-//! | [`settings`] | what a merged spec says of the agent |
+//! | [`merge`] | merges the settings of sets and devices, field by field, with origins |
+//! | [`fleet`] | devices, sets and workloads, and which of them belong together |
+//! | [`settings`] | merged settings to the settings of the agent |
 //! | [`quadlet`] | users' own Quadlet files, read and checked |
 //! | [`compile`] | a workload to Quadlet files |
 //! | [`bundle`] | files, units and images to a manifest; leaves of the next release |
-//! | [`render`] | the way through all of them |
-//! | [`finding`] | what is wrong, how far that reaches, and what to do |
-//! | [`place`] | where something stands: in a file, or in an object of a cluster |
+//! | [`render`] | all steps together |
+//! | [`finding`] | what is wrong, what that concerns, and what to do |
+//! | [`place`] | places in files and in objects of a cluster |
 //! | [`pointer`] | JSON pointers into documents |
 
 pub mod bundle;

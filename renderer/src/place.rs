@@ -1,11 +1,11 @@
-//! Where something stands: in a file of a source, or in an object of a cluster.
+//! The place of something: in a file of a source, or in an object of a cluster.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::pointer::key;
 
-/// An object of a cluster, as it was at one time.
+/// A version of an object of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
     /// `EdgeWorkload`.
@@ -14,9 +14,9 @@ pub struct ObjectRef {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// What tells it from another one that had its name before.
+    /// The UID, which distinguishes it from earlier objects with its name.
     pub uid: String,
-    /// What tells it from what it was before: its generation, or its resource version where it has none.
+    /// Its generation, or its resource version if it has no generation.
     pub version: String,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-/// Where something stands.
+/// The place of something in the input.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// There is nothing to point at.

@@ -1,4 +1,4 @@
-//! The way of a commit through all rooms of this crate.
+//! Renders a commit: from its objects to the manifests of all devices.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,19 +15,19 @@ use crate::input::Input;
 use crate::place::Place;
 use crate::select::Labels;
 
-/// What a render is asked for.
+/// Options of a render.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
     /// Images without a digest are errors.
     pub require_digests: bool,
 }
 
-/// How much was rendered.
+/// The size of a render.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Files read; of a cluster, objects.
+    /// The number of files read, or of objects of a cluster.
     pub files: usize,
-    /// Devices, held ones too.
+    /// The number of devices, including held ones.
     pub devices: usize,
     /// Workloads.
     pub workloads: usize,
@@ -40,7 +40,7 @@ pub struct Counts {
 pub struct RenderedDevice {
     /// Digest of its manifest.
     pub manifest: Digest,
-    /// Its sets, the one that wins last.
+    /// Its sets. Later ones override earlier ones.
     pub sets: Vec<String>,
     /// Its labels.
     pub labels: Labels,
@@ -48,12 +48,12 @@ pub struct RenderedDevice {
     pub workloads: Arc<[String]>,
 }
 
-/// How much a release may take away before someone must allow it: what `EdgeFleet` says, or the default.
+/// How much a release may remove before someone must approve it, from `EdgeFleet` or the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guard {
-    /// The largest share of the devices that run a workload, in percent, that it may be taken from.
+    /// The largest share of a workload's devices, in percent, from which it may be removed.
     pub share_percent: u32,
-    /// It may always be taken from fewer devices than this.
+    /// A workload may always be removed from fewer devices than this.
     pub min_devices: u32,
 }
 
@@ -85,22 +85,22 @@ impl Guard {
 /// A commit, rendered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
-    /// What a person should know, sorted by place.
+    /// The findings, sorted by place.
     pub findings: Vec<Finding>,
     /// Devices that rendered without error.
     pub devices: BTreeMap<DeviceName, RenderedDevice>,
     /// Manifests and file contents, by digest.
     pub blobs: BTreeMap<Digest, Vec<u8>>,
-    /// How much it was.
+    /// The size of the render.
     pub counts: Counts,
-    /// Devices that errors concern: they keep the bundle they have.
+    /// Devices with errors. They keep their current bundle.
     pub held: BTreeSet<DeviceName>,
-    /// How much a release may take away before someone must allow it.
+    /// How much a release may remove before someone must approve it.
     pub guard: Guard,
 }
 
-/// Renders what a source holds. A pure function: the same objects and inventory give the same bytes, whatever the machine, its
-/// clock, its locale or the order of its directories.
+/// Renders the content of a source. This is a pure function: the same objects and inventory give the same bytes, independent of
+/// the machine, its clock, its locale and the order of its directories.
 pub fn render(input: &Input, inventory: &[InventoryDevice], options: &Options) -> Rendered {
     let mut out = Rendered {
         findings: input.findings.clone(),
@@ -132,7 +132,7 @@ pub fn render(input: &Input, inventory: &[InventoryDevice], options: &Options) -
     out
 }
 
-/// What devices share that have the same contents: put together once.
+/// The result that devices with the same contents share.
 struct Shared {
     manifest: Result<Digest, Vec<Clash>>,
     workloads: Arc<[String]>,
@@ -153,7 +153,7 @@ impl Shared {
 }
 
 impl Rendered {
-    /// Adds every device of the fleet, and what was found in it.
+    /// Adds the devices and the findings of the fleet.
     fn add(&mut self, fleet: &Fleet<'_>) {
         self.counts.devices = fleet.devices().len();
         self.findings.extend(fleet.findings());

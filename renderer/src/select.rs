@@ -1,17 +1,17 @@
-//! Which sets and workloads a device has.
+//! Selects the devices of sets and workloads.
 
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-/// Labels of an object.
+/// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
 /// The label by which a device names its set (Project Flotta's).
 pub const MEMBER_OF: &str = "flotta/member-of";
 
-/// Kubernetes' rule: all of `matchLabels` and all of `matchExpressions`; an empty selector matches everything. An operator
-/// that does not exist matches nothing (the schema refuses it before).
+/// Whether a selector matches labels, as in Kubernetes: all of `matchLabels` and all of `matchExpressions` must match, and an
+/// empty selector matches everything. An unknown operator matches nothing (it is refused before).
 pub fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
     let all_labels = selector
         .match_labels
@@ -36,7 +36,7 @@ pub fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
     all_labels && all_expressions
 }
 
-/// Devices by namespace and label: a selector looks at those that can match, not at the whole fleet.
+/// An index of devices by namespace and label, so that a selector is compared only with devices that can match.
 #[derive(Debug, Default)]
 pub struct ByLabel<'a> {
     labels: Vec<&'a Labels>,
@@ -45,7 +45,7 @@ pub struct ByLabel<'a> {
 }
 
 impl<'a> ByLabel<'a> {
-    /// An index over devices, given as namespace and labels; they are known by their places in `devices`.
+    /// Returns an index of devices, each given as namespace and labels, and identified by its position in `devices`.
     pub fn new(devices: impl Iterator<Item = (&'a str, &'a Labels)>) -> Self {
         let mut index = Self::default();
         for (at, (namespace, labels)) in devices.enumerate() {
@@ -59,7 +59,7 @@ impl<'a> ByLabel<'a> {
         index
     }
 
-    /// The places of the devices of a namespace that [`matches`] says match, in order.
+    /// Returns the positions of the devices of a namespace that match (see [`matches`]), in order.
     pub fn select(&self, namespace: &str, selector: &LabelSelector) -> Vec<usize> {
         let pairs = selector.match_labels.iter().flatten();
         let fewest = pairs

@@ -1,4 +1,4 @@
-//! What selects what.
+//! Finds the devices of sets and workloads.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -32,7 +32,7 @@ impl Fleet<'_> {
         self.findings = findings;
     }
 
-    /// The devices of a workload.
+    /// Returns the devices of a workload.
     fn select(
         &self,
         workload: &Workload<'_>,
@@ -70,7 +70,7 @@ impl Fleet<'_> {
         found
     }
 
-    /// The sets of each device, the one that wins last.
+    /// Returns the sets of each device. Later ones override earlier ones.
     fn place_sets(&self, by_label: &ByLabel<'_>, findings: &mut Vec<Finding>) -> Vec<Vec<usize>> {
         let mut selected = Vec::new();
         let mut by_name = HashMap::new();
@@ -119,7 +119,7 @@ impl Fleet<'_> {
     }
 }
 
-/// From the devices of each to those of each device.
+/// Inverts a mapping: from the devices of each item to the items of each device.
 fn invert(devices: usize, placed: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let mut of_device = vec![Vec::new(); devices];
     for (at, placed) in placed.iter().enumerate() {
