@@ -1,4 +1,4 @@
-//! Each object by itself: kind, schema, names. What objects mean together is the business of later rooms.
+//! Checks each object by itself: its kind, schema and names. Later modules check objects together.
 
 mod kind;
 mod rules;
@@ -22,21 +22,21 @@ use kind::{Foreign, Is};
 
 pub use unusable::Unusable;
 
-/// How the file begins that Git has in place of one that it keeps elsewhere. What that holds nobody knows who has the commit
-/// alone, so that it cannot be passed over as YAML of someone else's.
+/// The beginning of a Git LFS pointer. The commit does not contain the file itself, so it is not known whether the file may be
+/// ignored.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// An object that passed every check of its own, with where it stands.
+/// An object that passed all its checks, with its document.
 #[derive(Debug, Clone)]
 pub struct Checked<K> {
     /// The typed object; `metadata.namespace` is always set (`default` when absent).
     pub object: K,
-    /// What it was read from: pointers into it give places.
+    /// The document that it was read from, which gives places for pointers.
     pub document: Document,
 }
 
-/// What changes together: the objects of a file, or one object of a cluster, each checked by itself. A function of what it was
-/// made from, whatever else there is.
+/// Objects that change together: those of a file, or one object of a cluster, each checked by itself. The result does not depend
+/// on other batches.
 #[derive(Debug, Default)]
 pub struct Batch {
     named: Vec<Named>,
@@ -52,10 +52,10 @@ struct Named {
     namespace: String,
     name: String,
     place: Place,
-    /// None when it is broken, or nothing is done with its kind.
+    /// `None` when it is broken, or when its kind is not acted on.
     object: Option<Object>,
     findings: Vec<Finding>,
-    /// That it is encrypted. Whether that is an error depends on who needs it.
+    /// The finding that it is encrypted. Whether that is an error depends on the workloads that need it.
     encrypted: Option<Box<Finding>>,
 }
 
@@ -81,13 +81,13 @@ pub struct Objects<'a> {
     pub fleet: Option<&'a Checked<EdgeFleet>>,
     /// `ConfigMap`s.
     pub config_maps: Vec<&'a Checked<ConfigMap>>,
-    /// What is there and cannot be used.
+    /// Objects that exist and cannot be used.
     pub unusable: Unusable<'a>,
     /// Whether there is no object of ours at all, good or broken.
     pub empty: bool,
 }
 
-/// Checks the names of all objects against each other; sorts them by kind.
+/// Sorts all objects by kind, and reports duplicates.
 pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>, Vec<Finding>) {
     let (mut objects, mut findings) = (Objects::default(), Vec::new());
     let mut seen = HashMap::new();
@@ -135,7 +135,7 @@ pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>,
     (objects, findings)
 }
 
-/// A fleet has one set of settings: which of two counts would be anyone's guess.
+/// Reports a second `EdgeFleet`, because it would not be clear which of the two counts.
 fn second_fleet(first: &Checked<EdgeFleet>, place: &Place) -> Finding {
     let message = "a second `EdgeFleet`: a fleet has one";
     let help = format!("the first one: {}", first.document.place("/metadata/name"));
@@ -143,7 +143,7 @@ fn second_fleet(first: &Checked<EdgeFleet>, place: &Place) -> Finding {
 }
 
 impl Batch {
-    /// Reads a YAML file. The path is for people: nothing is read from it.
+    /// Reads a YAML file. The path is only for messages.
     pub fn of_file(path: &str, content: &[u8]) -> Self {
         if content.starts_with(LFS_POINTER) {
             let message = "a pointer to Git LFS: the file itself is not in the repository";
@@ -161,7 +161,7 @@ impl Batch {
         }
     }
 
-    /// A file that cannot be read: an error where it names something of ours, for then nobody knows what is missing.
+    /// Reports a file that cannot be read: an error if it names one of our kinds, because objects may then be missing.
     fn unread(finding: Finding, content: &[u8]) -> Self {
         // in UTF-16, which some editors write, every other byte is a zero
         let text: Vec<u8> = content.iter().copied().filter(|byte| *byte != 0).collect();
@@ -184,7 +184,7 @@ impl Batch {
         }
     }
 
-    /// Checks documents, whatever their origin.
+    /// Checks documents of any origin.
     pub fn of(documents: impl IntoIterator<Item = Document>) -> Self {
         let (mut batch, mut foreign) = (Self::default(), Vec::new());
         for document in documents {
@@ -256,7 +256,7 @@ impl Batch {
     }
 }
 
-/// The object, typed, when something is done with its kind and its rules are kept.
+/// Returns the typed object, if its kind is acted on and it keeps the rules of its kind.
 fn known(kind: &str, document: Document, findings: &mut Vec<Finding>) -> Option<Object> {
     match kind {
         "EdgeDevice" => keep(document, findings).map(Object::Device),
@@ -275,7 +275,7 @@ fn check_name(kind: &str, namespace: &str, name: &str) -> Result<(), NameError> 
     }
 }
 
-/// What Kubernetes fills in: the namespace, and a spec where nothing in it is required.
+/// Adds what Kubernetes adds: the namespace, and a spec if no field of it is required.
 fn prepare(kind: &str, value: &mut Value) {
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata

@@ -1,5 +1,5 @@
-//! What a document is: an object of ours, a list of objects, or YAML of someone else's. A repository holds more than a fleet:
-//! what is not ours is named once per file and never refused.
+//! What a document is: an object of ours, a list of objects, or other YAML. A repository contains more than a fleet, so other YAML
+//! is reported once per file and never refused.
 
 use flotta_api::{GROUP, VERSION};
 use flotta_bundle::code;
@@ -23,7 +23,7 @@ pub(super) enum Is {
     Wrong(Box<Finding>),
 }
 
-/// YAML of someone else's.
+/// YAML that is not part of the fleet.
 pub(super) struct Foreign {
     place: Place,
     what: String,
@@ -72,7 +72,7 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
     if version == "v1" && kind == "List" {
         return Is::List(None);
     }
-    // as an API server answers
+    // An API server answers with such lists.
     if let Some(of) = kind.strip_suffix("List")
         && schema::known(of).is_some()
         && version == expected(of)
@@ -104,7 +104,7 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
     Is::Foreign(foreign)
 }
 
-/// The kind that is spelt like this one.
+/// Returns the kind with a similar name.
 fn alike(kind: &str) -> Option<&'static str> {
     let is_alike =
         |known: &&str| known.eq_ignore_ascii_case(kind) || strsim::jaro_winkler(known, kind) > 0.95;
@@ -150,7 +150,7 @@ fn is_playbook(value: &Value) -> bool {
     plays.is_some_and(|plays| !plays.is_empty() && plays.iter().all(is_play))
 }
 
-/// What of a file takes no part: one finding, however many documents it has.
+/// Returns one finding for all ignored documents of a file.
 pub(super) fn ignored(foreign: Vec<Foreign>) -> Option<Finding> {
     let others = foreign.len().saturating_sub(1);
     let first = foreign.into_iter().next()?;
@@ -167,12 +167,12 @@ pub(super) fn ignored(foreign: Vec<Foreign>) -> Option<Finding> {
     })
 }
 
-/// Whether SOPS encrypted it: it leaves this behind in what it encrypts.
+/// Whether SOPS encrypted the document; it adds this field.
 fn is_encrypted(value: &Value) -> bool {
     pointer::find(value, "/sops/mac").is_some_and(Value::is_string)
 }
 
-/// That an object of ours is encrypted: an error, unless it is a `ConfigMap`, which may be meant for somebody else.
+/// Reports an encrypted object: an error, unless it is a `ConfigMap`, which may not belong to the fleet.
 pub(super) fn encrypted(kind: &str, name: &str, document: &Document) -> Option<Box<Finding>> {
     if !is_encrypted(&document.value) {
         return None;
@@ -187,7 +187,7 @@ pub(super) fn encrypted(kind: &str, name: &str, document: &Document) -> Option<B
     }))
 }
 
-/// Whether a text that is not YAML names something of ours.
+/// Whether a text names our group or one of our kinds.
 pub(super) fn is_named_in(text: &str) -> bool {
     text.contains(GROUP) || schema::kinds().any(|kind| text.contains(kind))
 }

@@ -1,4 +1,4 @@
-//! Rules of single objects that a schema cannot say.
+//! Rules of single objects that a schema cannot express.
 
 use flotta_api::v1alpha1::{EdgeWorkload, WorkloadType};
 use flotta_bundle::{code, manifest};
@@ -34,7 +34,7 @@ fn idle_fields(kind: &str) -> impl Iterator<Item = &'static str> {
     fields.iter().chain(more).copied()
 }
 
-/// What of an object has no effect in this version: never silence.
+/// Warns about kinds and fields that have no effect in this version.
 pub(super) fn unused(kind: &str, document: &Document) -> Vec<Finding> {
     if IDLE_KINDS.contains(&kind) {
         let message = format!("`{kind}` is accepted but not acted on yet");
@@ -84,7 +84,7 @@ pub(super) fn selector(
     findings
 }
 
-/// The addresses of the server, as the device will check them.
+/// Checks the addresses of the server with the rules of the device.
 pub(super) fn servers(servers: &[String], document: &Document) -> Option<Finding> {
     let why = manifest::check_servers(servers).err()?;
     let wrong =

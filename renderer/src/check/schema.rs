@@ -1,4 +1,4 @@
-//! The schemas of all kinds, made strict: a field that they do not know is an error, not something to drop in silence.
+//! The schemas of all kinds, made strict: an unknown field is an error instead of being dropped silently.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,9 +15,9 @@ use crate::decode::Document;
 use crate::finding::Finding;
 use crate::pointer::{key, step};
 
-/// Closest spelling that is still called a guess worth making.
+/// The least similarity of a name that is suggested for an unknown one.
 const ALIKE: f64 = 0.75;
-/// Most findings about one object: after a few the rest is noise.
+/// The most findings about one object.
 const MAX_FINDINGS: usize = 20;
 
 static VALIDATORS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
@@ -33,7 +33,7 @@ static VALIDATORS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What says which fields there are. Megabytes, so made for the first object that is wrong.
+/// The schemas as JSON, to look up fields. They take megabytes, so they are created for the first invalid object.
 static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(schemas);
 
 fn schemas() -> BTreeMap<String, Value> {
@@ -42,7 +42,7 @@ fn schemas() -> BTreeMap<String, Value> {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema);
         let mut schema = schema.expect("a schema is JSON")["openAPIV3Schema"].take();
         if crd.spec.names.kind == "EdgeWorkload" {
-            // The definition keeps it open to stay small; here it is what Kubernetes says.
+            // The CRD leaves it open to stay small; here it gets Kubernetes' schema.
             schema["properties"]["spec"]["properties"]["pod"]["properties"]["spec"] =
                 of::<PodSpec>();
         }
@@ -51,7 +51,7 @@ fn schemas() -> BTreeMap<String, Value> {
         }
         schema["properties"]["metadata"] = of::<ObjectMeta>();
         schema["required"] = json!(["metadata", "spec"]);
-        // What a cluster wrote there is not ours to judge: exported objects are fed back as they are.
+        // The status is not checked, so that objects exported from a cluster are accepted.
         schema["properties"]["status"] = json!({});
         all.insert(crd.spec.names.kind, schema);
     }
@@ -63,7 +63,7 @@ fn schemas() -> BTreeMap<String, Value> {
     all
 }
 
-/// Kubernetes' own schema of a type, with everything in place: its types do not refer to themselves.
+/// Returns Kubernetes' own schema of a type, without references. Its types are not recursive.
 fn of<T: schemars::JsonSchema>() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
@@ -74,7 +74,7 @@ fn of<T: schemars::JsonSchema>() -> Value {
         .to_value()
 }
 
-/// From what a cluster takes (and prunes) to what a person meant: no unknown fields, Kubernetes' own words in JSON Schema's.
+/// Makes a schema strict: forbids unknown fields, and translates Kubernetes' extensions to JSON Schema.
 fn strict(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
@@ -102,19 +102,19 @@ fn strict_object(map: &mut Map<String, Value>) {
     }
 }
 
-/// The kinds there are.
+/// Returns the names of all kinds.
 pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
     VALIDATORS.keys().map(String::as_str)
 }
 
-/// A kind by its name.
+/// Returns the kind with this name.
 pub(super) fn known(kind: &str) -> Option<&'static str> {
     VALIDATORS
         .get_key_value(kind)
         .map(|(kind, _)| kind.as_str())
 }
 
-/// What the schema of its kind says about an object.
+/// Checks an object against the schema of its kind.
 pub(super) fn check(kind: &str, document: &Document) -> Vec<Finding> {
     let Some(validator) = VALIDATORS.get(kind) else {
         return Vec::new();
@@ -152,7 +152,7 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
             format!("{what} must be one of: {}", options.join(", "))
         }
         ValidationErrorKind::Type { .. } => {
-            // jsonschema's own words hold the value, which may be long and stands at the place shown.
+            // jsonschema's own message contains the value, which may be long.
             let words = error.masked_with("").to_string();
             let wanted = words.rsplit("is not of type").next().unwrap_or_default();
             let wanted = wanted.trim_start_matches('s').trim().replace('"', "");
@@ -175,7 +175,7 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
     vec![finding]
 }
 
-/// What stands at a JSON pointer, as its author wrote it: a key, or a place of the list below one.
+/// Returns the last step of a JSON pointer for messages: a key, or a list item such as `ports[0]`.
 fn name_of(at: &str) -> String {
     let mut steps = at.rsplit('/');
     let step = steps.next().unwrap_or_default();
@@ -217,7 +217,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The fields that the schema knows at a place of an instance.
+/// Returns the fields that the schema has at a pointer of an instance.
 fn fields_at<'a>(schema: &'a Value, at: &str) -> Vec<&'a str> {
     let mut here = schema;
     for part in at.split('/').skip(1) {

@@ -1,5 +1,4 @@
-//! What is there and cannot be used. What is wrong with it is said once, of itself: that whoever refers to it does not find it
-//! is no mistake of its own.
+//! Objects that exist and cannot be used. Each has its own finding, so references to it are not reported as missing.
 
 use std::collections::HashSet;
 
@@ -10,9 +9,9 @@ use crate::finding::Finding;
 pub struct Unusable<'a> {
     /// Kind, namespace and name.
     objects: HashSet<(&'a str, &'a str, &'a str)>,
-    /// Namespace and name of `ConfigMap`s that are encrypted, with what is said of them.
+    /// The namespace and name of encrypted `ConfigMap`s, with their findings.
     encrypted: Vec<(&'a str, &'a str, &'a Finding)>,
-    /// The words of files that cannot be read: what is in them is not known, but what is not named there is not.
+    /// All words of files that cannot be read. An object whose name is not among them is not in such a file.
     words: HashSet<&'a str>,
 }
 
@@ -34,7 +33,7 @@ impl<'a> Unusable<'a> {
         self.words.extend(text.split(|c| !in_name(c)));
     }
 
-    /// Whether this object is there, as far as one can tell.
+    /// Whether this object may exist.
     pub fn has(&self, kind: &str, namespace: &str, name: &str) -> bool {
         let unread = || self.words.contains(kind) && self.words.contains(name);
         self.objects.contains(&(kind, namespace, name)) || unread()
@@ -47,7 +46,7 @@ impl<'a> Unusable<'a> {
         self.words.contains("EdgeDevice") || self.objects.iter().any(of_namespace)
     }
 
-    /// `ConfigMap`s that are encrypted: namespace, name, and what is said of them.
+    /// Returns the encrypted `ConfigMap`s: namespace, name and finding.
     pub fn encrypted(&self) -> &[(&'a str, &'a str, &'a Finding)] {
         &self.encrypted
     }

@@ -1,25 +1,25 @@
-//! What a file of a workload is, by its name.
+//! The role of a file of a workload, by its name.
 
 use flotta_bundle::path::UNIT_KINDS;
 
 use super::keys::Kind;
 
-/// What a file is.
+/// The role of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role<'a> {
     /// A Quadlet file.
     Quadlet(Kind),
     /// A unit that systemd reads as it is.
     Systemd,
-    /// A drop-in of a Quadlet file: its unit.
+    /// A drop-in of this Quadlet file.
     QuadletDropIn(&'a str),
-    /// A drop-in that systemd reads: its unit.
+    /// A drop-in of this unit, which systemd reads.
     SystemdDropIn(&'a str),
     /// Anything else: configuration, environment, YAML of a `.kube` file.
     Plain,
 }
 
-/// What a file of this name is; why there can be none.
+/// Returns the role of a file by its name, or why the name is invalid.
 pub fn role(name: &str) -> Result<Role<'_>, String> {
     let parts: Vec<&str> = name.split('/').collect();
     for part in &parts {
@@ -59,13 +59,13 @@ fn check_part(part: &str) -> Result<(), String> {
     }
 }
 
-/// The extension of a file that is a unit.
+/// Returns the extension of a file that is a unit.
 fn unit_kind(name: &str) -> Option<&str> {
     let (_, extension) = name.rsplit_once('.')?;
     (Kind::of(name).is_some() || UNIT_KINDS.contains(&extension)).then_some(extension)
 }
 
-/// The unit of a folder for drop-ins, or the kind of one for all units of a kind.
+/// Returns the unit of a drop-in folder, or the kind if the folder is for all units of a kind.
 fn drops_into(folder: &str) -> Option<&str> {
     let unit = folder.strip_suffix(".d")?;
     let kind = unit.rsplit_once('.').map_or(unit, |(_, kind)| kind);
@@ -91,7 +91,7 @@ fn drop_in<'a>(folder: &'a str, file: &str) -> Result<Role<'a>, String> {
     })
 }
 
-/// A unit's name: as systemd allows it, and nothing that needs escapes.
+/// Checks the name of a unit: systemd allows it, and it needs no escapes.
 fn check_unit(name: &str) -> Result<(), String> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     if stem.is_empty() || stem.starts_with(['.', '-', '@']) {
@@ -106,7 +106,7 @@ fn check_unit(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The template and the instance of a unit's name: `model@small.container` is `small` of `model@.container`.
+/// Returns the template and the instance of a unit's name: `model@small.container` is `small` of `model@.container`.
 pub fn template(name: &str) -> Option<(String, &str)> {
     let (stem, kind) = name.rsplit_once('.')?;
     let (base, instance) = stem.split_once('@')?;

@@ -1,13 +1,13 @@
-//! What a published port asks of the machine (podman-run(1), `--publish`).
+//! Published ports (podman-run(1), `--publish`).
 
 /// Ports of the machine, at one address and for one protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Address of the machine; empty for all.
+    /// The address of the machine; empty for all addresses.
     pub address: String,
-    /// The first port of the machine; none when Podman chooses.
+    /// The first port of the machine; `None` if Podman chooses it.
     pub first: Option<u16>,
-    /// How many.
+    /// The number of ports.
     pub count: u16,
     /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
@@ -63,7 +63,7 @@ pub fn parse(text: &str) -> Result<Published, String> {
     })
 }
 
-/// `PORT` or `FIRST-LAST`: the first, and how many.
+/// Parses `PORT` or `FIRST-LAST`. Returns the first port and the number of ports.
 pub fn range(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let port = |text: &str| {

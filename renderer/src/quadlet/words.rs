@@ -1,4 +1,4 @@
-//! A value to words, as Quadlet 5.4 and systemd take it apart.
+//! Splits a value into words, as Quadlet 5.4 and systemd do.
 
 /// A word, without its quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -7,11 +7,11 @@ pub struct Word {
     pub text: String,
     /// Where it begins in the value, in bytes.
     pub at: usize,
-    /// Its length there, in characters.
+    /// Its length in the value, in characters.
     pub len: usize,
 }
 
-/// Why a value cannot be taken apart. Quadlet drops such a value without a word.
+/// Why a value cannot be split. Quadlet silently drops such a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// What is wrong.
@@ -25,12 +25,12 @@ fn broken<T>(message: impl Into<String>, at: usize) -> Result<T, Broken> {
     Err(Broken { message, at })
 }
 
-/// How a list of names is split (`AddDevice=`, `WantedBy=`): quotes hold words together, `\` is a character like any other.
+/// Splits a list of names (`AddDevice=`, `WantedBy=`). Quotes group words, and `\` is an ordinary character.
 pub fn names(value: &str) -> Result<Vec<Word>, Broken> {
     split(value, false)
 }
 
-/// How a command line is split (`Exec=`, `Environment=`, `Mount=`): with C's escapes.
+/// Splits a command line (`Exec=`, `Environment=`, `Mount=`), with C escapes.
 pub fn arguments(value: &str) -> Result<Vec<Word>, Broken> {
     split(value, true)
 }
@@ -87,7 +87,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// What an escape means, and how many bytes follow the backslash; nothing for a backslash at the end.
+/// Returns the character of an escape and the number of bytes after the backslash, or `None` for a backslash at the end.
 fn escape(rest: &str) -> Result<Option<(char, usize)>, String> {
     let Some(first) = rest.chars().next() else {
         return Ok(None);
