@@ -1,4 +1,4 @@
-//! YAML to values that know where they stand. All YAML that people commit is read by this module alone.
+//! Decodes YAML to values that know their places. Only this module reads the YAML that people commit.
 //!
 //! Scalars mean what Kubernetes' own loader makes of them (`yes` is true, `0644` is octal); a key that is defined twice is an
 //! error, and so is what an attacker would send: alias bombs, endless nesting.
@@ -91,25 +91,25 @@ impl Spot {
 }
 
 impl Document {
-    /// Whether the object at this key says anything.
+    /// Whether there is an object with fields at this key.
     pub fn says(&self, key: &str) -> bool {
         let value = self.value.get(key).and_then(Value::as_object);
         value.is_some_and(|value| !value.is_empty())
     }
 
-    /// An object of a cluster.
+    /// Returns the document of an object of a cluster.
     pub fn of_object(mut value: Value, object: ObjectRef) -> Self {
         leave_out_nulls(&mut value);
         let origin = Origin::Object(Arc::new(object));
         Self { value, origin }
     }
 
-    /// The value at a pointer.
+    /// Returns the value at a pointer.
     pub fn at(&self, pointer: &str) -> Option<&Value> {
         pointer::find(&self.value, pointer)
     }
 
-    /// The name of its file.
+    /// Returns the name of its file.
     pub fn file_name(&self) -> Option<&str> {
         match &self.origin {
             Origin::File { path, .. } => path.rsplit('/').next(),
@@ -271,7 +271,7 @@ fn too_much(error: &serde_saphyr::Error) -> Option<String> {
     })
 }
 
-/// What is wrong, in a committer's words where the library speaks of its own.
+/// Returns what is wrong, without the terms of the library.
 fn words(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     // an error within an alias is wrapped, so it is known by its words

@@ -1,4 +1,4 @@
-//! The rules of Quadlet files: what Podman's Quadlet refuses, and what it would drop without a word.
+//! The rules of Quadlet files: what Podman's Quadlet refuses, and what it would silently drop.
 
 use flotta_bundle::path::is_unit_name;
 use flotta_bundle::{Code, code};
@@ -9,7 +9,7 @@ use super::unit::{Unit, Value, is_boolean};
 use super::words::Broken;
 use super::{Fault, Need, Set};
 
-/// Closest spelling that is still called a guess worth making.
+/// The least similarity of a name that is suggested for an unknown one.
 const ALIKE: f64 = 0.75;
 
 /// Keys that are split like command lines.
@@ -58,7 +58,7 @@ const SWITCHES: &[&str] = &[
     "TLSVerify",
     "VolatileTmp",
 ];
-/// A unit would take the place of one that the machine has by that name.
+/// Why aliases are refused: the unit could replace one of the machine with that name.
 pub(super) const NO_ALIAS: &str = "Alias= is not supported: a unit of a workload has one name, which ServiceName= or the file says";
 /// One unit on its way through the rules.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ impl<'s, 'a> Desk<'s, 'a> {
         true
     }
 
-    /// Sections that nobody reads.
+    /// Reports sections that neither Quadlet nor systemd reads.
     fn sections(&mut self, kind: Kind) {
         let known = ["Unit", "Service", "Install", "Quadlet", kind.section()];
         for (name, file) in &self.unit.files {
@@ -301,7 +301,7 @@ impl<'s, 'a> Desk<'s, 'a> {
         }
     }
 
-    /// `[Install]`: Quadlet itself carries it out, and knows less of it than systemd.
+    /// Checks `[Install]`. Quadlet handles it itself, and supports less of it than systemd.
     fn install(&mut self) {
         let unit = self.unit;
         for value in unit.entries("Install") {
@@ -356,7 +356,7 @@ pub(super) fn container_name(unit: &Unit<'_>) -> String {
     name.replace("%N", service)
 }
 
-/// Adds what was probably meant.
+/// Suggests a similar name, if there is one.
 pub(super) fn guess(fault: Fault, said: &str, known: &[&str]) -> Fault {
     let score =
         |known: &str| strsim::jaro_winkler(&known.to_ascii_lowercase(), &said.to_ascii_lowercase());

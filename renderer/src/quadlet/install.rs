@@ -11,7 +11,7 @@ use super::keys::Kind;
 use super::names;
 use super::unit::Unit;
 
-/// What a machine reaches by itself when it boots.
+/// The units that a machine starts when it boots.
 const BOOT: [&str; 17] = [
     "basic.target",
     "default.target",
@@ -40,11 +40,11 @@ const BRINGS: [&str; 4] = ["Wants", "Requires", "BindsTo", "Upholds"];
 pub struct Service<'s, 'a> {
     /// Its name: `web.service`, `model@small.service`.
     pub name: String,
-    /// What it is made of.
+    /// The unit file that it is made from.
     pub unit: &'s Unit<'a>,
-    /// What it should be.
+    /// The state that it should have.
     pub wanted: Wanted,
-    /// Whether it is at rest again when it has done its work.
+    /// Whether it becomes inactive when its work is done.
     pub ends: bool,
 }
 
@@ -115,7 +115,7 @@ fn implied(name: &str) -> Option<String> {
     starts.then(|| format!("{stem}.service"))
 }
 
-/// The units that `[Install]` has this one started with.
+/// Returns the units that start this one according to `[Install]`.
 fn installed_in(unit: &Unit<'_>) -> Vec<String> {
     let mut keys = vec!["WantedBy", "RequiredBy"];
     if unit.kind().is_none() {
@@ -132,7 +132,7 @@ fn is_installed(unit: &Unit<'_>) -> bool {
         .any(|target| BOOT.contains(&target.as_str()))
 }
 
-/// The units that a unit names, for whatever purpose.
+/// Returns all units that a unit names.
 fn named(unit: &Unit<'_>) -> Vec<String> {
     let in_unit = unit
         .entries("Unit")
@@ -220,7 +220,7 @@ fn with_what_they_bring(
     all
 }
 
-/// Whether a unit is at rest again when it has done its work.
+/// Whether a unit becomes inactive when its work is done.
 fn ends_by_itself(set: &Set<'_>, unit: &Unit<'_>, service: &str) -> bool {
     if service
         .rsplit_once('.')

@@ -9,7 +9,7 @@ use super::Fault;
 use super::check::Desk;
 use super::unit::Value;
 
-/// Closest spelling that is taken for a mistake. What is further off may be a key of a newer systemd.
+/// The least similarity that counts as a misspelling. Another key may be one of a newer systemd.
 const MISSPELT: f64 = 0.9;
 
 static KEYS: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
@@ -135,7 +135,7 @@ impl Desk<'_, '_> {
         }
     }
 
-    /// `[Install]`, which the device carries out: it must not reach units that are not the workload's.
+    /// Checks `[Install]`, which the agent applies: it must not affect units of others.
     fn installed(&mut self) {
         let unit = self.unit;
         for value in unit
@@ -197,7 +197,7 @@ impl Desk<'_, '_> {
         self.restart(is_oneshot);
     }
 
-    /// Sections that systemd reads: keys that it does not know have no effect.
+    /// Checks sections that systemd reads. It ignores unknown keys.
     pub(super) fn handed_on(&mut self, sections: &[&str]) {
         let unit = self.unit;
         for section in sections {
