@@ -44,19 +44,7 @@ pub fn compile(
     config_maps: &ConfigMaps<'_>,
     device: Option<&str>,
 ) -> Compiled {
-    let mut job = Job {
-        name: workload.object.metadata.name.as_deref().unwrap_or_default(),
-        namespace: workload
-            .object
-            .metadata
-            .namespace
-            .as_deref()
-            .unwrap_or_default(),
-        workload,
-        config_maps,
-        device,
-        out: Compiled::default(),
-    };
+    let mut job = Job::new(workload, config_maps, device);
     if let Some(pod) = &workload.object.spec.pod {
         pod::compile(&mut job, &pod.spec);
     } else if let Some(files) = &workload.object.spec.quadlet {

@@ -159,3 +159,50 @@ fn a_sidecar_that_ends_leaves_what_follows_it_running() {
         assert_eq!(after, all, "{container}");
     }
 }
+
+/// The errors of a pod whose container has these fields.
+fn errors_of(container: &str, volumes: &str, others: &str) -> Vec<String> {
+    let spec = format!(
+        "    spec:
+      containers:
+        - {{name: main, image: {IMAGE}, {container}}}
+      volumes: [{volumes}]
+"
+    );
+    errors(&[of_device("web", "pod", &spec), others.to_owned()])
+}
+
+fn config_map(name: &str, data: &str) -> String {
+    format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n{data}")
+}
+
+/// What grows with the product of two inputs: without a bound, each of these has gigabytes.
+#[test]
+fn what_a_small_document_comes_to_is_bounded() {
+    let long = "x".repeat(120_000);
+    let words = "$(A)$(A), ".repeat(2_000);
+    let found = errors_of(
+        &format!("env: [{{name: A, value: {long}}}], args: [{words}]"),
+        "",
+        "",
+    );
+    let is_limit = |error: &String| error.contains("arguments and variables have more than 4 MiB");
+    assert_eq!(found.iter().filter(|error| is_limit(error)).count(), 1);
+    assert!(found.len() < 100, "{}", found.len());
+
+    let entries: Vec<_> = (0..5_000).map(|n| format!("  K{n}: v\n")).collect();
+    let from = "{configMapRef: {name: many}}, ".repeat(2_000);
+    let found = errors_of(
+        &format!("envFrom: [{from}]"),
+        "",
+        &config_map("many", &entries.concat()),
+    );
+    assert_eq!(found, ["a container has at most 4096 variables"]);
+
+    let volumes: Vec<_> = (0..500)
+        .map(|n| format!("{{name: v{n}, configMap: {{name: large}}}}, "))
+        .collect();
+    let large = config_map("large", &format!("  a: {}\n", "x".repeat(1 << 20)));
+    let found = errors_of("tty: false", &volumes.concat(), &large);
+    assert_eq!(found, ["the workload's files have more than 64 MiB"]);
+}

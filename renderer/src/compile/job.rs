@@ -41,6 +41,41 @@ impl<'a> ConfigMaps<'a> {
     }
 }
 
+/// The most bytes that the files of one workload have. Each volume of a `ConfigMap` has a copy of it.
+const MAX_FILE_BYTES: usize = 64 << 20;
+/// The most bytes that the arguments and variables of one workload have. Linux gives a program 2 MiB for both.
+const MAX_WORD_BYTES: usize = 4 << 20;
+
+/// The bytes that are left of a limit.
+#[derive(Debug)]
+pub(super) struct Room {
+    left: usize,
+    is_used_up: bool,
+}
+
+impl Room {
+    const fn of(bytes: usize) -> Self {
+        Self {
+            left: bytes,
+            is_used_up: false,
+        }
+    }
+
+    /// Takes bytes and returns whether there were enough.
+    fn take(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes) {
+            Some(left) if !self.is_used_up => self.left = left,
+            _ => self.is_used_up = true,
+        }
+        !self.is_used_up
+    }
+
+    /// Whether more bytes were asked for than there were, so that nothing more has to be compiled.
+    pub(super) const fn is_used_up(&self) -> bool {
+        self.is_used_up
+    }
+}
+
 /// The compilation of one workload.
 pub(super) struct Job<'a> {
     pub(super) name: &'a str,
@@ -49,7 +84,31 @@ pub(super) struct Job<'a> {
     pub(super) config_maps: &'a ConfigMaps<'a>,
     /// The name of the device, if the workload is compiled for one device.
     pub(super) device: Option<&'a str>,
+    /// What is left for files.
+    pub(super) files: Room,
+    /// What is left for arguments and variables.
+    pub(super) words: Room,
     pub(super) out: Compiled,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        workload: &'a Checked<EdgeWorkload>,
+        config_maps: &'a ConfigMaps<'a>,
+        device: Option<&'a str>,
+    ) -> Self {
+        let metadata = &workload.object.metadata;
+        Self {
+            name: metadata.name.as_deref().unwrap_or_default(),
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            workload,
+            config_maps,
+            device,
+            files: Room::of(MAX_FILE_BYTES),
+            words: Room::of(MAX_WORD_BYTES),
+            out: Compiled::default(),
+        }
+    }
 }
 
 impl Job<'_> {
@@ -101,6 +160,17 @@ impl Job<'_> {
                 // what is allowed beyond that is for each device to say
                 if let Some(why) = policy::never(path.as_str()) {
                     self.refuse(code::NEVER_ALLOWED, pointer, format!("{path}: {why}"));
+                    return None;
+                }
+                let was_used_up = self.files.is_used_up();
+                if !self.files.take(bytes.len()) {
+                    if !was_used_up {
+                        let message = format!(
+                            "the workload's files have more than {} MiB",
+                            MAX_FILE_BYTES >> 20
+                        );
+                        self.refuse(code::LIMIT, pointer, message);
+                    }
                     return None;
                 }
                 self.out
@@ -188,6 +258,17 @@ impl Job<'_> {
 
     /// Whether text can be an argument of a program; otherwise it is reported.
     pub(super) fn word(&mut self, text: &str, pointer: &str) -> bool {
+        let was_used_up = self.words.is_used_up();
+        if !self.words.take(text.len()) {
+            if !was_used_up {
+                let message = format!(
+                    "the workload's arguments and variables have more than {} MiB",
+                    MAX_WORD_BYTES >> 20
+                );
+                self.refuse(code::LIMIT, pointer, message);
+            }
+            return false;
+        }
         let not = not_a_word(text);
         if let Some(why) = not {
             let start: String = text.chars().take(40).collect();

@@ -52,7 +52,9 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
     security(&mut file, may);
     limits(&mut file, most);
     stop(&mut file, kept);
-    health(&mut file, checked);
+    if let Some(check) = checked {
+        health(&mut file, check);
+    }
     labels(&mut file, found);
     service(&mut file, name, kept);
     before(&mut file, sees);
@@ -273,6 +275,8 @@ fn limits(file: &mut Writer, limits: &Limits) {
     }
     if let Some(bytes) = memory {
         file.fixed("PodmanArgs", &format!("--memory={bytes}"));
+        // Podman would let it have as much again of swap
+        file.fixed("PodmanArgs", &format!("--memory-swap={bytes}"));
     }
     if let Some(bytes) = reserved {
         file.fixed("PodmanArgs", &format!("--memory-reservation={bytes}"));

@@ -34,7 +34,8 @@ pub(super) struct ContainerUnit {
     /// Its labels and annotations.
     pub(super) labels: Labels,
     /// Its health checks.
-    pub(super) health: Health,
+    /// The health check that Podman runs.
+    pub(super) health: Option<Check>,
     /// How systemd runs it: restarts and timeouts.
     pub(super) service: Service,
 }
@@ -342,17 +343,8 @@ pub(super) struct Labels {
     pub(super) annotations: Vec<(String, String)>,
 }
 
-/// The health checks of a container: commands that Podman runs in it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Health {
-    /// The check while the container runs. When it fails, the container is stopped, and systemd decides whether to restart it.
-    pub(super) check: Option<Check>,
-    /// The startup check, which runs until it succeeds once; only then does the other begin. When it fails, the container
-    /// restarts.
-    pub(super) startup: Option<Check>,
-}
-
-/// A command whose exit code says whether a container is healthy.
+/// A command whose exit code says whether a container is healthy. When it fails, the container is stopped, and systemd decides
+/// whether to restart it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Check {
     /// The program and its arguments, without a shell.

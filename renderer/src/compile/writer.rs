@@ -53,7 +53,7 @@ pub(super) fn fits_a_line(text: &str) -> bool {
 }
 
 /// The longest argument that the kernel accepts (`MAX_ARG_STRLEN`, including the NUL).
-const MAX_WORD: usize = 128 * 1024;
+pub(super) const MAX_WORD: usize = 128 * 1024;
 
 /// Returns why text cannot be an argument of a program, or `None` if it can.
 pub(super) fn not_a_word(text: &str) -> Option<&'static str> {

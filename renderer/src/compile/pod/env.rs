@@ -7,6 +7,10 @@ use super::asked::Asked;
 use super::field::Field;
 use super::fieldref;
 use crate::compile::job::Job;
+use crate::compile::writer::MAX_WORD;
+
+/// Most variables of one container.
+const MAX_VARIABLES: usize = 4096;
 
 pub(super) const FIELDS: &[Field] = &[
     Field::supported("containers[].env", "`Environment=`"),
@@ -18,6 +22,9 @@ pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, S
     let container = asked.container;
     let mut variables = Vec::new();
     for (index, from) in container.env_from.iter().flatten().enumerate() {
+        if is_enough(job, &variables) {
+            break;
+        }
         add_all(
             job,
             from,
@@ -26,6 +33,9 @@ pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, S
         );
     }
     for (index, variable) in container.env.iter().flatten().enumerate() {
+        if is_enough(job, &variables) {
+            break;
+        }
         let pointer = asked.at(&format!("env/{index}"));
         add(job, asked, variable, &pointer, &mut variables);
     }
@@ -54,6 +64,9 @@ fn add_all(
     let optional = reference.optional == Some(true);
     let pointer = format!("{pointer}/configMapRef/name");
     for (key, value) in job.config_map(&reference.name, optional, &pointer) {
+        if is_enough(job, variables) {
+            return;
+        }
         set(job, variables, format!("{prefix}{key}"), value, &pointer);
     }
 }
@@ -94,7 +107,16 @@ fn set(
     if job.word(&format!("{name}={value}"), pointer) {
         variables.retain(|(other, _)| *other != name);
         variables.push((name, value));
+        if variables.len() > MAX_VARIABLES {
+            let message = format!("a container has at most {MAX_VARIABLES} variables");
+            job.refuse(code::LIMIT, pointer, message);
+        }
     }
+}
+
+/// Whether the container has too many variables, which has been reported.
+fn is_enough(job: &Job<'_>, variables: &[(String, String)]) -> bool {
+    job.words.is_used_up() || variables.len() > MAX_VARIABLES
 }
 
 /// Returns the value of a `valueFrom`. If it is missing, there is none, with a finding unless it is optional.
@@ -156,11 +178,15 @@ fn name_is_good(job: &mut Job<'_>, name: &str, pointer: &str) -> bool {
     good
 }
 
-/// Expands Kubernetes' `$(NAME)` for known variables and leaves others unchanged; `$$(NAME)` is a literal `$(NAME)`.
+/// Expands Kubernetes' `$(NAME)` for known variables and leaves others unchanged; `$$(NAME)` is a literal `$(NAME)`. Stops where
+/// the text is too long for an argument of a program.
 pub(super) fn expand(text: &str, variables: &[(String, String)]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
+        if out.len() > MAX_WORD {
+            return out;
+        }
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         if let Some(escaped) = rest.strip_prefix('$') {

@@ -16,7 +16,10 @@ const MAX_GRACE_SECONDS: i64 = 86_400;
 const NO_HTTP: &str = "use `exec`, with a program that the image has";
 
 pub(super) const FIELDS: &[Field] = &[
-    Field::supported("restartPolicy", "`Restart=`"),
+    Field::supported(
+        "restartPolicy",
+        "`Restart=`; whatever it says, a container that was done runs again when the device boots",
+    ),
     Field::supported(
         "terminationGracePeriodSeconds",
         "`StopTimeout=`, 30 when absent, and a `TimeoutStopSec=` above it",
@@ -44,7 +47,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::refused("containers[].lifecycle.postStart.tcpSocket", NO_HTTP),
     Field::supported(
         "containers[].lifecycle.preStop.exec",
-        "`ExecStop=` with `podman exec`, for at most the grace period; the container's own grace period begins after it",
+        "`ExecStop=` with `podman exec`, for at most the grace period; the container's own grace period begins after it. systemd runs it after a crash as well, and not where a failed check stops the container",
     ),
     Field::supported("containers[].lifecycle.preStop.sleep", "`ExecStop=`"),
     Field::refused("containers[].lifecycle.preStop.httpGet", NO_HTTP),
@@ -70,6 +73,20 @@ pub(super) fn check(job: &mut Job<'_>, spec: &PodSpec) {
     if let Some(other) = policy.filter(|word| !["Always", "OnFailure", "Never"].contains(word)) {
         let message = format!("`{other}`: use Always, OnFailure or Never");
         job.refuse(code::SCHEMA, &format!("{SPEC}/restartPolicy"), message);
+    }
+    let mut init = spec.init_containers.iter().flatten();
+    if policy == Some("Never") && init.any(|container| !is_sidecar(container)) {
+        let message = "with init containers: systemd would start one that fails again, with those that wait for it; use Always or OnFailure";
+        job.refuse(
+            code::UNSUPPORTED_FIELD,
+            &format!("{SPEC}/restartPolicy"),
+            message,
+        );
+    }
+    if policy == Some("Never") {
+        let message =
+            "it is run once for each boot of the device: Kubernetes would not run it again";
+        job.note(&format!("{SPEC}/restartPolicy"), message);
     }
     let grace = spec.termination_grace_period_seconds.unwrap_or_default();
     if !(0..=MAX_GRACE_SECONDS).contains(&grace) {

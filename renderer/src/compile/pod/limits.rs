@@ -37,6 +37,9 @@ pub(super) const FIELDS: &[Field] = &[
     Field::refused("overhead", "a device has no runtime classes"),
 ];
 
+/// The smallest CPU limit, in thousandths.
+const LEAST_CPU: u64 = 10;
+
 type Given = BTreeMap<String, resource::Quantity>;
 
 pub(super) fn limits(job: &mut Job<'_>, asked: Asked<'_>) -> Limits {
@@ -48,7 +51,11 @@ pub(super) fn limits(job: &mut Job<'_>, asked: Asked<'_>) -> Limits {
         let pointer = asked.at(&format!("resources/limits/{}", step(name)));
         match name.as_str() {
             // As in Kubernetes, zero is no limit.
-            "cpu" => out.cpu = Some(amount.thousandths()).filter(|amount| *amount > 0),
+            "cpu" => {
+                let cpu = Some(amount.thousandths()).filter(|amount| *amount > 0);
+                // Linux accepts no quota below 1 ms in 100 ms; kubelet raises it as well.
+                out.cpu = cpu.map(|amount| amount.max(LEAST_CPU));
+            }
             "memory" => out.memory = Some(amount.units()).filter(|amount| *amount > 0),
             _ => out.devices.extend(device(job, name, &pointer)),
         }

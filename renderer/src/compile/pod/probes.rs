@@ -1,4 +1,6 @@
-//! Probes. Commands become Podman's health checks, which do not need the agent; the agent runs all other probes.
+//! Probes. A liveness command becomes Podman's health check, which does not need the agent; the agent runs all other probes. It
+//! also runs a liveness command that waits for a startup probe: when a startup check of Podman's fails, Podman restarts the
+//! container itself instead of leaving that to systemd.
 
 mod action;
 
@@ -9,19 +11,21 @@ use k8s_openapi::api::core::v1::Probe;
 use super::asked::Asked;
 use super::field::Field;
 use crate::compile::job::Job;
-use crate::compile::unit::{Check, Health};
+use crate::compile::pod::lifecycle::is_sidecar;
+use crate::compile::unit::Check;
 
 const NO_GRPC: &str = "use `exec`, with a program that the image has";
 const NOT_ITS_OWN: &str = "the grace period of the pod applies";
 const HTTP: &str = "`health` of the manifest: the agent sends the request, as kubelet does";
 const TCP: &str = "`health` of the manifest: the agent connects";
+const EXEC: &str = "`health` of the manifest: the agent has Podman run it";
 const TIMES: &str = "`health` of the manifest";
 const NO_MORE: &str = "must be 1, as in Kubernetes";
 
 pub(super) const FIELDS: &[Field] = &[
     Field::supported(
         "containers[].livenessProbe.exec",
-        "`--health-cmd`; a container that fails is stopped, and systemd starts it again as `restartPolicy` says",
+        "`--health-cmd`; a container that fails is stopped, and systemd starts it again as `restartPolicy` says. With a `startupProbe`, `health` of the manifest",
     ),
     Field::supported(
         "containers[].livenessProbe.initialDelaySeconds",
@@ -33,7 +37,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "containers[].livenessProbe.timeoutSeconds",
-        "`--health-timeout`",
+        "`--health-timeout`: Podman 5.4 looks at the time when the command has ended; one that never ends does not fail, so give it a limit of its own (`timeout 5 …`, `curl --max-time`)",
     ),
     Field::supported(
         "containers[].livenessProbe.failureThreshold",
@@ -47,23 +51,11 @@ pub(super) const FIELDS: &[Field] = &[
         "containers[].livenessProbe.terminationGracePeriodSeconds",
         NOT_ITS_OWN,
     ),
-    Field::supported("containers[].startupProbe.exec", "`--health-startup-cmd`"),
-    Field::supported(
-        "containers[].startupProbe.initialDelaySeconds",
-        "failures do not count during this time: the number of allowed failures grows",
-    ),
-    Field::supported(
-        "containers[].startupProbe.periodSeconds",
-        "`--health-startup-interval`",
-    ),
-    Field::supported(
-        "containers[].startupProbe.timeoutSeconds",
-        "`--health-startup-timeout`",
-    ),
-    Field::supported(
-        "containers[].startupProbe.failureThreshold",
-        "`--health-startup-retries`",
-    ),
+    Field::supported("containers[].startupProbe.exec", EXEC),
+    Field::supported("containers[].startupProbe.initialDelaySeconds", TIMES),
+    Field::supported("containers[].startupProbe.periodSeconds", TIMES),
+    Field::supported("containers[].startupProbe.timeoutSeconds", TIMES),
+    Field::supported("containers[].startupProbe.failureThreshold", TIMES),
     Field::supported("containers[].startupProbe.successThreshold", NO_MORE),
     Field::supported("containers[].startupProbe.httpGet", HTTP),
     Field::supported("containers[].startupProbe.tcpSocket", TCP),
@@ -90,56 +82,59 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-/// Returns the checks that Podman runs for the container of the unit `name`, and adds the others to the agent's.
-pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Health {
+/// Returns the check that Podman runs for the container of the unit `name`, if any, and adds the others to the agent's.
+pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Option<Check> {
     let container = asked.container;
-    let mut probe = |probe: &Option<Probe>, field: &str, purpose| {
-        let pointer = asked.at(field);
-        check(job, asked, probe.as_ref()?, &pointer, purpose)
-    };
-    let startup = probe(&container.startup_probe, "startupProbe", Purpose::Startup);
-    let liveness = probe(
-        &container.liveness_probe,
-        "livenessProbe",
-        Purpose::Liveness,
-    );
-    let readiness = probe(
-        &container.readiness_probe,
-        "readinessProbe",
-        Purpose::Readiness,
-    );
-    // Whoever runs the startup check also runs the checks that wait for it, because Podman does not tell the agent that it passed.
-    let is_podmans = |check: &HealthCheck| matches!(check.action, Action::Exec { .. });
-    let others_are = liveness.as_ref().is_none_or(is_podmans) && readiness.is_none();
-    let startup_is = startup.as_ref().is_none_or(is_podmans) && others_are;
-    let liveness_is = liveness.as_ref().is_none_or(is_podmans) && (startup_is || startup.is_none());
-    let mut health = Health::default();
-    let podmans = [
-        (startup, startup_is, &mut health.startup, "startupProbe"),
-        (liveness, liveness_is, &mut health.check, "livenessProbe"),
+    let probes = [
+        ("startupProbe", &container.startup_probe, Purpose::Startup),
+        (
+            "livenessProbe",
+            &container.liveness_probe,
+            Purpose::Liveness,
+        ),
+        (
+            "readinessProbe",
+            &container.readiness_probe,
+            Purpose::Readiness,
+        ),
     ];
-    let mut agents: Vec<_> = readiness.into_iter().collect();
-    for (check, is_podmans, out, field) in podmans {
-        match check {
-            Some(check) if is_podmans => *out = podmans_check(job, check, &asked.at(field)),
-            other => agents.extend(other),
+    let mut podmans = None;
+    for (field, probe, purpose) in probes {
+        let Some(probe) = probe else { continue };
+        let pointer = asked.at(field);
+        if let Some(why) = not_supported(asked, purpose) {
+            job.refuse(code::UNSUPPORTED_FIELD, &pointer, why);
+            continue;
+        }
+        let Some(check) = check(job, asked, probe, &pointer, purpose) else {
+            continue;
+        };
+        let is_command = matches!(check.action, Action::Exec { .. });
+        if is_command && purpose == Purpose::Liveness && container.startup_probe.is_none() {
+            podmans = podmans_check(job, check, &pointer);
+        } else {
+            job.out.checks.push(HealthCheck {
+                unit: format!("{name}.service"),
+                container: name.to_owned(),
+                ..check
+            });
         }
     }
-    if let Some(check) = &mut health.startup {
-        // Podman starts at once and has no initial delay for startup checks.
-        check.failures = check
-            .failures
-            .saturating_add(check.delay.div_ceil(check.interval));
-        check.delay = 0;
+    podmans
+}
+
+/// Returns why a check for this purpose would not mean what it means in Kubernetes, if so.
+fn not_supported(asked: Asked<'_>, purpose: Purpose) -> Option<&'static str> {
+    let is_on_failure = asked.spec.restart_policy.as_deref() == Some("OnFailure");
+    if purpose == Purpose::Startup && is_sidecar(asked.container) {
+        return Some("what follows a sidecar on a device does not wait for its startup check");
     }
-    for check in agents {
-        job.out.checks.push(HealthCheck {
-            unit: format!("{name}.service"),
-            container: name.to_owned(),
-            ..check
-        });
+    if purpose != Purpose::Readiness && is_on_failure && !is_sidecar(asked.container) {
+        return Some(
+            "with `restartPolicy: OnFailure`, a container that was stopped for its check and ends well would stay stopped: use Always",
+        );
     }
-    health
+    None
 }
 
 /// Returns a probe with Kubernetes' defaults. The caller fills in unit and container.

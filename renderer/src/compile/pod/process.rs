@@ -25,12 +25,16 @@ pub(super) fn process(
     variables: &[(String, String)],
 ) -> Process {
     let mut words = |words: &Option<Vec<String>>, field: &str| -> Vec<_> {
-        let words = words.iter().flatten().map(|word| expand(word, variables));
-        words
-            .enumerate()
-            .filter(|(n, word)| job.word(word, &asked.at(&format!("{field}/{n}"))))
-            .map(|(_, word)| word)
-            .collect()
+        let words = words.iter().flatten().enumerate();
+        let expanded = words.filter_map(|(n, word)| {
+            if job.words.is_used_up() {
+                return None;
+            }
+            let word = expand(word, variables);
+            job.word(&word, &asked.at(&format!("{field}/{n}")))
+                .then_some(word)
+        });
+        expanded.collect()
     };
     let container = asked.container;
     let mut process = Process {

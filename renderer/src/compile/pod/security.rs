@@ -69,7 +69,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     Field::supported(
         "containers[].securityContext.readOnlyRootFilesystem",
-        "`ReadOnly=`",
+        "`ReadOnly=`; Podman mounts memory at `/run`, `/tmp` and `/var/tmp` that can be written to, where no volume is mounted",
     ),
     Field::supported(
         "containers[].securityContext.allowPrivilegeEscalation",

@@ -4,7 +4,7 @@ mod files;
 mod mount;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::{DevicePath, code};
 use k8s_openapi::api::core::v1::PodSpec;
@@ -219,8 +219,14 @@ impl Volumes {
         variables: &[(String, String)],
     ) -> Mounts {
         let mut mounts = Mounts::default();
+        let mut places = BTreeSet::new();
         for (index, mount) in asked.container.volume_mounts.iter().flatten().enumerate() {
             let pointer = asked.at(&format!("volumeMounts/{index}"));
+            if !places.insert(mount.mount_path.trim_end_matches('/')) {
+                let message = format!("`{}` is mounted twice", mount.mount_path);
+                job.refuse(code::DUPLICATE, &format!("{pointer}/mountPath"), message);
+                continue;
+            }
             let Some(kind) = self.0.get(&mount.name) else {
                 let message = format!("the pod has no volume `{}`", mount.name);
                 job.refuse(code::MISSING_REFERENCE, &format!("{pointer}/name"), message);

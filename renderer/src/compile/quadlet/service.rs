@@ -1,6 +1,6 @@
 //! Writes health checks and the `[Service]` section of a container.
 
-use crate::compile::unit::{Check, Health, Hook, Restart, Service};
+use crate::compile::unit::{Check, Hook, Restart, Service};
 use crate::compile::writer::Writer;
 
 pub(super) fn stop(file: &mut Writer, service: &Service) {
@@ -10,31 +10,24 @@ pub(super) fn stop(file: &mut Writer, service: &Service) {
     file.fixed("StopTimeout", &service.stop_seconds.to_string());
 }
 
-pub(super) fn health(file: &mut Writer, health: &Health) {
-    let Health { check, startup } = health;
-    let argument = |file: &mut Writer, name: &str, value: &str| {
+pub(super) fn health(file: &mut Writer, check: &Check) {
+    let Check {
+        command,
+        delay,
+        interval,
+        timeout,
+        failures,
+    } = check;
+    let arguments = [
+        ("cmd", health_command(command)),
+        ("interval", format!("{interval}s")),
+        ("timeout", format!("{timeout}s")),
+        ("retries", failures.to_string()),
+        ("start-period", format!("{delay}s")),
+        ("on-failure", "stop".to_owned()),
+    ];
+    for (name, value) in arguments {
         file.words("PodmanArgs", [format!("--health-{name}={value}").as_str()]);
-    };
-    let seconds = |file: &mut Writer, name: &str, seconds: u32| {
-        argument(file, name, &format!("{seconds}s"));
-    };
-    if let Some(check) = check {
-        argument(file, "cmd", &health_command(&check.command));
-        seconds(file, "interval", check.interval);
-        seconds(file, "timeout", check.timeout);
-        argument(file, "retries", &check.failures.to_string());
-        seconds(file, "start-period", check.delay);
-        argument(file, "on-failure", "stop");
-    } else if let Some(Check { command, .. }) = startup {
-        // Podman has no startup check without a regular one. This one runs once a day, and its result is ignored.
-        argument(file, "cmd", &health_command(command));
-        argument(file, "interval", "24h");
-    }
-    if let Some(check) = startup {
-        argument(file, "startup-cmd", &health_command(&check.command));
-        seconds(file, "startup-interval", check.interval);
-        seconds(file, "startup-timeout", check.timeout);
-        argument(file, "startup-retries", &check.failures.to_string());
     }
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::asked::Asked;
+use super::super::env::expand;
 use crate::compile::job::Job;
 
 /// Returns the action of a probe, or reports why there is none.
@@ -19,7 +20,7 @@ pub(super) fn action(
 ) -> Option<Action> {
     match (&probe.exec, &probe.http_get, &probe.tcp_socket, &probe.grpc) {
         (Some(exec), None, None, None) => {
-            let command = exec.command.clone().unwrap_or_default();
+            let command = expanded(job, asked, exec.command.as_deref().unwrap_or_default());
             is_command(job, &command, &format!("{pointer}/exec/command"))
                 .then_some(Action::Exec { command })
         }
@@ -39,6 +40,21 @@ pub(super) fn action(
             None
         }
     }
+}
+
+/// The words of a command, as kubelet expands them: it knows the values that are written at `env`, and nothing else.
+fn expanded(job: &Job<'_>, asked: Asked<'_>, command: &[String]) -> Vec<String> {
+    let variables = asked.container.env.iter().flatten();
+    let variables: Vec<_> = variables
+        .map(|variable| {
+            (
+                variable.name.clone(),
+                variable.value.clone().unwrap_or_default(),
+            )
+        })
+        .collect();
+    let words = command.iter().take_while(|_| !job.words.is_used_up());
+    words.map(|word| expand(word, &variables)).collect()
 }
 
 fn is_command(job: &mut Job<'_>, command: &[String], pointer: &str) -> bool {

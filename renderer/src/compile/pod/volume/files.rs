@@ -113,6 +113,9 @@ impl Folder {
     }
 
     fn add_keys(&mut self, job: &mut Job<'_>, keys: &Keys<'_>, pointer: &str) {
+        if job.files.is_used_up() {
+            return;
+        }
         let at = format!("{pointer}/name");
         let Keys {
             name,

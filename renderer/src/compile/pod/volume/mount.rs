@@ -14,9 +14,15 @@ use crate::compile::writer::fits_a_line;
 /// must be created by hand, or the container does not start.
 const PODMAN_VOLUMES: &str = "/var/lib/containers/storage/volumes";
 
+/// Paths at which Podman mounts a tmpfs in a container with a read-only root file system. Podman 5.4 mounts it over one of its
+/// volumes there as well, but not over a bind mount.
+const PODMAN_MEMORY: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
+
 /// A mount with valid fields.
 struct Wanted<'a> {
     inside: String,
+    /// Whether Podman would hide one of its volumes there.
+    is_hidden: bool,
     sub: Option<String>,
     read_only: bool,
     label: Option<Label>,
@@ -59,8 +65,11 @@ fn wanted<'a>(
         job.refuse(code::SCHEMA, &format!("{pointer}/mountPath"), message);
         return None;
     }
+    let security = asked.container.security_context.as_ref();
+    let is_read_only = security.is_some_and(|own| own.read_only_root_filesystem == Some(true));
     Some(Wanted {
         inside: inside.to_owned(),
+        is_hidden: is_read_only && PODMAN_MEMORY.contains(&inside.trim_end_matches('/')),
         sub: sub_path(job, mount, variables, pointer)?,
         read_only: read_only(job, mount, pointer),
         label,
@@ -202,26 +211,7 @@ fn made(
             access,
         } => {
             wanted.read_only |= read_only;
-            let folder = format!("{PODMAN_VOLUMES}/{name}/_data");
-            if access.is_some() || wanted.sub.is_some() {
-                let volume = Before::Volume {
-                    name: name.clone(),
-                    folder: None,
-                    group: access.map(|access| access.group),
-                };
-                first(mounts, &volume);
-            }
-            if let Some(Access { mode, .. }) = *access {
-                let folder = folder.clone();
-                first(mounts, &Before::Mode { folder, mode });
-            }
-            of_volume(
-                mounts,
-                name,
-                &folder,
-                access.map(|access| access.mode),
-                wanted,
-            )
+            return of_named(job, mounts, name, *access, wanted);
         }
         Kind::Memory { size } => Mount::Tmpfs {
             inside: wanted.inside,
@@ -302,8 +292,42 @@ fn of_files(
     wanted.bind(source)
 }
 
-/// Returns the mount of a Podman volume; `folder` contains its files. As in
-/// Kubernetes, a new folder in it gets the mode of the volume.
+/// Returns the mount of a Podman volume, and adds what has to be done before it.
+fn of_named(
+    job: &mut Job<'_>,
+    mounts: &mut Mounts,
+    name: &str,
+    access: Option<Access>,
+    wanted: Wanted<'_>,
+) -> Option<Mount> {
+    if wanted.is_hidden && wanted.sub.is_some() {
+        let message = "with `readOnlyRootFilesystem`, Podman hides a part of a volume at this path: mount all of it";
+        let pointer = format!("{}/mountPath", wanted.pointer);
+        job.refuse(code::UNSUPPORTED_FIELD, &pointer, message);
+        return None;
+    }
+    let folder = format!("{PODMAN_VOLUMES}/{name}/_data");
+    if access.is_some() || wanted.sub.is_some() || wanted.is_hidden {
+        let volume = Before::Volume {
+            name: name.to_owned(),
+            folder: None,
+            group: access.map(|access| access.group),
+        };
+        first(mounts, &volume);
+    }
+    let mode = access.map(|access| access.mode);
+    if let Some(mode) = mode {
+        let folder = folder.clone();
+        first(mounts, &Before::Mode { folder, mode });
+    }
+    if wanted.is_hidden {
+        return Some(wanted.bind(folder));
+    }
+    Some(of_volume(mounts, name, &folder, mode, wanted))
+}
+
+/// Returns the mount of a Podman volume; `folder` contains its files. As in Kubernetes, a new folder in it gets the mode of the
+/// volume.
 fn of_volume(
     mounts: &mut Mounts,
     name: &str,
