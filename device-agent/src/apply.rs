@@ -49,6 +49,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     jobs.push((Verb::Stop, next.clone()));
                     steps.next();
                 }
+                release(host, ledger.owned(), &jobs);
                 for (name, error) in host.systemd.jobs(&jobs, JOBS).await {
                     let owner = owner_of(ledger.owned(), &name);
                     walk.refused(owner, &name, "stopped", &error);
@@ -108,6 +109,7 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     jobs.push((*verb, name.clone()));
                     steps.next();
                 }
+                release(host, ledger.owned(), &jobs);
                 walk.jobs(jobs, &mut host.systemd).await;
             }
             Step::Sweep(workload) => walk.sweep(workload, &host.podman).await,
@@ -124,6 +126,16 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
         fault::point(number + 1);
     }
     Ok(walk.failures)
+}
+
+/// Ends the health checks of what these jobs stop.
+fn release<S, P, F>(host: &Host<S, P, F>, owned: &Owned, jobs: &[(Verb, String)]) {
+    let Some(health) = &host.health else { return };
+    for (verb, unit) in jobs {
+        if matches!(verb, Verb::Stop | Verb::Restart) {
+            health.release(&owner_of(owned, unit).to_string());
+        }
+    }
 }
 
 /// The object that a unit belongs to, as far as the ledger knows.

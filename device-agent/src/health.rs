@@ -31,7 +31,8 @@ use crate::clock::Clock;
 use container::Checks;
 use probe::{Probe, Prober};
 
-/// Most checks at the same time. A check takes a connection, or a process in a container.
+/// Most commands that run at the same time. Each is a process in a container; connections are not counted, so that checks which
+/// wait for a host that does not answer delay no others.
 const AT_ONCE: usize = 16;
 
 /// A run of a container to check.
@@ -173,6 +174,16 @@ impl Health {
                 *known = targets;
             }
             !same
+        });
+    }
+
+    /// Ends the checks of a workload whose units are about to be stopped or restarted: one that closes its ports on the way is not
+    /// unhealthy. What runs afterwards is set again.
+    pub(crate) fn release(&self, workload: &str) {
+        self.targets.send_if_modified(|known| {
+            let before = known.len();
+            known.retain(|target| target.workload != workload);
+            known.len() != before
         });
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flotta_bundle::code::{self, Problem};
-use flotta_bundle::health::{HealthCheck, Purpose};
+use flotta_bundle::health::{Action, HealthCheck, Purpose};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -147,8 +147,11 @@ impl<P: Podman, A: Probe> Checks<'_, P, A> {
         let check = rounds.check;
         loop {
             sleep_until(rounds.due).await;
-            // the semaphore is never closed
-            let turn = self.turns.acquire().await;
+            let turn = match check.action {
+                // the semaphore is never closed
+                Action::Exec { .. } => self.turns.acquire().await.ok(),
+                Action::Http { .. } | Action::Tcp { .. } => None,
+            };
             let began = Instant::now();
             let asked = self.ask.ask(check, container, &rounds.late).await;
             drop(turn);

@@ -79,13 +79,16 @@ impl<P: Podman> Probe for Prober<'_, P> {
             Action::Exec { command } => {
                 let what = format!("`{}`", command.join(" "));
                 let before = late.take();
-                if let Some(before) = before
-                    && self.podman.is_running(&before).await?
-                {
-                    late.replace(Some(before));
-                    return Ok(Err(format!("{what}: the previous one has not ended")));
+                if let Some(before) = before {
+                    let is_running = within(limit, self.podman.is_running(&before)).await;
+                    if !matches!(is_running, Ok(false)) {
+                        late.replace(Some(before));
+                        is_running?;
+                        return Ok(Err(format!("{what}: the previous one has not ended")));
+                    }
                 }
-                let command = self.podman.prepare(&container.id, command).await?;
+                let command = self.podman.prepare(&container.id, command);
+                let command = within(limit, command).await?;
                 late.replace(Some(command.clone()));
                 let exit = match timeout(limit, self.podman.run(&command)).await {
                     Ok(exit) => Ok(match exit? {
@@ -105,4 +108,13 @@ impl<P: Podman> Probe for Prober<'_, P> {
             .unwrap_or_else(late)
             .map_err(|why| format!("{what}: {why}")))
     }
+}
+
+/// What Podman answers in time. Later, the check could not be made: that says nothing about the container.
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let late = |_| Err(BackendError::Other("Podman does not answer".to_owned()));
+    timeout(limit, answer).await.unwrap_or_else(late)
 }

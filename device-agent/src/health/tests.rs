@@ -248,9 +248,17 @@ async fn readiness_stops_nothing_and_says_since_when() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_checks_are_made_at_once() {
+async fn only_so_many_commands_run_at_once_and_connections_wait_for_nobody() {
     let mut world = world();
-    let one = target(&mut world, vec![check(Purpose::Liveness)]).await;
+    let command = Action::Exec {
+        command: vec!["true".to_owned()],
+    };
+    let of = |action| HealthCheck {
+        action,
+        ..check(Purpose::Liveness)
+    };
+    let one = target(&mut world, vec![of(command)]).await;
+    let other = target(&mut world, vec![check(Purpose::Liveness)]).await;
     let script = Script {
         takes: Duration::from_millis(100),
         ..Script::of(&[])
@@ -283,4 +291,31 @@ async fn only_so_many_checks_are_made_at_once() {
         .expect_err("for ever");
     assert_eq!(script.asked.borrow().len(), 100);
     advance(Duration::from_secs(1)).await;
+
+    let many = (0..100).map(|n| Target {
+        unit: format!("unit-{n}.service"),
+        ..other.clone()
+    });
+    sender.send_replace(many.collect());
+    timeout(Duration::from_secs(5), &mut follow)
+        .await
+        .expect_err("for ever");
+    assert_eq!(script.open.get().1, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_about_to_be_stopped_is_checked_no_more() {
+    let mut world = world();
+    let web = target(&mut world, vec![check(Purpose::Liveness)]).await;
+    let other = Target {
+        unit: "other.service".to_owned(),
+        workload: "other".to_owned(),
+        ..web.clone()
+    };
+    let (health, watcher) = watch(world.clone(), Clock::new(Timestamp::UNIX_EPOCH));
+    health.set(vec![web, other]);
+    health.release("web");
+    let left = watcher.targets.borrow().clone();
+    let left: Vec<_> = left.iter().map(|target| &*target.unit).collect();
+    assert_eq!(left, ["other.service"]);
 }

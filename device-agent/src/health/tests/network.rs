@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use flotta_bundle::health::Header;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -177,7 +178,7 @@ async fn a_request_has_the_headers_that_kubelet_sends() {
 async fn https_takes_any_certificate_and_tls_1_2() {
     let own =
         rcgen::generate_simple_self_signed(["shop.example".to_owned()]).expect("a certificate");
-    let key = rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der());
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -198,6 +199,42 @@ async fn https_takes_any_certificate_and_tls_1_2() {
             .await
             .expect_err("it speaks TLS alone");
     }
+}
+
+/// A certificate of X.509 version 1, as `openssl x509 -req -signkey` makes it, and its key.
+const VERSION_1: (&str, &str) = (
+    "-----BEGIN CERTIFICATE-----
+MIIBGDCBvwIURGTDpYcSoM4SbwLL8HOqtdqE+h0wCgYIKoZIzj0EAwIwDjEMMAoG
+A1UEAwwDb2xkMCAXDTI2MTEyODE3NDU0MVoYDzIxMjYxMTA0MTc0NTQxWjAOMQww
+CgYDVQQDDANvbGQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATFs062Sf1o/gN+
+9K+6KRF/RM7N/akqDVVSCZxKFl9sQxKMoTbOmLN75leIak+mUV7iHqS7uRbdC9Ev
+7100XNFTMAoGCCqGSM49BAMCA0gAMEUCIHu+2Iru/WZmMgPh6z+jVVdK4A/QwW5k
+Xcxm46z4EJjPAiEAlMZoPEi3l+mkkJZRiniKctv9ARBVG9BIGwEPZsymZKk=
+-----END CERTIFICATE-----
+",
+    "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgqQyUWwTS/aSnYZu9
+PVwS7oXsCVMaq/PCdT6HgtslpuqhRANCAATFs062Sf1o/gN+9K+6KRF/RM7N/akq
+DVVSCZxKFl9sQxKMoTbOmLN75leIak+mUV7iHqS7uRbdC9Ev7100XNFT
+-----END PRIVATE KEY-----
+",
+);
+
+#[tokio::test]
+async fn https_takes_a_certificate_that_nobody_can_check() {
+    use rustls_pki_types::pem::PemObject as _;
+    let provider = rustls::crypto::ring::default_provider();
+    let certificate = CertificateDer::from_pem_slice(VERSION_1.0.as_bytes()).expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(VERSION_1.1.as_bytes()).expect("PEM");
+    let key = provider.key_provider.load_private_key(key).expect("a key");
+    let own = rustls::sign::CertifiedKey::new(vec![certificate], key);
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .expect("versions")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)));
+    let (port, _) = server(Some(Arc::new(config).into())).await;
+    assert_eq!(ask(&get(true, port, "/200", &[])).await, Ok(()));
 }
 
 #[tokio::test]
