@@ -11,6 +11,8 @@
 //! | [`check`] | the rules of all Quadlet files |
 //! | [`kinds`] | the rules of each kind |
 //! | [`systemd`] | the rules of timers and other units of systemd's |
+//! | `values` | the keys that systemd knows, and what it takes for their values |
+//! | [`time`] | times as systemd reads them |
 //! | [`references`] | which other units and files a unit needs |
 //! | [`install`] | which units there are, and which are to be started |
 //! | [`ports`] | what a published port asks for |
@@ -24,7 +26,9 @@ pub mod names;
 pub mod ports;
 pub mod references;
 pub mod systemd;
+pub mod time;
 pub mod unit;
+mod values;
 pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

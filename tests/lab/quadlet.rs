@@ -1,90 +1,226 @@
-//! `flotta lint` compared with the real Quadlet: each case of the corpus of the renderer's tests is given to the generator of a
-//! device.
+//! `flotta lint` compared with the real Quadlet and systemd: each case of the corpus of the renderer's tests is given to the
+//! generator of a device, and to `systemd-analyze verify`.
 
 #[path = "../../renderer/tests/corpus/mod.rs"]
 mod corpus;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
 use flotta_renderer::Severity;
+use flotta_renderer::quadlet::file::Spot;
+use flotta_renderer::quadlet::unit::Unit;
 use flotta_renderer::quadlet::{Fault, Need, Set};
 
 use crate::device::{Device, wait};
 use crate::site::{EXITS, HELLO, Site, device};
 
-/// The generator's output, by case.
-fn generated(
-    device: &Device,
-    cases: &[(String, BTreeMap<String, String>)],
-) -> BTreeMap<String, String> {
-    let mut script = String::from("set -u\n");
-    for (at, (_, files)) in cases.iter().enumerate() {
+/// A case of the corpus, and what the device says about it.
+struct Case {
+    name: String,
+    files: BTreeMap<String, String>,
+    /// Where its files are on the device.
+    folder: String,
+    /// The output of Quadlet's generator.
+    generated: String,
+    /// What systemd says about the units, those that Quadlet makes among them.
+    verified: String,
+}
+
+/// Where Quadlet's generator leaves units of a case.
+const MADE: &str = "/root/made";
+
+/// Gives the cases to Quadlet and to systemd.
+fn asked(device: &Device, corpus: Vec<(String, BTreeMap<String, String>)>) -> Vec<Case> {
+    let mut script = String::from(
+        "set -u\ngenerator=/usr/lib/systemd/system-generators/podman-system-generator\n",
+    );
+    for (at, (_, files)) in corpus.iter().enumerate() {
         let folder = format!("/root/quadlet/{at}");
         let set = Set::read(files);
         for name in set.files.keys() {
             // as in a manifest, where a link to a template has the template's content
             device.write(&format!("{folder}/{name}"), set.files[set.content(name)]);
         }
+        let made = format!("{MADE}/{at}");
         let _ = writeln!(
             script,
-            "mkdir -p {folder}; echo '=== {at}'; QUADLET_UNIT_DIRS={folder} /usr/lib/systemd/system-generators/podman-system-generator --dryrun 2>&1"
+            "export QUADLET_UNIT_DIRS={folder}; mkdir -p {folder} {made}; echo '=== '\n\
+             $generator --dryrun 2>&1; $generator {made} {made} {made} >/dev/null 2>&1; echo '+++ '\n\
+             export SYSTEMD_UNIT_PATH={folder}:{made}:"
         );
+        for unit in set.units.values() {
+            let folder = if unit.kind().is_some() {
+                &made
+            } else {
+                &folder
+            };
+            let _ = writeln!(
+                script,
+                "systemd-analyze verify --man=no --recursive-errors=no '{folder}/{}' 2>&1",
+                unit.service()
+            );
+        }
     }
     device.write("/root/quadlet.sh", &script);
     let all = String::from_utf8_lossy(&device.run(&["sh", "/root/quadlet.sh"]).stdout).into_owned();
-    let parts = all.split("=== ").skip(1).map(|part| {
-        let (at, said) = part.split_once('\n').unwrap_or((part, ""));
-        let at: usize = at.parse().expect("a number");
-        (cases[at].0.clone(), said.to_owned())
-    });
-    parts.collect()
+    let said: Vec<_> = all.split("=== \n").skip(1).collect();
+    assert_eq!(said.len(), corpus.len(), "{all}");
+    let cases = said.into_iter().zip(corpus).enumerate();
+    let case = |(at, (said, (name, files))): (usize, (&str, (String, _)))| {
+        let (generated, verified) = said.split_once("+++ \n").expect("both");
+        Case {
+            name,
+            files,
+            folder: format!("/root/quadlet/{at}/"),
+            generated: generated.to_owned(),
+            verified: verified.to_owned(),
+        }
+    };
+    cases.map(case).collect()
+}
+
+/// The errors that `lint` finds in a case.
+fn errors(set: &Set<'_>) -> Vec<Fault> {
+    let (mut faults, needs) = set.check();
+    faults.extend(needs.iter().map(Need::fault));
+    faults.retain(|fault| fault.severity == Severity::Error);
+    faults
+}
+
+/// How often the device and `lint` agree.
+#[derive(Debug, Default)]
+struct Count {
+    taken: usize,
+    refused: usize,
+    /// Refused by `lint` alone.
+    stricter: usize,
+}
+
+impl Count {
+    fn add(&mut self, is_taken: bool) {
+        *(if is_taken {
+            &mut self.stricter
+        } else {
+            &mut self.refused
+        }) += 1;
+    }
+}
+
+/// Compares what Quadlet makes of the files with what `lint` finds in them.
+fn of_quadlet(case: &Case, set: &Set<'_>, errors: &[Fault], count: &mut Count) {
+    let said = &case.generated;
+    for unit in set.units.values().filter(|unit| unit.kind().is_some()) {
+        let is_made = said.contains(&format!("---{}---", unit.service()));
+        match (is_made, has_error(unit, errors)) {
+            (true, false) => count.taken += 1,
+            // a crashed Quadlet generates no unit at all
+            (false, false) => assert!(
+                said.contains("panic: ") && !errors.is_empty(),
+                "{}: lint passes {}, and Quadlet does not make it: {said}",
+                case.name,
+                unit.name
+            ),
+            (_, true) => count.add(is_made),
+        }
+    }
+}
+
+fn has_error(unit: &Unit<'_>, errors: &[Fault]) -> bool {
+    let of_unit = |file: &String| unit.files.iter().any(|(own, _)| own == file);
+    errors.iter().any(|fault| of_unit(&fault.file))
+}
+
+/// Compares what systemd says about the units with what `lint` finds: a line that systemd ignores is an error at that line.
+/// Returns what `lint` does not find.
+fn of_systemd(case: &Case, set: &Set<'_>, errors: &[Fault], count: &mut Count) -> Vec<String> {
+    let mut missed = Vec::new();
+    let mut found = BTreeSet::new();
+    for said in case.verified.lines() {
+        // about the device, which lacks programs and units of the machine's owner
+        let elsewhere = ["is not executable", "not loaded, socket cannot be started"];
+        if elsewhere.iter().any(|text| said.contains(text)) {
+            continue;
+        }
+        let at = said.strip_prefix(&case.folder).and_then(|rest| {
+            let (file, rest) = rest.split_once(':')?;
+            let (line, _) = rest.split_once(':')?;
+            Some((file.to_owned(), line.parse::<usize>().ok()?))
+        });
+        let is_found = if let Some((file, line)) = at {
+            found.insert((file.clone(), line));
+            let is_there = |spot: &Spot| spot.line == line;
+            let mut errors = errors.iter();
+            errors.any(|fault| fault.file == file && fault.spot.as_ref().is_some_and(is_there))
+        } else {
+            let about = |unit: &&Unit<'_>| {
+                let service = unit.service();
+                said.starts_with(&format!("{service}: "))
+                    || said.starts_with(&format!("Unit {service} "))
+                    || said.contains(&format!("/{service}:")) && said.starts_with(MADE)
+            };
+            let unit = set.units.values().find(about);
+            unit.is_none_or(|unit| has_error(unit, errors))
+        };
+        if !is_found {
+            missed.push(format!("{}: {said}", case.name));
+        }
+    }
+    for unit in set.units.values().filter(|unit| unit.kind().is_none()) {
+        if !has_error(unit, errors) {
+            count.taken += 1;
+        }
+        for fault in errors.iter().filter(|fault| fault.file == unit.name) {
+            let line = fault.spot.map_or(0, |spot| spot.line);
+            let is_refused = case.verified.contains(&format!("{}: ", unit.name));
+            count.add(!is_refused && !found.contains(&(fault.file.clone(), line)));
+        }
+    }
+    missed
+}
+
+/// Times that systemd does not read as `lint` does.
+fn times(device: &Device) -> Vec<String> {
+    let cases = include_str!("../../renderer/src/quadlet/time/tests.txt");
+    device.write("/root/times", cases);
+    let script = "grep -v '^#' /root/times | while read -r word kind text; do \
+                  case $kind in span) verb=timespan ;; *) verb=calendar ;; esac; \
+                  if systemd-analyze $verb -- \"$text\" >/dev/null 2>&1; then is=ok; else is=bad; fi; \
+                  [ $is = $word ] || echo \"$kind $text: $is\"; done; echo asked";
+    let said = device.exec(&["sh", "-c", script]);
+    let mut said: Vec<_> = said.lines().map(str::to_owned).collect();
+    assert_eq!(said.pop().as_deref(), Some("asked"));
+    said
 }
 
 #[test]
-fn quadlet_takes_what_lint_passes_and_lint_finds_what_quadlet_refuses() {
+fn quadlet_and_systemd_take_what_lint_passes_and_lint_finds_what_they_refuse() {
     let device = Device::create("quadlet-corpus");
     device.boot();
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("renderer/tests/quadlet");
-    let cases = corpus::cases(&corpus);
-    let generated = generated(&device, &cases);
-    let (mut taken, mut refused, mut stricter) = (0, 0, 0);
-    for (name, files) in &cases {
-        let said = &generated[name];
-        let set = Set::read(files);
-        let (faults, needs) = set.check();
-        let needs = needs.iter().map(Need::fault);
-        let faults: Vec<_> = faults.into_iter().chain(needs).collect();
-        assert_eq!(
-            faults.is_empty(),
-            name.starts_with("good/"),
-            "{name}: {faults:?}"
-        );
-        let is_error = |fault: &&Fault| fault.severity == Severity::Error;
-        let errors: Vec<_> = faults.iter().filter(is_error).collect();
-        for unit in set.units.values().filter(|unit| unit.kind().is_some()) {
-            let is_made = said.contains(&format!("---{}---", unit.service()));
-            let of_unit = |file: &String| unit.files.iter().any(|(own, _)| own == file);
-            let is_found = errors.iter().any(|fault| of_unit(&fault.file));
-            match (is_made, is_found) {
-                (true, false) => taken += 1,
-                (false, true) => refused += 1,
-                (true, true) => stricter += 1,
-                // a crashed Quadlet generates no unit at all
-                (false, false) => assert!(
-                    said.contains("panic: ") && !errors.is_empty(),
-                    "{name}: lint passes {}, and Quadlet does not make it: {said}",
-                    unit.name
-                ),
-            }
-        }
+    let cases = asked(&device, corpus::cases(&corpus));
+    let (mut quadlet, mut systemd) = (Count::default(), Count::default());
+    let mut missed = times(&device);
+    for case in &cases {
+        let set = Set::read(&case.files);
+        let errors = errors(&set);
+        of_quadlet(case, &set, &errors, &mut quadlet);
+        missed.extend(of_systemd(case, &set, &errors, &mut systemd));
     }
-    println!("{taken} taken, {refused} refused by both, {stricter} by lint alone");
+    assert!(missed.is_empty(), "lint does not find: {missed:#?}");
+    println!("Quadlet: {quadlet:?}, systemd: {systemd:?}");
+    let Count {
+        taken,
+        refused,
+        stricter,
+    } = quadlet;
     assert!(
         taken >= 60 && refused >= 60 && stricter >= 25,
-        "{taken} {refused} {stricter}"
+        "{quadlet:?}"
     );
+    let Count { taken, refused, .. } = systemd;
+    assert!(taken >= 10 && refused >= 40, "{systemd:?}");
 }
 
 /// A workload of Quadlet files, on all devices.

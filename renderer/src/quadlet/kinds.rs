@@ -5,6 +5,8 @@ use flotta_bundle::code;
 use super::check::Desk;
 use super::keys::Kind;
 use super::ports;
+use super::unit::Value;
+use super::values;
 
 /// systemd's words for `Restart=`.
 const RESTARTS: &[&str] = &[
@@ -61,8 +63,12 @@ impl Desk<'_, '_> {
     /// `[Service]` of a unit whose process is Podman. `whole` is said of kinds whose type may be chosen.
     fn service(&mut self, whole: bool) {
         let unit = self.unit;
+        // what systemd does not know is reported already
+        let is_known =
+            |value: &Value<'_>| values::fault("Service", &value.entry.key, value.text).is_none();
         if let Some(mode) = unit.last("Service", "KillMode")
             && whole
+            && is_known(&mode)
             && !["mixed", "control-group"].contains(&mode.text)
         {
             let message = format!("KillMode=`{}` is not mixed or control-group", mode.text);
@@ -71,6 +77,7 @@ impl Desk<'_, '_> {
         let kind = unit.last("Service", "Type");
         if let Some(kind) = kind
             && whole
+            && is_known(&kind)
             && !["notify", "oneshot"].contains(&kind.text)
         {
             let message = format!("Type=`{}` is not notify or oneshot", kind.text);

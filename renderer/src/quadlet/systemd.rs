@@ -1,29 +1,11 @@
 //! The rules of systemd's own units: timers and others next to Quadlet files, and the sections that Quadlet hands on.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
 use flotta_bundle::code;
 
 use super::Fault;
 use super::check::Desk;
 use super::unit::Value;
-
-/// The least similarity that counts as a misspelling. Another key may be one of a newer systemd.
-const MISSPELT: f64 = 0.9;
-
-static KEYS: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
-    let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut section = "";
-    for line in include_str!("systemd.txt").lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']');
-        } else if !line.starts_with('#') {
-            keys.entry(section).or_default().extend(line.split(' '));
-        }
-    }
-    keys
-});
+use super::values;
 
 /// What a unit of a kind does nothing without: one of these keys in its section.
 const NEEDED: [(&str, &str, &[&str]); 3] = [
@@ -102,7 +84,7 @@ impl Desk<'_, '_> {
         self.systemd_sections(kind, own);
         self.handed_on(&["Unit", "Install", own]);
         if let Some((_, section, keys)) = NEEDED.iter().find(|(of, ..)| *of == kind)
-            && keys.iter().all(|key| unit.all(section, key).is_empty())
+            && !keys.iter().any(|key| self.is_set(section, key))
         {
             let most = keys.iter().take(3).map(|key| format!("{key}="));
             let most: Vec<_> = most.collect();
@@ -114,9 +96,22 @@ impl Desk<'_, '_> {
         self.installed();
         for section in ["Timer", "Path"] {
             if let Some(other) = unit.said(section, "Unit") {
-                self.is_unit(&other, other.text);
+                if other.text.contains('.') {
+                    self.is_unit(&other, other.text);
+                } else {
+                    let name = other.text;
+                    let message = format!("`{name}` is not the name of a unit: {name}.service?");
+                    self.refuse(&other, other.spot(), message);
+                }
             }
         }
+    }
+
+    /// Whether a key says anything; a switch does when it is on.
+    fn is_set(&self, section: &str, key: &str) -> bool {
+        let is_off = |value: &Value<'_>| values::is_switch(value.text) == Some(false);
+        let values = self.unit.all(section, key);
+        values.last().is_some_and(|value| !is_off(value))
     }
 
     fn systemd_sections(&mut self, kind: &str, own: &str) {
@@ -172,10 +167,17 @@ impl Desk<'_, '_> {
             .map_or("simple", |kind| kind.text);
         let is_oneshot = kind == "oneshot";
         let starts = unit.all("Service", "ExecStart");
-        let has_end = !unit.all("Service", "ExecStop").is_empty()
+        let remains = unit.said("Service", "RemainAfterExit");
+        let remains = remains.is_some_and(|value| values::is_switch(value.text) == Some(true));
+        let has_end = remains && !unit.all("Service", "ExecStop").is_empty()
             || unit.said("Unit", "SuccessAction").is_some();
         if starts.is_empty() && !has_end {
             self.missing("Service", "ExecStart= is missing");
+        }
+        if let Some(bus) = unit.last("Service", "Type").filter(|_| kind == "dbus")
+            && unit.said("Service", "BusName").is_none()
+        {
+            self.refuse(&bus, bus.spot(), "Type=dbus needs BusName=");
         }
         if let Some(second) = starts.get(1)
             && !is_oneshot
@@ -197,24 +199,24 @@ impl Desk<'_, '_> {
         self.restart(is_oneshot);
     }
 
-    /// Checks sections that systemd reads. It ignores unknown keys.
+    /// Checks sections that systemd reads: it ignores unknown keys, and values that it does not take.
     pub(super) fn handed_on(&mut self, sections: &[&str]) {
         let unit = self.unit;
         for section in sections {
-            let known = KEYS.get(section).map_or(&[][..], Vec::as_slice);
+            let known = values::keys(section);
             for value in unit.entries(section) {
                 let key = value.entry.key.as_str();
-                if known.contains(&key) || key.starts_with("X-") {
+                if key.starts_with("X-") {
                     continue;
                 }
-                let message = format!("unknown key `{key}` in [{section}]: systemd ignores it");
-                let fault = Fault::error(code::UNKNOWN_FIELD, value.file, value.entry.at, message);
-                let fault = super::check::guess(fault, key, known);
-                let is_misspelt = known.iter().any(|known| {
-                    strsim::jaro_winkler(known, key) > MISSPELT || known.eq_ignore_ascii_case(key)
-                });
-                self.faults
-                    .push(if is_misspelt { fault } else { fault.warning() });
+                if !known.contains(&key) {
+                    let message = format!("unknown key `{key}` in [{section}]: systemd ignores it");
+                    let fault =
+                        Fault::error(code::UNKNOWN_FIELD, value.file, value.entry.at, message);
+                    self.faults.push(super::check::guess(fault, key, &known));
+                } else if let Some(message) = values::fault(section, key, value.text) {
+                    self.refuse(&value, value.spot(), message);
+                }
             }
         }
         for key in UNITS {
