@@ -8,6 +8,7 @@ mod unusable;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use flotta_api::WITHOUT_SPEC;
 use flotta_api::v1alpha1::{EdgeDevice, EdgeDeviceSet, EdgeFleet, EdgeWorkload};
 use flotta_bundle::name::{DEFAULT_NAMESPACE, NameError, check_label, check_subdomain};
 use flotta_bundle::{DeviceName, code};
@@ -20,6 +21,7 @@ use crate::finding::{Finding, Scope};
 use crate::place::Place;
 use kind::{Foreign, Is};
 
+pub use schema::editor_schema;
 pub use unusable::Unusable;
 
 /// The beginning of a Git LFS pointer. The commit does not contain the file itself, so it is not known whether the file may be
@@ -282,8 +284,8 @@ fn prepare(kind: &str, value: &mut Value) {
             .entry("namespace")
             .or_insert_with(|| json!(DEFAULT_NAMESPACE));
     }
-    if let ("EdgeDevice" | "EdgeDeviceSet" | "EdgeFleet", Some(object)) =
-        (kind, value.as_object_mut())
+    if WITHOUT_SPEC.contains(&kind)
+        && let Some(object) = value.as_object_mut()
     {
         object.entry("spec").or_insert_with(|| json!({}));
     }

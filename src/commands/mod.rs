@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod clock;
 mod completion;
+mod crds;
 mod describe;
 mod get;
 mod join;
@@ -107,6 +108,10 @@ enum Command {
     VerifyHistory(verify_history::VerifyHistory),
     /// Check the server itself: 0 it is well, 1 someone should look, 2 it does not serve
     Check(check::Check),
+    /// The CRDs of all kinds, as YAML: flotta crds | kubectl apply -f -
+    Crds,
+    /// The JSON Schema of all kinds, for editors: flotta schema > flotta.schema.json
+    Schema,
     /// Completion for a shell, on stdout
     Completion(completion::Completion),
     /// Manual pages
@@ -147,6 +152,8 @@ async fn ask(command: Command, client: &Client) -> anyhow::Result<Answer> {
         Command::Restore(restore) => restore.run(),
         Command::VerifyHistory(verify) => verify.run(),
         Command::Check(check) => check.run(client).await,
+        Command::Crds => crds::crds(),
+        Command::Schema => crds::schema(),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
     }

@@ -1,7 +1,7 @@
 //! What a document is: an object of ours, a list of objects, or other YAML. A repository contains more than a fleet, so other YAML
 //! is reported once per file and never refused.
 
-use flotta_api::{GROUP, VERSION};
+use flotta_api::GROUP;
 use flotta_bundle::code;
 use serde_json::Value;
 
@@ -62,10 +62,8 @@ fn is_meant(version: Option<&str>, kind: Option<&str>, value: &Value) -> bool {
 }
 
 fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
-    let ours = format!("{GROUP}/{VERSION}");
-    let expected = |kind: &str| if kind == "ConfigMap" { "v1" } else { &ours };
     if let Some(kind) = schema::known(kind)
-        && version == expected(kind)
+        && version == schema::version_of(kind)
     {
         return Is::Ours(kind);
     }
@@ -75,7 +73,7 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
     // An API server answers with such lists.
     if let Some(of) = kind.strip_suffix("List")
         && schema::known(of).is_some()
-        && version == expected(of)
+        && version == schema::version_of(of)
     {
         return Is::List(Some(of.to_owned()));
     }
@@ -83,7 +81,7 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
     let wrong = |message| Finding::error(code::UNSUPPORTED_KIND, place.clone(), message);
     if let Some(known) = alike(kind) {
         let message = format!("`{version}` `{kind}` is not a kind of Flotta's");
-        let expected = expected(known);
+        let expected = schema::version_of(known);
         let help = format!("did you mean `apiVersion: {expected}`, `kind: {known}`?");
         return Is::Wrong(Box::new(wrong(message).with_help(help)));
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use flotta_api::{GROUP, VERSION, WITHOUT_SPEC};
 use flotta_bundle::code;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
@@ -50,7 +51,11 @@ fn schemas() -> BTreeMap<String, Value> {
             schema["properties"][field] = json!({"type": "string"});
         }
         schema["properties"]["metadata"] = of::<ObjectMeta>();
-        schema["required"] = json!(["metadata", "spec"]);
+        schema["required"] = if WITHOUT_SPEC.contains(&crd.spec.names.kind.as_str()) {
+            json!(["metadata"])
+        } else {
+            json!(["metadata", "spec"])
+        };
         // The status is not checked, so that objects exported from a cluster are accepted.
         schema["properties"]["status"] = json!({});
         all.insert(crd.spec.names.kind, schema);
@@ -61,6 +66,38 @@ fn schemas() -> BTreeMap<String, Value> {
         strict(schema);
     }
     all
+}
+
+/// Returns one JSON Schema (draft 7) for files with objects of all kinds, for editors. Documents of other kinds are not checked.
+pub fn editor_schema() -> Value {
+    let all = schemas();
+    let of_kind = all.iter().map(|(kind, schema)| {
+        let version = version_of(kind);
+        let is = json!({
+            "required": ["apiVersion", "kind"],
+            "properties": {"apiVersion": {"const": version}, "kind": {"const": kind}},
+        });
+        json!({"if": is, "then": schema})
+    });
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Objects of a Flotta fleet",
+        "type": "object",
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"anyOf": [{"enum": all.keys().collect::<Vec<_>>()}, {"type": "string"}]},
+        },
+        "allOf": of_kind.collect::<Vec<_>>(),
+    })
+}
+
+/// Returns the `apiVersion` of a kind.
+pub(super) fn version_of(kind: &str) -> String {
+    if kind == "ConfigMap" {
+        "v1".to_owned()
+    } else {
+        format!("{GROUP}/{VERSION}")
+    }
 }
 
 /// Returns Kubernetes' own schema of a type, without references. Its types are not recursive.

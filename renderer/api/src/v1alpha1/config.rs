@@ -17,7 +17,12 @@ use super::Condition;
     category = "flotta",
     namespaced,
     status = "EdgeConfigStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeConfigSpec {
@@ -99,6 +104,13 @@ pub struct PrivilegeEscalation {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeConfigStatus {
+    /// The `metadata.generation` that the conditions refer to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The conditions, at most one for each type.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
     /// The conditions, where Project Flotta keeps them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edge_playbook_status: Option<PlaybookConditions>,
@@ -109,5 +121,6 @@ pub struct EdgeConfigStatus {
 pub struct PlaybookConditions {
     /// The conditions, at most one for each type.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

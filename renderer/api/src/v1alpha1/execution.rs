@@ -13,10 +13,16 @@ use super::{Conditions, Playbook};
     version = "v1alpha1",
     kind = "PlaybookExecution",
     plural = "playbookexecutions",
+    shortname = "pe",
     category = "flotta",
     namespaced,
     status = "Conditions",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PlaybookExecutionSpec {

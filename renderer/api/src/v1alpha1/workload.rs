@@ -35,6 +35,16 @@ use super::{Conditions, NameRef};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.device) != has(self.deviceSelector)",
+        "message": "give one of `device` and `deviceSelector`"
+    },
+    {
+        "rule": "self.type == 'pod' ? has(self.pod) && !has(self.quadlet) : has(self.quadlet) && !has(self.pod)",
+        "message": "give the field that `type` names, and not the other: `pod` or `quadlet`"
+    }
+]))]
 pub struct EdgeWorkloadSpec {
     /// The type of the workload, which says whether `pod` or `quadlet` is given.
     #[serde(rename = "type")]
