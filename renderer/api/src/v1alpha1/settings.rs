@@ -222,10 +222,8 @@ pub enum LogKind {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Mount {
     /// The device node.
-    #[serde(default)]
     pub device: String,
     /// Where the device is mounted. Mounts of sets and devices merge by this key.
-    #[serde(default)]
     pub folder: String,
     /// The type of the file system.
     #[serde(rename = "type", default)]
