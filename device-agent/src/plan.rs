@@ -113,7 +113,7 @@ pub(crate) fn masked(unit: &str) -> Problem {
     Problem::new(code::UNIT_MASKED, format!("{unit} is masked"))
         .about(unit)
         .with_help(format!(
-            "the agent leaves it so; to have it run again: systemctl unmask {unit}"
+            "the agent does not unmask it; to have it run again: systemctl unmask {unit}"
         ))
 }
 

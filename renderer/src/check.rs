@@ -176,7 +176,7 @@ impl Batch {
             };
         }
         let message = format!(
-            "it takes no part in the fleet, and is not YAML that can be read: {}",
+            "it is not part of the fleet, and is not YAML that can be read: {}",
             finding.message
         );
         let ignored = Finding::warning(code::IGNORED_FILE, finding.place, message);

@@ -122,6 +122,6 @@ fn podspec_md_says_what_the_compiler_does() {
     }
     assert_eq!(
         is, should,
-        "docs/podspec.md is out of date. To write it anew: {COMMAND}"
+        "docs/podspec.md is out of date. To regenerate it: {COMMAND}"
     );
 }

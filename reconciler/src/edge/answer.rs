@@ -63,7 +63,7 @@ impl Refused {
     }
 
     pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, code::NOT_FOUND, "no such thing")
+        Self::new(StatusCode::NOT_FOUND, code::NOT_FOUND, "not found")
     }
 
     pub(super) fn too_many() -> Self {

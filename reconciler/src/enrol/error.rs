@@ -21,7 +21,7 @@ pub enum EnrolError {
     #[error("this token expired at {0:.0}")]
     TokenExpired(Timestamp),
     /// The token was revoked.
-    #[error("this token was taken back at {0:.0}")]
+    #[error("this token was revoked at {0:.0}")]
     TokenRevoked(Timestamp),
     /// The token is for another name.
     #[error("this token is for another device than {0}")]

@@ -75,7 +75,7 @@ impl Enroller {
             .await?;
         if token.revoked.is_none() {
             token.revoked = Some((now, by.to_owned()));
-            let message = format!("token {} was taken back by {by}", token.id());
+            let message = format!("token {} was revoked by {by}", token.id());
             self.note(None, false, "TokenRevoked", message, now).await;
         }
         Ok(token)

@@ -42,7 +42,7 @@ impl<'a> Charts<'a> {
         outer.map(|folder| {
             let place = Place::file(format!("{folder}{CHART}"));
             let message =
-                "a Helm chart takes no part in the fleet: its values and templates are not read";
+                "a Helm chart is not part of the fleet: its values and templates are not read";
             let help = "to have its objects in the fleet, commit what `helm template` writes";
             Finding::warning(code::IGNORED_FILE, place, message).with_help(help)
         })

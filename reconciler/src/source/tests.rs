@@ -481,7 +481,7 @@ fn a_file_of_git_is_read_as_far_as_it_is_looked_at() {
     let (tree, _) = Tree::at_revision(&repository, "HEAD", None).unwrap();
     assert_eq!(tree.skipped, [("huge.yaml".to_owned(), Skipped::TooLarge)]);
     let ignored =
-        "it takes no part in the fleet, and is not YAML that can be read: a file larger than 4 MiB";
+        "it is not part of the fleet, and is not YAML that can be read: a file larger than 4 MiB";
     let said = said(&Reader::default().read(&tree));
     assert_eq!(
         said[1..],

@@ -54,6 +54,6 @@ fn conditions_md_has_every_word() {
     }
     assert_eq!(
         is, should,
-        "docs/conditions.md is out of date. To write it anew: {COMMAND}"
+        "docs/conditions.md is out of date. To regenerate it: {COMMAND}"
     );
 }

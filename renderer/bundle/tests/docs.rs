@@ -63,12 +63,12 @@ fn settle(name: &str, is: &str, should: &str) {
     assert_eq!(
         is.lines().nth(line),
         should.lines().nth(line),
-        "docs/{name}:{} is not what the types say (left: the document, right: the types). To write it anew: {COMMAND}",
+        "docs/{name}:{} is not what the types say (left: the document, right: the types). To regenerate it: {COMMAND}",
         line + 1
     );
     assert_eq!(
         is, should,
-        "docs/{name} is not what the types say. To write it anew: {COMMAND}"
+        "docs/{name} is not what the types say. To regenerate it: {COMMAND}"
     );
 }
 

@@ -17,7 +17,7 @@ pub(super) enum Is {
     Ours(&'static str),
     /// Objects, of this kind where they do not say it themselves.
     List(Option<String>),
-    /// It takes no part in the fleet.
+    /// It is not part of the fleet.
     Foreign(Foreign),
     /// It was meant to be an object of ours.
     Wrong(Box<Finding>),
@@ -154,9 +154,9 @@ pub(super) fn ignored(foreign: Vec<Foreign>) -> Option<Finding> {
     let first = foreign.into_iter().next()?;
     let what = first.what;
     let message = match others {
-        0 => format!("{what} takes no part in the fleet"),
-        1 => format!("{what} and another document of this file take no part in the fleet"),
-        _ => format!("{what} and {others} other documents of this file take no part in the fleet"),
+        0 => format!("{what} is not part of the fleet"),
+        1 => format!("{what} and another document of this file are not part of the fleet"),
+        _ => format!("{what} and {others} other documents of this file are not part of the fleet"),
     };
     let finding = Finding::warning(code::IGNORED_FILE, first.place, message);
     Some(match first.help {
