@@ -46,7 +46,7 @@ enum Origin {
     File {
         path: Arc<str>,
         /// Where each value stands.
-        spots: Pointers<Stands>,
+        spots: Pointers<EntryPlaces>,
         /// Block scalars (`|`), whose lines are lines of the file: where the first one begins.
         blocks: Pointers<Spot>,
     },
@@ -56,7 +56,7 @@ enum Origin {
 
 /// Where a value stands, and the key of a mapping entry.
 #[derive(Debug, Clone, Copy)]
-struct Stands {
+struct EntryPlaces {
     value: Spot,
     key: Option<Spot>,
 }
@@ -286,7 +286,7 @@ fn words(error: &serde_saphyr::Error) -> String {
 struct Places<'a> {
     /// Of the file.
     lines: &'a [&'a str],
-    spots: pointers::Builder<Stands>,
+    spots: pointers::Builder<EntryPlaces>,
     blocks: pointers::Builder<Spot>,
 }
 
@@ -297,7 +297,7 @@ impl Places<'_> {
         let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
         let len = if scalar { at.span().len() } else { 0 };
         let value = Spot::new(at, len);
-        self.spots.insert(pointer, Stands { value, key });
+        self.spots.insert(pointer, EntryPlaces { value, key });
         let length = pointer.len();
         match node.value {
             Node::Scalar(value) => {

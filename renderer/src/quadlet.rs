@@ -219,10 +219,10 @@ impl<'a> Set<'a> {
         let mut faults = self.faults.clone();
         let mut needs = Vec::new();
         for unit in self.units.values() {
-            let mut desk = check::Desk::new(self, unit);
-            desk.check();
-            faults.extend(desk.faults);
-            needs.extend(desk.needs);
+            let mut checker = check::Checker::new(self, unit);
+            checker.check();
+            faults.extend(checker.faults);
+            needs.extend(checker.needs);
         }
         self.check_services(&mut faults);
         self.check_templates(&mut faults);
@@ -268,9 +268,9 @@ impl<'a> Set<'a> {
         for of in [Some(service), template.as_deref()].into_iter().flatten() {
             inputs.extend(self.drop_ins(of));
         }
-        let mut desk = check::Desk::new(self, unit);
-        desk.check();
-        for need in &desk.needs {
+        let mut checker = check::Checker::new(self, unit);
+        checker.check();
+        for need in &checker.needs {
             if Kind::of(&need.name) == Some(Kind::Build) {
                 builds.extend(self.units.get(need.name.as_str()));
             } else if Kind::of(&need.name).is_none() {

@@ -1,8 +1,8 @@
 //! Compiles a `PodSpec` to one container unit, or to a pod and its containers. Each feature has a module with its fields; this
 //! module combines them.
 
-mod asked;
 mod cluster;
+mod context;
 mod env;
 mod field;
 mod fieldref;
@@ -27,8 +27,8 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::emit;
 use super::job::Job;
-use super::unit::{ContainerUnit, Earlier, Joined, PodUnit};
-use asked::{Asked, SPEC};
+use super::unit::{ContainerUnit, Dependency, NetworkMode, PodUnit};
+use context::{ContainerContext, SPEC};
 use field::Rules;
 use volume::Volumes;
 
@@ -85,14 +85,21 @@ pub(super) fn compile(job: &mut Job<'_>, spec: &PodSpec) {
         if !network.host && network.hostname.is_none() {
             network.hostname = Some(network::host_name(job.name));
         }
-        let asked = Asked {
+        let context = ContainerContext {
             spec,
             container: only,
             pointer: &format!("{SPEC}/containers/0"),
             init: false,
         };
-        let joined = Joined::Alone(Box::new(network));
-        container(job, asked, job.name.to_owned(), &volumes, joined, vec![]);
+        let network_mode = NetworkMode::Own(Box::new(network));
+        container(
+            job,
+            context,
+            job.name.to_owned(),
+            &volumes,
+            network_mode,
+            vec![],
+        );
         return;
     }
     let unit = PodUnit {
@@ -117,12 +124,12 @@ fn members(
     containers: &[Container],
     init: bool,
     volumes: &Volumes,
-    mut after: Vec<Earlier>,
-) -> Vec<Earlier> {
+    mut after: Vec<Dependency>,
+) -> Vec<Dependency> {
     let field = if init { "initContainers" } else { "containers" };
     for (index, item) in containers.iter().enumerate() {
         let is_done = init && !lifecycle::is_sidecar(item);
-        let asked = Asked {
+        let context = ContainerContext {
             spec,
             container: item,
             pointer: &format!("{SPEC}/{field}/{index}"),
@@ -130,13 +137,13 @@ fn members(
         };
         let name = format!("{}-{}", job.name, item.name);
         let service = format!("{name}.service");
-        let joined = Joined::Pod(job.name.to_owned());
-        container(job, asked, name, volumes, joined, after.clone());
+        let network_mode = NetworkMode::Pod(job.name.to_owned());
+        container(job, context, name, volumes, network_mode, after.clone());
         if is_done {
             after.retain(|earlier| !earlier.is_done);
         }
         if init {
-            after.push(Earlier { service, is_done });
+            after.push(Dependency { service, is_done });
         }
     }
     after
@@ -145,38 +152,38 @@ fn members(
 /// Adds one container; each feature adds its part.
 fn container(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     name: String,
     volumes: &Volumes,
-    network: Joined,
-    after: Vec<Earlier>,
+    network: NetworkMode,
+    after: Vec<Dependency>,
 ) {
-    let Some(image) = image::image(job, asked) else {
+    let Some(image) = image::image(job, context) else {
         return;
     };
-    let environment = env::environment(job, asked);
-    let mut mounts = volumes.mount(job, asked, &environment);
-    if let Joined::Alone(_) = network {
+    let environment = env::environment(job, context);
+    let mut mounts = volumes.mount(job, context, &environment);
+    if let NetworkMode::Own(_) = network {
         mounts.memory = volumes.memory();
     }
-    let health = probes::health(job, asked, &name);
+    let health = probes::health(job, context, &name);
     let unit = ContainerUnit {
         name,
         description: description(job),
         image,
         after,
         network,
-        namespaces: namespaces::namespaces(asked.spec),
-        process: process::process(job, asked, &environment),
+        namespaces: namespaces::namespaces(context.spec),
+        process: process::process(job, context, &environment),
         environment,
         mounts,
-        security: security::security(job, asked),
-        limits: limits::limits(job, asked),
+        security: security::security(job, context),
+        limits: limits::limits(job, context),
         labels: labels::labels(job),
         health,
-        service: lifecycle::service(job, asked),
+        service: lifecycle::service(job, context),
     };
-    emit::container(job, unit, asked.pointer);
+    emit::container(job, unit, context.pointer);
 }
 
 fn description(job: &Job<'_>) -> String {

@@ -7,11 +7,11 @@ mod mounts;
 mod service;
 
 use super::unit::{
-    ContainerUnit, Earlier, Joined, Labels, Limits, Namespaces, Network, PodUnit, Process,
+    ContainerUnit, Dependency, Labels, Limits, Namespaces, Network, NetworkMode, PodUnit, Process,
     PublishedPort, Restart, Security,
 };
 use super::writer::Writer;
-use mounts::{before, memory, mounts};
+use mounts::{memory, mounts, pre_start};
 use service::{health, retries, service, stop};
 
 /// Returns the content of a `.container` file.
@@ -21,44 +21,44 @@ pub(super) fn container(unit: &ContainerUnit) -> Vec<u8> {
         description,
         image,
         after,
-        network: joined,
-        namespaces: shares,
+        network: network_mode,
+        namespaces: shared_namespaces,
         environment,
-        process: runs,
-        mounts: sees,
-        security: may,
-        limits: most,
-        labels: found,
-        health: checked,
-        service: kept,
+        process: command,
+        mounts: mount_list,
+        security: permissions,
+        limits: resource_limits,
+        labels: all_labels,
+        health: check,
+        service: options,
     } = unit;
     let mut file = Writer::default();
     head(&mut file, description);
-    for Earlier { service, is_done } in after {
+    for Dependency { service, is_done } in after {
         file.value(if *is_done { "Requires" } else { "Wants" }, service);
         file.value("After", service);
     }
     file.section("Container");
     file.value("Image", image);
     file.value("ContainerName", name);
-    match joined {
-        Joined::Alone(own) => network(&mut file, own, &[]),
-        Joined::Pod(pod) => file.value("Pod", &format!("{pod}.pod")),
+    match network_mode {
+        NetworkMode::Own(own) => network(&mut file, own, &[]),
+        NetworkMode::Pod(pod) => file.value("Pod", &format!("{pod}.pod")),
     }
-    namespaces(&mut file, *shares, joined);
+    namespaces(&mut file, *shared_namespaces, network_mode);
     pairs(&mut file, "Environment", environment);
-    process(&mut file, runs);
-    mounts(&mut file, sees);
-    security(&mut file, may);
-    limits(&mut file, most);
-    stop(&mut file, kept);
-    if let Some(check) = checked {
+    process(&mut file, command);
+    mounts(&mut file, mount_list);
+    security(&mut file, permissions);
+    limits(&mut file, resource_limits);
+    stop(&mut file, options);
+    if let Some(check) = check {
         health(&mut file, check);
     }
-    labels(&mut file, found);
-    service(&mut file, name, kept);
-    before(&mut file, sees);
-    if let Joined::Alone(_) = joined {
+    labels(&mut file, all_labels);
+    service(&mut file, name, options);
+    pre_start(&mut file, mount_list);
+    if let NetworkMode::Own(_) = network_mode {
         install(&mut file);
     }
     file.finish()
@@ -158,13 +158,13 @@ fn argument(file: &mut Writer, name: &str, value: &str) {
     file.words("PodmanArgs", [format!("{name}={value}").as_str()]);
 }
 
-fn namespaces(file: &mut Writer, shares: Namespaces, joined: &Joined) {
+fn namespaces(file: &mut Writer, shares: Namespaces, network_mode: &NetworkMode) {
     let Namespaces {
         host_processes,
         host_ipc,
         own_users,
     } = shares;
-    let own_users = own_users && matches!(joined, Joined::Alone(_));
+    let own_users = own_users && matches!(network_mode, NetworkMode::Own(_));
     for (is, argument) in [
         (host_processes, "--pid=host"),
         (host_ipc, "--ipc=host"),

@@ -16,9 +16,9 @@ pub(super) struct ContainerUnit {
     /// The reference of the image.
     pub(super) image: String,
     /// The services that start before it.
-    pub(super) after: Vec<Earlier>,
+    pub(super) after: Vec<Dependency>,
     /// Its own network, or that of its pod.
-    pub(super) network: Joined,
+    pub(super) network: NetworkMode,
     /// The other namespaces that it shares with the device.
     pub(super) namespaces: Namespaces,
     /// The names and values of its environment variables, in order.
@@ -42,7 +42,7 @@ pub(super) struct ContainerUnit {
 
 /// A service that starts before another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Earlier {
+pub(super) struct Dependency {
     /// The name of its unit.
     pub(super) service: String,
     /// Whether it must have finished successfully before the other starts. Otherwise it keeps running, and may restart on its own.
@@ -79,9 +79,9 @@ pub(super) struct Namespaces {
 
 /// The network that a container uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Joined {
+pub(super) enum NetworkMode {
     /// The container has its own network and is started on its own.
-    Alone(Box<Network>),
+    Own(Box<Network>),
     /// The container uses the network of the pod with this name, which starts it.
     Pod(String),
 }
@@ -175,18 +175,18 @@ pub(super) struct Mounts {
     /// Files of the bundle; the container restarts when one of them changes.
     pub(super) restart_on: Vec<DevicePath>,
     /// The steps before it starts, in order.
-    pub(super) before: Vec<Before>,
+    pub(super) pre_start: Vec<PreStart>,
     /// The tmpfs mounts that it uses in more than one place. They are gone when it stops.
     pub(super) memory: Vec<Memory>,
 }
 
 /// A step on the device before a container starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Before {
+pub(super) enum PreStart {
     /// Creates a folder unless it exists.
     Folder(String),
     /// Creates a folder unless it exists; a failure is ignored, because the path may be a file that can be mounted.
-    Tried(String),
+    TryFolder(String),
     /// Creates a folder below a volume that containers write to, without following symbolic links that they left there.
     Below {
         /// The folder.
@@ -215,9 +215,9 @@ pub(super) enum Before {
         mode: &'static str,
     },
     /// Checks a path with this file test of test(1), such as `d` for a folder.
-    Is(char, String),
+    Test(char, String),
     /// Checks that this file test of test(1) fails for a path.
-    IsNot(char, String),
+    TestNot(char, String),
 }
 
 /// A tmpfs that is mounted on a folder of the device.
@@ -245,7 +245,7 @@ pub(super) struct Volume {
     /// The `SELinux` label that the content gets.
     pub(super) label: Option<Label>,
     /// The mount propagation; none when absent.
-    pub(super) through: Option<Through>,
+    pub(super) propagation: Option<Propagation>,
 }
 
 /// One mount.
@@ -291,11 +291,11 @@ pub(super) enum Label {
 
 /// The propagation of mounts below a mounted path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Through {
+pub(super) enum Propagation {
     /// Mounts of the device appear in the container.
-    In,
+    HostToContainer,
     /// Mounts of the device appear in the container, and mounts of the container on the device.
-    Both,
+    Bidirectional,
 }
 
 /// What a container may do.

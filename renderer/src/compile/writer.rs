@@ -45,9 +45,9 @@ fn line_value(text: &str) -> String {
 /// line), and no white space or quotes at its ends (they would be lost).
 pub(super) fn fits_a_line(text: &str) -> bool {
     let lost = |c: char| c.is_whitespace() || c == '"';
-    let kept = !text.starts_with(lost) && !text.ends_with(lost);
+    let keeps_its_ends = !text.starts_with(lost) && !text.ends_with(lost);
     !text.is_empty()
-        && kept
+        && keeps_its_ends
         && not_a_word(text).is_none()
         && !text.chars().any(|c| c.is_control() || c == '\\')
 }

@@ -62,14 +62,14 @@ const SWITCHES: &[&str] = &[
 pub(super) const NO_ALIAS: &str = "Alias= is not supported: a unit of a workload has one name, which ServiceName= or the file says";
 /// One unit on its way through the rules.
 #[derive(Debug)]
-pub struct Desk<'s, 'a> {
+pub struct Checker<'s, 'a> {
     pub(super) set: &'s Set<'a>,
     pub(super) unit: &'s Unit<'a>,
     pub(super) faults: Vec<Fault>,
     pub(super) needs: Vec<Need>,
 }
 
-impl<'s, 'a> Desk<'s, 'a> {
+impl<'s, 'a> Checker<'s, 'a> {
     pub(super) fn new(set: &'s Set<'a>, unit: &'s Unit<'a>) -> Self {
         Self {
             set,
@@ -94,10 +94,10 @@ impl<'s, 'a> Desk<'s, 'a> {
         self.keys(kind);
         self.values(kind);
         self.install();
-        self.handed_on(&["Unit", "Service"]);
+        self.passed_through(&["Unit", "Service"]);
         match kind {
             Kind::Container => self.container(),
-            Kind::Pod => self.of_pod(),
+            Kind::Pod => self.pod_unit(),
             Kind::Volume => self.volume(),
             Kind::Network => self.network(),
             Kind::Kube => self.kube(),

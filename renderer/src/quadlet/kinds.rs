@@ -2,7 +2,7 @@
 
 use flotta_bundle::code;
 
-use super::check::Desk;
+use super::check::Checker;
 use super::keys::Kind;
 use super::ports;
 use super::unit::Value;
@@ -19,7 +19,7 @@ const RESTARTS: &[&str] = &[
     "on-watchdog",
 ];
 
-impl Desk<'_, '_> {
+impl Checker<'_, '_> {
     pub(super) fn container(&mut self) {
         let unit = self.unit;
         let section = "Container";
@@ -226,7 +226,7 @@ impl Desk<'_, '_> {
         }
     }
 
-    pub(super) fn of_pod(&mut self) {
+    pub(super) fn pod_unit(&mut self) {
         self.mappings("Pod", true);
         self.published("Pod");
         self.networks("Pod");

@@ -3,7 +3,7 @@
 use flotta_bundle::code;
 
 use super::Fault;
-use super::check::Desk;
+use super::check::Checker;
 use super::file::Spot;
 use super::keys::Kind;
 use super::unit::Value;
@@ -49,7 +49,7 @@ pub fn resolve(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-impl Desk<'_, '_> {
+impl Checker<'_, '_> {
     /// Another Quadlet file of the device.
     pub(super) fn need_unit(&mut self, value: &Value<'_>, spot: Spot, name: &str) {
         let message = format!(

@@ -3,7 +3,7 @@
 use flotta_bundle::code;
 
 use super::Fault;
-use super::check::Desk;
+use super::check::Checker;
 use super::unit::Value;
 use super::values;
 
@@ -69,7 +69,7 @@ const UNITS: [&str; 15] = [
     "Wants",
 ];
 
-impl Desk<'_, '_> {
+impl Checker<'_, '_> {
     /// The rules of a unit that systemd reads as it is.
     pub(super) fn systemd(&mut self) {
         let unit = self.unit;
@@ -82,13 +82,16 @@ impl Desk<'_, '_> {
             _ => "Target",
         };
         self.systemd_sections(kind, own);
-        self.handed_on(&["Unit", "Install", own]);
+        self.passed_through(&["Unit", "Install", own]);
         if let Some((_, section, keys)) = NEEDED.iter().find(|(of, ..)| *of == kind)
             && !keys.iter().any(|key| self.is_set(section, key))
         {
-            let most = keys.iter().take(3).map(|key| format!("{key}="));
-            let most: Vec<_> = most.collect();
-            self.missing(section, &format!("it needs one of {}, …", most.join(", ")));
+            let examples = keys.iter().take(3).map(|key| format!("{key}="));
+            let examples: Vec<_> = examples.collect();
+            self.missing(
+                section,
+                &format!("it needs one of {}, …", examples.join(", ")),
+            );
         }
         if kind == "service" {
             self.plain_service();
@@ -199,8 +202,8 @@ impl Desk<'_, '_> {
         self.restart(is_oneshot);
     }
 
-    /// Checks sections that systemd reads: it ignores unknown keys, and values that it does not take.
-    pub(super) fn handed_on(&mut self, sections: &[&str]) {
+    /// Checks sections that systemd reads: it ignores unknown keys and invalid values.
+    pub(super) fn passed_through(&mut self, sections: &[&str]) {
         let unit = self.unit;
         for section in sections {
             let known = values::keys(section);

@@ -7,7 +7,7 @@ pub(super) const SPEC: &str = "/spec/pod/spec";
 
 /// A container of a pod.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct ContainerContext<'a> {
     /// The spec of its pod.
     pub(super) spec: &'a PodSpec,
     /// The container.
@@ -18,7 +18,7 @@ pub(super) struct Asked<'a> {
     pub(super) init: bool,
 }
 
-impl Asked<'_> {
+impl ContainerContext<'_> {
     /// Returns the pointer to one of its fields, such as `ports/0/hostPort`.
     pub(super) fn at(&self, field: &str) -> String {
         format!("{}/{field}", self.pointer)

@@ -3,7 +3,7 @@
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvFromSource, EnvVar, EnvVarSource};
 
-use super::asked::Asked;
+use super::context::ContainerContext;
 use super::field::Field;
 use super::fieldref;
 use crate::compile::job::Job;
@@ -18,8 +18,11 @@ pub(super) const FIELDS: &[Field] = &[
 ];
 
 /// Returns the variables in Kubernetes' order: `envFrom` before `env`. The last of the same name wins.
-pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, String)> {
-    let container = asked.container;
+pub(super) fn environment(
+    job: &mut Job<'_>,
+    context: ContainerContext<'_>,
+) -> Vec<(String, String)> {
+    let container = context.container;
     let mut variables = Vec::new();
     for (index, from) in container.env_from.iter().flatten().enumerate() {
         if is_enough(job, &variables) {
@@ -28,7 +31,7 @@ pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, S
         add_all(
             job,
             from,
-            &asked.at(&format!("envFrom/{index}")),
+            &context.at(&format!("envFrom/{index}")),
             &mut variables,
         );
     }
@@ -36,8 +39,8 @@ pub(super) fn environment(job: &mut Job<'_>, asked: Asked<'_>) -> Vec<(String, S
         if is_enough(job, &variables) {
             break;
         }
-        let pointer = asked.at(&format!("env/{index}"));
-        add(job, asked, variable, &pointer, &mut variables);
+        let pointer = context.at(&format!("env/{index}"));
+        add(job, context, variable, &pointer, &mut variables);
     }
     variables
 }
@@ -73,7 +76,7 @@ fn add_all(
 
 fn add(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     variable: &EnvVar,
     pointer: &str,
     variables: &mut Vec<(String, String)>,
@@ -89,7 +92,7 @@ fn add(
             job.refuse(code::SCHEMA, &format!("{pointer}/valueFrom"), message);
             None
         }
-        Some(from) => value(job, asked, from, &format!("{pointer}/valueFrom")),
+        Some(from) => value(job, context, from, &format!("{pointer}/valueFrom")),
         None => Some(expand(given, variables)),
     };
     if let Some(value) = value {
@@ -122,17 +125,17 @@ fn is_enough(job: &Job<'_>, variables: &[(String, String)]) -> bool {
 /// Returns the value of a `valueFrom`. If it is missing, there is none, with a finding unless it is optional.
 fn value(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     from: &EnvVarSource,
     pointer: &str,
 ) -> Option<String> {
     let known = if let Some(reference) = &from.config_map_key_ref {
         return key(job, reference, &format!("{pointer}/configMapKeyRef"));
     } else if let Some(field) = &from.field_ref {
-        fieldref::field(job, asked, &field.field_path)
+        fieldref::field(job, context, &field.field_path)
             .map_err(|refused| refused.at(&format!("{pointer}/fieldRef/fieldPath")))
     } else if let Some(resource) = &from.resource_field_ref {
-        fieldref::resource(asked, resource)
+        fieldref::resource(context, resource)
             .map_err(|refused| refused.at(&format!("{pointer}/resourceFieldRef")))
     } else {
         let message = if from.secret_key_ref.is_some() {

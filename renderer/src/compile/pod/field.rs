@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use flotta_bundle::code;
 use serde_json::Value;
 
-use super::asked::SPEC;
+use super::context::SPEC;
 use crate::compile::job::Job;
 use crate::pointer::step;
 
@@ -26,7 +26,7 @@ pub enum Becomes {
     /// The field is supported. The text is for the documentation and says what it becomes, such as `Environment=`.
     Supported(&'static str),
     /// The field is not supported on devices, whatever its value; the text says why. This is an error, because what would run
-    /// is not what was asked for.
+    /// is not what the PodSpec asks for.
     Refused(&'static str),
     /// The field has no effect on a device; the text says why. This is a warning, because the same runs with and without it.
     NoEffect(&'static str),

@@ -3,7 +3,7 @@
 use flotta_bundle::{Code, code};
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
 
-use super::asked::Asked;
+use super::context::ContainerContext;
 use super::quantity::Quantity;
 use crate::compile::job::Job;
 
@@ -23,7 +23,7 @@ impl Unavailable {
 /// Returns a field of the pod by its path.
 pub(super) fn field(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     path: &str,
 ) -> Result<String, Unavailable> {
     let metadata = &job.workload.object.metadata;
@@ -45,7 +45,7 @@ pub(super) fn field(
         "metadata.namespace" => return Ok(job.namespace.to_owned()),
         "spec.nodeName" => return Ok(job.node_name()),
         "spec.serviceAccountName" => {
-            let name = asked.spec.service_account_name.clone();
+            let name = context.spec.service_account_name.clone();
             return Ok(name.unwrap_or_else(|| "default".to_owned()));
         }
         "metadata.uid" => "pods on a device have no UID",
@@ -65,10 +65,10 @@ pub(super) fn field(
 
 /// Returns a limit or request of a container in units of the divisor, rounded up.
 pub(super) fn resource(
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     selector: &ResourceFieldSelector,
 ) -> Result<String, Unavailable> {
-    let container = of(asked, selector.container_name.as_deref()).ok_or_else(|| {
+    let container = of(context, selector.container_name.as_deref()).ok_or_else(|| {
         let name = selector.container_name.as_deref().unwrap_or_default();
         Unavailable(
             code::MISSING_REFERENCE,
@@ -114,14 +114,14 @@ pub(super) fn resource(
 }
 
 /// Returns the container of the pod with this name; without a name, the container itself.
-fn of<'a>(asked: Asked<'a>, name: Option<&str>) -> Option<&'a Container> {
+fn of<'a>(context: ContainerContext<'a>, name: Option<&str>) -> Option<&'a Container> {
     let Some(name) = name.filter(|name| !name.is_empty()) else {
-        return Some(asked.container);
+        return Some(context.container);
     };
-    let mut all = asked
+    let mut all = context
         .spec
         .containers
         .iter()
-        .chain(asked.spec.init_containers.iter().flatten());
+        .chain(context.spec.init_containers.iter().flatten());
     all.find(|container| container.name == name)
 }

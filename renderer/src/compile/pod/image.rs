@@ -3,7 +3,7 @@
 use flotta_bundle::code;
 use flotta_bundle::manifest::Pull;
 
-use super::asked::Asked;
+use super::context::ContainerContext;
 use super::field::Field;
 use crate::compile::job::Job;
 
@@ -17,10 +17,10 @@ pub(super) const FIELDS: &[Field] = &[
 ];
 
 /// The container's image.
-pub(super) fn image(job: &mut Job<'_>, asked: Asked<'_>) -> Option<String> {
-    let image = asked.container.image.clone().unwrap_or_default();
-    let policy = asked.container.image_pull_policy.as_deref();
-    let places = (asked.at("image"), asked.at("imagePullPolicy"));
+pub(super) fn image(job: &mut Job<'_>, context: ContainerContext<'_>) -> Option<String> {
+    let image = context.container.image.clone().unwrap_or_default();
+    let policy = context.container.image_pull_policy.as_deref();
+    let places = (context.at("image"), context.at("imagePullPolicy"));
     needed(job, image, policy, (&places.0, &places.1))
 }
 

@@ -3,7 +3,7 @@
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec};
 
-use super::asked::{Asked, SPEC};
+use super::context::{ContainerContext, SPEC};
 use super::field::Field;
 use crate::compile::job::Job;
 use crate::compile::unit::{Hook, Restart, Service};
@@ -155,43 +155,43 @@ fn check_container(job: &mut Job<'_>, container: &Container, init: bool, pointer
 
 /// Returns how systemd runs a container. One that has finished stays "active (exited)" and is not started again, unless its
 /// policy is `Always`.
-pub(super) fn service(job: &mut Job<'_>, asked: Asked<'_>) -> Service {
-    let (restart, remains) = match asked.spec.restart_policy.as_deref() {
-        _ if asked.init => (Restart::OnFailure, true),
-        _ if is_sidecar(asked.container) => (Restart::Always, false),
+pub(super) fn service(job: &mut Job<'_>, context: ContainerContext<'_>) -> Service {
+    let (restart, remains) = match context.spec.restart_policy.as_deref() {
+        _ if context.init => (Restart::OnFailure, true),
+        _ if is_sidecar(context.container) => (Restart::Always, false),
         Some("OnFailure") => (Restart::OnFailure, true),
         Some("Never") => (Restart::Never, true),
         _ => (Restart::Always, false),
     };
     let seconds = |seconds: i64| u32::try_from(seconds).unwrap_or_default();
-    let grace = asked.spec.termination_grace_period_seconds;
-    let deadline = asked.spec.active_deadline_seconds.map(seconds);
-    let own = asked.container.lifecycle.clone().unwrap_or_default();
+    let grace = context.spec.termination_grace_period_seconds;
+    let deadline = context.spec.active_deadline_seconds.map(seconds);
+    let own = context.container.lifecycle.clone().unwrap_or_default();
     Service {
         restart,
-        oneshot: asked.init,
+        oneshot: context.init,
         remains,
         stop_seconds: seconds(grace.unwrap_or(GRACE_SECONDS)),
         stop_signal: own
             .stop_signal
-            .filter(|signal| is_signal(job, signal, asked)),
+            .filter(|signal| is_signal(job, signal, context)),
         started: own
             .post_start
-            .and_then(|hook| self::hook(job, hook, &asked.at("lifecycle/postStart"))),
+            .and_then(|hook| self::hook(job, hook, &context.at("lifecycle/postStart"))),
         stopping: own
             .pre_stop
-            .and_then(|hook| self::hook(job, hook, &asked.at("lifecycle/preStop"))),
-        deadline: deadline.filter(|_| !asked.init),
+            .and_then(|hook| self::hook(job, hook, &context.at("lifecycle/preStop"))),
+        deadline: deadline.filter(|_| !context.init),
     }
 }
 
-fn is_signal(job: &mut Job<'_>, signal: &str, asked: Asked<'_>) -> bool {
+fn is_signal(job: &mut Job<'_>, signal: &str, context: ContainerContext<'_>) -> bool {
     let name = signal.strip_prefix("SIG").unwrap_or_default();
     let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c);
     let good = !name.is_empty() && name.chars().all(plain);
     if !good {
         let message = format!("{signal:?} is not a signal: write it like SIGTERM or SIGUSR1");
-        job.refuse(code::SCHEMA, &asked.at("lifecycle/stopSignal"), message);
+        job.refuse(code::SCHEMA, &context.at("lifecycle/stopSignal"), message);
     }
     good
 }

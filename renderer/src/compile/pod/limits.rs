@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use flotta_bundle::code;
 use k8s_openapi::apimachinery::pkg::api::resource;
 
-use super::asked::Asked;
+use super::context::ContainerContext;
 use super::field::Field;
 use super::quantity::Quantity;
 use crate::compile::job::Job;
@@ -42,13 +42,13 @@ const LEAST_CPU: u64 = 10;
 
 type Given = BTreeMap<String, resource::Quantity>;
 
-pub(super) fn limits(job: &mut Job<'_>, asked: Asked<'_>) -> Limits {
-    let resources = asked.container.resources.clone().unwrap_or_default();
-    let limits = amounts(job, resources.limits, &asked.at("resources/limits"));
-    let requests = amounts(job, resources.requests, &asked.at("resources/requests"));
+pub(super) fn limits(job: &mut Job<'_>, context: ContainerContext<'_>) -> Limits {
+    let resources = context.container.resources.clone().unwrap_or_default();
+    let limits = amounts(job, resources.limits, &context.at("resources/limits"));
+    let requests = amounts(job, resources.requests, &context.at("resources/requests"));
     let mut out = Limits::default();
     for (name, amount) in &limits {
-        let pointer = asked.at(&format!("resources/limits/{}", step(name)));
+        let pointer = context.at(&format!("resources/limits/{}", step(name)));
         match name.as_str() {
             // As in Kubernetes, zero is no limit.
             "cpu" => {
@@ -61,7 +61,7 @@ pub(super) fn limits(job: &mut Job<'_>, asked: Asked<'_>) -> Limits {
         }
     }
     for (name, amount) in &requests {
-        let pointer = asked.at(&format!("resources/requests/{}", step(name)));
+        let pointer = context.at(&format!("resources/requests/{}", step(name)));
         if limits.get(name).is_some_and(|limit| limit < amount) {
             let message = format!("the request for {name} is greater than its limit");
             job.refuse(code::SCHEMA, &pointer, message);

@@ -6,7 +6,7 @@ use flotta_bundle::code;
 use flotta_bundle::name::check_label;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-use super::asked::SPEC;
+use super::context::SPEC;
 use super::field::Field;
 use super::namespaces::shares_processes;
 use crate::compile::job::Job;

@@ -3,7 +3,7 @@
 use flotta_bundle::code;
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::asked::SPEC;
+use super::context::SPEC;
 use super::field::Field;
 use crate::compile::job::Job;
 use crate::compile::unit::Namespaces;

@@ -8,7 +8,7 @@ use flotta_bundle::code;
 use flotta_bundle::health::{Action, HealthCheck, Purpose};
 use k8s_openapi::api::core::v1::Probe;
 
-use super::asked::Asked;
+use super::context::ContainerContext;
 use super::field::Field;
 use crate::compile::job::Job;
 use crate::compile::pod::lifecycle::is_sidecar;
@@ -83,8 +83,12 @@ pub(super) const FIELDS: &[Field] = &[
 ];
 
 /// Returns the check that Podman runs for the container of the unit `name`, if any, and adds the others to the agent's.
-pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Option<Check> {
-    let container = asked.container;
+pub(super) fn health(
+    job: &mut Job<'_>,
+    context: ContainerContext<'_>,
+    name: &str,
+) -> Option<Check> {
+    let container = context.container;
     let probes = [
         ("startupProbe", &container.startup_probe, Purpose::Startup),
         (
@@ -101,12 +105,12 @@ pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Option<
     let mut podmans = None;
     for (field, probe, purpose) in probes {
         let Some(probe) = probe else { continue };
-        let pointer = asked.at(field);
-        if let Some(why) = not_supported(asked, purpose) {
+        let pointer = context.at(field);
+        if let Some(why) = not_supported(context, purpose) {
             job.refuse(code::UNSUPPORTED_FIELD, &pointer, why);
             continue;
         }
-        let Some(check) = check(job, asked, probe, &pointer, purpose) else {
+        let Some(check) = check(job, context, probe, &pointer, purpose) else {
             continue;
         };
         let is_command = matches!(check.action, Action::Exec { .. });
@@ -124,12 +128,12 @@ pub(super) fn health(job: &mut Job<'_>, asked: Asked<'_>, name: &str) -> Option<
 }
 
 /// Returns why a check for this purpose would not mean what it means in Kubernetes, if so.
-fn not_supported(asked: Asked<'_>, purpose: Purpose) -> Option<&'static str> {
-    let is_on_failure = asked.spec.restart_policy.as_deref() == Some("OnFailure");
-    if purpose == Purpose::Startup && is_sidecar(asked.container) {
+fn not_supported(context: ContainerContext<'_>, purpose: Purpose) -> Option<&'static str> {
+    let is_on_failure = context.spec.restart_policy.as_deref() == Some("OnFailure");
+    if purpose == Purpose::Startup && is_sidecar(context.container) {
         return Some("what follows a sidecar on a device does not wait for its startup check");
     }
-    if purpose != Purpose::Readiness && is_on_failure && !is_sidecar(asked.container) {
+    if purpose != Purpose::Readiness && is_on_failure && !is_sidecar(context.container) {
         return Some(
             "with `restartPolicy: OnFailure`, a container that was stopped for its check and ends well would stay stopped: use Always",
         );
@@ -140,7 +144,7 @@ fn not_supported(asked: Asked<'_>, purpose: Purpose) -> Option<&'static str> {
 /// Returns a probe with Kubernetes' defaults. The caller fills in unit and container.
 fn check(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     probe: &Probe,
     pointer: &str,
     purpose: Purpose,
@@ -167,7 +171,7 @@ fn check(
         job.refuse(code::SCHEMA, &pointer, message);
         successes = 1;
     }
-    let action = action::action(job, asked, probe, pointer)?;
+    let action = action::action(job, context, probe, pointer)?;
     Some(HealthCheck {
         unit: String::new(),
         container: String::new(),

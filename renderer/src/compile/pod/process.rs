@@ -2,7 +2,7 @@
 
 use flotta_bundle::code;
 
-use super::asked::Asked;
+use super::context::ContainerContext;
 use super::env::expand;
 use super::field::Field;
 use crate::compile::job::Job;
@@ -21,7 +21,7 @@ pub(super) const FIELDS: &[Field] = &[
 /// Returns the process. In Kubernetes `command` replaces the image's entry point and default arguments, `args` only the arguments.
 pub(super) fn process(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     variables: &[(String, String)],
 ) -> Process {
     let mut words = |words: &Option<Vec<String>>, field: &str| -> Vec<_> {
@@ -31,12 +31,12 @@ pub(super) fn process(
                 return None;
             }
             let word = expand(word, variables);
-            job.word(&word, &asked.at(&format!("{field}/{n}")))
+            job.word(&word, &context.at(&format!("{field}/{n}")))
                 .then_some(word)
         });
         expanded.collect()
     };
-    let container = asked.container;
+    let container = context.container;
     let mut process = Process {
         entrypoint: words(&container.command, "command"),
         arguments: words(&container.args, "args"),
@@ -46,14 +46,14 @@ pub(super) fn process(
     };
     if container.stdin_once == Some(true) {
         let message = "`stdinOnce: true` is not supported on devices: Podman keeps the input open";
-        job.refuse(code::UNSUPPORTED_FIELD, &asked.at("stdinOnce"), message);
+        job.refuse(code::UNSUPPORTED_FIELD, &context.at("stdinOnce"), message);
     }
     if let Some(folder) = &container.working_dir {
         if fits_a_line(folder) && folder.starts_with('/') {
             process.working_dir = Some(folder.clone());
         } else {
             let message = "workingDir must be an absolute path without `\\` or control characters";
-            job.refuse(code::SCHEMA, &asked.at("workingDir"), message);
+            job.refuse(code::SCHEMA, &context.at("workingDir"), message);
         }
     }
     process

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     SecurityContext,
 };
 
-use super::asked::{Asked, SPEC};
+use super::context::{ContainerContext, SPEC};
 use super::field::Field;
 use crate::compile::job::Job;
 use crate::compile::unit::Security;
@@ -154,14 +154,14 @@ const CAPABILITIES: [&str; 42] = [
 struct Contexts<'a> {
     own: SecurityContext,
     pod: PodSecurityContext,
-    asked: Asked<'a>,
+    context: ContainerContext<'a>,
 }
 
 impl Contexts<'_> {
     /// Returns the pointer to a field of the container's context, or of the pod's.
     fn at(&self, own: bool, field: &str) -> String {
         if own {
-            self.asked.at(&format!("securityContext/{field}"))
+            self.context.at(&format!("securityContext/{field}"))
         } else {
             format!("{SPEC}/securityContext/{field}")
         }
@@ -169,11 +169,15 @@ impl Contexts<'_> {
 }
 
 /// Returns the security settings. Fields of the container take precedence over those of the pod.
-pub(super) fn security(job: &mut Job<'_>, asked: Asked<'_>) -> Security {
+pub(super) fn security(job: &mut Job<'_>, context: ContainerContext<'_>) -> Security {
     let contexts = Contexts {
-        own: asked.container.security_context.clone().unwrap_or_default(),
-        pod: asked.spec.security_context.clone().unwrap_or_default(),
-        asked,
+        own: context
+            .container
+            .security_context
+            .clone()
+            .unwrap_or_default(),
+        pod: context.spec.security_context.clone().unwrap_or_default(),
+        context,
     };
     let group = id(
         job,
@@ -264,11 +268,11 @@ fn groups(job: &mut Job<'_>, contexts: &Contexts<'_>) -> Vec<u32> {
 /// Checks `runAsNonRoot`. Kubernetes reads the image's user when it starts the container, and does not start it as root. A device
 /// cannot do that.
 fn non_root(job: &mut Job<'_>, contexts: &Contexts<'_>, user: Option<u32>) {
-    let asked = contexts
+    let required = contexts
         .own
         .run_as_non_root
         .or(contexts.pod.run_as_non_root);
-    if asked != Some(true) || user.is_some_and(|user| user != 0) {
+    if required != Some(true) || user.is_some_and(|user| user != 0) {
         return;
     }
     let pointer = contexts.at(contexts.own.run_as_non_root.is_some(), "runAsNonRoot");

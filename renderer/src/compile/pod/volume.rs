@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use flotta_bundle::{DevicePath, code};
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::asked::{Asked, SPEC};
+use super::context::{ContainerContext, SPEC};
 use super::field::Field;
 use crate::compile::job::Job;
-use crate::compile::unit::{Before, Memory, Mounts};
+use crate::compile::unit::{Memory, Mounts, PreStart};
 use crate::compile::writer::fits_a_line;
 
 const ON_DEVICE: &str = "mount it on the device, and use a hostPath volume for the mount point";
@@ -164,9 +164,12 @@ enum Kind {
         files: Vec<DevicePath>,
     },
     /// A path of the device, and the steps before the start.
-    Host { path: String, before: Vec<Before> },
+    Host {
+        path: String,
+        pre_start: Vec<PreStart>,
+    },
     /// A device node, and the step before the start.
-    Node { path: String, before: Before },
+    Node { path: String, pre_start: PreStart },
     /// A Podman volume, which keeps its content until somebody removes it.
     Named {
         name: String,
@@ -215,13 +218,13 @@ impl Volumes {
     pub(super) fn mount(
         &self,
         job: &mut Job<'_>,
-        asked: Asked<'_>,
+        context: ContainerContext<'_>,
         variables: &[(String, String)],
     ) -> Mounts {
         let mut mounts = Mounts::default();
         let mut places = BTreeSet::new();
-        for (index, mount) in asked.container.volume_mounts.iter().flatten().enumerate() {
-            let pointer = asked.at(&format!("volumeMounts/{index}"));
+        for (index, mount) in context.container.volume_mounts.iter().flatten().enumerate() {
+            let pointer = context.at(&format!("volumeMounts/{index}"));
             if !places.insert(mount.mount_path.trim_end_matches('/')) {
                 let message = format!("`{}` is mounted twice", mount.mount_path);
                 job.refuse(code::DUPLICATE, &format!("{pointer}/mountPath"), message);
@@ -232,7 +235,7 @@ impl Volumes {
                 job.refuse(code::MISSING_REFERENCE, &format!("{pointer}/name"), message);
                 continue;
             };
-            mount::add(job, asked, mount, kind, variables, &pointer, &mut mounts);
+            mount::add(job, context, mount, kind, variables, &pointer, &mut mounts);
         }
         mounts.restart_on.sort();
         mounts.restart_on.dedup();

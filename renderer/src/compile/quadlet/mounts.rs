@@ -1,14 +1,14 @@
 //! Writes the mounts of a container.
 
 use crate::compile::MEMORY_FOLDER;
-use crate::compile::unit::{Before, Label, Memory, Mount, Mounts, Through, Volume};
+use crate::compile::unit::{Label, Memory, Mount, Mounts, PreStart, Propagation, Volume};
 use crate::compile::writer::Writer;
 
 pub(super) fn mounts(file: &mut Writer, mounts: &Mounts) {
     let Mounts {
         all,
         restart_on: _, // in the manifest
-        before: _,     // done by the service
+        pre_start: _,  // done by the service
         memory: _,     // mounted by the service
     } = mounts;
     for mount in all {
@@ -50,12 +50,12 @@ fn volume(file: &mut Writer, mount: &Volume) {
         inside,
         read_only,
         label,
-        through,
+        propagation,
     } = mount;
     let path = source.starts_with('/');
-    let through = through.map(|through| match through {
-        Through::In => "rslave",
-        Through::Both => "rshared",
+    let propagation = propagation.map(|propagation| match propagation {
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
     });
     // `.volume` would be the name of another Quadlet file.
     if part.is_none() && !source.contains([':', ',']) && !source.ends_with(".volume") {
@@ -66,7 +66,7 @@ fn volume(file: &mut Writer, mount: &Volume) {
         // In Kubernetes a volume is empty, even if the image has files at its mount path.
         let options = (!path).then_some("nocopy").into_iter();
         let options = options.chain(read_only.then_some("ro"));
-        let options = options.chain(label).chain(through).map(str::to_owned);
+        let options = options.chain(label).chain(propagation).map(str::to_owned);
         let place = format!("{source}:{inside}");
         file.value("Volume", &with_options(&place, options));
         return;
@@ -83,7 +83,7 @@ fn volume(file: &mut Writer, mount: &Volume) {
     }));
     // The two types use different names for the propagation.
     let prefix = if path { "bind-propagation=" } else { "" };
-    fields.extend(through.map(|through| format!("{prefix}{through}")));
+    fields.extend(propagation.map(|propagation| format!("{prefix}{propagation}")));
     mount_argument(file, &fields);
 }
 
@@ -107,17 +107,17 @@ fn mount_argument(file: &mut Writer, fields: &[String]) {
     file.words("PodmanArgs", ["--mount", line.as_str()]);
 }
 
-pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
+pub(super) fn pre_start(file: &mut Writer, mounts: &Mounts) {
     const KEY: &str = "ExecStartPre";
     // The tmpfs comes first, because folders are created in it.
     memory(file, &mounts.memory);
-    for step in &mounts.before {
+    for step in &mounts.pre_start {
         match step {
-            Before::Folder(path) => file.words(KEY, ["/usr/bin/mkdir", "-p", "--", path]),
-            Before::Tried(path) => file.words(KEY, ["-/usr/bin/mkdir", "-p", "--", path]),
-            Before::Below { root, path, mode } => below(file, root, path, *mode),
-            Before::File(path) => file.words(KEY, ["/usr/bin/touch", "-a", "--", path]),
-            Before::Volume {
+            PreStart::Folder(path) => file.words(KEY, ["/usr/bin/mkdir", "-p", "--", path]),
+            PreStart::TryFolder(path) => file.words(KEY, ["-/usr/bin/mkdir", "-p", "--", path]),
+            PreStart::Below { root, path, mode } => below(file, root, path, *mode),
+            PreStart::File(path) => file.words(KEY, ["/usr/bin/touch", "-a", "--", path]),
+            PreStart::Volume {
                 name,
                 folder,
                 group,
@@ -138,16 +138,16 @@ pub(super) fn before(file: &mut Writer, mounts: &Mounts) {
                     create.into_iter().chain(options).chain([name.as_str()]),
                 );
             }
-            Before::Mode { folder, mode } => {
+            PreStart::Mode { folder, mode } => {
                 // This needs no shell, and it does nothing if Podman's storage is in another folder.
                 let find = ["-/usr/bin/find", folder, "-maxdepth", "0", "-empty"];
                 let exec = ["-exec", "/usr/bin/chmod", mode, "{}", "+"];
                 file.words(KEY, find.into_iter().chain(exec));
             }
-            Before::IsNot(letter, path) => {
+            PreStart::TestNot(letter, path) => {
                 file.words(KEY, ["/usr/bin/test", "!", &format!("-{letter}"), path]);
             }
-            Before::Is(letter, path) => {
+            PreStart::Test(letter, path) => {
                 file.words(KEY, ["/usr/bin/test", &format!("-{letter}"), path]);
             }
         }

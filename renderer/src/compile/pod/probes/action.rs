@@ -7,29 +7,31 @@ use flotta_bundle::health::{Action, Header, MAX_COMMAND_BYTES, MAX_HEADERS, MAX_
 use k8s_openapi::api::core::v1::{HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::super::asked::Asked;
+use super::super::context::ContainerContext;
 use super::super::env::expand;
 use crate::compile::job::Job;
 
 /// Returns the action of a probe, or reports why there is none.
 pub(super) fn action(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     probe: &Probe,
     pointer: &str,
 ) -> Option<Action> {
     match (&probe.exec, &probe.http_get, &probe.tcp_socket, &probe.grpc) {
         (Some(exec), None, None, None) => {
-            let command = expanded(job, asked, exec.command.as_deref().unwrap_or_default());
+            let command = expanded(job, context, exec.command.as_deref().unwrap_or_default());
             is_command(job, &command, &format!("{pointer}/exec/command"))
                 .then_some(Action::Exec { command })
         }
-        (None, Some(http), None, None) => request(job, asked, http, &format!("{pointer}/httpGet")),
+        (None, Some(http), None, None) => {
+            request(job, context, http, &format!("{pointer}/httpGet"))
+        }
         (None, None, Some(tcp), None) => {
             let pointer = format!("{pointer}/tcpSocket");
             Some(Action::Tcp {
                 host: host(job, tcp.host.as_ref(), &format!("{pointer}/host"))?,
-                port: port(job, asked, &tcp.port, &format!("{pointer}/port"))?,
+                port: port(job, context, &tcp.port, &format!("{pointer}/port"))?,
             })
         }
         // This is reported already.
@@ -43,8 +45,8 @@ pub(super) fn action(
 }
 
 /// The words of a command, as kubelet expands them: it knows the values that are written at `env`, and nothing else.
-fn expanded(job: &Job<'_>, asked: Asked<'_>, command: &[String]) -> Vec<String> {
-    let variables = asked.container.env.iter().flatten();
+fn expanded(job: &Job<'_>, context: ContainerContext<'_>, command: &[String]) -> Vec<String> {
+    let variables = context.container.env.iter().flatten();
     let variables: Vec<_> = variables
         .map(|variable| {
             (
@@ -74,7 +76,7 @@ fn is_command(job: &mut Job<'_>, command: &[String], pointer: &str) -> bool {
 
 fn request(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     http: &HTTPGetAction,
     pointer: &str,
 ) -> Option<Action> {
@@ -89,7 +91,7 @@ fn request(
         }
     };
     let host = host(job, http.host.as_ref(), &at("host"));
-    let port = port(job, asked, &http.port, &at("port"));
+    let port = port(job, context, &http.port, &at("port"));
     let path = path(http.path.as_deref().unwrap_or_default());
     if path.len() > MAX_PLACE_BYTES {
         let message = format!("a path has at most {MAX_PLACE_BYTES} bytes");
@@ -170,11 +172,16 @@ fn host(job: &mut Job<'_>, given: Option<&String>, pointer: &str) -> Option<Opti
 }
 
 /// Returns the port of a number, or of the name of one of the container's ports.
-fn port(job: &mut Job<'_>, asked: Asked<'_>, given: &IntOrString, pointer: &str) -> Option<u16> {
+fn port(
+    job: &mut Job<'_>,
+    context: ContainerContext<'_>,
+    given: &IntOrString,
+    pointer: &str,
+) -> Option<u16> {
     let number = match given {
         IntOrString::Int(number) => i64::from(*number),
         IntOrString::String(name) => {
-            let ports = asked.container.ports.iter().flatten();
+            let ports = context.container.ports.iter().flatten();
             let mut named = ports.filter(|port| port.name.as_ref() == Some(name));
             let named = named.next().map(|port| i64::from(port.container_port));
             let Some(number) = named.or_else(|| name.parse().ok()) else {

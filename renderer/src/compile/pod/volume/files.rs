@@ -13,7 +13,7 @@ use super::source::files_group;
 use super::{Kind, inner_path};
 use crate::compile::DATA_FOLDER;
 use crate::compile::job::Job;
-use crate::compile::pod::asked::{Asked, SPEC};
+use crate::compile::pod::context::{ContainerContext, SPEC};
 use crate::compile::pod::fieldref::{self, Unavailable};
 
 /// A folder of the device that is being filled.
@@ -167,7 +167,7 @@ impl Folder {
                 }
                 (None, Some(selector)) if selector.container_name.is_some() => {
                     let at = format!("{pointer}/resourceFieldRef");
-                    (fieldref::resource(of_pod(spec), selector), at)
+                    (fieldref::resource(pod_context(spec), selector), at)
                 }
                 _ => {
                     let message = "an item needs a `fieldRef`, or a `resourceFieldRef` with a `containerName`";
@@ -240,13 +240,13 @@ fn field_text(job: &mut Job<'_>, spec: &PodSpec, path: &str) -> Result<String, U
     match path {
         "metadata.labels" => lines(&metadata.labels),
         "metadata.annotations" => lines(&metadata.annotations),
-        _ => fieldref::field(job, of_pod(spec), path),
+        _ => fieldref::field(job, pod_context(spec), path),
     }
 }
 
 /// Returns the input for fields of the pod as a whole, for which any container will do. A pod has at least one.
-fn of_pod(spec: &PodSpec) -> Asked<'_> {
-    Asked {
+fn pod_context(spec: &PodSpec) -> ContainerContext<'_> {
+    ContainerContext {
         spec,
         container: &spec.containers[0],
         pointer: SPEC,

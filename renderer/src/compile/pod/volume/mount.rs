@@ -5,9 +5,9 @@ use k8s_openapi::api::core::v1::VolumeMount;
 
 use super::{Access, Kind, inner_path};
 use crate::compile::job::Job;
-use crate::compile::pod::asked::Asked;
+use crate::compile::pod::context::ContainerContext;
 use crate::compile::pod::env::expand;
-use crate::compile::unit::{Before, Label, Mount, Mounts, Through, Volume};
+use crate::compile::unit::{Label, Mount, Mounts, PreStart, Propagation, Volume};
 use crate::compile::writer::fits_a_line;
 
 /// The folder in which Podman keeps volumes by default. On a device with another storage folder, a folder that `subPath` names
@@ -26,21 +26,21 @@ struct Wanted<'a> {
     sub: Option<String>,
     read_only: bool,
     label: Option<Label>,
-    through: Option<Through>,
+    propagation: Option<Propagation>,
     pointer: &'a str,
 }
 
 /// Adds a mount and the steps that it needs.
 pub(super) fn add(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     mount: &VolumeMount,
     kind: &Kind,
     variables: &[(String, String)],
     pointer: &str,
     mounts: &mut Mounts,
 ) {
-    if let Some(wanted) = wanted(job, asked, mount, variables, pointer)
+    if let Some(wanted) = wanted(job, context, mount, variables, pointer)
         && let Some(mount) = made(job, mounts, kind, wanted)
     {
         mounts.all.push(mount);
@@ -50,7 +50,7 @@ pub(super) fn add(
 /// Checks the fields of a mount.
 fn wanted<'a>(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     mount: &VolumeMount,
     variables: &[(String, String)],
     pointer: &'a str,
@@ -65,7 +65,7 @@ fn wanted<'a>(
         job.refuse(code::SCHEMA, &format!("{pointer}/mountPath"), message);
         return None;
     }
-    let security = asked.container.security_context.as_ref();
+    let security = context.container.security_context.as_ref();
     let is_read_only = security.is_some_and(|own| own.read_only_root_filesystem == Some(true));
     Some(Wanted {
         inside: inside.to_owned(),
@@ -73,7 +73,7 @@ fn wanted<'a>(
         sub: sub_path(job, mount, variables, pointer)?,
         read_only: read_only(job, mount, pointer),
         label,
-        through: through(job, asked, mount, pointer),
+        propagation: propagation(job, context, mount, pointer),
         pointer,
     })
 }
@@ -144,23 +144,23 @@ fn read_only(job: &mut Job<'_>, mount: &VolumeMount, pointer: &str) -> bool {
     read_only
 }
 
-fn through(
+fn propagation(
     job: &mut Job<'_>,
-    asked: Asked<'_>,
+    context: ContainerContext<'_>,
     mount: &VolumeMount,
     pointer: &str,
-) -> Option<Through> {
+) -> Option<Propagation> {
     let pointer = format!("{pointer}/mountPropagation");
     match mount.mount_propagation.as_deref() {
         None | Some("None") => None,
-        Some("HostToContainer") => Some(Through::In),
+        Some("HostToContainer") => Some(Propagation::HostToContainer),
         Some("Bidirectional") => {
-            let own = asked.container.security_context.as_ref();
+            let own = context.container.security_context.as_ref();
             if own.and_then(|own| own.privileged) != Some(true) {
                 let message = "`Bidirectional` is for privileged containers only";
                 job.refuse(code::SCHEMA, &pointer, message);
             }
-            Some(Through::Both)
+            Some(Propagation::Bidirectional)
         }
         Some(other) => {
             let message = format!("`{other}`: use None, HostToContainer or Bidirectional");
@@ -179,13 +179,13 @@ fn made(
 ) -> Option<Mount> {
     let mount = match kind {
         Kind::Files { folder, files } => of_files(mounts, folder, files, wanted),
-        Kind::Host { path, before } => {
-            for step in before {
+        Kind::Host { path, pre_start } => {
+            for step in pre_start {
                 first(mounts, step);
             }
             let inner = wanted.below(path);
             if let Some(inner) = &inner {
-                first(mounts, &Before::Tried(inner.clone()));
+                first(mounts, &PreStart::TryFolder(inner.clone()));
             }
             wanted.bind(inner.unwrap_or_else(|| path.clone()))
         }
@@ -194,7 +194,7 @@ fn made(
             let folder = &memory.folder;
             if wanted.sub.is_some() {
                 // Podman follows no symbolic link out of a volume, but it would out of a plain path.
-                let volume = Before::Volume {
+                let volume = PreStart::Volume {
                     name: name.clone(),
                     folder: Some(folder.clone()),
                     group: None,
@@ -232,8 +232,8 @@ fn made(
             );
             return None;
         }
-        Kind::Node { path, before } => {
-            first(mounts, before);
+        Kind::Node { path, pre_start } => {
+            first(mounts, pre_start);
             Mount::Device {
                 path: path.clone(),
                 inside: wanted.inside,
@@ -259,15 +259,15 @@ impl Wanted<'_> {
             inside: self.inside,
             read_only: self.read_only,
             label: self.label,
-            through: self.through,
+            propagation: self.propagation,
         })
     }
 }
 
 /// Adds a step before the start, unless it is there already.
-fn first(mounts: &mut Mounts, step: &Before) {
-    if !mounts.before.contains(step) {
-        mounts.before.push(step.clone());
+fn first(mounts: &mut Mounts, step: &PreStart) {
+    if !mounts.pre_start.contains(step) {
+        mounts.pre_start.push(step.clone());
     }
 }
 
@@ -283,7 +283,7 @@ fn of_files(
     let is = |path: &str| path == source || path.starts_with(&within);
     let mounted: Vec<_> = files.iter().filter(|path| is(path.as_str())).collect();
     if mounted.is_empty() {
-        first(mounts, &Before::Folder(source.clone()));
+        first(mounts, &PreStart::Folder(source.clone()));
     }
     mounts.restart_on.extend(mounted.into_iter().cloned());
     wanted.read_only = true;
@@ -308,7 +308,7 @@ fn of_named(
     }
     let folder = format!("{PODMAN_VOLUMES}/{name}/_data");
     if access.is_some() || wanted.sub.is_some() || wanted.is_hidden {
-        let volume = Before::Volume {
+        let volume = PreStart::Volume {
             name: name.to_owned(),
             folder: None,
             group: access.map(|access| access.group),
@@ -318,7 +318,7 @@ fn of_named(
     let mode = access.map(|access| access.mode);
     if let Some(mode) = mode {
         let folder = folder.clone();
-        first(mounts, &Before::Mode { folder, mode });
+        first(mounts, &PreStart::Mode { folder, mode });
     }
     if wanted.is_hidden {
         return Some(wanted.bind(folder));
@@ -336,7 +336,7 @@ fn of_volume(
     wanted: Wanted<'_>,
 ) -> Mount {
     if let Some(sub) = &wanted.sub {
-        let below = Before::Below {
+        let below = PreStart::Below {
             root: folder.to_owned(),
             path: sub.clone(),
             mode,
@@ -349,6 +349,6 @@ fn of_volume(
         inside: wanted.inside,
         read_only: wanted.read_only,
         label: wanted.label,
-        through: wanted.through,
+        propagation: wanted.propagation,
     })
 }

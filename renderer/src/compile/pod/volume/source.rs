@@ -13,7 +13,7 @@ use crate::compile::compiled;
 use crate::compile::job::Job;
 use crate::compile::pod::image;
 use crate::compile::pod::quantity::Quantity;
-use crate::compile::unit::{Before, Memory};
+use crate::compile::unit::{Memory, PreStart};
 use crate::compile::writer::fits_a_line;
 
 /// Returns the kind of a volume. Sources that are not supported are refused before.
@@ -51,15 +51,15 @@ fn host(job: &mut Job<'_>, source: &HostPathVolumeSource, pointer: &str) -> Kind
         job.refuse(code::SCHEMA, &format!("{pointer}/path"), message);
         return Kind::Refused;
     };
-    let is = |letter| Before::Is(letter, path.clone());
+    let is = |letter| PreStart::Test(letter, path.clone());
     // Project Flotta's documents mount device nodes as `File`, which `podman kube play` accepts.
-    let no_folder = Before::IsNot('d', path.clone());
-    let before = match source.type_.as_deref().unwrap_or_default() {
+    let no_folder = PreStart::TestNot('d', path.clone());
+    let pre_start = match source.type_.as_deref().unwrap_or_default() {
         "" => vec![],
         "Directory" => vec![is('d')],
-        "DirectoryOrCreate" => vec![Before::Folder(path.clone())],
+        "DirectoryOrCreate" => vec![PreStart::Folder(path.clone())],
         "File" => vec![no_folder],
-        "FileOrCreate" => vec![Before::File(path.clone()), no_folder],
+        "FileOrCreate" => vec![PreStart::File(path.clone()), no_folder],
         "Socket" => vec![is('S')],
         node @ ("BlockDevice" | "CharDevice") => {
             if path.contains(':') {
@@ -67,8 +67,8 @@ fn host(job: &mut Job<'_>, source: &HostPathVolumeSource, pointer: &str) -> Kind
                 job.refuse(code::SCHEMA, &format!("{pointer}/path"), message);
                 return Kind::Refused;
             }
-            let before = is(if node == "BlockDevice" { 'b' } else { 'c' });
-            return Kind::Node { path, before };
+            let pre_start = is(if node == "BlockDevice" { 'b' } else { 'c' });
+            return Kind::Node { path, pre_start };
         }
         other => {
             let message = format!("`{other}` is not a type of hostPath");
@@ -76,7 +76,7 @@ fn host(job: &mut Job<'_>, source: &HostPathVolumeSource, pointer: &str) -> Kind
             return Kind::Refused;
         }
     };
-    Kind::Host { path, before }
+    Kind::Host { path, pre_start }
 }
 
 /// Returns an absolute path in its shortest form.
