@@ -1,7 +1,7 @@
-//! `docs/podspec.md` is generated: from what each feature of the compiler says of its fields, and from the corpus of
-//! `PodSpec`s that is run both ways.
+//! Generates `docs/podspec.md` from the descriptions that the compiler's features have of their fields, and from the corpus of
+//! `PodSpec`s, which the lab runs both ways.
 //!
-//! Without `FLOTTA_UPDATE_DOCS` this test compares, with it it writes.
+//! With `FLOTTA_UPDATE_DOCS` the test writes the page; without it, the test compares.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,40 +15,41 @@ const HEAD: &str = "\
 # What a PodSpec means on a device
 
 A workload's PodSpec becomes Quadlet units: a `.container` file, or a `.pod` file and one `.container` file for each container.
-It means what Kubernetes means by it, as far as a device can mean that; a test runs each of a corpus of PodSpecs
-(`tests/podspecs`) by `podman kube play` and by our units on one device, and compares what runs.
+They mean what the PodSpec means in Kubernetes, as far as a device can do that: a test runs each PodSpec of a corpus
+(`tests/podspecs`) with `podman kube play` and with our units on one device, and compares what runs.
 
-`containers[]` stands for init containers too. Where a field has no fields of its own in the table, all of it is supported.
+`containers[]` includes init containers. If the table lists no fields below a field, all of it is supported.
 
-Some things are not seen from the tables:
+Some things cannot be seen in the tables:
 
 - *Restarts.* systemd starts a container again, with growing pauses, and each time it is a new one. A change of a workload
   restarts the containers whose units changed.
-- *emptyDir on disk* is a volume of Podman's, `WORKLOAD-VOLUME`. Kubernetes keeps one across restarts of containers, and
-  removes it with the pod. On a device nothing tells the last stop from a restart, so it is always kept: what a container wrote
-  survives its crashes, reboots and changes of the workload, and `podman volume rm` removes it. Like any volume of Podman's that
-  is new, it begins with what the image has at its place.
-- *emptyDir in memory* is gone when its pod stops. If one mount has all of it, it is that container's own, and gone when it
-  restarts.
-- *subPath* of a volume of Podman's: the folder is made where Podman keeps volumes unless it was told otherwise,
-  `/var/lib/containers/storage/volumes`. If a device's storage was moved, make it by hand. A path below a hostPath is
+- *emptyDir on disk* is a Podman volume, `WORKLOAD-VOLUME`. Kubernetes keeps an emptyDir across restarts of containers, and
+  removes it with the pod. A device cannot distinguish the last stop from a restart, so it always keeps the volume: what a
+  container wrote survives its crashes, reboots and changes of the workload, and `podman volume rm` removes it. As in Kubernetes,
+  a new emptyDir is empty, whatever the image has at its path, and every user may write to it; with `fsGroup` it belongs to that
+  group.
+- *emptyDir in memory* is gone when its pod stops. If only one mount uses it, and all of it, it belongs to that container, and
+  is gone when the container restarts.
+- *subPath* of a Podman volume: the folder is created where Podman keeps volumes by default,
+  `/var/lib/containers/storage/volumes`. If a device's storage was moved, create it by hand. A path below a hostPath is
   followed through symbolic links; who may write to the hostPath decides where it leads.
-- *Probes* with a command are Podman's health checks; HTTP and TCP probes, and all readiness probes, are the agent's. A container
-  that fails is stopped within its grace period, and `restartPolicy` says whether it starts again. `podman kube play` would
-  restart it under systemd's feet. What waits for a startup probe (liveness, readiness) and the probe itself are made by one
-  of the two: by the agent if it makes any of them.
-- *The agent's probes* go to the container's own address, or to 127.0.0.1 with `hostNetwork`. They mean what kubelet means: any answer from 200 to
-  399, redirects within the host, certificates not verified. While no agent runs, nobody asks, and nothing is stopped.
-- *Readiness* stops nothing and keeps no request away. While a container is not ready, its workload and its device are reported
+- *Probes.* A liveness probe with a command is a Podman health check, unless the container has a startup probe. The agent makes
+  all other probes. A container that fails is stopped within its grace period, and `restartPolicy` says whether it starts again;
+  `podman kube play` would restart it without systemd's knowledge.
+- *The agent's probes* go to the container's own address, or to 127.0.0.1 with `hostNetwork`. They mean what they mean to
+  kubelet: any response from 200 to 399 is a success, redirects within the host are followed, certificates are not verified. While
+  the agent does not run, no probe is made, and nothing is stopped.
+- *Readiness* stops nothing and blocks no request. While a container is not ready, its workload and its device are reported
   as not healthy (`FLT0531`).
-- *initialDelaySeconds* of a command: Podman asks at once, and does not count failures for so long.
+- *initialDelaySeconds* of a Podman health check: Podman runs the check at once, and does not count failures during that time.
 ";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Text in a cell of a table.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
@@ -67,12 +68,13 @@ fn tables() -> String {
     }
     format!(
         "\n## Supported fields\n\n| field | becomes |\n|---|---|\n{supported}\n\
-         ## Fields without effect\n\nThe same runs with them and without: a warning says so.\n\n| field | why |\n|---|---|\n{without}\n\
-         ## Fields that are refused\n\nAn error, because something else would run than was asked for.\n\n| field | why |\n|---|---|\n{refused}"
+         ## Fields without effect\n\nThe same runs with and without them; a warning says so.\n\n| field | why |\n|---|---|\n{without}\n\
+         ## Fields that are refused\n\nAn error, because what would run is not what the PodSpec asks for.\n\n| field | why |\n|---|---|\n{refused}"
     )
 }
 
-/// What the files of the corpus say at their heads: `# differs FACT: REASON`, `# play: REASON`, `# refused: TEXT`.
+/// Returns the table of what the corpus' files say in their first lines: `# differs FACT: REASON`, `# play: REASON`,
+/// `# refused: TEXT`.
 fn corpus() -> String {
     let folder = fs::read_dir(root().join("tests/podspecs")).expect("the corpus");
     let mut paths: Vec<_> = folder.map(|file| file.expect("a file").path()).collect();
