@@ -9,8 +9,10 @@ use super::pointers::{Builder, Pointers};
 use super::{Document, Origin};
 
 impl Document {
-    /// The objects below `items`. In a list of one kind they need not say it.
+    /// The objects below `items`. In a list of one kind they need not say it. SOPS encrypts a list as a whole, so its mark on the
+    /// list counts for each of them.
     pub fn items(mut self, kind: Option<&str>) -> Vec<Self> {
+        let mark = self.at("/sops/mac").cloned();
         let items = self.value.get_mut("items").map(Value::take);
         let Some(Value::Array(items)) = items else {
             return Vec::new();
@@ -24,6 +26,9 @@ impl Document {
                 };
                 object.entry("apiVersion").or_insert(version);
                 object.entry("kind").or_insert_with(|| json!(kind));
+            }
+            if let (Some(mark), Some(object)) = (&mark, value.as_object_mut()) {
+                object.insert("sops".to_owned(), json!({"mac": mark}));
             }
             let origin = origins.next().expect("one for each item");
             Self { value, origin }
