@@ -34,7 +34,8 @@ const MAX_DEPTH: usize = 64;
 /// One document, as JSON, with its origin.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// The content. Mapping entries whose value is null are left out: they count as not said, as in Kubernetes.
+    /// The content. Mapping entries whose value is null are left out: they count as not said, as in Kubernetes. Entries of `data`
+    /// and `binaryData` stay: no kind of ours but a `ConfigMap` has these fields, and there a key would be lost.
     pub value: Value,
     origin: Origin,
 }
@@ -324,8 +325,9 @@ impl Places<'_> {
                     let at = key.referenced;
                     let at = Spot::new(at, at.span().len());
                     let value = self.flatten(value, pointer, Some(at));
+                    let stays = !value.is_null() || is_entry(pointer);
                     pointer.truncate(length);
-                    if !value.is_null() {
+                    if stays {
                         map.insert(key.value, value);
                     }
                 }
@@ -333,6 +335,15 @@ impl Places<'_> {
             }
         }
     }
+}
+
+/// Whether a pointer is that of an entry of a `ConfigMap`, which may be in a list.
+fn is_entry(pointer: &str) -> bool {
+    let mut steps = pointer.split('/').skip(1).peekable();
+    while steps.next_if_eq(&"items").is_some() {
+        steps.next();
+    }
+    matches!(steps.next(), Some("data" | "binaryData")) && steps.count() == 1
 }
 
 /// Where the first line of a block scalar begins, when its lines stand in the file as they are: `key: |` and then the lines.

@@ -194,7 +194,9 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
             let wanted = words.rsplit("is not of type").next().unwrap_or_default();
             let wanted = wanted.trim_start_matches('s').trim().replace('"', "");
             let value = error.instance();
-            if wanted.contains("string") && (value.is_boolean() || value.is_number()) {
+            if wanted.contains("string") && value.is_null() {
+                help = Some("write `\"\"` if it is to be empty".to_owned());
+            } else if wanted.contains("string") && (value.is_boolean() || value.is_number()) {
                 let made = type_of(value);
                 help = Some(format!(
                     "put it in quotes: without them YAML makes {made} of it"
@@ -207,7 +209,12 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
         }
         _ => format!("{what}: {}", error.masked_with("the value")),
     };
-    let mut finding = Finding::error(code::SCHEMA, document.place(at), message);
+    // the value of a key without one stands nowhere
+    let place = match error.instance().as_ref() {
+        Value::Null => document.key_place(at),
+        _ => document.place(at),
+    };
+    let mut finding = Finding::error(code::SCHEMA, place, message);
     finding.help = help;
     vec![finding]
 }
