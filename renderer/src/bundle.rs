@@ -48,11 +48,9 @@ pub fn assemble(
     settings: Settings,
     blobs: &mut BTreeMap<Digest, Vec<u8>>,
 ) -> Result<Digest, Vec<Clash>> {
-    let mut clashes = clashes(parts);
-    clashes.extend(shared_volumes(parts));
-    clashes.extend(missing(parts));
-    if !clashes.is_empty() {
-        return Err(clashes);
+    let conflicts = conflicts(parts);
+    if !conflicts.is_empty() {
+        return Err(conflicts);
     }
     let mut manifest = Manifest {
         schema: SCHEMA,
@@ -107,6 +105,18 @@ pub fn assemble(
     let digest = Digest::of(&bytes);
     blobs.entry(digest).or_insert(bytes);
     Ok(digest)
+}
+
+/// Returns why these workloads cannot be on one device together. Broken workloads have findings of their own.
+pub fn conflicts(parts: &[Part<'_>]) -> Vec<Clash> {
+    let (broken, whole): (Vec<_>, Vec<_>) = parts
+        .iter()
+        .copied()
+        .partition(|part| part.compiled.is_broken());
+    let mut found = clashes(&whole);
+    found.extend(shared_volumes(&whole));
+    found.extend(missing(&whole, &broken));
+    found
 }
 
 /// Returns the conflicts between workloads. Names are compared without case, because some file systems ignore it.
@@ -194,14 +204,15 @@ fn shared_volumes(parts: &[Part<'_>]) -> Vec<Clash> {
     found
 }
 
-/// Returns the files that a workload needs and no workload of the device has.
-fn missing<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = Clash> + 'a {
-    let has = |path: &str| {
+/// Returns the files that a workload needs and no workload of the device has, not even a broken one.
+fn missing<'a>(parts: &'a [Part<'_>], broken: &'a [Part<'_>]) -> impl Iterator<Item = Clash> + 'a {
+    let has = move |path: &str| {
         let is_there = |file: &str| {
             file.strip_prefix(path)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let mut files = parts.iter().flat_map(|part| part.compiled.files.keys());
+        let all = parts.iter().chain(broken);
+        let mut files = all.flat_map(|part| part.compiled.files.keys());
         files.any(|file| is_there(file.as_str()))
     };
     let needs = parts.iter().flat_map(|part| &part.compiled.needs);

@@ -233,14 +233,28 @@ impl<'a> Fleet<'a> {
             Some(document) if document.says("spec") => merged(),
             _ => known.0.entry(&device.sets).or_insert_with(merged).clone(),
         };
-        let mut workloads = self.workloads_of(device);
-        let alone = workloads.any(|workload| workload.compiled.per_device);
-        let place = || self.find_place(device);
         Contents {
             workloads: &device.workloads,
-            device: alone.then(place).flatten(),
+            device: self.place_alone(device),
             settings,
         }
+    }
+
+    /// Returns the contents of the manifest that a held device does not get, for the checks across its workloads. They need no
+    /// settings.
+    pub fn contents_of_held<'f>(&self, device: &'f Device<'a>) -> Contents<'f> {
+        Contents {
+            workloads: &device.workloads,
+            device: self.place_alone(device),
+            settings: Settings::default(),
+        }
+    }
+
+    /// Returns the position of a device if one of its workloads contains its name.
+    fn place_alone(&self, device: &Device<'a>) -> Option<usize> {
+        let mut workloads = self.workloads_of(device);
+        let alone = workloads.any(|workload| workload.compiled.per_device);
+        alone.then(|| self.find_place(device)).flatten()
     }
 
     /// Returns the workloads of a manifest, sorted by name.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use flotta_bundle::{DeviceName, Digest, code};
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Clash, assemble};
+use crate::bundle::{Clash, assemble, conflicts};
 use crate::check::gather;
 use crate::finding::{Finding, Scope, Severity};
 use crate::fleet::{Contents, Fleet, InventoryDevice, Known};
@@ -160,9 +160,13 @@ impl Rendered {
         let mut shared: HashMap<Contents<'_>, Shared> = HashMap::new();
         let mut known = Known::default();
         let mut clashes: BTreeMap<Clash, Vec<DeviceName>> = BTreeMap::new();
+        let mut held: HashMap<Contents<'_>, Vec<&DeviceName>> = HashMap::new();
         for device in fleet.devices() {
             if fleet.is_held(device) {
                 self.held.insert(device.name.clone());
+                held.entry(fleet.contents_of_held(device))
+                    .or_default()
+                    .push(&device.name);
                 continue;
             }
             let contents = fleet.contents(device, &mut known);
@@ -193,9 +197,16 @@ impl Rendered {
                 }
             }
         }
+        for (contents, names) in held {
+            for clash in conflicts(&fleet.parts(&contents)) {
+                let devices = clashes.entry(clash).or_default();
+                devices.extend(names.iter().copied().cloned());
+            }
+        }
         let manifests = self.devices.values().map(|device| device.manifest);
         self.counts.manifests = manifests.collect::<BTreeSet<_>>().len();
-        let clashes = clashes.into_iter().map(|(clash, devices)| {
+        let clashes = clashes.into_iter().map(|(clash, mut devices)| {
+            devices.sort();
             let finding = Finding::error(clash.code(), clash.place.clone(), clash.message);
             finding.reaching(Scope::Devices(devices))
         });
