@@ -329,6 +329,13 @@ impl Walk<'_> {
         owned.files.retain(|path, object| {
             open(object) || files.binary_search_by(|file| file.path.cmp(path)).is_ok()
         });
+        // a file may have come from another object
+        for file in files {
+            let object = file.object();
+            if let Some(owner) = owned.files.get_mut(&file.path).filter(|_| !open(object)) {
+                owner.clone_from(object);
+            }
+        }
         owned
             .units
             .retain(|name, unit| open(&unit.workload) || self.unit(name).is_some());

@@ -66,12 +66,11 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// The workloads whose units are started or restarted.
+    /// The workloads whose units are started or restarted, or change: those that others start may start at any time after that.
     pub fn starts<'a>(&'a self, manifest: &'a Manifest) -> impl Iterator<Item = &'a str> {
         let starts = |unit: &&Unit| {
-            self.steps
-                .iter()
-                .any(|step| matches!(step, Step::Job(_, name) if *name == unit.name))
+            let is_job = |step: &Step| matches!(step, Step::Job(_, name) if *name == unit.name);
+            self.due.contains_key(&unit.name) || self.steps.iter().any(is_job)
         };
         manifest
             .units
@@ -301,13 +300,15 @@ impl Planner<'_> {
         self.held.contains_key(owner)
     }
 
+    /// Whether a workload is not wanted any more. One whose unit is to be another's that is held has not left yet: it runs.
     fn has_left(&self, owner: &Owner) -> bool {
-        !self.is_held(owner)
-            && self
-                .manifest
-                .units
-                .iter()
-                .all(|unit| unit.workload != *owner)
+        let stays = |unit: &Unit| {
+            let known = self.owned.units.get(&unit.name);
+            unit.workload == *owner
+                || self.is_held(&unit.workload)
+                    && known.is_some_and(|known| known.workload == *owner)
+        };
+        !self.is_held(owner) && !self.manifest.units.iter().any(stays)
     }
 
     fn writes(&mut self) -> Vec<File> {

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod failures;
+mod owners;
 mod people;
 
 use std::cell::RefCell;
