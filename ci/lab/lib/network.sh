@@ -4,6 +4,11 @@
 # Two tests may come at once: the one that comes second finds it done.
 network_up() { locked make_network; }
 make_network() {
+  # a subnet on two bridges leads to neither
+  local other
+  other=$(ip -4 -json addr show | jq -r --arg host "$LAB_HOST" --arg own "$LAB_BRIDGE" \
+    '.[] | select(.ifname != $own and any(.addr_info[]; .local == $host)) | .ifname')
+  [[ -z $other ]] || die "$LAB_HOST is already on $other: end that lab (FLOTTA_LAB=$other ci/lab/lab down), or set FLOTTA_LAB_SUBNET"
   ip link show dev "$LAB_BRIDGE" >/dev/null 2>&1 || ip link add name "$LAB_BRIDGE" type bridge
   ip addr replace "$LAB_HOST/24" dev "$LAB_BRIDGE"
   ip link set dev "$LAB_BRIDGE" up
