@@ -1,4 +1,4 @@
-//! `/etc/flotta/policy.toml`: what the device's owner lets a release do.
+//! `/etc/flotta/policy.toml`: what the device's owner allows a release to do.
 //!
 //! ```toml
 //! # folders beyond the ones that every release may use
@@ -27,9 +27,9 @@ struct File {
     allow: Vec<Spanned<String>>,
 }
 
-/// Reads the policy. One that cannot be read whole counts as none, and that is a problem: a policy only adds folders, so
-/// without it a release may do less than the owner wrote, and never more; and a slip of the pen does not cut the device off
-/// from the updates that need no more than any device allows. A key that takes something away must be handled otherwise.
+/// Reads the policy. A policy with an error is reported, and counts as an empty one. A policy only adds folders, so an empty one
+/// never allows more than the owner wrote, and a typing error does not stop updates that need only the default folders. A key
+/// that forbids something would have to be handled differently.
 pub fn read(path: &Path) -> (Policy, Option<Problem>) {
     match text(path).and_then(|text| text.map_or(Ok(Policy::default()), |text| parse(&text))) {
         Ok(policy) => (policy, None),
@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> (Policy, Option<Problem>) {
     }
 }
 
-/// What is wrong with the policy, and what of a manifest it forbids.
+/// Returns what is wrong with the policy, and which path of a manifest it forbids.
 pub fn problems(path: &Path, manifest: &Manifest) -> (Option<Problem>, Option<Problem>) {
     let (policy, problem) = read(path);
     let forbidden = policy.check_manifest(manifest).map_err(Refusal::from);
@@ -48,7 +48,7 @@ pub fn problems(path: &Path, manifest: &Manifest) -> (Option<Problem>, Option<Pr
 }
 
 fn text(path: &Path) -> Result<Option<String>, String> {
-    // a pipe would be waited for
+    // reading a pipe would block
     if path.metadata().is_ok_and(|found| !found.is_file()) {
         return Err(": it is not a plain file".to_owned());
     }
@@ -57,7 +57,7 @@ fn text(path: &Path) -> Result<Option<String>, String> {
     text.map_err(|_| ": it is not text".to_owned())
 }
 
-/// An error begins with its place.
+/// Parses a policy. An error begins with its place.
 fn parse(text: &str) -> Result<Policy, String> {
     let at = |span: Option<Range<usize>>, why: &str| {
         let place = span.map(|span| place(text, span.start)).unwrap_or_default();
@@ -72,7 +72,7 @@ fn parse(text: &str) -> Result<Policy, String> {
     Ok(policy)
 }
 
-/// `:LINE:COLUMN` of a place in a text, from 1.
+/// Returns `:LINE:COLUMN` of an offset in a text, both from 1.
 fn place(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
@@ -121,7 +121,7 @@ mod tests {
         ] {
             std::fs::write(&path, text).expect("written");
             let (policy, problem) = read(&path);
-            assert_eq!(policy, Policy::default(), "all of it or nothing: {text:?}");
+            assert_eq!(policy, Policy::default(), "a part of it was used: {text:?}");
             let problem = problem.expect("a problem");
             assert_eq!(problem.code, code::POLICY.id);
             assert!(problem.message.contains(at), "{problem}");

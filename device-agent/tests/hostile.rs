@@ -13,6 +13,8 @@
 
 #[path = "hostile/authority.rs"]
 mod authority;
+#[path = "hostile/bench.rs"]
+mod bench;
 #[path = "hostile/content.rs"]
 mod content;
 #[path = "hostile/fleet.rs"]
@@ -35,8 +37,6 @@ mod policy;
 mod rules;
 #[path = "hostile/server.rs"]
 mod server;
-#[path = "hostile/stage.rs"]
-mod stage;
 #[path = "hostile/times.rs"]
 mod times;
 #[path = "hostile/wires.rs"]
@@ -45,8 +45,8 @@ mod wires;
 use flotta_bundle::code::Code;
 use tokio::time::Instant;
 
-use server::World;
-use stage::{FIRST, Stage};
+use bench::{Bench, FIRST};
+use server::ServerState;
 
 /// One line of the table.
 pub struct Case {
@@ -56,7 +56,7 @@ pub struct Case {
     words: &'static str,
     /// Whether it costs the connection, so that the refusal is reported afterwards.
     cut_off: bool,
-    lie: fn(&mut Stage),
+    lie: fn(&mut Bench),
 }
 
 /// A lie that leaves the connection as it is.
@@ -64,7 +64,7 @@ pub const fn case(
     name: &'static str,
     code: Code,
     words: &'static str,
-    lie: fn(&mut Stage),
+    lie: fn(&mut Bench),
 ) -> Case {
     Case {
         name,
@@ -80,7 +80,7 @@ pub const fn cut_off(
     name: &'static str,
     code: Code,
     words: &'static str,
-    lie: fn(&mut Stage),
+    lie: fn(&mut Bench),
 ) -> Case {
     Case {
         cut_off: true,
@@ -89,43 +89,43 @@ pub const fn cut_off(
 }
 
 impl Case {
-    async fn play(&self) {
-        let mut stage = Stage::new().await;
-        stage.heal();
-        stage.play_first().await;
-        let before = stage.state();
-        stage.plan(FIRST + 1);
-        let asked = stage.server.world.borrow().requests;
+    async fn run(&self) {
+        let mut bench = Bench::new().await;
+        bench.become_honest();
+        bench.run_first().await;
+        let before = bench.state();
+        bench.publish(FIRST + 1);
+        let asked = bench.server.state.borrow().requests;
         let begun = Instant::now();
-        (self.lie)(&mut stage);
-        stage
-            .play(async {
-                let refused = |world: &World| self.is_refused(world);
+        (self.lie)(&mut bench);
+        bench
+            .run(async {
+                let refused = |state: &ServerState| self.is_refused(state);
                 if self.cut_off {
-                    stage.until(self.name, |world| world.lies >= 3).await;
+                    bench.until(self.name, |state| state.lies >= 3).await;
                 } else {
-                    stage.until(self.name, refused).await;
+                    bench.until(self.name, refused).await;
                 }
-                let calls = stage.hand.calls();
+                let calls = bench.machine.calls();
                 let touched = calls.len() - before.touched;
                 assert_eq!(touched, 0, "{}: {:?}", self.name, &calls[before.touched..]);
-                assert!(stage.state() == before, "{}: something changed", self.name);
-                let asked = stage.server.world.borrow().requests - asked;
+                assert!(bench.state() == before, "{}: something changed", self.name);
+                let asked = bench.server.state.borrow().requests - asked;
                 let allowed = 30 + usize::try_from(begun.elapsed().as_secs()).expect("a number");
                 assert!(asked <= allowed, "{}: asked {asked} times", self.name);
-                stage.heal();
-                stage.until(self.name, refused).await;
-                stage.well().await;
-                assert!(stage.hand.touched() > before.touched, "the count counts");
+                bench.become_honest();
+                bench.until(self.name, refused).await;
+                bench.well().await;
+                assert!(bench.machine.touched() > before.touched, "the count counts");
             })
             .await;
         // the ledger can also be opened after a refusal
-        stage.play_first().await;
+        bench.run_first().await;
     }
 
-    fn is_refused(&self, world: &World) -> bool {
+    fn is_refused(&self, state: &ServerState) -> bool {
         let said = format!("{}: ", self.code.id);
-        let mut events = world.reports.iter().flat_map(|report| &report.events);
+        let mut events = state.reports.iter().flat_map(|report| &report.events);
         events.any(|event| {
             let [code, words] =
                 [said.as_str(), self.words].map(|text| event.message.contains(text));
@@ -134,18 +134,18 @@ impl Case {
     }
 }
 
-impl Stage {
+impl Bench {
     /// Runs the agent until the device has the honest release.
-    async fn play_first(&self) {
-        self.play(self.well()).await;
+    async fn run_first(&self) {
+        self.run(self.well()).await;
     }
 }
 
 /// Runs every case, and prints how many were refused.
-pub async fn play(what: &str, cases: &[Case]) {
+pub async fn run(what: &str, cases: &[Case]) {
     for case in cases {
         println!("{}", case.name);
-        case.play().await;
+        case.run().await;
     }
     println!("{what}: {} refused of {} tried", cases.len(), cases.len());
 }

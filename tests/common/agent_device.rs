@@ -17,12 +17,12 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::common::{Fixture, stderr};
-use crate::host::Hand;
+use crate::host::FakeMachine;
 
 /// A joined device.
 pub struct AgentDevice {
     pub config: Config,
-    pub hand: Hand,
+    pub machine: FakeMachine,
     _folder: TempDir,
 }
 
@@ -63,7 +63,7 @@ impl AgentDevice {
         join.keep(&identity, &mut ledger, device, &pem).unwrap();
         Self {
             config,
-            hand: Hand::new(&root),
+            machine: FakeMachine::new(&root),
             _folder: folder,
         }
     }
@@ -78,7 +78,7 @@ impl AgentDevice {
             let ledger = Ledger::open(&self.config.state).unwrap();
             let joined = joined(&self.config.identity()).unwrap().unwrap();
             let clock = Clock::new(Timestamp::UNIX_EPOCH);
-            let agent = run::serve(&self.config, &clock, ledger, joined, self.hand.host());
+            let agent = run::serve(&self.config, &clock, ledger, joined, self.machine.host());
             tokio::select! {
                 ended = agent => panic!("the agent ended: {ended:?}"),
                 done = script => done,
@@ -98,7 +98,7 @@ impl AgentDevice {
 
     /// Whether a file of the fleet on the machine contains this text.
     pub fn has(&self, text: &str) -> bool {
-        let contents = self.hand.files().into_values().flatten();
+        let contents = self.machine.files().into_values().flatten();
         contents
             .map(|content| String::from_utf8_lossy(&content).into_owned())
             .any(|content| content.contains(text))

@@ -9,19 +9,19 @@ use flotta_bundle::Digest;
 use flotta_bundle::code;
 use futures_util::{StreamExt as _, stream};
 
+use crate::bench::{Bench, FIRST, says};
 use crate::fleet::{Bundle, manifest};
 use crate::rules::unit;
-use crate::server::{Answer, World, answer, whole};
-use crate::stage::{FIRST, Stage, says};
+use crate::server::{Answer, ServerState, answer, whole};
 use crate::{Case, case};
 
 /// Makes the server answer a request for the honest release's manifest (or its largest other blob) like this.
 pub fn content(
-    stage: &Stage,
+    bench: &Bench,
     of_manifest: bool,
     lie: impl Fn(&[u8]) -> Answer + Send + Sync + 'static,
 ) {
-    let wanted = stage.truth.manifest;
+    let wanted = bench.truth.manifest;
     let mut bundle = Bundle::default();
     manifest(&mut bundle, FIRST + 1);
     let largest = bundle.blobs.iter().max_by_key(|(_, content)| content.len());
@@ -30,17 +30,17 @@ pub fn content(
     } else {
         *largest.expect("a blob").0
     };
-    let truth = stage.server.world.borrow().blobs[&digest].clone();
+    let truth = bench.server.state.borrow().blobs[&digest].clone();
     let path = format!("/v1/blobs/{digest}");
-    stage.heal();
-    stage.answer(Arc::new(move |request| {
+    bench.become_honest();
+    bench.answer(Arc::new(move |request| {
         (request.uri().path() == path).then(|| lie(&truth))
     }));
 }
 
 /// The same with the bytes of a good answer changed.
-fn bytes(stage: &Stage, of_manifest: bool, change: fn(&mut Vec<u8>)) {
-    content(stage, of_manifest, move |truth| {
+fn bytes(bench: &Bench, of_manifest: bool, change: fn(&mut Vec<u8>)) {
+    content(bench, of_manifest, move |truth| {
         let mut bytes = truth.to_vec();
         change(&mut bytes);
         answer(200, &[], whole(bytes))
@@ -68,73 +68,73 @@ const BYTES: &[Case] = &[
     case(
         "a tampered manifest",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| {
-            bytes(stage, true, flip);
+        "content requested as",
+        |bench| {
+            bytes(bench, true, flip);
         },
     ),
     case(
         "a truncated manifest",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| {
-            bytes(stage, true, cut);
+        "content requested as",
+        |bench| {
+            bytes(bench, true, cut);
         },
     ),
     case(
         "a padded manifest",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| {
-            bytes(stage, true, pad);
+        "content requested as",
+        |bench| {
+            bytes(bench, true, pad);
         },
     ),
     case(
         "a tampered blob",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| {
-            bytes(stage, false, flip);
+        "content requested as",
+        |bench| {
+            bytes(bench, false, flip);
         },
     ),
     case(
         "a truncated blob",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| {
-            bytes(stage, false, cut);
+        "content requested as",
+        |bench| {
+            bytes(bench, false, cut);
         },
     ),
     case(
         "an empty blob",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| {
-            bytes(stage, false, Vec::clear);
+        "content requested as",
+        |bench| {
+            bytes(bench, false, Vec::clear);
         },
     ),
     case(
         "a padded blob",
         code::NOT_FLOTTA,
         "sent more than",
-        |stage| {
-            bytes(stage, false, pad);
+        |bench| {
+            bytes(bench, false, pad);
         },
     ),
     case(
         "a blob in another's place",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| {
-            bytes(stage, false, |bytes| *bytes = b"[Container]\n".to_vec());
+        "content requested as",
+        |bench| {
+            bytes(bench, false, |bytes| *bytes = b"[Container]\n".to_vec());
         },
     ),
     case(
         "another range of a blob",
         code::NOT_FLOTTA,
         "sent another range of a blob",
-        |stage| {
-            content(stage, false, |truth| {
+        |bench| {
+            content(bench, false, |truth| {
                 let range = [("content-range", "bytes 7-9/10")];
                 answer(206, &range, whole(truth.to_vec()))
             });
@@ -144,7 +144,7 @@ const BYTES: &[Case] = &[
 
 #[tokio::test(start_paused = true)]
 async fn content_that_was_not_signed_is_refused() {
-    crate::play("content", BYTES).await;
+    crate::run("content", BYTES).await;
 }
 
 static UNITS: AtomicU64 = AtomicU64::new(0);
@@ -153,8 +153,8 @@ static TRIES: AtomicU64 = AtomicU64::new(0);
 /// Ten million units are never in memory at once, on either side: the device hangs up at its limit.
 #[tokio::test(start_paused = true)]
 async fn ten_million_units_are_cut_off_at_the_limit() {
-    fn lie(stage: &mut Stage) {
-        content(stage, true, |_| {
+    fn lie(bench: &mut Bench) {
+        content(bench, true, |_| {
             TRIES.fetch_add(1, Ordering::Relaxed);
             let head = stream::iter([Bytes::from_static(
                 b"{\"schema\":1,\"files\":[],\"units\":[",
@@ -172,7 +172,7 @@ async fn ten_million_units_are_cut_off_at_the_limit() {
         "sent more than",
         lie,
     )];
-    crate::play("units", &case).await;
+    crate::run("units", &case).await;
     let (made, tries) = (UNITS.load(Ordering::Relaxed), TRIES.load(Ordering::Relaxed));
     println!("{made} units were sent in {tries} tries");
     assert!(made / tries < 200_000, "{made} units in {tries} tries");
@@ -182,20 +182,20 @@ async fn ten_million_units_are_cut_off_at_the_limit() {
 /// continues by itself.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    let before = stage.state();
-    stage.plan(FIRST + 1);
-    let folder = stage.config.state.join("blobs/sha256");
-    let missing = stage.server.world.borrow().blobs.clone().into_keys();
-    let files = missing.filter(|digest| *digest != stage.truth.manifest);
+    let mut bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
+    let before = bench.state();
+    bench.publish(FIRST + 1);
+    let folder = bench.config.state.join("blobs/sha256");
+    let missing = bench.server.state.borrow().blobs.clone().into_keys();
+    let files = missing.filter(|digest| *digest != bench.truth.manifest);
     let files: Vec<_> = files.map(|digest| folder.join(digest.hex())).collect();
-    let reports = stage.server.world.borrow().reports.len();
-    stage
-        .play(async {
-            stage
-                .until("it runs again", |world| world.reports.len() > reports)
+    let reports = bench.server.state.borrow().reports.len();
+    bench
+        .run(async {
+            bench
+                .until("it runs again", |state| state.reports.len() > reports)
                 .await;
             let files = files.iter().filter(|blob| !blob.exists());
             let traps: Vec<_> = files.map(|blob| blob.with_extension("part")).collect();
@@ -203,20 +203,20 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
             for trap in &traps {
                 std::os::unix::fs::symlink("/dev/full", trap).expect("a link");
             }
-            stage.heal();
-            let full = |world: &World| says(world, "Failed", code::LEDGER.id);
-            stage.until("the disk is full", full).await;
-            assert!(stage.state() == before, "nothing is touched");
-            let manifest = folder.join(stage.truth.manifest.hex());
+            bench.become_honest();
+            let full = |state: &ServerState| says(state, "Failed", code::LEDGER.id);
+            bench.until("the disk is full", full).await;
+            assert!(bench.state() == before, "nothing is touched");
+            let manifest = folder.join(bench.truth.manifest.hex());
             assert!(manifest.exists(), "what came stays");
             for trap in &traps {
                 std::fs::remove_file(trap).expect("there is space again");
             }
-            stage.well().await;
+            bench.well().await;
         })
         .await;
-    let world = stage.server.world.borrow();
-    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    let state = bench.server.state.borrow();
+    let mut events = state.reports.iter().flat_map(|report| &report.events);
     let said = events.find(|event| event.message.contains(code::LEDGER.id));
     let said = &said.expect("an event").message;
     assert!(said.contains("No space left on device"), "{said}");
@@ -225,26 +225,26 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_blob_is_named_and_heals() {
 /// The disk has no space for the manifest itself: blobs of a superseded release are removed for it, those in use are not.
 #[tokio::test(start_paused = true)]
 async fn a_manifest_takes_the_place_of_what_nothing_needs() {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
+    let mut bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
     // another manifest with the same files, which the server no longer has
     let mut bundle = Bundle::default();
     let mut next = manifest(&mut bundle, FIRST);
     next["settings"]["heartbeat_seconds"] = 61.into();
-    stage.change(|world| world.blobs.clear());
-    stage.truth = stage.signed(FIRST + 1, Bundle::default(), &next.to_string());
-    let folder = stage.config.state.join("blobs/sha256");
+    bench.change(|state| state.blobs.clear());
+    bench.truth = bench.signed(FIRST + 1, Bundle::default(), &next.to_string());
+    let folder = bench.config.state.join("blobs/sha256");
     let part = |digest: Digest| folder.join(format!("{}.part", digest.hex()));
     let left = part(Digest::of(b"superseded"));
     std::fs::write(&left, "half of it").expect("written");
-    let full = part(stage.truth.manifest);
+    let full = part(bench.truth.manifest);
     std::os::unix::fs::symlink("/dev/full", &full).expect("a link");
-    stage.heal();
-    stage.play(stage.well()).await;
+    bench.become_honest();
+    bench.run(bench.well()).await;
     assert!(!left.exists() && !full.is_symlink());
-    let world = stage.server.world.borrow();
-    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    let state = bench.server.state.borrow();
+    let mut events = state.reports.iter().flat_map(|report| &report.events);
     let trouble = events.find(|event| event.message.contains(code::LEDGER.id));
     assert_eq!(trouble, None);
 }
@@ -254,22 +254,22 @@ async fn a_manifest_takes_the_place_of_what_nothing_needs() {
 #[tokio::test(start_paused = true)]
 async fn a_blob_that_came_whole_and_was_not_checked_is_no_trap() {
     for spoilt in [false, true] {
-        let mut stage = Stage::new().await;
-        stage.heal();
-        stage.play_first().await;
-        stage.plan(FIRST + 1);
-        let blobs = stage.server.world.borrow().blobs.clone();
+        let mut bench = Bench::new().await;
+        bench.become_honest();
+        bench.run_first().await;
+        bench.publish(FIRST + 1);
+        let blobs = bench.server.state.borrow().blobs.clone();
         for (digest, mut content) in blobs {
             if spoilt {
                 content[0] ^= 1;
             }
-            let folder = stage.config.state.join("blobs/sha256");
+            let folder = bench.config.state.join("blobs/sha256");
             let name = format!("{}.part", Digest::hex(&digest));
             std::fs::write(folder.join(name), content).expect("written");
         }
-        stage.heal();
+        bench.become_honest();
         let begun = tokio::time::Instant::now();
-        stage.play(stage.well()).await;
+        bench.run(bench.well()).await;
         let spent = begun.elapsed();
         assert!(spent < Duration::from_secs(60), "{spoilt}: {spent:?}");
     }

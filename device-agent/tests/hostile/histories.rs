@@ -5,14 +5,14 @@ use std::process::Command;
 use flotta_bundle::{Digest, code};
 use serde_json::Value;
 
+use crate::bench::{Bench, FIRST, says};
 use crate::fleet::{Bundle, manifest};
-use crate::stage::{FIRST, Stage, says};
 
 /// The sequences and roots of `flotta-agent history -o json`.
-fn history(stage: &Stage) -> Vec<(u64, String)> {
+fn history(bench: &Bench) -> Vec<(u64, String)> {
     let output = Command::new(env!("CARGO_BIN_EXE_flotta-agent"))
         .args(["history", "-o", "json", "--state"])
-        .arg(&stage.config.state)
+        .arg(&bench.config.state)
         .output()
         .expect("the program runs");
     assert!(output.status.success());
@@ -28,20 +28,20 @@ fn history(stage: &Stage) -> Vec<(u64, String)> {
 
 #[tokio::test(start_paused = true)]
 async fn each_device_keeps_what_it_saw() {
-    let mut one = Stage::new().await;
-    let mut other = Stage::of(one.fleet.again()).await;
-    for stage in [&mut one, &mut other] {
-        stage.heal();
-        stage.play_first().await;
+    let mut one = Bench::new().await;
+    let mut other = Bench::of(one.fleet.again()).await;
+    for bench in [&mut one, &mut other] {
+        bench.become_honest();
+        bench.run_first().await;
     }
-    one.plan(FIRST + 1);
+    one.publish(FIRST + 1);
     // the signer gives the other device another release under the same sequence
     let mut bundle = Bundle::default();
     let text = manifest(&mut bundle, 666).to_string();
     other.truth = other.signed(FIRST + 1, bundle, &text);
-    for stage in [&one, &other] {
-        stage.heal();
-        stage.play(stage.well()).await;
+    for bench in [&one, &other] {
+        bench.become_honest();
+        bench.run(bench.well()).await;
     }
     let (first, second) = (history(&one), history(&other));
     assert_eq!(first.len(), 2);
@@ -51,11 +51,11 @@ async fn each_device_keeps_what_it_saw() {
     // a device that is shown the other release later names both roots and keeps its own
     let before = other.state();
     other.offer(one.truth.clone(), "\"the other truth\"");
-    let refused = |world: &_| says(world, "Refused", code::EQUIVOCATION.id);
-    other.play(other.until("a refusal", refused)).await;
+    let refused = |state: &_| says(state, "Refused", code::EQUIVOCATION.id);
+    other.run(other.until("a refusal", refused)).await;
     assert!(other.state() == before);
-    let world = other.server.world.borrow();
-    let events = world.reports.iter().flat_map(|report| &report.events);
+    let state = other.server.state.borrow();
+    let events = state.reports.iter().flat_map(|report| &report.events);
     let mut said = events.filter(|event| event.reason == "Refused");
     let said = &said.next().expect("an event").message;
     assert!(

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 const QUADLET: &str = "etc/containers/systemd";
 
 #[derive(Default)]
-struct Doings {
+struct Machine {
     loaded: BTreeSet<String>,
     images: BTreeSet<String>,
     /// The running units, and the number of the run.
@@ -29,18 +29,18 @@ struct Doings {
     calls: Vec<String>,
 }
 
-/// The machine, as agent and test share it.
+/// A machine that the agent and the test share.
 #[derive(Clone)]
-pub struct Hand {
+pub struct FakeMachine {
     root: PathBuf,
-    doings: Rc<RefCell<Doings>>,
+    machine: Rc<RefCell<Machine>>,
 }
 
-impl Hand {
+impl FakeMachine {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            doings: Rc::default(),
+            machine: Rc::default(),
         }
     }
 
@@ -49,21 +49,21 @@ impl Hand {
     }
 
     fn note(&self, call: String) {
-        self.doings.borrow_mut().calls.push(call);
+        self.machine.borrow_mut().calls.push(call);
     }
 
     /// Number of changes to the machine.
     pub fn touched(&self) -> usize {
-        self.doings.borrow().calls.len()
+        self.machine.borrow().calls.len()
     }
 
     pub fn calls(&self) -> Vec<String> {
-        self.doings.borrow().calls.clone()
+        self.machine.borrow().calls.clone()
     }
 
     /// The running units.
     pub fn runs(&self) -> BTreeMap<String, usize> {
-        self.doings.borrow().runs.clone()
+        self.machine.borrow().runs.clone()
     }
 
     /// All paths below the root, with the content of files.
@@ -85,7 +85,7 @@ impl Hand {
     }
 }
 
-impl Systemd for Hand {
+impl Systemd for FakeMachine {
     async fn reload(&mut self) -> Result<(), BackendError> {
         self.note("reload".to_owned());
         let folder = std::fs::read_dir(self.root.join(QUADLET));
@@ -93,14 +93,14 @@ impl Systemd for Hand {
             let name = entry.ok()?.file_name().into_string().ok()?;
             Some(format!("{}.service", name.strip_suffix(".container")?))
         });
-        self.doings.borrow_mut().loaded = names.collect();
+        self.machine.borrow_mut().loaded = names.collect();
         Ok(())
     }
 
     async fn unit(&mut self, name: &str) -> Result<UnitState, BackendError> {
-        let doings = self.doings.borrow();
+        let machine = self.machine.borrow();
         let stem = name.strip_suffix(".service").unwrap_or(name);
-        let (active, sub) = if doings.runs.contains_key(name) {
+        let (active, sub) = if machine.runs.contains_key(name) {
             ("active", "running")
         } else {
             ("inactive", "dead")
@@ -112,20 +112,20 @@ impl Systemd for Hand {
             result: "success".to_owned(),
             ..UnitState::default()
         };
-        if !doings.loaded.contains(name) {
+        if !machine.loaded.contains(name) {
             return Ok(state);
         }
         Ok(UnitState {
             load: "loaded".to_owned(),
             source: format!("/{QUADLET}/{stem}.container"),
             fragment: format!("/run/systemd/generator/{name}"),
-            invocation: doings
+            invocation: machine
                 .runs
                 .get(name)
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             active_for: Some(Duration::from_secs(60)),
-            since: doings.since.get(name).copied(),
+            since: machine.since.get(name).copied(),
             ..state
         })
     }
@@ -138,7 +138,7 @@ impl Systemd for Hand {
         for (verb, name) in jobs {
             self.note(format!("{verb:?} {name}"));
             let number = self.touched();
-            let Doings { runs, since, .. } = &mut *self.doings.borrow_mut();
+            let Machine { runs, since, .. } = &mut *self.machine.borrow_mut();
             since.insert(name.clone(), Timestamp::now());
             match verb {
                 Verb::Stop => runs.remove(name),
@@ -178,14 +178,14 @@ impl Systemd for Hand {
     }
 }
 
-impl Podman for Hand {
+impl Podman for FakeMachine {
     async fn has_image(&self, reference: &str) -> Result<bool, BackendError> {
-        Ok(self.doings.borrow().images.contains(reference))
+        Ok(self.machine.borrow().images.contains(reference))
     }
 
     async fn pull(&self, reference: &str) -> Result<(), BackendError> {
         self.note(format!("pull {reference}"));
-        let images = &mut self.doings.borrow_mut().images;
+        let images = &mut self.machine.borrow_mut().images;
         images.insert(reference.to_owned());
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Podman for Hand {
     }
 }
 
-impl Files for Hand {
+impl Files for FakeMachine {
     fn look(&mut self, file: &File) -> Result<Found, BackendError> {
         Disk::new(self.root.clone()).look(file)
     }

@@ -13,9 +13,9 @@ use flotta_bundle::envelope::Envelope;
 use flotta_bundle::root;
 use serde_json::json;
 
+use crate::bench::{Bench, FIRST};
 use crate::fleet::{Bundle, OURS, device, manifest};
-use crate::server::World;
-use crate::stage::{FIRST, Stage};
+use crate::server::ServerState;
 
 /// Every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -68,45 +68,49 @@ fn is_cache(file: &str) -> bool {
     file.starts_with("blobs/") || matches!(file, "clock" | "lock" | "lock.new" | "identity/server")
 }
 
-fn repaired(world: &World, file: &str) -> bool {
+fn repaired(state: &ServerState, file: &str) -> bool {
     let said = format!("{}: {file} is ", code::STATE_LOST.id);
-    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    let mut events = state.reports.iter().flat_map(|report| &report.events);
     events.any(|event| event.reason == "Repaired" && event.message.starts_with(&said))
 }
 
 /// A device with the honest release.
-async fn at_work() -> Stage {
-    let stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    stage
+async fn at_work() -> Bench {
+    let bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
+    bench
 }
 
 /// Checks that the device is well with what it has, and follows the next release.
-async fn comes_back(stage: &mut Stage, what: &str, file: Option<&str>) {
-    let runs = stage.hand.runs();
-    stage.change(|world| world.reports.clear());
-    stage
-        .play(async {
-            stage.well().await;
+async fn comes_back(bench: &mut Bench, what: &str, file: Option<&str>) {
+    let runs = bench.machine.runs();
+    bench.change(|state| state.reports.clear());
+    bench
+        .run(async {
+            bench.well().await;
             if let Some(file) = file {
-                let said = |world: &World| repaired(world, file);
-                stage.until(what, said).await;
+                let said = |state: &ServerState| repaired(state, file);
+                bench.until(what, said).await;
             }
         })
         .await;
-    assert_eq!(stage.hand.runs(), runs, "{what}: what ran was touched");
-    stage.plan(FIRST + 1);
-    stage.heal();
-    stage.play(stage.well()).await;
-    assert_ne!(stage.hand.runs(), runs, "{what}: the next release restarts");
+    assert_eq!(bench.machine.runs(), runs, "{what}: what ran was touched");
+    bench.publish(FIRST + 1);
+    bench.become_honest();
+    bench.run(bench.well()).await;
+    assert_ne!(
+        bench.machine.runs(),
+        runs,
+        "{what}: the next release restarts"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_file_of_the_state_may_be_lost() {
     let names: Vec<String> = {
-        let stage = at_work().await;
-        let top = &stage.config.state;
+        let bench = at_work().await;
+        let top = &bench.config.state;
         let name = |path: &PathBuf| {
             path.strip_prefix(top)
                 .map(|path| path.display().to_string())
@@ -121,8 +125,8 @@ async fn every_file_of_the_state_may_be_lost() {
         blobs += usize::from(name.starts_with("blobs/"));
         for (how, damage) in DAMAGES {
             let what = format!("{name} {how}");
-            let mut stage = at_work().await;
-            let path = stage.config.state.join(name);
+            let mut bench = at_work().await;
+            let path = bench.config.state.join(name);
             let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
             match damage(bytes.clone()) {
                 // this damage does not apply to the file
@@ -133,13 +137,13 @@ async fn every_file_of_the_state_may_be_lost() {
             println!("{what}");
             *tally.entry("tried").or_default() += 1;
             if name == "identity/key.pem" {
-                asks_to_join(&stage, &what).await;
+                asks_to_join(&bench, &what).await;
                 *tally.entry("asked to join again").or_default() += 1;
                 continue;
             }
             let shows = how != ONE_DIGIT || name.ends_with("trust.json");
             let file = Some(name.as_str()).filter(|name| shows && !is_cache(name));
-            comes_back(&mut stage, &what, file).await;
+            comes_back(&mut bench, &what, file).await;
             *tally.entry("healed").or_default() += 1;
         }
     }
@@ -152,20 +156,20 @@ async fn every_file_of_the_state_may_be_lost() {
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_brought_back_at_the_start_is_brought_back_later() {
     for name in ["sealing.key", "ca.pem"] {
-        let mut stage = at_work().await;
-        let path = stage.config.identity().join(name);
+        let mut bench = at_work().await;
+        let path = bench.config.identity().join(name);
         fs::remove_file(&path).expect("removed");
         fs::create_dir(&path).expect("made");
-        stage.plan(FIRST + 1);
-        stage.heal();
+        bench.publish(FIRST + 1);
+        bench.become_honest();
         let down = |link: &flotta_agent::pull::LinkState| {
             link.problem.is_some() && link.connected_since.is_none()
         };
-        stage
-            .play(async {
-                stage.link(name, down).await;
+        bench
+            .run(async {
+                bench.link(name, down).await;
                 fs::remove_dir(&path).expect("removed");
-                stage.well().await;
+                bench.well().await;
             })
             .await;
         assert!(path.is_file(), "{name}");
@@ -173,143 +177,143 @@ async fn what_could_not_be_brought_back_at_the_start_is_brought_back_later() {
 }
 
 /// A private key cannot be restored: the device says so, and keeps working with what it has.
-async fn asks_to_join(stage: &Stage, what: &str) {
-    let runs = stage.hand.runs();
+async fn asks_to_join(bench: &Bench, what: &str) {
+    let runs = bench.machine.runs();
     let lost = |link: &flotta_agent::pull::LinkState| {
         let problem = link.problem.as_ref();
         problem.is_some_and(|problem| {
             problem.code == code::IDENTITY.id && problem.help.contains("enrol --reset")
         })
     };
-    stage.play(stage.link(what, lost)).await;
-    assert_eq!(stage.hand.runs(), runs, "{what}: what ran was touched");
+    bench.run(bench.link(what, lost)).await;
+    assert_eq!(bench.machine.runs(), runs, "{what}: what ran was touched");
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_folder_of_the_state_may_be_lost() {
     for name in ["ledger", "blobs"] {
-        let mut stage = at_work().await;
-        fs::remove_dir_all(stage.config.state.join(name)).expect("removed");
+        let mut bench = at_work().await;
+        fs::remove_dir_all(bench.config.state.join(name)).expect("removed");
         let file = (name == "ledger").then_some("ledger/machine.json");
-        comes_back(&mut stage, name, file).await;
+        comes_back(&mut bench, name, file).await;
     }
-    let stage = at_work().await;
-    fs::remove_dir_all(stage.config.identity()).expect("removed");
-    asks_to_join(&stage, "identity").await;
+    let bench = at_work().await;
+    fs::remove_dir_all(bench.config.identity()).expect("removed");
+    asks_to_join(&bench, "identity").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_the_server_has_moved_to_outlives_the_content_that_said_so() {
-    let mut stage = Stage::new().await;
+    let mut bench = Bench::new().await;
     let mut bundle = Bundle::default();
     let mut manifest = manifest(&mut bundle, FIRST);
     manifest["schema"] = json!(2);
-    manifest["settings"]["servers"] = json!([stage.server.url]);
-    stage.truth = stage.signed(FIRST, bundle, &manifest.to_string());
-    stage.heal();
-    stage.play_first().await;
+    manifest["settings"]["servers"] = json!([bench.server.url]);
+    bench.truth = bench.signed(FIRST, bundle, &manifest.to_string());
+    bench.become_honest();
+    bench.run_first().await;
     // nobody answers at the address where it joined, and all blobs are gone
     for folder in ["identity", "ledger"] {
-        let path = stage.config.state.join(folder).join("joined.json");
+        let path = bench.config.state.join(folder).join("joined.json");
         let joined = fs::read_to_string(&path).expect("it is there");
-        let moved = joined.replace(&stage.server.url, "https://localhost:9");
+        let moved = joined.replace(&bench.server.url, "https://localhost:9");
         assert_ne!(moved, joined);
         fs::write(&path, moved).expect("written");
     }
-    fs::remove_dir_all(stage.config.state.join("blobs")).expect("removed");
-    comes_back(&mut stage, "moved", None).await;
+    fs::remove_dir_all(bench.config.state.join("blobs")).expect("removed");
+    comes_back(&mut bench, "moved", None).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_its_trust_a_device_takes_nothing_and_says_so_until_it_joins_again() {
-    let mut stage = at_work().await;
+    let mut bench = at_work().await;
     for folder in ["identity", "ledger"] {
-        let path = stage.config.state.join(folder).join("trust.json");
+        let path = bench.config.state.join(folder).join("trust.json");
         fs::write(path, b"{").expect("written");
     }
-    let before = stage.state();
-    stage.plan(FIRST + 1);
-    stage.heal();
-    stage
-        .play(async {
-            let said = |world: &World| {
-                let last = world.reports.last();
+    let before = bench.state();
+    bench.publish(FIRST + 1);
+    bench.become_honest();
+    bench
+        .run(async {
+            let said = |state: &ServerState| {
+                let last = state.reports.last();
                 let first = last.and_then(|report| report.problems.first());
                 first.is_some_and(|problem| problem.code == code::TRUST_LOST.id)
             };
-            stage.until("it says so", said).await;
+            bench.until("it says so", said).await;
         })
         .await;
-    assert!(stage.state() == before, "something changed");
-    rejoin(&stage);
-    stage.play(stage.well()).await;
+    assert!(bench.state() == before, "something changed");
+    rejoin(&bench);
+    bench.run(bench.well()).await;
 }
 
 /// Joins with a join file and the existing keys.
-fn rejoin(stage: &Stage) {
+fn rejoin(bench: &Bench) {
     let root = Envelope::sign(
         root::PAYLOAD_TYPE,
-        &stage.fleet.trust.encode(),
-        &stage.fleet.root_keys.each_ref(),
+        &bench.fleet.trust.encode(),
+        &bench.fleet.root_keys.each_ref(),
     );
     let file = json!({
-        "schema": 1, "fleet": stage.fleet.trust.fleet, "server": stage.server.url,
-        "ca": stage.server.authority.pem, "trust_root": root, "device": device(OURS),
+        "schema": 1, "fleet": bench.fleet.trust.fleet, "server": bench.server.url,
+        "ca": bench.server.authority.pem, "trust_root": root, "device": device(OURS),
     });
     let bytes = serde_json::to_vec(&file).expect("JSON");
     let join = Join::parse(&bytes, "a.join".as_ref(), None).expect("a join file");
-    let (identity, _) = Identity::open_or_make(&stage.config.identity()).expect("keys");
-    let name = device(OURS).identity(&stage.fleet.trust.fleet);
+    let (identity, _) = Identity::open_or_make(&bench.config.identity()).expect("keys");
+    let name = device(OURS).identity(&bench.fleet.trust.fleet);
     let csr = identity.csr(&device(OURS)).expect("a request");
-    let pem = stage.server.authority.device(&csr, &name);
-    let mut ledger = flotta_agent::ledger::Ledger::open(&stage.config.state).expect("a ledger");
+    let pem = bench.server.authority.device(&csr, &name);
+    let mut ledger = flotta_agent::ledger::Ledger::open(&bench.config.state).expect("a ledger");
     let kept = join.keep(&identity, &mut ledger, device(OURS), &pem);
     kept.expect("joined");
 }
 
 /// Removes the whole state, as a reinstallation of the agent does.
-fn forget(stage: &Stage) {
-    fs::remove_dir_all(&stage.config.state).expect("removed");
-    let prepared = run::prepare(&stage.config, &stage.clock);
+fn forget(bench: &Bench) {
+    fs::remove_dir_all(&bench.config.state).expect("removed");
+    let prepared = run::prepare(&bench.config, &bench.clock);
     let (_, joined) = prepared.expect("a state that can be opened");
     assert_eq!(joined, None);
     assert_eq!(
-        identity::joined(&stage.config.identity()).expect("readable"),
+        identity::joined(&bench.config.identity()).expect("readable"),
         None
     );
-    rejoin(stage);
+    rejoin(bench);
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not() {
     // the release is unchanged: nothing is written, and nothing restarts
-    let mut stage = at_work().await;
-    forget(&stage);
-    comes_back(&mut stage, "a new join", None).await;
+    let mut bench = at_work().await;
+    forget(&bench);
+    comes_back(&mut bench, "a new join", None).await;
     // the release has changed meanwhile: the changes are applied
-    let mut stage = at_work().await;
-    forget(&stage);
-    stage.plan(FIRST + 1);
-    stage.heal();
-    stage.play(stage.well()).await;
+    let mut bench = at_work().await;
+    forget(&bench);
+    bench.publish(FIRST + 1);
+    bench.become_honest();
+    bench.run(bench.well()).await;
     // a workload has left the fleet meanwhile: it is removed from the machine
-    let mut stage = at_work().await;
-    let left = stage
+    let mut bench = at_work().await;
+    let left = bench
         .config
         .root
         .join("etc/flotta/workloads/web/site/index.html");
     assert!(left.exists());
-    forget(&stage);
+    forget(&bench);
     let empty = json!({"schema": 1, "files": [], "units": [], "images": [], "settings": {"heartbeat_seconds": 60}});
-    stage.truth = stage.signed(FIRST + 1, Bundle::default(), &empty.to_string());
-    stage.heal();
-    stage.play(stage.well()).await;
-    assert!(!left.exists(), "{:?}", stage.hand.calls());
-    assert_eq!(stage.hand.runs(), BTreeMap::new());
+    bench.truth = bench.signed(FIRST + 1, Bundle::default(), &empty.to_string());
+    bench.become_honest();
+    bench.run(bench.well()).await;
+    assert!(!left.exists(), "{:?}", bench.machine.calls());
+    assert_eq!(bench.machine.runs(), BTreeMap::new());
     // a file that somebody has changed or replaced is theirs
     for in_place in [true, false] {
-        let mut stage = at_work().await;
-        let file = stage
+        let mut bench = at_work().await;
+        let file = bench
             .config
             .root
             .join("etc/flotta/workloads/web/site/index.html");
@@ -317,16 +321,16 @@ async fn after_a_new_join_the_fleets_own_files_are_its_own_and_a_persons_are_not
             fs::remove_file(&file).expect("removed");
         }
         fs::write(&file, "by a person").expect("written");
-        forget(&stage);
-        stage.plan(FIRST + 1);
-        stage.heal();
-        let held = |world: &World| {
-            let reports = world.reports.last();
+        forget(&bench);
+        bench.publish(FIRST + 1);
+        bench.become_honest();
+        let held = |state: &ServerState| {
+            let reports = state.reports.last();
             let workloads = reports.into_iter().flat_map(|report| &report.workloads);
             let mut problems = workloads.filter_map(|workload| workload.problem.as_ref());
             problems.any(|problem| problem.code == code::UNIT_TAKEN.id)
         };
-        stage.play(stage.until("it is held", held)).await;
+        bench.run(bench.until("it is held", held)).await;
         let content = fs::read_to_string(&file).expect("it is there");
         assert_eq!(content, "by a person");
     }

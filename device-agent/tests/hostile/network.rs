@@ -7,11 +7,11 @@ use flotta_bundle::code;
 use tokio::time::Instant;
 
 use crate::authority::Authority;
-use crate::server::{Front, World};
-use crate::stage::{FIRST, Stage, State, says};
+use crate::bench::{Bench, FIRST, State, says};
+use crate::server::{Front, ServerState};
 
-fn attempts(stage: &Stage) -> usize {
-    stage.server.world.borrow().connections
+fn attempts(bench: &Bench) -> usize {
+    bench.server.state.borrow().connections
 }
 
 /// The result for a device whose connections all end after so many bytes from the server.
@@ -25,33 +25,33 @@ struct Cut {
 }
 
 async fn cut(bytes: u64) -> Cut {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    let before = stage.state();
-    stage.plan(FIRST + 1);
-    stage.heal();
-    let (before_cut, asked) = (attempts(&stage), stage.server.world.borrow().requests);
-    stage.front(Front::Cut(bytes));
+    let mut bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
+    let before = bench.state();
+    bench.publish(FIRST + 1);
+    bench.become_honest();
+    let (before_cut, asked) = (attempts(&bench), bench.server.state.borrow().requests);
+    bench.front(Front::Cut(bytes));
     let begun = Instant::now();
-    let wanted = stage.truth.manifest;
-    let done = |world: &World| {
-        let applied = world.reports.last().and_then(|report| report.applied);
-        world.lies >= 40 || applied.is_some_and(|applied| applied.manifest == wanted)
+    let wanted = bench.truth.manifest;
+    let done = |state: &ServerState| {
+        let applied = state.reports.last().and_then(|report| report.applied);
+        state.lies >= 40 || applied.is_some_and(|applied| applied.manifest == wanted)
     };
-    stage.play(stage.until("the end of a cut", done)).await;
-    let tries = attempts(&stage) - before_cut;
+    bench.run(bench.until("the end of a cut", done)).await;
+    let tries = attempts(&bench) - before_cut;
     let allowed = 12 + usize::try_from(begun.elapsed().as_secs()).expect("a number");
     assert!(tries <= allowed, "{tries} tries in {:?}", begun.elapsed());
-    let then = stage.state();
-    let is_applying = stage.is_applying();
+    let then = bench.state();
+    let is_applying = bench.is_applying();
     let (lies, requests, resumed) = {
-        let world = stage.server.world.borrow();
-        (world.lies, world.requests, world.resumed)
+        let state = bench.server.state.borrow();
+        (state.lies, state.requests, state.resumed)
     };
-    stage.heal();
-    stage.play(stage.well()).await;
-    let after = stage.state();
+    bench.become_honest();
+    bench.run(bench.well()).await;
+    let after = bench.state();
     // the release was applied completely or not at all
     let is_of = |state: &State| then.files == state.files && then.runs == state.runs;
     assert!(is_applying || is_of(&before) || is_of(&after), "{bytes}");
@@ -79,7 +79,7 @@ async fn a_connection_may_end_after_any_number_of_bytes() {
     let mut shake = None;
     let few = (0..40).map(|n| n * STEP);
     let some = (0..24).map(|n| 3_880 + n * 1_931);
-    let mut play = async |bytes| {
+    let mut run = async |bytes| {
         let cut = cut(bytes).await;
         tried += 1;
         came += u32::from(cut.came);
@@ -87,14 +87,14 @@ async fn a_connection_may_end_after_any_number_of_bytes() {
         cut.asked
     };
     for bytes in few.chain(some) {
-        if play(bytes).await {
+        if run(bytes).await {
             shake.get_or_insert(bytes);
         }
     }
     // byte by byte around the end of the handshake and the first answers
     let shake = shake.expect("some get through");
     for bytes in shake - STEP..shake - STEP + 128 {
-        play(bytes).await;
+        run(bytes).await;
     }
     let stayed = tried - came;
     println!(
@@ -105,29 +105,29 @@ async fn a_connection_may_end_after_any_number_of_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn without_names_the_device_goes_on_and_comes_back() {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    let before = stage.state();
+    let mut bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
+    let before = bench.state();
     // the addresses where it joined, and where the server answered last
     let files = ["joined.json", "server"].map(|name| {
-        let path = stage.config.identity().join(name);
+        let path = bench.config.identity().join(name);
         let good = std::fs::read_to_string(&path).expect("a file");
         // RFC 6761: this name never resolves
         let gone = good.replace("localhost", "flotta.invalid");
         std::fs::write(&path, gone).expect("written");
         (path, good)
     });
-    let link = stage.play(stage.link("tries", |link| link.attempts >= 5));
+    let link = bench.run(bench.link("tries", |link| link.attempts >= 5));
     let problem = link.await.problem.expect("a problem");
     assert_eq!(problem.code, code::UNREACHABLE.id, "{problem}");
-    assert!(stage.state() == before);
+    assert!(bench.state() == before);
     for (path, good) in files {
         std::fs::write(path, good).expect("written");
     }
-    stage.plan(FIRST + 1);
-    stage.heal();
-    stage.play(stage.well()).await;
+    bench.publish(FIRST + 1);
+    bench.become_honest();
+    bench.run(bench.well()).await;
 }
 
 /// A captive portal: with its own TLS, without TLS, with another protocol, or silent.
@@ -144,56 +144,56 @@ async fn a_portal_is_not_a_server() {
         ),
         ("HTTP/1 alone", None, code::NOT_FLOTTA),
     ] {
-        let mut stage = Stage::new().await;
-        stage.heal();
-        stage.play_first().await;
-        let before = stage.state();
-        let old = stage
+        let mut bench = Bench::new().await;
+        bench.become_honest();
+        bench.run_first().await;
+        let before = bench.state();
+        let old = bench
             .server
             .authority
             .server_with(&["localhost"], (1980, 2200), b"http/1.1");
-        stage.front(front.unwrap_or(Front::Other(old)));
+        bench.front(front.unwrap_or(Front::Other(old)));
         let begun = Instant::now();
-        stage
-            .play(async {
-                let link = stage.link(name, |link| link.attempts >= 8).await;
+        bench
+            .run(async {
+                let link = bench.link(name, |link| link.attempts >= 8).await;
                 let problem = link.problem.expect("a problem");
                 assert_eq!(problem.code, code.id, "{name}: {problem}");
                 let spent = begun.elapsed();
                 assert!(spent > Duration::from_secs(4), "{name}: {spent:?}");
-                assert!(stage.state() == before, "{name}");
-                stage.heal();
+                assert!(bench.state() == before, "{name}");
+                bench.become_honest();
                 if code != code::UNREACHABLE {
-                    let refused = |world: &World| says(world, "Refused", code.id);
-                    stage.until(name, refused).await;
+                    let refused = |state: &ServerState| says(state, "Refused", code.id);
+                    bench.until(name, refused).await;
                 }
             })
             .await;
-        stage.plan(FIRST + 1);
-        stage.heal();
-        stage.play(stage.well()).await;
+        bench.publish(FIRST + 1);
+        bench.become_honest();
+        bench.run(bench.well()).await;
     }
 }
 
 /// Each wait is between nothing and a bound that doubles up to the heartbeat (a minute when nothing says otherwise): a fleet that lost its server together does not come back together.
 #[tokio::test(start_paused = true)]
 async fn waits_grow_are_spread_and_are_counted() {
-    let stage = Stage::new().await;
-    stage.front(Front::Cut(0));
+    let bench = Bench::new().await;
+    bench.front(Front::Cut(0));
     let begun = Instant::now();
     let mut waits = Vec::new();
-    stage
-        .play(async {
+    bench
+        .run(async {
             let mut last = Instant::now();
             for tried in 1..=40 {
-                stage
-                    .until("a try", |world| world.connections >= tried)
+                bench
+                    .until("a try", |state| state.connections >= tried)
                     .await;
                 waits.push(last.elapsed());
                 last = Instant::now();
             }
             // the device counts the same attempts as the server
-            stage.link("counted", |link| link.attempts >= 39).await;
+            bench.link("counted", |link| link.attempts >= 39).await;
         })
         .await;
     let longest = waits.iter().max().expect("waits");
@@ -218,19 +218,19 @@ async fn waits_grow_are_spread_and_are_counted() {
 /// The start of an outage and its reason survive a restart of the agent, and are forgotten when the server is back.
 #[tokio::test(start_paused = true)]
 async fn since_when_the_server_is_gone_outlives_the_agent() {
-    let stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    let noted = stage.config.outage();
+    let bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
+    let noted = bench.config.outage();
     assert!(!noted.exists());
-    stage.front(Front::Cut(0));
+    bench.front(Front::Cut(0));
     // after a restart of the agent
     let link = async |attempts, served: bool| {
-        let _ = std::fs::remove_file(stage.config.status());
+        let _ = std::fs::remove_file(bench.config.status());
         let like = |link: &LinkState| {
             link.attempts >= attempts && (!served || link.connected_since.is_some())
         };
-        stage.play(stage.link("it says so", like)).await
+        bench.run(bench.link("it says so", like)).await
     };
     let since = link(3, false).await.failing_since.expect("a time");
     assert!(noted.exists());
@@ -240,10 +240,10 @@ async fn since_when_the_server_is_gone_outlives_the_agent() {
         let problem = link.problem.expect("a problem");
         assert_eq!(problem.code, code::UNREACHABLE.id, "{problem}");
     }
-    stage.heal();
+    bench.become_honest();
     assert_eq!(link(0, true).await.failing_since, None);
     assert!(!noted.exists());
     // an unreadable file does no harm
     std::fs::write(&noted, "{").expect("written");
-    stage.play(stage.well()).await;
+    bench.run(bench.well()).await;
 }

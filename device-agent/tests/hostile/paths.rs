@@ -7,8 +7,8 @@ use std::path::Path;
 use flotta_bundle::code;
 use serde_json::Value;
 
+use crate::bench::{Bench, FIRST, says};
 use crate::fleet::{Bundle, file, manifest};
-use crate::stage::{FIRST, Stage, says};
 
 /// The file that a trap is laid for.
 const TARGET: &str = "etc/flotta/workloads/web/more/file";
@@ -104,30 +104,30 @@ fn with_file(bundle: &mut Bundle, version: u64) -> Value {
 #[tokio::test(start_paused = true)]
 async fn what_a_release_writes_never_leaves_its_folders() {
     for trap in TRAPS {
-        let mut stage = Stage::new().await;
-        stage.heal();
-        stage.play_first().await;
-        let root = stage.config.root.clone();
-        let outside = stage.folder.path().join("outside");
+        let mut bench = Bench::new().await;
+        bench.become_honest();
+        bench.run_first().await;
+        let root = bench.config.root.clone();
+        let outside = bench.folder.path().join("outside");
         std::fs::create_dir(&outside).expect("a folder");
         std::fs::write(outside.join("shadow"), SECRET).expect("written");
         (trap.lay)(&root, &outside);
-        let before = stage.state();
+        let before = bench.state();
         let mut bundle = Bundle::default();
         let text = with_file(&mut bundle, FIRST).to_string();
-        stage.truth = stage.signed(FIRST + 1, bundle, &text);
-        stage.heal();
+        bench.truth = bench.signed(FIRST + 1, bundle, &text);
+        bench.become_honest();
         if trap.held {
             let code = if trap.name.starts_with("a hard link") {
                 code::UNIT_TAKEN
             } else {
                 code::FILE_FAILED
             };
-            let said = |world: &_| says(world, "Failed", code.id);
-            stage.play(stage.until(trap.name, said)).await;
-            assert!(stage.state() == before, "{}: something changed", trap.name);
+            let said = |state: &_| says(state, "Failed", code.id);
+            bench.run(bench.until(trap.name, said)).await;
+            assert!(bench.state() == before, "{}: something changed", trap.name);
         } else {
-            stage.play(stage.well()).await;
+            bench.run(bench.well()).await;
             let written = std::fs::read(root.join(TARGET)).expect("a file");
             assert_eq!(written, b"from the release");
         }
@@ -143,7 +143,7 @@ async fn what_a_release_writes_never_leaves_its_folders() {
             } else {
                 std::fs::remove_file(&more).expect("removed");
             }
-            stage.play(stage.well()).await;
+            bench.run(bench.well()).await;
         }
         println!("{}", trap.name);
     }

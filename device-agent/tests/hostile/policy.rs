@@ -1,44 +1,44 @@
-//! What the device's owner lets a release do.
+//! The device's policy: what its owner allows a release to do.
 
 use std::path::Path;
 
 use flotta_bundle::code;
 use flotta_bundle::wire::Report;
 
+use crate::bench::{Bench, FIRST};
 use crate::rules::elsewhere;
-use crate::server::World;
-use crate::stage::{FIRST, Stage};
+use crate::server::ServerState;
 
-/// What a device's owner allows is had as soon as it is allowed, and a policy that cannot be read is said and allows nothing.
+/// A path is applied as soon as the owner allows it. A policy that cannot be read is reported and allows nothing.
 #[tokio::test(start_paused = true)]
 async fn a_path_is_forbidden_until_the_devices_policy_allows_it() {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
-    let before = stage.state();
-    elsewhere(&mut stage, "/etc/myapp/conf");
-    let file = stage.config.root.join("etc/myapp/conf");
-    let policy = stage.config.policy();
+    let mut bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
+    let before = bench.state();
+    elsewhere(&mut bench, "/etc/myapp/conf");
+    let file = bench.config.root.join("etc/myapp/conf");
+    let policy = bench.config.policy();
     std::fs::create_dir_all(policy.parent().expect("a folder")).expect("a folder");
     std::fs::write(&policy, "allow = [\n\"/etc/\"]\n").expect("written");
-    stage
-        .play(async {
-            let said = |world: &World, code: &str, words: &str| {
-                let mut problems = world.reports.iter().flat_map(|report| &report.problems);
+    bench
+        .run(async {
+            let reported = |state: &ServerState, code: &str, words: &str| {
+                let mut problems = state.reports.iter().flat_map(|report| &report.problems);
                 problems.any(|it| it.code == code && it.message.contains(words))
             };
-            stage
-                .until("it is said", |world| {
-                    said(world, code::PATH_FORBIDDEN.id, "/etc/myapp/conf")
-                        && said(world, code::POLICY.id, "policy.toml:2:1: `/etc/`")
+            bench
+                .until("both are reported", |state| {
+                    reported(state, code::PATH_FORBIDDEN.id, "/etc/myapp/conf")
+                        && reported(state, code::POLICY.id, "policy.toml:2:1: `/etc/`")
                 })
                 .await;
-            assert!(stage.hand.touched() == before.touched, "nothing changed");
+            assert!(bench.machine.touched() == before.touched, "nothing changed");
             assert!(!file.exists());
             std::fs::write(&policy, "allow = [\"/etc/myapp/\"]\n").expect("written");
-            stage
-                .until("it is there", |world| {
-                    let last = world.reports.last().expect("one");
+            bench
+                .until("the file is written", |state| {
+                    let last = state.reports.last().expect("a report");
                     last.problems.is_empty() && file.exists()
                 })
                 .await;
@@ -47,13 +47,13 @@ async fn a_path_is_forbidden_until_the_devices_policy_allows_it() {
     assert_eq!(std::fs::read(&file).expect("a file"), b"x");
 }
 
-type Spoil = fn(&Path) -> std::io::Result<()>;
+type Damage = fn(&Path) -> std::io::Result<()>;
 
-/// A device with a policy that cannot be read starts, keeps what runs and follows every release that needs no more than any
-/// device allows; it says where the mistake is until that is fixed.
+/// A device whose policy cannot be read starts, keeps what runs and applies every release that needs no more than the default
+/// folders. It reports where the mistake is until it is fixed.
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_cannot_be_read_keeps_no_device_from_its_fleet() {
-    let spoilt: [(Spoil, &str); 7] = [
+async fn a_device_whose_policy_cannot_be_read_still_follows_its_fleet() {
+    let broken: [(Damage, &str); 7] = [
         (|path| std::fs::write(path, "allow = [\n"), "policy.toml:"),
         (
             |path| std::fs::write(path, "\ndeny = [\"/etc/\"]\n"),
@@ -80,14 +80,14 @@ async fn a_policy_that_cannot_be_read_keeps_no_device_from_its_fleet() {
             "not a plain file",
         ),
     ];
-    for (spoil, words) in spoilt {
-        let mut stage = Stage::new().await;
-        stage.heal();
-        let policy = stage.config.policy();
+    for (damage, words) in broken {
+        let mut bench = Bench::new().await;
+        bench.become_honest();
+        let policy = bench.config.policy();
         std::fs::create_dir_all(policy.parent().expect("a folder")).expect("a folder");
-        spoil(&policy).expect("spoilt");
-        let follows = async |stage: &Stage| {
-            let wanted = stage.truth.manifest;
+        damage(&policy).expect("broken");
+        let follows = async |bench: &Bench| {
+            let wanted = bench.truth.manifest;
             let has = |report: &Report| {
                 let applied = report.applied.map(|applied| applied.manifest);
                 let [problem] = &report.problems[..] else {
@@ -96,19 +96,19 @@ async fn a_policy_that_cannot_be_read_keeps_no_device_from_its_fleet() {
                 let said = problem.code == code::POLICY.id && problem.message.contains(words);
                 said && applied == Some(wanted)
             };
-            let last = |world: &World| world.reports.last().is_some_and(has);
-            stage.until(words, last).await;
+            let last = |state: &ServerState| state.reports.last().is_some_and(has);
+            bench.until(words, last).await;
         };
-        stage.play(follows(&stage)).await;
-        stage.plan(FIRST + 1);
-        stage.heal();
-        stage
-            .play(async {
-                follows(&stage).await;
+        bench.run(follows(&bench)).await;
+        bench.publish(FIRST + 1);
+        bench.become_honest();
+        bench
+            .run(async {
+                follows(&bench).await;
                 std::fs::remove_file(&policy)
                     .or_else(|_| std::fs::remove_dir(&policy))
                     .expect("removed");
-                stage.well().await;
+                bench.well().await;
             })
             .await;
     }

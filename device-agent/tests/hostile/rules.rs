@@ -4,18 +4,18 @@ use flotta_bundle::code;
 use flotta_bundle::manifest::{MAX_BYTES, MAX_UNITS};
 use serde_json::{Value, json};
 
+use crate::bench::Bench;
 use crate::fleet::{Bundle, file, manifest};
-use crate::stage::Stage;
 use crate::{Case, case};
 
 /// Adds a file at this path to the manifest.
-fn path(stage: &mut Stage, path: &'static str) {
-    more(stage, &[path]);
+fn path(bench: &mut Bench, path: &'static str) {
+    more(bench, &[path]);
 }
 
 /// The same where only the third schema has files.
-pub fn elsewhere(stage: &mut Stage, path: &str) {
-    stage.offer_manifest(|bundle, manifest| {
+pub fn elsewhere(bench: &mut Bench, path: &str) {
+    bench.offer_manifest(|bundle, manifest| {
         let file = file(bundle, path, b"x", "data");
         manifest["schema"] = 3.into();
         manifest["files"].as_array_mut().expect("a list").push(file);
@@ -24,13 +24,13 @@ pub fn elsewhere(stage: &mut Stage, path: &str) {
     });
 }
 
-fn twins(stage: &mut Stage, first: &'static str, second: &'static str) {
-    more(stage, &[first, second]);
+fn twins(bench: &mut Bench, first: &'static str, second: &'static str) {
+    more(bench, &[first, second]);
 }
 
 /// Adds files at these paths; `files` stays sorted.
-fn more(stage: &mut Stage, paths: &[&str]) {
-    stage.offer_manifest(|bundle, manifest| {
+fn more(bench: &mut Bench, paths: &[&str]) {
+    bench.offer_manifest(|bundle, manifest| {
         for path in paths {
             let file = file(bundle, path, b"x", "data");
             manifest["files"].as_array_mut().expect("a list").push(file);
@@ -41,11 +41,11 @@ fn more(stage: &mut Stage, paths: &[&str]) {
 }
 
 /// Offers a good manifest with one piece of its text replaced.
-fn text(stage: &mut Stage, from: &str, to: &str) {
+fn text(bench: &mut Bench, from: &str, to: &str) {
     let mut bundle = Bundle::default();
     let good = manifest(&mut bundle, 1_000).to_string();
     assert!(good.contains(from), "{from} in {good}");
-    stage.offer_text(bundle, &good.replacen(from, to, 1));
+    bench.offer_text(bundle, &good.replacen(from, to, 1));
 }
 
 pub fn unit(name: &str) -> Value {
@@ -56,90 +56,90 @@ const RULES: &[Case] = &[
     case(
         "a path outside, in a manifest that older agents read",
         code::MANIFEST,
-        "it says schema 1, and what it uses needs 3",
-        |stage| {
-            path(stage, "/etc/cron.d/root");
+        "its schema is 1, but its content needs 3",
+        |bench| {
+            path(bench, "/etc/cron.d/root");
         },
     ),
     case(
         "a path that no policy allows here",
         code::PATH_FORBIDDEN,
         "/etc/cron.d/root is forbidden on this device: its policy allows no folder",
-        |stage| {
-            elsewhere(stage, "/etc/cron.d/root");
+        |bench| {
+            elsewhere(bench, "/etc/cron.d/root");
         },
     ),
     case(
         "a path that no policy can allow",
         code::PATH_FORBIDDEN,
         "/etc/shadow is forbidden on this device: it is a database of accounts",
-        |stage| {
-            elsewhere(stage, "/etc/shadow");
+        |bench| {
+            elsewhere(bench, "/etc/shadow");
         },
     ),
     case(
         "a drop-in of the agent's own unit",
         code::PATH_FORBIDDEN,
         "10.conf is forbidden on this device: it is Flotta's own, whatever a policy says",
-        |stage| {
-            elsewhere(stage, "/etc/systemd/system/flotta-agent.service.d/10.conf");
+        |bench| {
+            elsewhere(bench, "/etc/systemd/system/flotta-agent.service.d/10.conf");
         },
     ),
     case(
         "a drop-in of every unit whose name begins as the agent's does",
         code::PATH_FORBIDDEN,
         "10.conf is forbidden on this device: it is Flotta's own",
-        |stage| {
-            elsewhere(stage, "/etc/systemd/system/flotta-.service.d/10.conf");
+        |bench| {
+            elsewhere(bench, "/etc/systemd/system/flotta-.service.d/10.conf");
         },
     ),
     case(
         "the agent's own identity",
         code::PATH_FORBIDDEN,
         "key.pem is forbidden on this device: it is Flotta's own",
-        |stage| {
-            elsewhere(stage, "/var/lib/flotta-agent/identity/key.pem");
+        |bench| {
+            elsewhere(bench, "/var/lib/flotta-agent/identity/key.pem");
         },
     ),
     case(
         "the agent's own policy",
         code::PATH_FORBIDDEN,
         "/etc/flotta/policy.toml is forbidden",
-        |stage| {
-            elsewhere(stage, "/etc/flotta/policy.toml");
+        |bench| {
+            elsewhere(bench, "/etc/flotta/policy.toml");
         },
     ),
     case(
         "a path that climbs",
         code::MANIFEST,
         "a `.` or `..` component",
-        |stage| {
-            path(stage, "/etc/containers/systemd/../../shadow");
+        |bench| {
+            path(bench, "/etc/containers/systemd/../../shadow");
         },
     ),
     case(
         "a relative path",
         code::MANIFEST,
         "refused: not absolute",
-        |stage| {
-            path(stage, "etc/containers/systemd/web.container");
+        |bench| {
+            path(bench, "etc/containers/systemd/web.container");
         },
     ),
     case(
         "a path with a NUL",
         code::MANIFEST,
         "a character that is not printable ASCII",
-        |stage| {
-            path(stage, "/etc/containers/systemd/web\0.container");
+        |bench| {
+            path(bench, "/etc/containers/systemd/web\0.container");
         },
     ),
     case(
         "case twins",
         code::MANIFEST,
         "differs from another only in case",
-        |stage| {
+        |bench| {
             twins(
-                stage,
+                bench,
                 "/etc/flotta/workloads/web/a",
                 "/etc/flotta/workloads/web/A",
             );
@@ -149,21 +149,21 @@ const RULES: &[Case] = &[
         "Unicode twins",
         code::MANIFEST,
         "a character that is not printable ASCII",
-        |stage| {
+        |bench| {
             let (composed, apart) = (
                 "/etc/flotta/workloads/web/\u{e9}",
                 "/etc/flotta/workloads/web/e\u{301}",
             );
-            twins(stage, composed, apart);
+            twins(bench, composed, apart);
         },
     ),
     case(
         "one path twice",
         code::MANIFEST,
         "files are not sorted, or",
-        |stage| {
+        |bench| {
             twins(
-                stage,
+                bench,
                 "/etc/flotta/workloads/web/a",
                 "/etc/flotta/workloads/web/a",
             );
@@ -173,9 +173,9 @@ const RULES: &[Case] = &[
         "a file and a folder of one name",
         code::MANIFEST,
         "is both a file and a folder",
-        |stage| {
+        |bench| {
             twins(
-                stage,
+                bench,
                 "/etc/flotta/workloads/web/a",
                 "/etc/flotta/workloads/web/a/b",
             );
@@ -185,32 +185,32 @@ const RULES: &[Case] = &[
         "a file and a folder whose names fold to one",
         code::MANIFEST,
         "is both a file and a folder",
-        |stage| {
+        |bench| {
             twins(
-                stage,
+                bench,
                 "/etc/flotta/workloads/web/a",
                 "/etc/flotta/workloads/web/A/b",
             );
         },
     ),
-    case("a key twice", code::MANIFEST, "duplicate field", |stage| {
-        text(stage, "\"schema\":1", "\"schema\":1,\"schema\":1");
+    case("a key twice", code::MANIFEST, "duplicate field", |bench| {
+        text(bench, "\"schema\":1", "\"schema\":1,\"schema\":1");
     }),
     case(
         "a key twice, further in",
         code::MANIFEST,
         "duplicate field",
-        |stage| {
+        |bench| {
             text(
-                stage,
+                bench,
                 "\"mode\":\"0644\"",
                 "\"mode\":\"0644\",\"mode\":\"0777\"",
             );
         },
     ),
-    case("NaN", code::MANIFEST, "expected value", |stage| {
+    case("NaN", code::MANIFEST, "expected value", |bench| {
         text(
-            stage,
+            bench,
             "\"heartbeat_seconds\":60",
             "\"heartbeat_seconds\":NaN",
         );
@@ -219,9 +219,9 @@ const RULES: &[Case] = &[
         "a number without end",
         code::MANIFEST,
         "number out of range",
-        |stage| {
+        |bench| {
             text(
-                stage,
+                bench,
                 "\"heartbeat_seconds\":60",
                 "\"heartbeat_seconds\":1e999",
             );
@@ -231,9 +231,9 @@ const RULES: &[Case] = &[
         "a number with a fraction",
         code::MANIFEST,
         "floating point `60.0`",
-        |stage| {
+        |bench| {
             text(
-                stage,
+                bench,
                 "\"heartbeat_seconds\":60",
                 "\"heartbeat_seconds\":60.0",
             );
@@ -243,27 +243,27 @@ const RULES: &[Case] = &[
         "a heartbeat of nothing",
         code::MANIFEST,
         "heartbeat_seconds must be at least 1",
-        |stage| {
-            text(stage, "\"heartbeat_seconds\":60", "\"heartbeat_seconds\":0");
+        |bench| {
+            text(bench, "\"heartbeat_seconds\":60", "\"heartbeat_seconds\":0");
         },
     ),
     case(
         "a million lists, one in the other",
         code::MANIFEST,
         "expected `,` or `]`",
-        |stage| {
+        |bench| {
             let deep = "[".repeat(1_000_000);
-            text(stage, "\"files\":[", &format!("\"files\":{deep}["));
+            text(bench, "\"files\":[", &format!("\"files\":{deep}["));
         },
     ),
     case(
         "a million lists in what nobody reads",
         code::MANIFEST,
         "unknown field `x`",
-        |stage| {
+        |bench| {
             let (open, close) = ("[".repeat(1_000_000), "]".repeat(1_000_000));
             text(
-                stage,
+                bench,
                 "\"schema\":1",
                 &format!("\"schema\":1,\"x\":{open}{close}"),
             );
@@ -273,61 +273,61 @@ const RULES: &[Case] = &[
         "an unknown key",
         code::MANIFEST,
         "unknown field `tasks`",
-        |stage| {
-            text(stage, "\"schema\":1", "\"schema\":1,\"tasks\":[]");
+        |bench| {
+            text(bench, "\"schema\":1", "\"schema\":1,\"tasks\":[]");
         },
     ),
     case(
         "a later shape",
         code::MANIFEST,
         "manifest has schema 99",
-        |stage| {
-            text(stage, "\"schema\":1", "\"schema\":99");
+        |bench| {
+            text(bench, "\"schema\":1", "\"schema\":99");
         },
     ),
     case(
         "text after the end",
         code::MANIFEST,
         "trailing characters",
-        |stage| {
+        |bench| {
             let mut bundle = Bundle::default();
             let good = manifest(&mut bundle, 1_000).to_string();
-            stage.offer_text(bundle, &format!("{good}{{}}"));
+            bench.offer_text(bundle, &format!("{good}{{}}"));
         },
     ),
     case(
         "bytes that are no text",
         code::MANIFEST,
         "expected value",
-        |stage| {
+        |bench| {
             let bundle = Bundle::default();
-            stage.offer_text(bundle, "\u{0}\u{fffd}");
+            bench.offer_text(bundle, "\u{0}\u{fffd}");
         },
     ),
     case(
         "a set-id bit",
         code::MANIFEST,
         "mode must be four octal digits",
-        |stage| {
-            text(stage, "\"0644\"", "\"4755\"");
+        |bench| {
+            text(bench, "\"0644\"", "\"4755\"");
         },
     ),
     case(
         "an owner that is an option",
         code::MANIFEST,
         "is not an account name",
-        |stage| {
-            text(stage, "\"owner\":\"root\"", "\"owner\":\"-root\"");
+        |bench| {
+            text(bench, "\"owner\":\"root\"", "\"owner\":\"-root\"");
         },
     ),
     case(
         "an owner longer than a report, and longer still when it is quoted",
         code::MANIFEST,
         "breaks a rule: ",
-        |stage| {
+        |bench| {
             let long = "\u{7f}".repeat(3 << 20);
             text(
-                stage,
+                bench,
                 "\"owner\":\"root\"",
                 &format!("\"owner\":\"{long}\""),
             );
@@ -337,9 +337,9 @@ const RULES: &[Case] = &[
         "a unit that is a path",
         code::MANIFEST,
         "is not a unit name",
-        |stage| {
+        |bench| {
             text(
-                stage,
+                bench,
                 "\"name\":\"web.service\"",
                 "\"name\":\"../web.service\"",
             );
@@ -349,9 +349,9 @@ const RULES: &[Case] = &[
         "a unit that restarts on a file of the host",
         code::MANIFEST,
         "which is not a file of the manifest",
-        |stage| {
+        |bench| {
             text(
-                stage,
+                bench,
                 "\"restart_on\":[",
                 "\"restart_on\":[\"/etc/containers/systemd/host.container\",",
             );
@@ -361,9 +361,9 @@ const RULES: &[Case] = &[
         "an image that is an option",
         code::MANIFEST,
         "is not an image reference",
-        |stage| {
+        |bench| {
             text(
-                stage,
+                bench,
                 "\"reference\":\"registry",
                 "\"reference\":\"--registry",
             );
@@ -373,8 +373,8 @@ const RULES: &[Case] = &[
         "a file larger than any may be",
         code::MANIFEST,
         "is larger than 16777216 bytes",
-        |stage| {
-            stage
+        |bench| {
+            bench
                 .offer_manifest(|_, manifest| manifest["files"][0]["size"] = (17_u32 << 20).into());
         },
     ),
@@ -382,24 +382,24 @@ const RULES: &[Case] = &[
         "a file of less than no bytes",
         code::MANIFEST,
         "integer `-1`",
-        |stage| {
-            stage.offer_manifest(|_, manifest| manifest["files"][0]["size"] = (-1).into());
+        |bench| {
+            bench.offer_manifest(|_, manifest| manifest["files"][0]["size"] = (-1).into());
         },
     ),
     case(
         "a file that is longer than it says",
         code::NOT_FLOTTA,
         "sent more than",
-        |stage| {
-            stage.offer_manifest(|_, manifest| manifest["files"][1]["size"] = 3.into());
+        |bench| {
+            bench.offer_manifest(|_, manifest| manifest["files"][1]["size"] = 3.into());
         },
     ),
     case(
         "more units than any device has",
         code::MANIFEST,
         "2001 units",
-        |stage| {
-            stage.offer_manifest(|_, manifest| {
+        |bench| {
+            bench.offer_manifest(|_, manifest| {
                 let names = (0..=MAX_UNITS).map(|n| format!("u{n:05}.service"));
                 manifest["units"] = names.map(|name| unit(&name)).collect();
             });
@@ -409,14 +409,14 @@ const RULES: &[Case] = &[
         "a manifest longer than any may be",
         code::NOT_FLOTTA,
         "sent more than",
-        |stage| {
+        |bench| {
             let long = " ".repeat(MAX_BYTES);
-            text(stage, "{", &format!("{{{long}"));
+            text(bench, "{", &format!("{{{long}"));
         },
     ),
 ];
 
 #[tokio::test(start_paused = true)]
 async fn manifests_that_break_a_rule_are_refused_though_they_are_signed() {
-    crate::play("manifests", RULES).await;
+    crate::run("manifests", RULES).await;
 }

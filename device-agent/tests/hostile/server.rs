@@ -47,7 +47,7 @@ pub enum Front {
 
 /// The state of the server, and the requests it received.
 #[derive(Clone)]
-pub struct World {
+pub struct ServerState {
     pub offer: Option<Arc<Offer>>,
     pub tag: String,
     pub blobs: BTreeMap<Digest, Vec<u8>>,
@@ -68,7 +68,7 @@ pub struct World {
 }
 
 pub struct Server {
-    pub world: watch::Sender<World>,
+    pub state: watch::Sender<ServerState>,
     pub authority: Arc<Authority>,
     pub url: String,
 }
@@ -112,7 +112,7 @@ fn failure(status: u16, code: Code) -> Answer {
 impl Server {
     pub async fn start(fleet: &FleetName) -> Self {
         let authority = Arc::new(Authority::new());
-        let world = watch::Sender::new(World {
+        let state = watch::Sender::new(ServerState {
             offer: None,
             tag: String::new(),
             blobs: BTreeMap::new(),
@@ -130,7 +130,7 @@ impl Server {
         let listener = TcpListener::bind("localhost:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let desk = Desk {
-            world: world.clone(),
+            state: state.clone(),
             authority: authority.clone(),
             fleet: fleet.clone(),
         };
@@ -140,7 +140,7 @@ impl Server {
             }
         });
         Self {
-            world,
+            state,
             authority,
             url: format!("https://localhost:{port}"),
         }
@@ -149,7 +149,7 @@ impl Server {
 
 #[derive(Clone)]
 struct Desk {
-    world: watch::Sender<World>,
+    state: watch::Sender<ServerState>,
     authority: Arc<Authority>,
     fleet: FleetName,
 }
@@ -158,13 +158,13 @@ impl Desk {
     async fn meet(self, mut stream: TcpStream) {
         // A delayed acknowledgement would be idle time, which the paused clock skips.
         stream.set_nodelay(true).expect("a socket");
-        let mut world = self.world.subscribe();
-        self.world.send_modify(|world| world.connections += 1);
+        let mut state = self.state.subscribe();
+        self.state.send_modify(|state| state.connections += 1);
         let (front, era) = {
-            let world = world.borrow();
-            (world.front.clone(), world.era)
+            let state = state.borrow();
+            (state.front.clone(), state.era)
         };
-        let clock = self.world.borrow().clock;
+        let clock = self.state.borrow().clock;
         let config = match clock {
             Some((now, made)) => self.authority.server_at(&["localhost"], made, now),
             None => self.authority.server(&["localhost"]),
@@ -201,12 +201,12 @@ impl Desk {
         };
         tokio::select! {
             () = work => {}
-            _ = world.wait_for(|world| world.era != era) => {}
+            _ = state.wait_for(|state| state.era != era) => {}
         }
     }
 
     fn lied(&self) {
-        self.world.send_modify(|world| world.lies += 1);
+        self.state.send_modify(|state| state.lies += 1);
     }
 
     async fn serve(
@@ -234,13 +234,13 @@ impl Desk {
     }
 
     async fn answer(&self, request: &Request<Bytes>, known: bool) -> Answer {
-        let mut world = self.world.subscribe();
-        self.world.send_modify(|world| world.requests += 1);
+        let mut state = self.state.subscribe();
+        self.state.send_modify(|state| state.requests += 1);
         let held_until = tokio::time::Instant::now() + Duration::from_secs(300);
         loop {
             let (lie, tag) = {
-                let world = world.borrow_and_update();
-                (world.lie.clone(), world.tag.clone())
+                let state = state.borrow_and_update();
+                (state.lie.clone(), state.tag.clone())
             };
             if let Some(false_answer) = lie.and_then(|lie| lie(request)) {
                 self.lied();
@@ -260,7 +260,7 @@ impl Desk {
             if asked.is_none_or(|asked| asked != tag.as_str()) {
                 return self.desired();
             }
-            let changed = tokio::time::timeout_at(held_until, world.changed()).await;
+            let changed = tokio::time::timeout_at(held_until, state.changed()).await;
             if changed.is_err() {
                 return answer(304, &[], whole(""));
             }
@@ -268,9 +268,9 @@ impl Desk {
     }
 
     fn desired(&self) -> Answer {
-        let world = self.world.borrow();
-        match &world.offer {
-            Some(offer) => json(200, &[("etag", &world.tag)], offer.as_ref()),
+        let state = self.state.borrow();
+        match &state.offer {
+            Some(offer) => json(200, &[("etag", &state.tag)], offer.as_ref()),
             None => failure(404, code::NO_RELEASE),
         }
     }
@@ -283,7 +283,7 @@ impl Desk {
             "/v1/report" => {
                 let report: Report = serde_json::from_slice(request.body()).expect("a report");
                 let events = report.events.last().map_or(0, |event| event.id);
-                self.world.send_modify(|world| world.reports.push(report));
+                self.state.send_modify(|state| state.reports.push(report));
                 json(
                     200,
                     &[],
@@ -296,7 +296,7 @@ impl Desk {
             "/v1/certificates" => {
                 let asked: RenewalRequest =
                     serde_json::from_slice(request.body()).expect("a request");
-                self.world.send_modify(|world| world.renewals += 1);
+                self.state.send_modify(|state| state.renewals += 1);
                 let certificate = self.certificate(&asked.csr, &crate::fleet::device(2));
                 json(200, &[], &Renewal { certificate })
             }
@@ -309,7 +309,7 @@ impl Desk {
 
     fn certificate(&self, csr: &str, device: &DeviceName) -> String {
         let identity = device.identity(&self.fleet);
-        match self.world.borrow().clock {
+        match self.state.borrow().clock {
             Some((now, _)) => self.authority.device_at(csr, &identity, now),
             None => self.authority.device(csr, &identity),
         }
@@ -326,7 +326,7 @@ impl Desk {
 
     fn blob(&self, request: &Request<Bytes>, digest: &str) -> Answer {
         let digest: Digest = digest.parse().expect("a digest");
-        let Some(content) = self.world.borrow().blobs.get(&digest).cloned() else {
+        let Some(content) = self.state.borrow().blobs.get(&digest).cloned() else {
             return failure(404, code::NOT_FOUND);
         };
         let range = request.headers().get("range");
@@ -342,7 +342,7 @@ impl Desk {
         match from {
             None => answer(200, &[], whole(content)),
             Some(from) if from < content.len() => {
-                self.world.send_modify(|world| world.resumed += 1);
+                self.state.send_modify(|state| state.resumed += 1);
                 let range = format!("bytes {from}-{}/{}", content.len() - 1, content.len());
                 answer(
                     206,

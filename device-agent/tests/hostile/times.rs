@@ -13,9 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::bench::{Bench, FIRST, says};
 use crate::fleet::{Bundle, OURS, device, manifest};
-use crate::server::World;
-use crate::stage::{FIRST, Stage, says};
+use crate::server::ServerState;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -46,13 +46,13 @@ impl FakeClock {
     }
 }
 
-impl Stage {
+impl Bench {
     /// Sets the offset of the server's clock, and the offset at which its certificate was made.
     fn server_is_off(&mut self, now: SignedDuration, made: SignedDuration) {
         let right = Timestamp::now();
-        self.change(|world| {
-            world.clock = Some((right + now, right + made));
-            world.era += 1;
+        self.change(|state| {
+            state.clock = Some((right + now, right + made));
+            state.era += 1;
         });
         self.fleet.now = right + now;
     }
@@ -60,8 +60,8 @@ impl Stage {
     /// Offers a new release, signed by the server's clock.
     fn next(&mut self, sequence: &mut u64) {
         *sequence += 1;
-        self.plan(*sequence);
-        self.heal();
+        self.publish(*sequence);
+        self.become_honest();
     }
 
     /// Restarts the agent with its saved clock.
@@ -75,14 +75,14 @@ impl Stage {
     /// Checks that the device follows the offer, and reports at most these codes.
     async fn follows(&self, what: &str, may_say: &[&str]) {
         let wanted = self.truth.manifest;
-        let like = |world: &World| {
-            world.reports.last().is_some_and(|report| {
+        let like = |state: &ServerState| {
+            state.reports.last().is_some_and(|report| {
                 let mut problems = report.problems.iter();
                 report.applied.is_some_and(|a| a.manifest == wanted)
                     && problems.all(|problem| may_say.contains(&problem.code.as_str()))
             })
         };
-        self.play(self.until(what, like)).await;
+        self.run(self.until(what, like)).await;
     }
 }
 
@@ -102,45 +102,45 @@ async fn a_server_whose_clock_was_wrong_keeps_no_device() {
         for synchronised in [Some(true), Some(false), None] {
             let what = format!("the server off by {offset:#}, the device set: {synchronised:?}");
             let (clock, mut sequence) = (FakeClock::default(), FIRST);
-            let mut stage = Stage::new().await;
-            stage.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
-            stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
-            stage.heal();
-            stage.follows(&what, &[]).await;
+            let mut bench = Bench::new().await;
+            bench.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
+            bench.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+            bench.become_honest();
+            bench.follows(&what, &[]).await;
 
             // the server starts with the wrong clock, and makes its certificate and a release by it
-            stage.server_is_off(offset, offset);
-            stage.next(&mut sequence);
-            let before = stage.state();
+            bench.server_is_off(offset, offset);
+            bench.next(&mut sequence);
+            let before = bench.state();
             // only a certificate that has expired by a believed clock is refused until it is renewed
             let has_ended = synchronised == Some(true) && offset < -DAY * 365;
             if has_ended {
-                let refused = |world: &World| world.connections > 5;
-                stage.play(stage.until(&what, refused)).await;
-                assert!(stage.state() == before, "{what}: something was touched");
+                let refused = |state: &ServerState| state.connections > 5;
+                bench.run(bench.until(&what, refused)).await;
+                assert!(bench.state() == before, "{what}: something was touched");
             } else if offset <= -DAY {
-                stage.follows(&what, &OR_EXPIRED).await;
+                bench.follows(&what, &OR_EXPIRED).await;
             } else {
-                stage.follows(&what, &OF_TIME).await;
+                bench.follows(&what, &OF_TIME).await;
             }
 
             // the server's clock is right, but it still has its old certificate
-            stage.server_is_off(SignedDuration::ZERO, offset);
-            stage.next(&mut sequence);
+            bench.server_is_off(SignedDuration::ZERO, offset);
+            bench.next(&mut sequence);
             if !has_ended {
-                stage.follows(&what, &OF_TIME).await;
-                stage.restart(&clock, synchronised);
-                stage.next(&mut sequence);
-                stage.follows(&what, &OF_TIME).await;
+                bench.follows(&what, &OF_TIME).await;
+                bench.restart(&clock, synchronised);
+                bench.next(&mut sequence);
+                bench.follows(&what, &OF_TIME).await;
             }
 
             // the certificate is renewed; no problem is left, also after a restart of the agent
-            stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
-            stage.next(&mut sequence);
-            stage.follows(&what, &[]).await;
-            stage.restart(&clock, synchronised);
-            stage.next(&mut sequence);
-            stage.follows(&what, &[]).await;
+            bench.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+            bench.next(&mut sequence);
+            bench.follows(&what, &[]).await;
+            bench.restart(&clock, synchronised);
+            bench.next(&mut sequence);
+            bench.follows(&what, &[]).await;
             tried += 1;
         }
     }
@@ -157,26 +157,26 @@ async fn a_device_whose_clock_is_wrong_follows_its_fleet() {
         for synchronised in [Some(false), None] {
             let what = format!("the device off by {offset:#}");
             let (clock, mut sequence) = (FakeClock::default(), FIRST);
-            let mut stage = Stage::new().await;
-            stage.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
-            stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
-            stage.heal();
-            stage.follows(&what, &[]).await;
+            let mut bench = Bench::new().await;
+            bench.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
+            bench.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+            bench.become_honest();
+            bench.follows(&what, &[]).await;
 
             clock.set(offset);
-            stage.restart(&clock, synchronised);
-            stage.next(&mut sequence);
-            stage.follows(&what, &OF_TIME).await;
+            bench.restart(&clock, synchronised);
+            bench.next(&mut sequence);
+            bench.follows(&what, &OF_TIME).await;
             // again, without what it had learned
-            stage.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
-            stage.next(&mut sequence);
-            stage.follows(&what, &OF_TIME).await;
+            bench.clock = clock.clock(Timestamp::UNIX_EPOCH, synchronised);
+            bench.next(&mut sequence);
+            bench.follows(&what, &OF_TIME).await;
 
             // now the network sets it
             clock.set(SignedDuration::ZERO);
-            stage.restart(&clock, Some(true));
-            stage.next(&mut sequence);
-            stage.follows(&what, &[]).await;
+            bench.restart(&clock, Some(true));
+            bench.next(&mut sequence);
+            bench.follows(&what, &[]).await;
             tried += 1;
         }
     }
@@ -194,31 +194,31 @@ async fn a_device_that_was_poisoned_already_is_healed() {
         for synchronised in [Some(true), Some(false), None] {
             let what = format!("a floor ahead by {offset:#}, the device set: {synchronised:?}");
             let (clock, mut sequence) = (FakeClock::default(), FIRST);
-            let mut stage = Stage::new().await;
-            stage.server_is_off(offset, SignedDuration::ZERO);
-            stage.plan(FIRST);
-            stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
-            stage.heal();
-            stage.follows(&what, &OF_TIME).await;
+            let mut bench = Bench::new().await;
+            bench.server_is_off(offset, SignedDuration::ZERO);
+            bench.publish(FIRST);
+            bench.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+            bench.become_honest();
+            bench.follows(&what, &OF_TIME).await;
             let ahead = Timestamp::now() + offset;
             Clock::new(ahead)
-                .save(&stage.config.clock())
+                .save(&bench.config.clock())
                 .expect("saved");
-            let floor = Clock::load(&stage.config.clock()).floor();
+            let floor = Clock::load(&bench.config.clock()).floor();
             assert!(floor >= ahead - MINUTE);
 
-            stage.clock = clock.clock(floor, synchronised);
-            stage.next(&mut sequence);
-            stage.follows(&what, &[]).await;
-            let told = stage.server.world.borrow().clone();
+            bench.clock = clock.clock(floor, synchronised);
+            bench.next(&mut sequence);
+            bench.follows(&what, &[]).await;
+            let told = bench.server.state.borrow().clone();
             let is_told = says(&told, "ClockCorrected", code::TIME_AHEAD.id);
             assert_eq!(
                 is_told,
                 synchronised == Some(true) && offset > HOUR,
                 "{what}"
             );
-            stage.restart(&clock, synchronised);
-            let left = stage.clock.floor() < ahead - offset / 2;
+            bench.restart(&clock, synchronised);
+            let left = bench.clock.floor() < ahead - offset / 2;
             assert!(left, "{what}: the floor is still ahead");
             tried += 1;
         }
@@ -232,56 +232,56 @@ async fn a_certificate_taken_in_doubt_is_verified_again_when_the_clock_is_set() 
     for (made, is_refused) in [(-DAY * 730, true), (DAY * 730, false), (-DAY, false)] {
         let what = format!("a certificate made {made:#} from now");
         let (clock, mut sequence) = (FakeClock::default(), FIRST);
-        let mut stage = Stage::new().await;
+        let mut bench = Bench::new().await;
         clock.set(made - DAY * 3652);
-        stage.clock = clock.clock(Timestamp::UNIX_EPOCH, Some(false));
-        stage.server_is_off(SignedDuration::ZERO, made);
+        bench.clock = clock.clock(Timestamp::UNIX_EPOCH, Some(false));
+        bench.server_is_off(SignedDuration::ZERO, made);
         if made == -DAY {
             // nothing shows yet that the certificate is already valid
-            stage.fleet.now = Timestamp::now() - DAY * 730;
+            bench.fleet.now = Timestamp::now() - DAY * 730;
         }
-        stage.plan(FIRST);
-        stage.heal();
-        stage.follows(&what, &OR_EXPIRED).await;
-        let before = stage.state();
-        stage.change(|world| world.reports.clear());
+        bench.publish(FIRST);
+        bench.become_honest();
+        bench.follows(&what, &OR_EXPIRED).await;
+        let before = bench.state();
+        bench.change(|state| state.reports.clear());
         let script = async {
-            let doubts = |world: &World| {
-                let mut problems = world.reports.iter().flat_map(|report| &report.problems);
+            let doubts = |state: &ServerState| {
+                let mut problems = state.reports.iter().flat_map(|report| &report.problems);
                 problems.any(|problem| problem.code == code::CLOCK_UNSURE.id)
             };
-            stage.until(&what, doubts).await;
-            let connections = stage.server.world.borrow().connections;
+            bench.until(&what, doubts).await;
+            let connections = bench.server.state.borrow().connections;
             clock.set(SignedDuration::ZERO);
-            stage.clock.set_synchronised(Some(true));
+            bench.clock.set_synchronised(Some(true));
             if is_refused {
-                let link = stage
+                let link = bench
                     .link(&what, |link| link.connected_since.is_none())
                     .await;
                 let problem = link.problem.expect("a problem");
                 assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{what}: {problem}");
                 assert!(problem.message.contains("ended at"), "{what}: {problem}");
-                let tried = |world: &World| world.connections > connections + 3;
-                stage.until(&what, tried).await;
+                let tried = |state: &ServerState| state.connections > connections + 3;
+                bench.until(&what, tried).await;
             } else {
-                let is_judged = |world: &World| {
-                    world.reports.last().is_some_and(|report| {
+                let is_judged = |state: &ServerState| {
+                    state.reports.last().is_some_and(|report| {
                         let has = |code: &str| report.problems.iter().any(|one| one.code == code);
                         !has(code::CLOCK_UNSURE.id)
                             && has(code::TIME_AHEAD.id) == made.is_positive()
                     })
                 };
-                stage.until(&what, is_judged).await;
-                let now = stage.server.world.borrow().connections;
+                bench.until(&what, is_judged).await;
+                let now = bench.server.state.borrow().connections;
                 assert_eq!(now, connections, "{what}: it needs no other connection");
             }
         };
-        stage.play(script).await;
-        assert!(stage.state() == before, "{what}: something was touched");
+        bench.run(script).await;
+        assert!(bench.state() == before, "{what}: something was touched");
         // the server has renewed it
-        stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
-        stage.next(&mut sequence);
-        stage.follows(&what, &[]).await;
+        bench.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+        bench.next(&mut sequence);
+        bench.follows(&what, &[]).await;
     }
 }
 
@@ -294,14 +294,14 @@ async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has
     for (offset, before) in [(off, false), (off, true), (SignedDuration::ZERO, false)] {
         let what = format!("the device off by {offset:#}, a dead address before: {before}");
         let (clock, mut sequence) = (FakeClock::default(), FIRST);
-        let mut stage = Stage::new().await;
-        let alive = stage.server.url.clone();
-        stage.server_is_off(off, off);
-        let identity = Identity::open(&stage.config.identity()).expect("keys");
-        let name = device(OURS).identity(&stage.fleet.trust.fleet);
+        let mut bench = Bench::new().await;
+        let alive = bench.server.url.clone();
+        bench.server_is_off(off, off);
+        let identity = Identity::open(&bench.config.identity()).expect("keys");
+        let name = device(OURS).identity(&bench.fleet.trust.fleet);
         let csr = identity.csr(&device(OURS)).expect("a request");
-        let (fleet, made) = (&stage.fleet.trust.fleet, Timestamp::now() + long_ago);
-        let pem = stage.server.authority.device_at(&csr, &name, made);
+        let (fleet, made) = (&bench.fleet.trust.fleet, Timestamp::now() + long_ago);
+        let pem = bench.server.authority.device_at(&csr, &name, made);
         let kept = identity.keep_certificate(&pem, fleet, &device(OURS));
         kept.expect("kept");
         let mut bundle = Bundle::default();
@@ -312,27 +312,27 @@ async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has
         } else {
             json!([alive])
         };
-        stage.truth = stage.signed(FIRST, bundle, &manifest.to_string());
-        stage.heal();
+        bench.truth = bench.signed(FIRST, bundle, &manifest.to_string());
+        bench.become_honest();
         clock.set(off);
-        stage.clock = clock.clock(Timestamp::UNIX_EPOCH, Some(false));
-        stage.follows(&what, &OF_TIME).await;
+        bench.clock = clock.clock(Timestamp::UNIX_EPOCH, Some(false));
+        bench.follows(&what, &OF_TIME).await;
 
         for file in [
             "identity/joined.json",
             "identity/server",
             "ledger/joined.json",
         ] {
-            let path = stage.config.state.join(file);
+            let path = bench.config.state.join(file);
             let known = std::fs::read_to_string(&path).expect("it is there");
             assert!(known.contains(&alive), "{file}: {known}");
             std::fs::write(&path, known.replace(&alive, DEAD)).expect("written");
         }
-        stage.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
+        bench.server_is_off(SignedDuration::ZERO, SignedDuration::ZERO);
         clock.set(offset);
-        stage.restart(&clock, Some(false));
-        stage.next(&mut sequence);
-        stage.follows(&what, &OF_TIME).await;
+        bench.restart(&clock, Some(false));
+        bench.next(&mut sequence);
+        bench.follows(&what, &OF_TIME).await;
         let ends = identity.certificate().expect("one").not_after;
         assert!(ends > Timestamp::now(), "{what}: {ends}");
     }
@@ -341,28 +341,28 @@ async fn a_device_whose_certificate_ended_unseen_comes_back_where_its_server_has
 /// The same when joining, with the state that `enrol --reset` leaves in place.
 #[tokio::test(start_paused = true)]
 async fn a_device_joins_whatever_the_clocks_are() {
-    let stage = Stage::new().await;
+    let bench = Bench::new().await;
     let file = JoinFile {
         schema: 1,
-        fleet: stage.fleet.trust.fleet.clone(),
-        server: stage.server.url.clone(),
-        ca: stage.server.authority.pem.clone(),
-        trust_root: stage.fleet.sign_root(&stage.fleet.trust),
+        fleet: bench.fleet.trust.fleet.clone(),
+        server: bench.server.url.clone(),
+        ca: bench.server.authority.pem.clone(),
+        trust_root: bench.fleet.sign_root(&bench.fleet.trust),
         device: Some(device(OURS)),
         token: None,
     };
     let bytes = serde_json::to_vec(&file).expect("JSON");
     let join = Join::parse(&bytes, "join".as_ref(), None).expect("a join file");
-    let identity = Identity::open(&stage.config.identity()).expect("keys");
+    let identity = Identity::open(&bench.config.identity()).expect("keys");
     let hardware = Hardware::default();
     let ask = async |clock: &Clock| {
         let deadline = Instant::now() + Duration::from_secs(600);
-        let client = join.client(clock, &stage.config.proxies).expect("a client");
+        let client = join.client(clock, &bench.config.proxies).expect("a client");
         join.ask(&identity, &hardware, &client, Some(deadline), || {})
             .await
     };
     let now = Timestamp::now();
-    stage.change(|world| world.clock = Some((now, now)));
+    bench.change(|state| state.clock = Some((now, now)));
     let mut tried = 0;
     for offset in offsets() {
         let clock = FakeClock::default();
@@ -378,7 +378,7 @@ async fn a_device_joins_whatever_the_clocks_are() {
         }
     }
     // a certificate that expired long ago by a believed clock is refused with the reason
-    stage.change(|world| world.clock = Some((now, now - DAY * 730)));
+    bench.change(|state| state.clock = Some((now, now - DAY * 730)));
     let right = FakeClock::default().clock(Timestamp::UNIX_EPOCH, Some(true));
     let problem = ask(&right).await.expect_err("an old server").problem();
     assert_eq!(problem.code, code::UNTRUSTED_SERVER.id, "{problem}");

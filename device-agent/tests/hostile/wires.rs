@@ -9,22 +9,22 @@ use flotta_bundle::wire::Acknowledged;
 use futures_util::stream;
 
 use crate::authority::Authority;
+use crate::bench::{Bench, FIRST};
 use crate::content::content;
 use crate::server::{Answer, Front, answer, json, whole};
-use crate::stage::{FIRST, Stage};
 use crate::{Case, case, cut_off};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Makes the server answer polls like this.
-fn desired(stage: &Stage, lie: fn() -> Answer) {
-    stage.answer(Arc::new(move |request| {
+fn desired(bench: &Bench, lie: fn() -> Answer) {
+    bench.answer(Arc::new(move |request| {
         (request.uri().path() == "/v1/desired").then(lie)
     }));
 }
 
-fn blob(stage: &Stage, lie: fn() -> Answer) {
-    content(stage, false, move |_| lie());
+fn blob(bench: &Bench, lie: fn() -> Answer) {
+    content(bench, false, move |_| lie());
 }
 
 fn endless(status: u16) -> Answer {
@@ -83,126 +83,126 @@ const CASES: &[Case] = &[
         "an endless offer",
         code::NOT_FLOTTA,
         "sent more than",
-        |stage| {
-            desired(stage, || endless(200));
+        |bench| {
+            desired(bench, || endless(200));
         },
     ),
     case(
         "an endless error",
         code::NOT_FLOTTA,
         "sent more than",
-        |stage| {
-            desired(stage, || endless(500));
+        |bench| {
+            desired(bench, || endless(500));
         },
     ),
     case(
         "an endless blob",
         code::NOT_FLOTTA,
         "sent more than",
-        |stage| {
-            blob(stage, || endless(200));
+        |bench| {
+            blob(bench, || endless(200));
         },
     ),
     cut_off(
         "an offer at a byte a second",
         code::TOO_SLOW,
         "bytes in 60s",
-        |stage| {
-            desired(stage, drip);
+        |bench| {
+            desired(bench, drip);
         },
     ),
     case(
         "a blob at a byte a second",
         code::TOO_SLOW,
         "bytes in 60s",
-        |stage| {
-            blob(stage, drip);
+        |bench| {
+            blob(bench, drip);
         },
     ),
     cut_off(
         "an offer that is a gzip bomb",
         code::NOT_FLOTTA,
         "sends gzip encoding",
-        |stage| {
-            desired(stage, gzip);
+        |bench| {
+            desired(bench, gzip);
         },
     ),
     case(
         "a blob that is a gzip bomb",
         code::NOT_FLOTTA,
         "sends gzip encoding",
-        |stage| {
-            blob(stage, gzip);
+        |bench| {
+            blob(bench, gzip);
         },
     ),
     cut_off(
         "an offer with a header bomb",
         code::NOT_FLOTTA,
         "header compression context",
-        |stage| {
-            desired(stage, headers);
+        |bench| {
+            desired(bench, headers);
         },
     ),
     case(
         "a blob with a header bomb",
         code::NOT_FLOTTA,
         "header compression context",
-        |stage| {
-            blob(stage, headers);
+        |bench| {
+            blob(bench, headers);
         },
     ),
     cut_off(
         "an offer elsewhere",
         code::NOT_FLOTTA,
         "redirects to",
-        |stage| {
-            desired(stage, redirect);
+        |bench| {
+            desired(bench, redirect);
         },
     ),
     case(
         "a blob elsewhere",
         code::NOT_FLOTTA,
         "redirects to",
-        |stage| {
-            blob(stage, redirect);
+        |bench| {
+            blob(bench, redirect);
         },
     ),
     cut_off(
         "a portal's page for an offer",
         code::NOT_FLOTTA,
         "text/html",
-        |stage| {
-            desired(stage, portal);
+        |bench| {
+            desired(bench, portal);
         },
     ),
     case(
         "a portal's page for a blob",
         code::DIGEST_MISMATCH,
-        "content asked for as",
-        |stage| blob(stage, portal),
+        "content requested as",
+        |bench| blob(bench, portal),
     ),
     cut_off(
         "an offer with a key twice",
         code::NOT_FLOTTA,
         "duplicate field",
-        |stage| {
-            desired(stage, || text("{\"leaf\":\"\",\"leaf\":\"\"}".to_owned()));
+        |bench| {
+            desired(bench, || text("{\"leaf\":\"\",\"leaf\":\"\"}".to_owned()));
         },
     ),
     cut_off(
         "an offer of a thousand lists",
         code::NOT_FLOTTA,
         "invalid type: sequence",
-        |stage| {
-            desired(stage, || text("[".repeat(500_000)));
+        |bench| {
+            desired(bench, || text("[".repeat(500_000)));
         },
     ),
     cut_off(
         "an offer of a thousand lists in what nobody reads",
         code::NOT_FLOTTA,
         "missing field `release`",
-        |stage| {
-            desired(stage, || {
+        |bench| {
+            desired(bench, || {
                 let (open, close) = ("[".repeat(250_000), "]".repeat(250_000));
                 text(format!("{{\"x\":{open}{close}}}"))
             });
@@ -212,85 +212,85 @@ const CASES: &[Case] = &[
         "a certificate of another authority",
         code::UNTRUSTED_SERVER,
         "BadSignature",
-        |stage| {
-            stage.front(Front::Other(Authority::new().server(&["localhost"])));
+        |bench| {
+            bench.front(Front::Other(Authority::new().server(&["localhost"])));
         },
     ),
     cut_off(
         "a certificate of another name",
         code::UNTRUSTED_SERVER,
         "not valid for name",
-        |stage| {
-            let other = stage.server.authority.server(&["elsewhere.example"]);
-            stage.front(Front::Other(other));
+        |bench| {
+            let other = bench.server.authority.server(&["elsewhere.example"]);
+            bench.front(Front::Other(other));
         },
     ),
     cut_off(
         "a certificate that has ended",
         code::UNTRUSTED_SERVER,
         "a certificate of its chain ended at 2000-01-01T00:00:00Z",
-        |stage| {
-            let ended = stage
+        |bench| {
+            let ended = bench
                 .server
                 .authority
                 .server_with(&["localhost"], (1990, 2000), b"h2");
-            stage.front(Front::Other(ended));
+            bench.front(Front::Other(ended));
         },
     ),
 ];
 
 #[tokio::test(start_paused = true)]
 async fn answers_that_no_server_of_ours_gives_are_refused() {
-    crate::play("answers", CASES).await;
+    crate::run("answers", CASES).await;
 }
 
 /// A server cannot have stored an event that was not sent. If the device believed it, one lie would silence it for good.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_of_what_was_never_said_silences_nobody() {
-    let mut stage = Stage::new().await;
-    stage.answer(Arc::new(|request| {
+    let mut bench = Bench::new().await;
+    bench.answer(Arc::new(|request| {
         let all = Acknowledged {
             events: u64::MAX,
             ..Acknowledged::default()
         };
         (request.uri().path() == "/v1/report").then(|| json(200, &[], &all))
     }));
-    stage
-        .play(stage.until("a lie", |world| world.lies > 0))
+    bench
+        .run(bench.until("a lie", |state| state.lies > 0))
         .await;
-    stage.heal();
-    stage.play_first().await;
-    stage.plan(FIRST + 1);
-    stage.heal();
-    let told = |world: &crate::server::World| {
-        let mut events = world.reports.iter().flat_map(|report| &report.events);
+    bench.become_honest();
+    bench.run_first().await;
+    bench.publish(FIRST + 1);
+    bench.become_honest();
+    let told = |state: &crate::server::ServerState| {
+        let mut events = state.reports.iter().flat_map(|report| &report.events);
         events.any(|event| event.reason == "Applied" && event.message.starts_with("release 6"))
     };
-    stage.play(stage.until("the new event", told)).await;
-    let silent = |world: &crate::server::World| {
-        world
+    bench.run(bench.until("the new event", told)).await;
+    let silent = |state: &crate::server::ServerState| {
+        state
             .reports
             .last()
             .is_some_and(|report| report.events.is_empty())
     };
-    stage.play(stage.until("that it is kept", silent)).await;
+    bench.run(bench.until("that it is kept", silent)).await;
 }
 
 /// The `Date` of an answer is not signed, and must not count.
 #[tokio::test(start_paused = true)]
 async fn a_servers_time_does_not_end_every_certificate() {
-    let mut stage = Stage::new().await;
-    stage.answer(Arc::new(|request| {
+    let mut bench = Bench::new().await;
+    bench.answer(Arc::new(|request| {
         let late = [("date", "Fri, 31 Dec 9999 00:00:00 GMT")];
         (request.uri().path() == "/v1/desired").then(|| answer(304, &late, whole("")))
     }));
-    stage
-        .play(stage.until("a lie", |world| world.lies > 0))
+    bench
+        .run(bench.until("a lie", |state| state.lies > 0))
         .await;
-    stage.plan(FIRST + 1);
-    stage.heal();
-    stage.front(Front::Server);
-    stage.play(stage.well()).await;
+    bench.publish(FIRST + 1);
+    bench.become_honest();
+    bench.front(Front::Server);
+    bench.run(bench.well()).await;
 }
 
 /// A server that does not hold a poll is not polled again at once, nor is one that has a new answer each time.
@@ -308,11 +308,11 @@ async fn a_server_that_answers_at_once_makes_no_busy_loop() {
         || answer(503, &[], whole("")),
     ];
     for lie in lies {
-        let stage = Stage::new().await;
-        desired(&stage, lie);
+        let bench = Bench::new().await;
+        desired(&bench, lie);
         let begun = tokio::time::Instant::now();
-        stage
-            .play(stage.until("many", |world| world.lies >= 100))
+        bench
+            .run(bench.until("many", |state| state.lies >= 100))
             .await;
         let spent = begun.elapsed();
         assert!(spent > Duration::from_secs(600), "100 answers in {spent:?}");
@@ -322,23 +322,23 @@ async fn a_server_that_answers_at_once_makes_no_busy_loop() {
 /// The same for certificates that are due for renewal at once.
 #[tokio::test(start_paused = true)]
 async fn a_certificate_that_is_old_at_once_makes_no_busy_loop() {
-    let stage = Stage::new().await;
-    stage.heal();
-    let folder = stage.config.identity();
+    let bench = Bench::new().await;
+    bench.become_honest();
+    let folder = bench.config.identity();
     let identity = flotta_agent::identity::Identity::open(&folder).expect("keys");
     let name = crate::fleet::device(crate::fleet::OURS);
     let csr = identity.csr(&name).expect("a request");
-    let of = &stage.fleet.trust.fleet;
-    let authority = stage.server.authority.clone();
+    let of = &bench.fleet.trust.fleet;
+    let authority = bench.server.authority.clone();
     let old = authority.device_with(&csr, &name.identity(of), (1971, 2040));
     identity.keep_certificate(&old, of, &name).expect("kept");
-    stage.answer(Arc::new(move |request| {
+    bench.answer(Arc::new(move |request| {
         let answer = serde_json::json!({"certificate": old});
         (request.uri().path() == "/v1/certificates").then(|| json(200, &[], &answer))
     }));
     let begun = tokio::time::Instant::now();
-    stage
-        .play(stage.until("renewals", |world| world.lies >= 10))
+    bench
+        .run(bench.until("renewals", |state| state.lies >= 10))
         .await;
     let spent = begun.elapsed();
     assert!(spent > Duration::from_secs(600), "10 renewals in {spent:?}");
@@ -347,19 +347,19 @@ async fn a_certificate_that_is_old_at_once_makes_no_busy_loop() {
 /// But releases in quick succession are fetched at once: no commit waits for the ones before it.
 #[tokio::test(start_paused = true)]
 async fn releases_that_come_at_once_are_followed_at_once() {
-    let mut stage = Stage::new().await;
-    stage.heal();
-    stage.play_first().await;
+    let mut bench = Bench::new().await;
+    bench.become_honest();
+    bench.run_first().await;
     let offers: Vec<_> = (FIRST + 1..=FIRST + 30)
         .map(|release| {
-            stage.plan(release);
-            stage.truth.clone()
+            bench.publish(release);
+            bench.truth.clone()
         })
         .collect();
     let offers = std::sync::Mutex::new(offers.into_iter());
-    stage.heal();
+    bench.become_honest();
     // every poll is answered with the next release, the last one with the honest release
-    stage.answer(Arc::new(move |request| {
+    bench.answer(Arc::new(move |request| {
         if request.uri().path() != "/v1/desired" {
             return None;
         }
@@ -368,8 +368,8 @@ async fn releases_that_come_at_once_are_followed_at_once() {
         Some(json(200, &[("etag", &tag)], &offer))
     }));
     let begun = tokio::time::Instant::now();
-    stage.play(stage.well()).await;
+    bench.run(bench.well()).await;
     let spent = begun.elapsed();
-    assert!(stage.server.world.borrow().lies >= 30);
+    assert!(bench.server.state.borrow().lies >= 30);
     assert!(spent < Duration::from_secs(60), "30 releases in {spent:?}");
 }

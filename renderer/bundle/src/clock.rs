@@ -1,16 +1,16 @@
-//! When a machine's clock is believed: one rule for server and device, whose words about it meet in a report.
+//! When a machine's clock is trusted: one rule for server and device, because both judge the times in a report.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How far two clocks may differ before one of them is wrong: as far as the server's certificates reach into the past.
+/// How far two clocks may differ before one of them counts as wrong. The server's certificates begin this long in the past.
 pub const SKEW: SignedDuration = SignedDuration::from_hours(1);
 /// A file that systemd-timesyncd touches whenever it has set the clock (`/run` before it).
 pub const MARK: &str = "systemd/timesync/synchronized";
-/// How long that counts. timesyncd asks its server every 34 minutes at most, so that this is five answers missed.
+/// How long the file's time counts as recent. timesyncd asks its server at least every 34 minutes, so it may miss five answers.
 const MARK_COUNTS: SignedDuration = SignedDuration::from_hours(3);
 
-/// Whether a clock that says `now` was set of late, by when the mark was touched. A mark from the future is from before the
-/// clock was set back by something else, and an old one from before timesyncd lost its server, or was stopped.
+/// Whether the network set the clock recently: `mark` is the time of the file above, and `now` is the clock's time. If the file is
+/// from the future, something else has set the clock back since. If it is old, timesyncd lost its server or was stopped.
 pub fn is_fresh(mark: Timestamp, now: Timestamp) -> bool {
     let age = now.duration_since(mark);
     !age.is_negative() && age <= MARK_COUNTS

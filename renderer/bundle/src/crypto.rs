@@ -1,4 +1,4 @@
-//! Signatures: Ed25519 by `ring`, the provider that TLS links anyway. No other module names a signature library.
+//! Signatures: Ed25519 with `ring`, which TLS links anyway. No other module uses a signature library.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::Digest;
 
-/// A key that may not be used.
+/// A key that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not `ed25519:` and 32 bytes of base64.
@@ -19,7 +19,7 @@ pub enum KeyError {
     /// Not the PKCS#8 of an Ed25519 key.
     #[error("not the PKCS#8 document of an Ed25519 key")]
     Private,
-    /// The operating system gave no random bytes.
+    /// The operating system returned no random bytes.
     #[error("no random bytes to make a key from")]
     Random,
 }
@@ -29,7 +29,7 @@ pub enum KeyError {
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// What a person compares: the digest of the 32 key bytes.
+    /// Returns the digest of the 32 key bytes, for people to compare.
     pub fn fingerprint(&self) -> Digest {
         Digest::of(&self.0)
     }
@@ -80,8 +80,8 @@ impl<'de> Deserialize<'de> for PublicKey {
     }
 }
 
-/// How the PKCS#8 document of an Ed25519 key begins, before its 32 secret bytes (RFC 8410). Version 1: OpenSSL 3.0, and what
-/// is built on it, reads no other, and people sign with it.
+/// The beginning of the PKCS#8 document of an Ed25519 key, before its 32 secret bytes (RFC 8410). Version 1, because people sign
+/// with OpenSSL 3.0, which reads no other version.
 const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
@@ -100,8 +100,8 @@ impl SigningKey {
         Ok((Self::from_pkcs8(&pkcs8)?, pkcs8))
     }
 
-    /// The PKCS#8 document that [`Self::generate`] makes today, from one that an earlier version made: it was of version 2,
-    /// with the public key in it.
+    /// Converts the PKCS#8 document of an earlier version of Flotta to the one that [`Self::generate`] makes today. The earlier one
+    /// was of PKCS#8 version 2, which contains the public key.
     pub fn portable_pkcs8(der: &[u8]) -> Result<Vec<u8>, KeyError> {
         let key = Self::from_pkcs8(der)?;
         let secret = der.get(PKCS8_PREFIX.len()..PKCS8_PREFIX.len() + 32);
@@ -112,7 +112,7 @@ impl SigningKey {
         Ok(pkcs8)
     }
 
-    /// Reads a key back from its PKCS#8 document (DER), of version 1 or 2.
+    /// Reads a key from its PKCS#8 document (DER) of version 1 or 2.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
             .map(Self)

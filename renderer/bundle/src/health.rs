@@ -19,15 +19,15 @@ pub const MAX_COMMAND_BYTES: usize = 32 << 10;
 pub struct HealthCheck {
     /// The unit that runs the container: one of the manifest's.
     pub unit: String,
-    /// The container's name, as Podman has it.
+    /// The container's name in Podman.
     pub container: String,
     /// What the check is for.
     pub purpose: Purpose,
-    /// What is done.
+    /// How the container is checked.
     pub action: Action,
-    /// Seconds from the container's start in which it is not made.
+    /// Seconds after the container's start during which the check is not made.
     pub delay_seconds: u32,
-    /// Seconds from one to the next, at least 1.
+    /// Seconds from one check to the next, at least 1.
     pub period_seconds: u32,
     /// Seconds that it may take, at least 1.
     pub timeout_seconds: u32,
@@ -41,15 +41,15 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
-    /// Until it has passed once, the others are not made. When it fails, the container is stopped, and systemd goes on from there.
+    /// Until it has passed once, the other checks are not made. When it fails, the container is stopped, and systemd decides whether to start it again.
     Startup,
-    /// When it fails, the container is stopped, and systemd goes on from there.
+    /// When it fails, the container is stopped, and systemd decides whether to start it again.
     Liveness,
     /// While it has not passed, or fails, the workload is reported as not ready. Nothing is stopped.
     Readiness,
 }
 
-/// What is done to check a container.
+/// How a container is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Action {
@@ -65,11 +65,11 @@ pub enum Action {
         port: u16,
         /// Path and query, from the first `/` on.
         path: String,
-        /// Headers, in order; `Host` takes the place of the host's own.
+        /// Headers, in order; `Host` replaces the default one.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<Header>,
     },
-    /// A TCP connection: that it comes about is a success.
+    /// A TCP connection: it is a success if the connection is established.
     Tcp {
         /// As for `http`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,7 +95,7 @@ pub struct Header {
 }
 
 impl Purpose {
-    /// The word for it.
+    /// Returns its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Startup => "startup",
@@ -106,12 +106,12 @@ impl Purpose {
 }
 
 impl HealthCheck {
-    /// What tells checks apart, and their order.
+    /// Returns what distinguishes checks, which is also their order.
     pub fn key(&self) -> (&str, &str, Purpose) {
         (&self.unit, &self.container, self.purpose)
     }
 
-    /// The rules that types alone do not hold.
+    /// Checks the rules that types cannot express.
     pub(crate) fn check(&self) -> Result<(), String> {
         let why = self.broken();
         let who = || format!("{} check of {}", self.purpose.as_str(), self.unit);
@@ -183,7 +183,7 @@ fn broken_request(path: &str, headers: &[Header]) -> Option<&'static str> {
     (!good).then_some("not a header")
 }
 
-/// What of a URL follows the authority, without a fragment.
+/// Whether text is the path and query of a URL.
 fn is_path(path: &str) -> bool {
     let good = |b: u8| b.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&b);
     path.starts_with('/') && path.len() <= MAX_PLACE_BYTES && path.bytes().all(good)

@@ -7,7 +7,7 @@ use crate::name::DeviceName;
 
 /// Most earlier digests in a leaf: how far back a rollout can hold a device without a new signature.
 pub const MAX_EARLIER: usize = 4;
-/// Longest encoded leaf, in bytes: name, five digests and their punctuation, with room.
+/// Longest encoded leaf, in bytes: the name, five digests and their punctuation, with some reserve.
 pub const MAX_BYTES: usize = 1024;
 
 /// One device's entry in a release. Encoded as JSON with fields in this order; the tree is over these bytes.
@@ -23,7 +23,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// The leaf that follows `previous` (this device's leaf in the release before) with a new manifest.
+    /// Returns the leaf for a new manifest. `previous` is this device's leaf in the release before.
     pub fn following(device: DeviceName, manifest: Digest, previous: Option<&Self>) -> Self {
         let mut earlier = Vec::new();
         if let Some(previous) = previous {
@@ -46,12 +46,12 @@ impl Leaf {
         self.manifest == *manifest || self.earlier.contains(manifest)
     }
 
-    /// The bytes that the tree is over.
+    /// Returns the bytes that are in the tree.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a leaf has only string keys")
     }
 
-    /// Reads a leaf whose bytes have been proven to be in a signed tree. Bounded by [`MAX_BYTES`].
+    /// Reads a leaf whose bytes were proven to be in a signed tree. Bounded by [`MAX_BYTES`].
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_BYTES {
             return Err(format!(
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_four_newest_earlier_manifests_stay_and_none_stands_twice() {
+    fn the_four_newest_earlier_manifests_are_kept_without_duplicates() {
         let mut last = leaf(0, None);
         assert!(last.earlier.is_empty());
         for n in 1..=6 {

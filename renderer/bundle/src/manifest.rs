@@ -18,9 +18,9 @@ mod rules;
 
 pub use rules::check_servers;
 
-/// The newest version of the manifest's shape that this program knows. It reads all from 1 and refuses newer ones: a device
-/// must not run half of what was meant. A manifest is encoded in the lowest version that can say its content, so that a new
-/// section changes no digest of a fleet that does not use it.
+/// The newest schema that this program knows. It reads all from 1 and refuses newer ones, because a device must not run half of
+/// what was meant. A manifest is encoded in the lowest schema that can express its content, so that a new section changes no
+/// digest of a fleet that does not use it.
 pub const SCHEMA: u32 = 3;
 
 /// Longest encoded manifest, in bytes. A device with 40 workloads needs about 40 KB.
@@ -42,13 +42,13 @@ pub const MAX_SERVER_BYTES: usize = 270;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The lowest version that can say the rest; [`Self::encode`] sets it. 2: `settings.servers`. 3: units of systemd's own
+    /// The lowest version that can express the rest; [`Self::encode`] sets it. 2: `settings.servers`. 3: units of systemd's own
     /// (files in [`crate::path::UNITS`], names that end in `.socket`, `.path` or `.target`), instances of templates,
     /// [`Wanted::Once`], `health`, [`File::belongs_to`], owners other than workloads, and paths outside [`DEFAULT_PREFIXES`].
     pub schema: u32,
     /// Files on the device, sorted by path.
     pub files: Vec<File>,
-    /// Units that systemd keeps as said here, sorted by name.
+    /// Units and the state that systemd should have them in, sorted by name.
     pub units: Vec<Unit>,
     /// Images that must be in the device's store before anything changes, sorted by reference.
     pub images: Vec<Image>,
@@ -63,7 +63,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Where it lies.
+    /// Where it is.
     pub path: DevicePath,
     /// Permission bits.
     pub mode: Mode,
@@ -75,19 +75,19 @@ pub struct File {
     pub digest: Digest,
     /// Length of the content in bytes.
     pub size: u64,
-    /// What the file is to the machine.
+    /// How the machine uses the file.
     pub kind: FileKind,
-    /// The object it belongs to. Left out where that is the object of all units that restart on it; and where there are none,
-    /// of a file of the device itself. Whoever has parsed a manifest finds it here, said or not: see [`File::object`].
+    /// The object it belongs to. It is omitted if it is the object of all units that restart on the file, or if no unit does and
+    /// the file belongs to the device itself. A parsed manifest always has it: see [`File::object`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub belongs_to: Option<Owner>,
 }
 
-/// What a file is to the machine.
+/// How the machine uses a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileKind {
-    /// A Quadlet source, or a unit of systemd's own: systemd must reload its units when it changes.
+    /// A Quadlet file or a systemd unit: systemd must reload its units when it changes.
     Quadlet,
     /// Plain content.
     Data,
@@ -99,7 +99,7 @@ pub enum FileKind {
 pub struct Mode(u32);
 
 impl Mode {
-    /// A mode of the nine permission bits; other bits are dropped.
+    /// Creates a mode from the nine permission bits; other bits are dropped.
     pub const fn new(bits: u32) -> Self {
         Self(bits & 0o777)
     }
@@ -136,24 +136,24 @@ impl From<Mode> for String {
 pub struct Unit {
     /// Full name, as systemd knows it: `web.service`.
     pub name: String,
-    /// The object it belongs to: how people and reports call it.
+    /// The object it belongs to, which people and reports name.
     pub workload: Owner,
-    /// What it should be.
+    /// The state that it should have.
     pub wanted: Wanted,
     /// Files whose change means that the unit must be restarted, sorted.
     pub restart_on: Vec<DevicePath>,
 }
 
-/// What a unit should be.
+/// The state that a unit should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wanted {
-    /// Active: running, or done and remaining, as its type says.
+    /// Active: running, or finished with `RemainAfterExit=`.
     Active,
     /// Known to systemd, and started by something else (another unit, a timer) or by nobody.
     Loaded,
-    /// Started after each change of its files, and by systemd at boot; that it ends then is as it should be. A run that is
-    /// interrupted is begun again.
+    /// Started after each change of its files, and by systemd at boot; it is expected to end. An interrupted run is
+    /// repeated.
     Once,
 }
 
@@ -161,7 +161,7 @@ pub enum Wanted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// As the units name it: `registry.example/web@sha256:…` or `registry.example/web:1.2`.
+    /// The reference that the units use: `registry.example/web@sha256:…` or `registry.example/web:1.2`.
     pub reference: String,
     /// The digest within the reference, when it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,11 +176,11 @@ pub struct Image {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pull {
-    /// At each new manifest, even when an image of this name is there.
+    /// For each new manifest, even if an image with this name exists.
     Always,
-    /// When no image of this name is there.
+    /// If no image with this name exists.
     Missing,
-    /// Never: it must be there.
+    /// Never: the image must exist.
     Never,
 }
 
@@ -190,8 +190,8 @@ pub enum Pull {
 pub struct Settings {
     /// Longest time between two reports, in seconds; at least 1.
     pub heartbeat_seconds: u32,
-    /// Where the server is, `https://HOST:PORT` each, in the order in which the device tries them. Empty: where it was when the
-    /// device joined.
+    /// The server's addresses, `https://HOST:PORT`, in the order in which the device tries them. If empty, the device uses the
+    /// address from when it joined.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<String>,
 }
@@ -224,7 +224,7 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// The canonical bytes: what is hashed, stored and sent. The lists are sorted here, so callers need not.
+    /// Returns the canonical bytes, which are hashed, stored and sent. This sorts the lists, so callers need not.
     pub fn encode(mut self) -> Vec<u8> {
         self.leave_out_owners();
         self.schema = self.lowest_schema();
@@ -250,7 +250,7 @@ impl Manifest {
         if bytes.len() > MAX_BYTES {
             return Err(ManifestError::TooLong(bytes.len()));
         }
-        // The version first: a newer shape should be called newer, not malformed.
+        // The version is read first, so that a newer manifest is reported as newer, not as malformed.
         let version: Version = serde_json::from_slice(bytes).map_err(ManifestError::Json)?;
         if !(1..=u64::from(SCHEMA)).contains(&version.schema) {
             return Err(ManifestError::Schema(version.schema));
@@ -261,7 +261,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The first version that has all of the sections used here.
+    /// Returns the first version that has all of the sections used here.
     fn lowest_schema(&self) -> u32 {
         let says_owner = |file: &File| file.belongs_to.is_some();
         if self.needs_third() || self.files.iter().any(says_owner) {
@@ -273,7 +273,7 @@ impl Manifest {
         }
     }
 
-    /// Whether the first two versions cannot say it, whomever the files belong to.
+    /// Whether the manifest needs the third version, apart from the owners of files.
     fn needs_third(&self) -> bool {
         let is_new = |unit: &Unit| {
             unit.wanted == Wanted::Once
@@ -293,12 +293,12 @@ impl Manifest {
             || self.images.iter().any(of_others)
     }
 
-    /// The rules that types alone do not hold.
+    /// Checks the rules that types cannot express.
     fn check(&self) -> Result<(), String> {
         if self.schema != self.lowest_schema() {
             let (says, needs) = (self.schema, self.lowest_schema());
             return Err(format!(
-                "it says schema {says}, and what it uses needs {needs}"
+                "its schema is {says}, but its content needs {needs}"
             ));
         }
         let count = |what, n: usize, max: usize| {
@@ -368,7 +368,7 @@ impl Manifest {
     }
 
     fn check_files(&self) -> Result<(), String> {
-        // A file system that folds case would make one file of two: refused whatever the device has.
+        // On a file system that ignores case, two such files would be one. They are refused on all devices.
         let mut folded = BTreeSet::new();
         for file in &self.files {
             if file.size > MAX_FILE_BYTES {

@@ -1,4 +1,4 @@
-//! Checked names. They are Kubernetes object names (RFC 1123), so that a device is called the same in Git, in a cluster,
+//! Checked names. They are Kubernetes object names (RFC 1123), so that a device has the same name in Git, in a cluster,
 //! in a certificate and on a command line.
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The namespace of a device whose name is given alone.
+/// The namespace of a device whose name is given without one.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// Why a text is not a name.
@@ -120,12 +120,12 @@ impl DeviceName {
         &self.name
     }
 
-    /// The identity a certificate of this device carries as SAN URI: `flotta://FLEET/NAMESPACE/DEVICE`.
+    /// Returns the identity that a certificate of this device has as its SAN URI: `flotta://FLEET/NAMESPACE/DEVICE`.
     pub fn identity(&self, fleet: &FleetName) -> String {
         format!("flotta://{fleet}/{}/{}", self.namespace, self.name)
     }
 
-    /// Reads an identity back.
+    /// Parses an identity.
     pub fn from_identity(uri: &str) -> Result<(FleetName, Self), NameError> {
         let bad = || NameError::Identity(uri.chars().take(80).collect());
         let mut parts = uri.strip_prefix("flotta://").ok_or_else(bad)?.split('/');

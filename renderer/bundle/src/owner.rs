@@ -20,16 +20,16 @@ pub struct Owner(String);
 /// The kind of an object that owns something on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerKind {
-    /// What runs.
+    /// A workload.
     EdgeWorkload,
-    /// Files, units and tasks of the host.
+    /// Configuration of the host: files, units and tasks.
     EdgeConfig,
     /// The device itself.
     EdgeDevice,
 }
 
 impl Owner {
-    /// The `EdgeWorkload` of this name. It must be a good one: whoever parses the manifest refuses others.
+    /// The `EdgeWorkload` with this name. The name must be valid; otherwise the manifest is refused when it is parsed.
     pub fn workload(name: &str) -> Self {
         Self(name.to_owned())
     }

@@ -10,24 +10,24 @@ pub const MAX_PATH: usize = 1024;
 /// Longest component, in bytes: 255 on every file system a device runs, less the suffix of a temporary name.
 pub const MAX_COMPONENT: usize = 200;
 
-/// Where files of a manifest may lie on a device whose policy allows no more: see [`crate::policy`].
+/// Folders in which a manifest may have files unless the device's policy allows more: see [`crate::policy`].
 pub const DEFAULT_PREFIXES: [&str; 3] = [
     // Quadlet's folder for system units (podman-systemd.unit(5))
     "/etc/containers/systemd/",
     // files that workloads mount: /etc/flotta/workloads/WORKLOAD/VOLUME/KEY
     "/etc/flotta/workloads/",
-    // systemd's folder for units, of which a release may have some: see `UNITS`
+    // systemd's folder for units: see `UNITS` for those that a release may have
     "/etc/systemd/system/",
 ];
 
-/// Where systemd reads units as they are: timers, sockets and others next to Quadlet files. A release may have `NAME.KIND` and
+/// The folder from which systemd reads units: timers, sockets and others next to Quadlet files. A release may have `NAME.KIND` and
 /// `NAME.KIND.d/DROPIN.conf` there, for the kinds of [`UNIT_KINDS`].
 pub const UNITS: &str = "/etc/systemd/system/";
 
 /// The kinds of units that a release may name.
 pub const UNIT_KINDS: [&str; 5] = ["service", "timer", "socket", "path", "target"];
 
-/// systemd's own rule for the name of a unit (systemd.unit(5)), narrowed: no escapes, at most one `@`.
+/// Whether a name is a unit name as systemd.unit(5) defines it, without escapes and with at most one `@`.
 pub fn is_unit_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.@".contains(&b);
     let Some((stem, kind)) = name.rsplit_once('.') else {
@@ -41,7 +41,7 @@ pub fn is_unit_name(name: &str) -> bool {
         && stem.matches('@').count() <= 1
 }
 
-/// A unit or a drop-in of one, by its path below [`UNITS`].
+/// Whether a path below [`UNITS`] is that of a unit or of a drop-in.
 fn is_unit_file(name: &str) -> bool {
     match name.split_once('/') {
         None => is_unit_name(name),
@@ -54,9 +54,9 @@ fn is_unit_file(name: &str) -> bool {
     }
 }
 
-/// An absolute, normalised path of printable ASCII. Whether a release may have a file there is for the device's policy to say.
+/// An absolute, normalised path of printable ASCII. The device's policy decides whether a release may have a file there.
 ///
-/// ASCII alone, because two names that differ only in Unicode normalisation are one name to a reviewer and two to a kernel.
+/// Only ASCII, because two names that differ only in Unicode normalisation look the same to a reviewer, but not to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DevicePath(String);
@@ -70,19 +70,19 @@ pub struct PathError {
 }
 
 impl PathError {
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn why(&self) -> &'static str {
         self.why
     }
 }
 
 impl DevicePath {
-    /// The path as text.
+    /// Returns the path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The last component.
+    /// Returns the last component.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }

@@ -1,13 +1,13 @@
-//! Where on a device a release may have files. The syntax of a path is the contract's ([`crate::path`]); where it may lead is
-//! for the device's owner to say, within bounds that nobody can move.
+//! Where on a device a release may have files. [`crate::path`] defines the syntax of paths; which folders are allowed is for the
+//! device's owner to decide, within limits that no policy can change.
 
 use crate::manifest::Manifest;
 use crate::path::{DEFAULT_PREFIXES, DevicePath, UNIT_KINDS};
 
-/// Where no release has files, whoever signed it and whatever a policy says: what begins with one of these, in whatever case,
-/// and why. Some folders have a second name below `/var` on systems whose `/` is an image.
+/// Prefixes below which no release may have files, whoever signed it and whatever a policy says, with the reason. Upper and lower
+/// case count as the same. Some folders have a second name below `/var` on systems whose `/` is an image.
 pub const NEVER: [(&str, &str); 52] = [
-    // a release that writes these would say for itself what a release may do
+    // with these, a release could decide for itself what a release may do
     ("/etc/flotta/", AGENT),
     ("/var/lib/flotta", AGENT),
     ("/var/lib/containers/", IMAGES),
@@ -22,7 +22,7 @@ pub const NEVER: [(&str, &str); 52] = [
     ("/etc/fstab", BOOT),
     ("/etc/crypttab", BOOT),
     ("/etc/selinux/", BOOT),
-    // packages and images of the system bring these, with signatures and a way back of their own
+    // packages and images of the system install these, with their own signatures and rollback
     ("/usr/", SYSTEM),
     ("/var/usrlocal/", SYSTEM),
     ("/bin/", SYSTEM),
@@ -32,7 +32,7 @@ pub const NEVER: [(&str, &str); 52] = [
     ("/lib64/", SYSTEM),
     ("/ostree/", SYSTEM),
     ("/sysroot/", SYSTEM),
-    // nothing in them is a file that stays
+    // no file in them is permanent
     ("/proc/", KERNEL),
     ("/sys/", KERNEL),
     ("/dev/", KERNEL),
@@ -49,7 +49,7 @@ pub const NEVER: [(&str, &str); 52] = [
     ("/etc/userdb/", ACCOUNTS),
     ("/etc/sysusers.d/", ACCOUNTS),
     ("/etc/nsswitch.conf", ACCOUNTS),
-    // who may log in, and become whom
+    // these define who may log in, and as which other user one may act
     ("/etc/sudo", ACCESS),
     ("/etc/doas", ACCESS),
     ("/etc/pam", ACCESS),
@@ -63,7 +63,7 @@ pub const NEVER: [(&str, &str); 52] = [
     ("/var/roothome/", ACCESS),
     ("/home/", ACCESS),
     ("/var/home/", ACCESS),
-    // which machine it is, and what every program loads: no program is safe from them
+    // these identify the machine, or are loaded by every program
     ("/etc/machine-id", IDENTITY),
     ("/etc/ld.so.", IDENTITY),
 ];
@@ -72,14 +72,14 @@ const AGENT: &str = "it is Flotta's own";
 const IMAGES: &str = "it is where Podman keeps images and containers";
 const BOOT: &str = "it is what the machine boots with";
 const SYSTEM: &str = "it is the system's own";
-const KERNEL: &str = "it is the kernel's, or gone with the next boot";
+const KERNEL: &str = "it belongs to the kernel, or is gone after the next boot";
 const ACCOUNTS: &str = "it is a database of accounts";
-const ACCESS: &str = "it says who may log in or become whom";
+const ACCESS: &str = "it defines who may log in, or act as another user";
 const IDENTITY: &str = "every program on the machine depends on it";
 
-/// Where systemd or Quadlet finds units, in folders of any depth.
+/// Folders in which systemd or Quadlet finds units, at any depth.
 const UNIT_FOLDERS: [&str; 2] = ["/etc/systemd/", "/etc/containers/systemd/"];
-/// Flotta's own units, without their kinds.
+/// The names of Flotta's own units, without suffixes.
 const OWN_UNITS: [&str; 4] = [
     "flotta",
     "flotta-agent",
@@ -87,9 +87,9 @@ const OWN_UNITS: [&str; 4] = [
     "flotta-ostree",
 ];
 
-/// A file of one of Flotta's own units, or a folder of its drop-ins: `flotta-agent.service`, `flotta-agent.service.d`, and
-/// `flotta-.service.d`, whose drop-ins systemd gives to every unit that begins so. A Quadlet file of that name makes a unit
-/// that goes before the one in `/usr`.
+/// Whether this is a file of one of Flotta's own units, or a folder of its drop-ins: `flotta-agent.service`,
+/// `flotta-agent.service.d`, and `flotta-.service.d`, whose drop-ins apply to every unit with this prefix. Quadlet makes a unit
+/// from a file with such a name, and that unit overrides the one in `/usr`.
 fn is_own_unit(name: &str) -> bool {
     let name = name.strip_suffix(".d").unwrap_or(name);
     let Some((stem, kind)) = name.rsplit_once('.') else {
@@ -103,7 +103,7 @@ fn is_own_unit(name: &str) -> bool {
 /// Whose files are in a folder of Flotta's, and a release's own.
 const WORKLOADS: &str = "/etc/flotta/workloads/";
 
-/// What a device lets a release do.
+/// What a release may do on a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Folders beyond [`DEFAULT_PREFIXES`].
@@ -118,7 +118,7 @@ pub struct Forbidden {
     why: String,
 }
 
-/// Why a policy cannot say something.
+/// Why a policy cannot allow a folder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{prefix}` cannot be allowed: {why}")]
 pub struct NotAllowable {
@@ -127,7 +127,7 @@ pub struct NotAllowable {
 }
 
 impl Policy {
-    /// Allows one more folder. It ends in `/`, and is below one of the root's: `/etc/` as a whole is more than anybody means.
+    /// Allows one more folder. It ends in `/`, and is at least two levels deep: nobody means to allow all of `/etc/`.
     pub fn allow(&mut self, prefix: &str) -> Result<(), NotAllowable> {
         let refused = |why: String| NotAllowable {
             prefix: prefix.chars().take(120).collect(),
@@ -151,13 +151,13 @@ impl Policy {
         Ok(())
     }
 
-    /// The folders that may hold files of a release.
+    /// Returns the folders in which a release may have files.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
         let more = self.allow.iter().map(String::as_str);
         DEFAULT_PREFIXES.into_iter().chain(more)
     }
 
-    /// Whether a release may have a file there.
+    /// Checks that a release may have a file at this path.
     pub fn check(&self, path: &DevicePath) -> Result<(), Forbidden> {
         let text = path.as_str();
         let why = match never(text) {
@@ -171,16 +171,16 @@ impl Policy {
         })
     }
 
-    /// Whether a device may have a manifest: all of its files, or none.
+    /// Checks that a device may have all files of a manifest.
     pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), Forbidden> {
         let mut files = manifest.files.iter();
         files.try_for_each(|file| self.check(&file.path))
     }
 }
 
-/// Why no policy allows a path; none where one can.
+/// Returns why no policy can allow a path; `None` if one can.
 pub fn never(path: &str) -> Option<&'static str> {
-    // a file system may fold case
+    // a file system may ignore case
     let path = path.to_ascii_lowercase();
     if path.starts_with(WORKLOADS) {
         return None;
@@ -192,7 +192,7 @@ pub fn never(path: &str) -> Option<&'static str> {
     if has_units && path.split('/').any(is_own_unit) {
         return Some(AGENT);
     }
-    // an account may be at home anywhere
+    // a home folder may be anywhere
     path.split('/').any(|name| name == ".ssh").then_some(ACCESS)
 }
 
@@ -266,7 +266,7 @@ mod tests {
                 let refused = Policy::default().allow(folder).expect_err(folder);
                 assert!(refused.to_string().contains(why), "{refused}");
             }
-            // a folder above it may be allowed, and it is still not in it
+            // the folder above it may be allowed, which does not allow the file
             let (above, _) = prefix.trim_end_matches('/').rsplit_once('/').expect("one");
             let above = format!("{above}/");
             let mut policy = Policy::default();

@@ -71,7 +71,7 @@ pub enum RootError {
     /// The envelope is malformed or too few keys signed.
     #[error("trust root: {0}")]
     Envelope(EnvelopeError),
-    /// Not the version after the one in force.
+    /// Its version does not follow the one in force.
     #[error("trust root version {found} does not follow version {current}")]
     Version {
         /// The version in force.
@@ -79,7 +79,7 @@ pub enum RootError {
         /// The version offered.
         found: u32,
     },
-    /// Of another fleet.
+    /// It is of another fleet.
     #[error("trust root of fleet {found}, this device belongs to {current}")]
     Fleet {
         /// This device's fleet.
@@ -108,7 +108,7 @@ impl TrustRoot {
         serde_json::to_vec(self).expect("a trust root has only string keys")
     }
 
-    /// What people compare on server and device before they believe it.
+    /// Returns the digest that people compare on server and device before they trust the root.
     pub fn fingerprint(&self) -> Digest {
         Digest::of(&self.encode())
     }
@@ -144,7 +144,7 @@ impl TrustRoot {
         Ok(root)
     }
 
-    /// Whether a document calls itself this version or an earlier one: then it has nothing to say, whoever signed it.
+    /// Whether a document says that it is this version or an earlier one. Then it is not needed, whoever signed it.
     pub(crate) fn has(&self, envelope: &Envelope) -> bool {
         let payload = envelope.unverified_payload().map_err(RootError::Envelope);
         let root = payload.and_then(|payload| Self::parse(&payload));

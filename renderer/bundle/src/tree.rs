@@ -1,7 +1,7 @@
 //! The RFC 6962 Merkle tree over a release's leaves.
 //!
-//! One signature over the root covers every device; a device gets its leaf and about log2(n) hashes. Hashing is
-//! `ct-merkle`'s; this module fixes the hash, the limits and the error.
+//! One signature over the root covers every device; a device gets its leaf and about log2(n) hashes. The crate `ct-merkle` does
+//! the hashing; this module defines the hash function, the limits and the error.
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ct_merkle::{InclusionProof, RootHash};
@@ -15,7 +15,7 @@ pub const MAX_SIZE: u64 = 1 << 32;
 /// Most hashes in a proof: a tree of [`MAX_SIZE`] leaves.
 pub const MAX_PROOF: usize = 32;
 
-/// What is signed of a tree.
+/// The part of a tree that is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TreeHead {
@@ -30,7 +30,7 @@ pub struct TreeHead {
 #[error("the proof does not lead from the leaf to the release's root")]
 pub struct NotIncluded;
 
-/// A tree with all its leaves: the signer's and the server's side.
+/// A tree with all its leaves, as the signer and the server need it.
 pub struct Tree(MemoryBackedTree<Sha256, Vec<u8>>);
 
 impl std::fmt::Debug for Tree {
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Tree {
 }
 
 impl Tree {
-    /// The tree over encoded leaves, in the order given.
+    /// Builds the tree over encoded leaves, in the given order.
     pub fn new(leaves: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut tree = MemoryBackedTree::new();
         for leaf in leaves {
@@ -49,7 +49,7 @@ impl Tree {
         Self(tree)
     }
 
-    /// Size and root.
+    /// Returns size and root.
     pub fn head(&self) -> TreeHead {
         let root = self.0.root();
         TreeHead {
@@ -58,12 +58,12 @@ impl Tree {
         }
     }
 
-    /// The encoded leaf at `index`.
+    /// Returns the encoded leaf at `index`.
     pub fn leaf(&self, index: u64) -> Option<&[u8]> {
         self.0.get(usize::try_from(index).ok()?).map(Vec::as_slice)
     }
 
-    /// The hashes that lead from the leaf at `index` to the root, nearest first; none past the end.
+    /// Returns the hashes that lead from the leaf at `index` to the root, nearest first; `None` past the end.
     pub fn prove(&self, index: u64) -> Option<Vec<Digest>> {
         if index >= self.0.len() {
             return None;
@@ -79,7 +79,7 @@ impl Tree {
 }
 
 impl TreeHead {
-    /// Checks that `leaf` stands at `index` of this tree.
+    /// Checks that `leaf` is at `index` of this tree.
     pub fn verify(&self, leaf: &[u8], index: u64, proof: &[Digest]) -> Result<(), NotIncluded> {
         if index >= self.size || self.size > MAX_SIZE || proof.len() > MAX_PROOF {
             return Err(NotIncluded);

@@ -1,6 +1,6 @@
-//! The rules a device enforces on what a server offers. Pure: the caller gives what it remembers, and keeps what comes back.
+//! The rules that a device enforces on what a server offers. Pure: the caller passes what it remembers, and stores the result.
 //!
-//! Order matters: nothing of the release is believed before the keys are, nothing of the leaf before the release is.
+//! The order matters: the release is trusted only once the keys are, and the leaf only once the release is.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::release::{self, Release};
 use crate::root::{RootError, TrustRoot};
 use crate::wire::Offer;
 
-/// What a device remembers between offers. It must be durable before anything of an offer is acted on.
+/// What a device remembers between offers. It must be durable before the device acts on an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
@@ -39,20 +39,20 @@ pub struct Highest {
 /// An offer that passed every rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// What to remember from now on.
+    /// What the device must remember from now on.
     pub memory: Memory,
     /// The release.
     pub release: Release,
     /// This device's leaf.
     pub leaf: Leaf,
-    /// The manifest to have: the leaf's newest, or an earlier one that it names.
+    /// The manifest that the device should have: the leaf's newest, or an earlier one that it names.
     pub manifest: Digest,
 }
 
 /// Why an offer is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// A trust root does not follow.
+    /// A trust root does not follow the one in force.
     #[error(transparent)]
     Root(#[from] RootError),
     /// The release's envelope is malformed or too few keys signed it.
@@ -61,7 +61,7 @@ pub enum Refusal {
     /// The signed payload is not a release.
     #[error("{0}")]
     Release(String),
-    /// Of another fleet.
+    /// The release is of another fleet.
     #[error("release of fleet {found}, this device belongs to {current}")]
     Fleet {
         /// This device's fleet.
@@ -69,7 +69,7 @@ pub enum Refusal {
         /// The release's.
         found: String,
     },
-    /// Older than what was accepted.
+    /// The release is older than one that was accepted.
     #[error("release {offered} is older than {accepted}, which was accepted before")]
     Older {
         /// The sequence offered.
@@ -77,7 +77,7 @@ pub enum Refusal {
         /// The highest accepted.
         accepted: u64,
     },
-    /// The same sequence with another tree.
+    /// The release has the sequence of an accepted one, and another tree.
     #[error(
         "release {sequence} has root {offered}, but root {accepted} was accepted under this sequence before"
     )]
@@ -92,10 +92,10 @@ pub enum Refusal {
     /// The proof does not lead to the root.
     #[error("the proof does not lead from the leaf to the root of release {0}")]
     Proof(u64),
-    /// The leaf's bytes are proven but not a leaf.
+    /// The leaf's bytes are in the tree, but are not a leaf.
     #[error("{0}")]
     Leaf(String),
-    /// Another device's leaf.
+    /// The leaf is another device's.
     #[error("the leaf is of {found}, this device is {current}")]
     Device {
         /// This device.
@@ -103,15 +103,15 @@ pub enum Refusal {
         /// The leaf's.
         found: DeviceName,
     },
-    /// A manifest that the leaf does not name.
+    /// The leaf does not name the manifest.
     #[error("the leaf does not name manifest {0}")]
     NotInLeaf(Digest),
-    /// Content without the digest it was asked by.
-    #[error("content asked for as {wanted} has digest {found}")]
+    /// The content does not have the requested digest.
+    #[error("content requested as {wanted} has digest {found}")]
     Digest {
-        /// What was asked for.
+        /// The requested digest.
         wanted: Digest,
-        /// What came.
+        /// The digest of the content.
         found: Digest,
     },
     /// The device's policy forbids a path of the manifest.
@@ -141,7 +141,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal as a report carries it, with every cause.
+    /// Returns the refusal as a report contains it, with every cause.
     pub fn problem(&self) -> Problem {
         let mut message = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -153,7 +153,7 @@ impl Refusal {
     }
 }
 
-/// Checks an offer made to `device`. Roots that the device has already are skipped, so a server may send them all.
+/// Checks an offer to `device`. Trust roots that the device already has are skipped, so a server may send all of them.
 pub fn verify_offer(
     offer: &Offer,
     device: &DeviceName,
@@ -228,7 +228,7 @@ fn check_sequence(release: &Release, highest: Option<Highest>) -> Result<(), Ref
     Ok(())
 }
 
-/// Checks that `bytes` are the content asked for.
+/// Checks that `bytes` are the requested content.
 pub fn verify_blob(bytes: &[u8], wanted: Digest) -> Result<(), Refusal> {
     let found = Digest::of(bytes);
     if found == wanted {
@@ -238,7 +238,7 @@ pub fn verify_blob(bytes: &[u8], wanted: Digest) -> Result<(), Refusal> {
     }
 }
 
-/// Checks and reads the manifest that an accepted offer names.
+/// Reads and checks the manifest that an accepted offer names.
 pub fn verify_manifest(bytes: &[u8], wanted: Digest) -> Result<Manifest, Refusal> {
     verify_blob(bytes, wanted)?;
     Ok(Manifest::parse(bytes)?)

@@ -1,6 +1,6 @@
-//! Bodies of the edge API and the join file. JSON. On the wire unknown fields are ignored and unknown words are read as
-//! `Unknown`, so that either side may be the newer one. What must not be missed is in the manifest, which is strict; so are
-//! signed documents and the join file.
+//! Bodies of the edge API, and the join file. All are JSON. On the wire, unknown fields are ignored and unknown words are read as
+//! `Unknown`, so that either side may be the newer one. The manifest, signed documents and the join file are strict, because
+//! nothing in them may be ignored.
 
 use std::collections::BTreeMap;
 
@@ -32,9 +32,9 @@ pub struct JoinFile {
     pub fleet: FleetName,
     /// URL of the edge API: `https://HOST:PORT`.
     pub server: String,
-    /// Certificate of the authority that vouches for the server, PEM.
+    /// Certificate of the authority that issued the server's certificate, PEM.
     pub ca: String,
-    /// The fleet's trust root: from here it is trusted, not from the server.
+    /// The fleet's trust root. The device trusts this one, not one from the server.
     pub trust_root: Envelope,
     /// The device to join as; the machine's host name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ pub struct JoinFile {
     pub token: Option<Token>,
 }
 
-/// A secret that shows itself only when it is serialised on purpose.
+/// A secret that is visible only when it is serialised on purpose.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);
@@ -82,23 +82,23 @@ pub struct EnrolmentRequest {
     pub sealing_key: String,
     /// ECDSA signature (ASN.1, base64) by the identity key over [`sealing_statement`]: binds the sealing key to it.
     pub sealing_proof: String,
-    /// What the machine is.
+    /// The machine.
     #[serde(default)]
     pub hardware: Hardware,
 }
 
-/// The bytes by which an identity key vouches for a sealing key.
+/// Returns the bytes that an identity key signs to vouch for a sealing key.
 pub fn sealing_statement(device: &DeviceName, sealing_key: &str) -> Vec<u8> {
     format!("flotta sealing key v1\n{device}\n{sealing_key}\n").into_bytes()
 }
 
-/// What a machine says of itself, for people to recognise it by. Never trusted.
+/// What a machine reports about itself, so that people recognise it. It is never trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
-    /// Vendor and product, as DMI has it.
+    /// Vendor and product, from DMI.
     #[serde(default)]
     pub model: String,
-    /// Serial number, as DMI has it.
+    /// Serial number, from DMI.
     #[serde(default)]
     pub serial: String,
     /// CPU architecture: `x86_64`, `aarch64`.
@@ -130,7 +130,7 @@ pub enum Enrolment {
         /// Why, in their words.
         reason: String,
     },
-    /// Never sent: what a word is read as that the reader does not know. Nothing was decided that it could act on.
+    /// Never sent: stands for a word that the reader does not know. Nothing was decided that it could act on.
     #[serde(other)]
     Unknown,
 }
@@ -167,19 +167,19 @@ pub struct Offer {
     pub manifest: Digest,
 }
 
-/// `PUT /v1/report`: how the device is. Level-triggered: the newest report says everything.
+/// `PUT /v1/report`: the state of the device. Level-triggered: the newest report contains everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of the agent.
     pub agent: String,
-    /// Kernel boot id: tells a reboot from a restart.
+    /// Kernel boot id: distinguishes a reboot from a restart.
     pub boot: String,
     /// When the device made this report, by its own clock.
     pub time: Timestamp,
-    /// Whether the network sets that clock; absent when nothing says so.
+    /// Whether the network sets that clock; absent if this is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_synchronised: Option<bool>,
-    /// Newest manifest schema that the agent reads; it reads all from 1. Agents that do not say so read 1.
+    /// Newest manifest schema that the agent reads; it reads all from 1. Agents that do not send it read 1.
     #[serde(default = "first_schema")]
     pub manifest_schema: u32,
     /// Highest release accepted.
@@ -202,7 +202,7 @@ pub struct Report {
     /// What happened since the last report that the server acknowledged, oldest first.
     #[serde(default)]
     pub events: Vec<Event>,
-    /// Names the log that these events are numbered in: random, made with the log. Absent from agents of the first version.
+    /// The random name of the log in which these events are numbered. Agents of the first version do not send it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub log: String,
     /// The release accepted last, as it was signed. Sent when the server asked for it (`prove`).
@@ -211,7 +211,7 @@ pub struct Report {
     /// Which of the server's addresses it is connected to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub server: String,
-    /// What the machine is.
+    /// The machine.
     #[serde(default)]
     pub hardware: Hardware,
 }
@@ -221,7 +221,7 @@ fn first_schema() -> u32 {
 }
 
 impl Report {
-    /// The report of an idle device that has nothing to say: what is known of it is filled in.
+    /// Creates the report of an idle device without anything to report; callers fill in what they know.
     pub fn new(agent: impl Into<String>, boot: impl Into<String>, time: Timestamp) -> Self {
         Self {
             agent: agent.into(),
@@ -257,23 +257,23 @@ pub struct Applied {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Nothing: what runs is what is wanted, or waits for a retry (then `problems` says why).
+    /// Nothing: what runs is what is wanted, or the device waits for a retry (then `problems` says why).
     Idle,
-    /// Getting blobs and images; nothing has changed yet.
+    /// Fetching blobs and images; nothing has changed yet.
     Fetching,
     /// Changing the machine.
     Applying,
-    /// Never sent: what a word is read as that the reader does not know.
+    /// Never sent: stands for a word that the reader does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// How one workload is.
+/// The state of one workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadReport {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its state.
     pub state: WorkloadState,
     /// Why, when it does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,7 +286,7 @@ pub struct WorkloadReport {
     pub restarts: u32,
 }
 
-/// What a workload is.
+/// The state of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WorkloadState {
     /// All its units are as wanted.
@@ -297,9 +297,9 @@ pub enum WorkloadState {
     Starting,
     /// A unit or image of it failed.
     Failed,
-    /// Not there yet, or no longer.
+    /// It does not exist yet, or no longer.
     Stopped,
-    /// Never sent: what a word is read as that the reader does not know.
+    /// Never sent: stands for a word that the reader does not know.
     #[serde(other)]
     Unknown,
 }
@@ -307,7 +307,7 @@ pub enum WorkloadState {
 /// Something that happened on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Grows by one with each event of the log that the report names: the server keeps each once, of each boot.
+    /// Grows by one with each event of the log that the report names, so that the server stores each event once.
     pub id: u64,
     /// When, by the device's clock.
     pub time: Timestamp,
@@ -315,7 +315,7 @@ pub struct Event {
     pub reason: String,
     /// What happened.
     pub message: String,
-    /// Whether someone should look.
+    /// Whether someone should look at it.
     #[serde(default)]
     pub warning: bool,
 }
@@ -323,12 +323,12 @@ pub struct Event {
 /// Answer to a [`Report`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// The highest event id the server has kept; the device tells none up to here again.
+    /// The highest event id that the server has stored; the device does not send these events again.
     pub events: u64,
-    /// The device has accepted a later release than this server signed: it is asked to prove it with its next report.
+    /// The device has accepted a later release than this server signed, and must prove it with its next report.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prove: bool,
-    /// What the server knows of the device and the device cannot know.
+    /// What the server knows about the device and the device cannot know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
 }
@@ -338,7 +338,7 @@ pub struct Acknowledged {
 pub struct Failure {
     /// What is wrong and what to do.
     pub error: Problem,
-    /// More, by name, where a program wants it.
+    /// More details by name, for programs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
 }

@@ -1,7 +1,7 @@
-//! What the types know of the contract stands in `docs/` as well, generated from here: `docs/errors.md` as a whole, and the
-//! tables of `docs/contract.md` between `<!-- fields: TYPE -->` or `<!-- limits: MODULE -->` and `<!-- end -->`.
+//! Generates documentation from the types: all of `docs/errors.md`, and the tables of `docs/contract.md` between
+//! `<!-- fields: TYPE -->` or `<!-- limits: MODULE -->` and `<!-- end -->`.
 //!
-//! Without `FLOTTA_UPDATE_DOCS` these tests compare, with it they write.
+//! With `FLOTTA_UPDATE_DOCS` these tests write the documents; without it, they compare.
 
 #[path = "docs/reader.rs"]
 mod reader;
@@ -15,7 +15,7 @@ use reader::Source;
 
 /// The command that fixes what these tests find.
 const COMMAND: &str = "FLOTTA_UPDATE_DOCS=1 cargo test -p flotta-bundle --test docs";
-/// Types that a device keeps for itself: no part of the contract.
+/// Types that only the device uses, and which are not part of the contract.
 const OWN: [&str; 2] = ["Memory", "Highest"];
 
 fn sources() -> Vec<Source> {
@@ -49,7 +49,7 @@ fn settle(name: &str, is: &str, should: &str) {
         return;
     }
     if std::env::var_os("FLOTTA_UPDATE_DOCS").is_some() {
-        // The other tests read it meanwhile.
+        // The other tests read it at the same time.
         let new = document(&format!(".{name}.new"));
         fs::write(&new, should).expect("a document that can be written");
         fs::rename(new, document(name)).expect("a document that can be replaced");
@@ -121,7 +121,7 @@ fn a_changed_document_is_seen() {
     }
 }
 
-/// The reader is small: what it knows is here, and it stumbles over what it does not know.
+/// The reader is small: this is all that it knows, and it fails on everything else.
 #[test]
 fn the_reader_sees_fields_variants_and_limits() {
     let source = Source::parse(

@@ -1,5 +1,5 @@
-//! What the other side may send that is older or newer than this program. `evolution/N/` has what version N of the project
-//! wrote, kept for ever; `evolution/newer/` has fields and words that no version knows yet.
+//! Documents from programs that are older or newer than this one. `evolution/N/` has what version N of the project wrote, which
+//! is kept for ever; `evolution/newer/` has fields and words that no version knows yet.
 
 use flotta_bundle::Manifest;
 use flotta_bundle::manifest::{SCHEMA, Wanted};
@@ -73,11 +73,11 @@ fn a_manifest_says_the_lowest_schema_that_has_all_it_uses() {
     assert!(bytes.starts_with(br#"{"schema":2,"#));
     assert_eq!(Manifest::parse(&bytes).expect("a manifest").encode(), bytes);
 
-    // one that an older agent would read without what it asks for
+    // one whose servers an older agent would ignore
     let second = String::from_utf8(bytes).expect("text");
     let understated = second.replace("\"schema\":2", "\"schema\":1");
     assert!(Manifest::parse(understated.as_bytes()).is_err());
-    // and one of many ways to say the same
+    // and one whose schema is higher than its content needs
     let overstated = text.replace("\"schema\":1", "\"schema\":2");
     assert!(Manifest::parse(overstated.as_bytes()).is_err());
     for newer in [0, SCHEMA + 1] {
@@ -134,7 +134,7 @@ fn checks_by_the_agent_need_the_third_schema() {
     let manifest = Manifest::parse(&bytes).expect("a manifest");
     assert_eq!((manifest.schema, manifest.health.len()), (3, 2));
     assert_eq!(manifest.clone().encode(), bytes);
-    // in whatever order they come, and each once
+    // in any order, and each once
     let mut turned = manifest.clone();
     turned.health.reverse();
     assert_eq!(turned.encode(), bytes);

@@ -1,11 +1,11 @@
-//! Every bit of what a device gets, flipped in turn: nothing is accepted but what was signed.
+//! Flips every bit of what a device receives, one at a time: only what was signed is accepted.
 //!
 //! Two parts of an offer are signed by nobody, and a flip there is harmless:
-//! - `keyid`, the hint next to a signature. DSSE says that it is never trusted; which keys count is the trust root's to say.
-//! - the *name* of the list `roots` while the list is empty. A server that sends no roots sends nothing to be signed, and an
-//!   unknown name among the known ones is what a later server may say more.
+//! - `keyid`, the hint next to a signature. DSSE says that it is never trusted; the trust root decides which keys count.
+//! - the *name* of the list `roots` while the list is empty. An empty list has no signed content, and unknown fields are allowed
+//!   because a later server may send more.
 //!
-//! Harmless means: accepted is, to the last byte, what the offer without the flip would have been.
+//! Harmless means that the accepted content is, to the last byte, that of the offer without the flip.
 
 use std::ops::Range;
 
@@ -107,7 +107,7 @@ fn flips(bytes: &[u8], mut with: impl FnMut(usize, &[u8])) -> usize {
     bytes.len() * 8
 }
 
-/// Where nobody signs.
+/// Returns the parts that nobody signs.
 fn unsigned(text: &str) -> Vec<Range<usize>> {
     let keyids = text.match_indices("\"keyid\":\"").map(|(at, found)| {
         let begin = at + found.len();
@@ -155,7 +155,7 @@ fn no_flipped_bit_of_an_offer_is_accepted() {
     }
 }
 
-/// What stands inside an encoding, flipped there: the payloads below base64, the hashes below hex, the leaf below JSON.
+/// Flips bits inside an encoding: in payloads in base64, in hashes in hex, in the leaf in JSON.
 #[test]
 fn no_flipped_bit_below_an_encoding_is_accepted() {
     let fleet = Fleet::new();
@@ -225,7 +225,7 @@ fn no_flipped_bit_of_content_is_accepted() {
     let manifest = verify_manifest(MANIFEST.as_bytes(), wanted).expect("the truth");
     assert_eq!(manifest.encode(), MANIFEST.as_bytes());
     let mut accepted = 0;
-    // Whether its rules would have caught it is another matter: without the digest, most flips would pass.
+    // The rules of the manifest alone would not notice: without the digest, most flips would pass.
     let mut well_formed = 0;
     let tried = flips(MANIFEST.as_bytes(), |_, bent| {
         accepted += usize::from(verify_manifest(bent, wanted).is_ok());

@@ -227,19 +227,19 @@ pub(super) const CASES: &[Case] = &[
     case(
         "a tampered manifest",
         code::DIGEST_MISMATCH,
-        "content asked for as",
+        "content requested as",
         Attack::Manifest(flip),
     ),
     case(
         "a truncated manifest",
         code::DIGEST_MISMATCH,
-        "content asked for as",
+        "content requested as",
         Attack::Manifest(cut),
     ),
     case(
         "a padded manifest",
         code::DIGEST_MISMATCH,
-        "content asked for as",
+        "content requested as",
         Attack::Manifest(pad),
     ),
     case(
@@ -251,13 +251,13 @@ pub(super) const CASES: &[Case] = &[
     case(
         "a tampered blob",
         code::DIGEST_MISMATCH,
-        "content asked for as",
+        "content requested as",
         Attack::File(flip),
     ),
     case(
         "a truncated blob",
         code::DIGEST_MISMATCH,
-        "content asked for as",
+        "content requested as",
         Attack::File(cut),
     ),
     case(

@@ -1,5 +1,5 @@
-//! Whom the files of a manifest belong to. The units say it of most: a file is left without a word of its own where they do, so
-//! that a fleet that needs nothing else keeps its digests.
+//! The objects that the files of a manifest belong to. The units imply it for most files, which then do not name their owner. A
+//! fleet that needs nothing else keeps its digests.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use crate::owner::Owner;
 use crate::path::DevicePath;
 
 impl File {
-    /// The object it belongs to, in a manifest that was parsed.
+    /// Returns the object that it belongs to, in a parsed manifest.
     pub fn object(&self) -> &Owner {
         self.belongs_to.as_ref().unwrap_or(Owner::device())
     }
 }
 
-/// The object of all units that restart on a file; none where they differ.
+/// Returns the object of all units that restart on a file; `None` if they differ.
 fn of_units(units: &[Unit]) -> BTreeMap<&DevicePath, Option<&Owner>> {
     let mut found = BTreeMap::new();
     for unit in units {
@@ -29,7 +29,7 @@ fn of_units(units: &[Unit]) -> BTreeMap<&DevicePath, Option<&Owner>> {
 }
 
 impl Manifest {
-    /// Has every file say whom it belongs to.
+    /// Adds the owner to every file.
     pub(super) fn fill_in_owners(&mut self) {
         let of_units = of_units(&self.units);
         for file in &mut self.files {
@@ -38,7 +38,7 @@ impl Manifest {
         }
     }
 
-    /// Has only those files say it that must.
+    /// Removes the owner from files whose owner the units imply.
     pub(super) fn leave_out_owners(&mut self) {
         let of_units = of_units(&self.units);
         for file in &mut self.files {
@@ -47,8 +47,8 @@ impl Manifest {
                 file.belongs_to = None;
             }
         }
-        // Not for that alone does a device need a newer agent: then nobody knows that a file which no unit restarts on is a
-        // workload's, and it is written and removed all the same.
+        // A device needs no newer agent only to know that a file which restarts no unit belongs to a workload: the file is
+        // written and removed all the same.
         let of_others = |owner: &Owner| !owner.is_workload();
         let mut said = self
             .files
@@ -61,7 +61,7 @@ impl Manifest {
         }
     }
 
-    /// There is one way to say it.
+    /// Refuses owners that the units imply: there is one way to encode a manifest.
     pub(super) fn check_owners(&self) -> Result<(), String> {
         if self.files.iter().all(|file| file.belongs_to.is_none()) {
             return Ok(());
@@ -71,7 +71,7 @@ impl Manifest {
         let mut both = self.files.iter().zip(&least.files);
         match both.find(|(said, least)| said != least) {
             Some((file, _)) => Err(format!(
-                "file {} says needlessly whom it belongs to",
+                "file {} names its owner, which its units imply",
                 file.path
             )),
             None => Ok(()),

@@ -21,13 +21,13 @@ pub(super) fn ascending<'a>(
     Ok(())
 }
 
-/// Whether the first two schemas had this name: a service or timer without `@`.
+/// Whether the first two schemas allow this name: a service or timer without `@`.
 pub(super) fn is_unit_name_of_old(name: &str) -> bool {
     let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
     !name.contains('@') && ["service", "timer"].contains(&kind)
 }
 
-/// What a release may name: a unit that can be started, so no template without its instance.
+/// Checks the name of a unit. It must be one that can be started, so not a template without an instance.
 pub(super) fn check_unit_name(name: &str) -> Result<(), String> {
     let stem = name.rsplit_once('.').map_or("", |(stem, _)| stem);
     if path::is_unit_name(name) && !stem.ends_with('@') {
@@ -38,7 +38,7 @@ pub(super) fn check_unit_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// The rule of useradd(8), so that a name cannot be read as a number or an option.
+/// Checks the name of an account with the rule of useradd(8), so that it cannot be read as a number or an option.
 pub(super) fn check_account(name: &str) -> Result<(), String> {
     let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
     let first = |b: u8| b.is_ascii_lowercase() || b == b'_';

@@ -135,7 +135,7 @@ fn a_file_belongs_to_the_object_of_its_units_unless_it_says_otherwise() {
         object(&|m| say(m, Owner::device().clone())),
         (3, "EdgeDevice".to_owned())
     );
-    // two units of one object say it, of two do not
+    // two units of one object imply the owner, two units of different objects do not
     assert_eq!(
         object(&|m| more(m, Owner::workload("web"))),
         (1, "web".to_owned())
@@ -145,7 +145,7 @@ fn a_file_belongs_to_the_object_of_its_units_unless_it_says_otherwise() {
         (1, "EdgeDevice".to_owned())
     );
     assert_eq!(object(&|m| more(m, net())), (3, "EdgeDevice".to_owned()));
-    // that it is a workload's is said where older agents cannot read the manifest anyway
+    // the workload is named if older agents cannot read the manifest anyway
     let unit = |m: &mut Manifest| m.units[0].restart_on.clear();
     let once = |m: &mut Manifest| m.units[0].wanted = Wanted::Once;
     let says = |m: &mut Manifest| say(m, Owner::workload("till"));
@@ -174,7 +174,7 @@ fn an_owner_is_said_in_one_way() {
     let good = String::from_utf8(third.encode()).expect("text");
     assert!(Manifest::parse(good.as_bytes()).is_ok());
     for (owner, why) in [
-        ("web", "says needlessly"),
+        ("web", "which its units imply"),
         ("EdgeConfig/", "is not a"),
         ("EdgeSet/a", "is not a"),
         ("", "is not a"),

@@ -1,6 +1,7 @@
-//! Reads Rust as rustfmt leaves it: one field a line, attributes and doc comments above it. What it does not know, it refuses.
+//! Reads Rust as rustfmt formats it: one field per line, with attributes and doc comments above it. It refuses what it does not
+//! know.
 
-/// One file of the crate, as far as documents need it.
+/// What the documents need of a file of the crate.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) module: &'static str,
@@ -22,7 +23,7 @@ pub(crate) struct Item {
 /// A field or variant.
 #[derive(Debug, Default)]
 pub(crate) struct Member {
-    /// As it is in JSON.
+    /// The name in JSON.
     pub(crate) name: String,
     /// Rust's type; empty for a variant.
     pub(crate) kind: String,
@@ -49,7 +50,7 @@ struct Above {
 }
 
 impl Above {
-    /// Takes a line that is doc comment or attribute. Says whether it was.
+    /// Takes a line if it is a doc comment or an attribute; returns whether it is.
     fn take<'a>(&mut self, line: &str, rest: &mut impl Iterator<Item = &'a str>) -> bool {
         if let Some(doc) = line.strip_prefix("///") {
             self.doc.push(doc.trim().to_owned());
@@ -147,7 +148,7 @@ fn item<'a>(
     item
 }
 
-/// Fields or variants, until the brace that ends them.
+/// Reads fields or variants, up to the closing brace.
 fn members<'a>(of: &str, lines: &mut impl Iterator<Item = &'a str>) -> Vec<Member> {
     let mut members = Vec::new();
     let mut above = Above::default();

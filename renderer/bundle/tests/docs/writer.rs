@@ -6,7 +6,7 @@ use flotta_bundle::code;
 
 use super::reader::{Item, Limit, Member, Source};
 
-/// Where a code belongs, by its first two digits.
+/// The sections of codes, by the first two digits.
 const PLACES: [(&str, &str, &str); 6] = [
     (
         "FLT01",
@@ -60,7 +60,7 @@ pub(crate) fn errors() -> String {
     text
 }
 
-/// The document with what is between its markers written anew.
+/// Returns the document with new text between its markers.
 pub(crate) fn fill(document: &str, sources: &[Source]) -> Result<String, String> {
     let mut text = String::new();
     let mut lines = document.lines();
@@ -125,7 +125,7 @@ fn row(item: &Item, member: &Member, source: &Source, document: &str) -> String 
     text + " |"
 }
 
-/// A type in words; types that have a heading in the document link to it.
+/// Returns a type in words, with a link if the type has a heading in the document.
 fn kind(rust: &str, document: &str) -> String {
     let inside = |outer: &str| rust.strip_prefix(outer)?.strip_suffix('>');
     if let Some(inner) = inside("Option<") {
@@ -198,7 +198,7 @@ fn value(limit: &Limit) -> Result<String, String> {
     })
 }
 
-/// 10000 as `10,000`.
+/// Formats 10000 as `10,000`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -211,7 +211,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A doc comment as Markdown that stands alone: a link to a constant of the module becomes its value.
+/// Converts a doc comment to Markdown: links to constants of the module become their values.
 fn prose(doc: &str, source: &Source) -> String {
     let mut text = String::new();
     let mut rest = doc;

@@ -22,19 +22,19 @@ use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 
 use crate::fleet::{Bundle, Fleet, OURS, device, manifest};
-use crate::host::Hand;
-use crate::server::{Front, Lie, Server, World};
+use crate::host::FakeMachine;
+use crate::server::{Front, Lie, Server, ServerState};
 
 /// The release that every device has before the server lies.
 pub const FIRST: u64 = 5;
 /// Deadline for everything, by the paused clock, which only advances while all tasks are idle.
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
-pub struct Stage {
+pub struct Bench {
     pub fleet: Fleet,
     pub server: Server,
     pub config: Config,
-    pub hand: Hand,
+    pub machine: FakeMachine,
     pub clock: Clock,
     /// The honest offer: what the server offers when it does not lie.
     pub truth: Offer,
@@ -56,7 +56,7 @@ pub fn set_clock() -> Clock {
     clock
 }
 
-impl Stage {
+impl Bench {
     /// A device that has joined and has no release yet.
     pub async fn new() -> Self {
         Self::of(Fleet::new()).await
@@ -105,21 +105,21 @@ impl Stage {
         let mut ledger = Ledger::open(&config.state).expect("a ledger");
         ledger.begin(memory).expect("begun");
         flotta_agent::identity::repair(&config.identity(), false).expect("copied");
-        let mut stage = Self {
+        let mut bench = Self {
             truth: fleet.offer(FIRST, Digest::of(b"")),
-            hand: Hand::new(&root),
+            machine: FakeMachine::new(&root),
             clock: set_clock(),
             fleet,
             server,
             config,
             folder,
         };
-        stage.plan(FIRST);
-        stage
+        bench.publish(FIRST);
+        bench
     }
 
     /// Makes a good release with this sequence the honest one; the server has its blobs, but does not offer it yet.
-    pub fn plan(&mut self, sequence: u64) {
+    pub fn publish(&mut self, sequence: u64) {
         let mut bundle = Bundle::default();
         let manifest = manifest(&mut bundle, sequence);
         self.truth = self.signed(sequence, bundle, &manifest.to_string());
@@ -131,7 +131,7 @@ impl Stage {
         let bytes = Manifest::parse(manifest.as_bytes())
             .map_or_else(|_| manifest.as_bytes().to_vec(), Manifest::encode);
         let digest = bundle.put(&bytes);
-        self.change(|world| world.blobs.extend(bundle.blobs));
+        self.change(|state| state.blobs.extend(bundle.blobs));
         self.fleet.offer(sequence, digest)
     }
 
@@ -146,15 +146,15 @@ impl Stage {
     /// Offers a release of this manifest; the release after it is the honest one.
     pub fn offer_text(&mut self, bundle: Bundle, manifest: &str) {
         let bad = self.signed(FIRST + 1, bundle, manifest);
-        self.plan(FIRST + 2);
+        self.publish(FIRST + 2);
         self.offer(bad, "\"bad\"");
     }
 
     /// Makes the server offer this.
     pub fn offer(&self, offer: Offer, tag: &str) {
-        self.change(|world| {
-            world.offer = Some(Arc::new(offer));
-            tag.clone_into(&mut world.tag);
+        self.change(|state| {
+            state.offer = Some(Arc::new(offer));
+            tag.clone_into(&mut state.tag);
         });
     }
 
@@ -163,19 +163,19 @@ impl Stage {
         let mut offer = self.truth.clone();
         change(&mut offer);
         self.offer(offer, &self.tag());
-        self.change(|world| world.lies += 1);
+        self.change(|state| state.lies += 1);
     }
 
     /// Makes the server answer like this from now on.
     pub fn answer(&self, lie: Lie) {
-        self.change(|world| world.lie = Some(lie));
+        self.change(|state| state.lie = Some(lie));
     }
 
     /// Changes what listens at the server's address, and closes open connections.
     pub fn front(&self, front: Front) {
-        self.change(|world| {
-            world.front = front;
-            world.era += 1;
+        self.change(|state| {
+            state.front = front;
+            state.era += 1;
         });
     }
 
@@ -184,23 +184,23 @@ impl Stage {
     }
 
     /// Makes the server honest again.
-    pub fn heal(&self) {
-        self.change(|world| world.lie = None);
-        if !matches!(self.server.world.borrow().front, Front::Server) {
+    pub fn become_honest(&self) {
+        self.change(|state| state.lie = None);
+        if !matches!(self.server.state.borrow().front, Front::Server) {
             self.front(Front::Server);
         }
         self.offer(self.truth.clone(), &self.tag());
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut World)) {
-        self.server.world.send_modify(change);
+    pub fn change(&self, change: impl FnOnce(&mut ServerState)) {
+        self.server.state.send_modify(change);
     }
 
     pub fn state(&self) -> State {
         State {
-            touched: self.hand.touched(),
-            runs: self.hand.runs(),
-            files: self.hand.files(),
+            touched: self.machine.touched(),
+            runs: self.machine.runs(),
+            files: self.machine.files(),
         }
     }
 
@@ -212,11 +212,11 @@ impl Stage {
     }
 
     /// Runs the agent until `script` is done.
-    pub async fn play<T>(&self, script: impl Future<Output = T>) -> T {
+    pub async fn run<T>(&self, script: impl Future<Output = T>) -> T {
         let prepared = run::prepare(&self.config, &self.clock);
         let (ledger, joined) = prepared.expect("a state that can be opened");
         let joined = joined.expect("joined");
-        let host = self.hand.host();
+        let host = self.machine.host();
         let agent = run::serve(&self.config, &self.clock, ledger, joined, host);
         tokio::select! {
             ended = agent => panic!("the agent ended: {ended:?}"),
@@ -239,17 +239,17 @@ impl Stage {
     }
 
     /// Waits for this state of the server.
-    pub async fn until(&self, what: &str, like: impl Fn(&World) -> bool) {
-        let mut world = self.server.world.subscribe();
-        let found = timeout(DEADLINE, world.wait_for(|world| like(world))).await;
+    pub async fn until(&self, what: &str, like: impl Fn(&ServerState) -> bool) {
+        let mut state = self.server.state.subscribe();
+        let found = timeout(DEADLINE, state.wait_for(|state| like(state))).await;
         if found.is_err() {
-            let world = self.server.world.borrow();
-            let last = world.reports.last();
+            let state = self.server.state.borrow();
+            let last = state.reports.last();
             panic!(
                 "not in time: {what}; {} lies, {} connections, last report {last:#?}, calls {:?}",
-                world.lies,
-                world.connections,
-                self.hand.calls()
+                state.lies,
+                state.connections,
+                self.machine.calls()
             );
         }
     }
@@ -263,14 +263,14 @@ impl Stage {
                 .is_some_and(|applied| applied.manifest == wanted)
                 && report.problems.is_empty()
         };
-        self.until("the truth", |world| world.reports.last().is_some_and(has))
+        self.until("the truth", |state| state.reports.last().is_some_and(has))
             .await;
     }
 }
 
 /// Whether a report has an event with this reason and code.
-pub fn says(world: &World, reason: &str, code: &str) -> bool {
+pub fn says(state: &ServerState, reason: &str, code: &str) -> bool {
     let said = format!("{code}: ");
-    let mut events = world.reports.iter().flat_map(|report| &report.events);
+    let mut events = state.reports.iter().flat_map(|report| &report.events);
     events.any(|event| event.reason == reason && event.message.contains(&said))
 }
