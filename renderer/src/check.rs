@@ -5,8 +5,8 @@ mod rules;
 mod schema;
 mod unusable;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use flotta_api::WITHOUT_SPEC;
 use flotta_api::v1alpha1::{EdgeDevice, EdgeDeviceSet, EdgeFleet, EdgeWorkload};
@@ -42,7 +42,10 @@ pub struct Checked<K> {
 #[derive(Debug, Default)]
 pub struct Batch {
     named: Vec<Named>,
+    wrong: Vec<WrongObject>,
     findings: Vec<Finding>,
+    /// Whether it may hold any objects besides: nobody can tell.
+    is_open: bool,
     /// The text of a file that names something of ours and cannot be read.
     unread: Option<Box<str>>,
 }
@@ -57,8 +60,16 @@ struct Named {
     /// `None` when it is broken, or when its kind is not acted on.
     object: Option<Object>,
     findings: Vec<Finding>,
-    /// The finding that it is encrypted. Whether that is an error depends on the workloads that need it.
-    encrypted: Option<Box<Finding>>,
+}
+
+/// An object that says its name, and not correctly what it is.
+#[derive(Debug)]
+struct WrongObject {
+    /// The kinds that it may have been meant to be.
+    kinds: Vec<&'static str>,
+    namespace: String,
+    name: String,
+    finding: Finding,
 }
 
 #[derive(Debug)]
@@ -93,11 +104,10 @@ pub struct Objects<'a> {
 pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>, Vec<Finding>) {
     let (mut objects, mut findings) = (Objects::default(), Vec::new());
     let mut seen = HashMap::new();
+    let mut twice = HashSet::new();
     for batch in batches {
         findings.extend_from_slice(&batch.findings);
-        if let Some(text) = &batch.unread {
-            objects.unusable.add_file(text);
-        }
+        objects.unusable.add_batch(batch, &mut findings);
         for named in &batch.named {
             let Named {
                 kind,
@@ -112,10 +122,22 @@ pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>,
                     let message = format!("{kind} `{namespace}/{name}` is defined twice");
                     let help = format!("the first one: {}", first.get());
                     let finding = Finding::error(code::DUPLICATE, place.clone(), message);
-                    findings.push(finding.with_help(help));
+                    let finding = finding.with_help(help);
+                    if *kind == "ConfigMap" {
+                        twice.insert((namespace.as_str(), name.as_str()));
+                        let finding = std::iter::once(finding);
+                        objects.unusable.add_config_map(namespace, name, finding);
+                    } else {
+                        findings.push(finding);
+                    }
                     continue;
                 }
             };
+            if named.is_broken_config_map() {
+                let found = named.findings.iter().cloned();
+                objects.unusable.add_config_map(namespace, name, found);
+                continue;
+            }
             findings.extend_from_slice(&named.findings);
             match &named.object {
                 Some(Object::Device(device)) => objects.devices.push(device),
@@ -126,12 +148,18 @@ pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>,
                     Some(first) => findings.push(second_fleet(first, place)),
                 },
                 Some(Object::ConfigMap(map)) => objects.config_maps.push(map),
-                None => {
-                    let why = named.encrypted.as_deref();
-                    objects.unusable.add(kind, namespace, name, why);
-                }
+                None => objects.unusable.add(kind, namespace, name),
             }
         }
+    }
+    if !twice.is_empty() {
+        // which of them is meant is not known
+        let is_one = |map: &&Checked<ConfigMap>| {
+            let metadata = &map.object.metadata;
+            let namespace = metadata.namespace.as_deref().unwrap_or_default();
+            !twice.contains(&(namespace, metadata.name.as_deref().unwrap_or_default()))
+        };
+        objects.config_maps.retain(is_one);
     }
     objects.empty = seen.is_empty() && !findings.iter().any(Finding::is_error);
     (objects, findings)
@@ -144,6 +172,14 @@ fn second_fleet(first: &Checked<EdgeFleet>, place: &Place) -> Finding {
     Finding::error(code::DUPLICATE, place.clone(), message).with_help(help)
 }
 
+impl Named {
+    /// Whether it is a `ConfigMap` that cannot be used. It may not belong to the fleet: whether that is an error depends on the
+    /// workloads that need it.
+    fn is_broken_config_map(&self) -> bool {
+        self.kind == "ConfigMap" && self.object.is_none()
+    }
+}
+
 impl Batch {
     /// Reads a YAML file. The path is only for messages.
     pub fn of_file(path: &str, content: &[u8]) -> Self {
@@ -154,6 +190,7 @@ impl Batch {
                 .reaching(Scope::Commit);
             return Self {
                 findings: vec![finding],
+                is_open: true,
                 ..Self::default()
             };
         }
@@ -200,61 +237,77 @@ impl Batch {
         let kind = match kind::read(&document) {
             Is::Ours(kind) => kind,
             Is::List(of) => {
-                // its objects would be gone from the fleet without a word
-                if !document.value.get("items").is_some_and(Value::is_array) {
-                    let message = "a list needs `items`, which is a list of objects";
-                    let place = document.key_place("/kind");
-                    return (self.findings).push(Finding::error(code::SCHEMA, place, message));
-                }
                 for item in document.items(of.as_deref()) {
                     self.take(item, foreign);
                 }
                 return;
             }
             Is::Foreign(other) => return foreign.push(other),
-            Is::Wrong(finding) => return self.findings.push(*finding),
+            Is::Wrong(wrong) => return self.take_wrong(*wrong, &document),
         };
         prepare(kind, &mut document.value);
-        let text = |pointer: &str| document.at(pointer).and_then(Value::as_str);
-        let name = text("/metadata/name").unwrap_or_default().to_owned();
-        let namespace = text("/metadata/namespace").unwrap_or_default().to_owned();
+        let (namespace, name) = names(&document);
         let place = document.place("/metadata/name");
         let encrypted = kind::encrypted(kind, &name, &document);
-        let mut findings = Vec::new();
-        if encrypted.is_none() {
-            findings = schema::check(kind, &document);
-        }
-        if let (true, Err(error)) = (findings.is_empty(), check_name(kind, &namespace, &name)) {
-            findings.push(Finding::error(
-                code::BAD_NAME,
-                place.clone(),
-                error.to_string(),
-            ));
-        }
-        let object = if encrypted.is_none() && findings.is_empty() {
-            findings = rules::unused(kind, &document);
-            known(kind, document, &mut findings)
-        } else {
-            None
+        let mut findings = match encrypted {
+            Some(encrypted) => vec![encrypted],
+            None => schema::check(kind, &document),
         };
-        if name.is_empty() {
-            // nothing can refer to it
-            self.findings.extend(
-                findings
-                    .into_iter()
-                    .chain(encrypted.map(|encrypted| *encrypted)),
-            );
-            return;
+        if let (true, Err(error)) = (findings.is_empty(), check_name(kind, &namespace, &name)) {
+            let message = error.to_string();
+            findings.push(Finding::error(code::BAD_NAME, place.clone(), message));
         }
-        self.named.push(Named {
+        let mut object = None;
+        if findings.is_empty() {
+            findings = rules::unused(kind, &document);
+            object = known(kind, document, &mut findings);
+        }
+        let named = Named {
             kind,
             namespace,
             name,
             place,
             object,
             findings,
-            encrypted,
+        };
+        if !named.name.is_empty() {
+            self.named.push(named);
+        } else if named.is_broken_config_map() {
+            // nothing can refer to it
+            let warnings = named.findings.into_iter().map(Finding::as_warning);
+            self.findings.extend(warnings);
+        } else {
+            self.findings.extend(named.findings);
+        }
+    }
+
+    fn take_wrong(&mut self, wrong: kind::Wrong, document: &Document) {
+        let kind::Wrong { finding, kinds } = wrong;
+        let (namespace, name) = names(document);
+        self.is_open |= kinds.is_empty();
+        if kinds.is_empty() || name.is_empty() {
+            let is_config_map = kinds == ["ConfigMap"];
+            let warning = || finding.clone().as_warning();
+            let finding = if is_config_map { warning() } else { finding };
+            self.findings.push(finding);
+            return;
+        }
+        self.wrong.push(WrongObject {
+            kinds,
+            namespace,
+            name,
+            finding,
         });
+    }
+}
+
+/// Returns the namespace and the name of an object. A namespace that cannot be read is empty.
+fn names(document: &Document) -> (String, String) {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = text(document.at("/metadata/name"));
+    match document.at("/metadata/namespace") {
+        None => (DEFAULT_NAMESPACE.to_owned(), name),
+        given => (text(given), name),
     }
 }
 

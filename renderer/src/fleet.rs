@@ -282,7 +282,7 @@ impl<'a> Fleet<'a> {
             .workloads
             .iter()
             .flat_map(|workload| self.found_alone(workload));
-        own.chain(self.encrypted())
+        own.chain(self.config_maps())
             .chain(of_workloads)
             .chain(of_devices)
     }
@@ -307,27 +307,25 @@ impl<'a> Fleet<'a> {
         reaching.collect()
     }
 
-    /// Returns a finding for each encrypted `ConfigMap`: an error for the devices that need it.
-    fn encrypted(&self) -> impl Iterator<Item = Finding> {
-        self.unusable
-            .encrypted()
-            .iter()
-            .map(|(namespace, name, finding)| {
-                let needs = |workload: &&Workload<'_>| {
-                    workload.namespace == *namespace && workload.compiled.lacks.contains(*name)
-                };
-                let workloads = self.workloads.iter().filter(needs);
-                let devices: BTreeSet<_> = workloads
-                    .flat_map(|workload| self.devices_of(workload))
-                    .map(|device| device.name.clone())
-                    .collect();
-                let mut finding = (*finding).clone();
-                if !devices.is_empty() {
-                    finding.severity = Severity::Error;
-                    finding.scope = Scope::Devices(devices.into_iter().collect());
-                }
-                finding
-            })
+    /// Returns what is wrong with `ConfigMap`s: errors for the devices that need them.
+    fn config_maps(&self) -> impl Iterator<Item = Finding> {
+        let all = self.unusable.config_maps().iter();
+        all.map(|(namespace, name, finding)| {
+            let needs = |workload: &&Workload<'_>| {
+                let here = workload.namespace == *namespace || namespace.is_empty();
+                here && workload.compiled.lacks.contains(*name)
+            };
+            let workloads = self.workloads.iter().filter(needs);
+            let devices: BTreeSet<_> = workloads
+                .flat_map(|workload| self.devices_of(workload))
+                .map(|device| device.name.clone())
+                .collect();
+            if devices.is_empty() {
+                return finding.clone().as_warning();
+            }
+            let devices = Scope::Devices(devices.into_iter().collect());
+            finding.clone().reaching(devices)
+        })
     }
 
     fn concerning(&self, workload: &Workload<'a>, mut finding: Finding) -> Finding {

@@ -20,7 +20,21 @@ pub(super) enum Is {
     /// It is not part of the fleet.
     Foreign(Foreign),
     /// It was meant to be an object of ours.
-    Wrong(Box<Finding>),
+    Wrong(Box<Wrong>),
+}
+
+/// A document that was meant to be an object of ours and is none.
+pub(super) struct Wrong {
+    pub(super) finding: Finding,
+    /// The kinds that it may have been meant to be. None: it may hold any objects.
+    pub(super) kinds: Vec<&'static str>,
+}
+
+impl Wrong {
+    fn of(finding: Finding, kinds: impl IntoIterator<Item = &'static str>) -> Is {
+        let kinds = kinds.into_iter().collect();
+        Is::Wrong(Box::new(Self { finding, kinds }))
+    }
 }
 
 /// YAML that is not part of the fleet.
@@ -43,22 +57,61 @@ pub(super) fn read(document: &Document) -> Is {
             };
             let message = format!("not an object of Kubernetes' shape: `{missing}` is missing");
             let place = document.key_place(given);
-            Is::Wrong(Box::new(Finding::error(
-                code::UNSUPPORTED_KIND,
-                place,
-                message,
-            )))
+            let finding = Finding::error(code::UNSUPPORTED_KIND, place, message);
+            match kind.and_then(alike) {
+                Some(kind) => Wrong::of(finding, [kind]),
+                None => Wrong::of(finding, of_our_group()),
+            }
+        }
+        _ if has_objects(&document.value) => {
+            let message = "a sequence of objects: they are read from a `List`, or as documents";
+            let finding = Finding::error(code::UNSUPPORTED_KIND, document.place(""), message);
+            let help = "put `---` between the objects, or put them below `items` of `apiVersion: v1`, `kind: List`";
+            Wrong::of(finding.with_help(help), [])
         }
         _ => Is::Foreign(of_no_kind(document)),
     }
 }
 
-/// Whether a document that does not say both what it is was meant to be an object: it names something of ours, or looks like it.
+/// The kinds that are not Kubernetes' own.
+fn of_our_group() -> impl Iterator<Item = &'static str> {
+    schema::kinds().filter(|kind| *kind != "ConfigMap")
+}
+
+/// Whether a document that does not say both what it is was meant to be an object of ours: it has our group or a kind like ours,
+/// if only under a misspelt key.
 fn is_meant(version: Option<&str>, kind: Option<&str>, value: &Value) -> bool {
-    let is_ours = |version: &str| version.starts_with(GROUP);
-    let named = pointer::find(value, "/metadata/name").is_some_and(Value::is_string);
-    let body = ["spec", "data"].iter().any(|key| value.get(key).is_some());
-    version.is_some_and(is_ours) || kind.is_some_and(|kind| alike(kind).is_some()) || named && body
+    let is_ours = |text: &str| text.starts_with(GROUP) || alike(text).is_some();
+    let says = |(key, value): (&String, &Value)| {
+        let key = key.to_ascii_lowercase();
+        let is_alike = |known| strsim::jaro_winkler(known, &key) > 0.8;
+        ["apiversion", "kind"].into_iter().any(is_alike) && value.as_str().is_some_and(is_ours)
+    };
+    let mut fields = value.as_object().into_iter().flatten();
+    version.is_some_and(|version| version.starts_with(GROUP))
+        || kind.is_some_and(|kind| alike(kind).is_some())
+        || fields.any(says)
+}
+
+/// Whether a document is a sequence with objects of our group in it.
+fn has_objects(value: &Value) -> bool {
+    let is_ours = |item: &Value| {
+        let version = item.get("apiVersion").and_then(Value::as_str);
+        version.is_some_and(|version| version.starts_with(GROUP))
+    };
+    value
+        .as_array()
+        .is_some_and(|items| items.iter().any(is_ours))
+}
+
+/// A list whose objects would be gone from the fleet without a word.
+fn list(of: Option<String>, document: &Document) -> Is {
+    if document.value.get("items").is_some_and(Value::is_array) {
+        return Is::List(of);
+    }
+    let message = "a list needs `items`, which is a list of objects";
+    let place = document.key_place("/kind");
+    Wrong::of(Finding::error(code::SCHEMA, place, message), [])
 }
 
 fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
@@ -68,14 +121,14 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
         return Is::Ours(kind);
     }
     if version == "v1" && kind == "List" {
-        return Is::List(None);
+        return list(None, document);
     }
     // An API server answers with such lists.
     if let Some(of) = kind.strip_suffix("List")
         && schema::known(of).is_some()
         && version == schema::version_of(of)
     {
-        return Is::List(Some(of.to_owned()));
+        return list(Some(of.to_owned()), document);
     }
     let place = document.place("/apiVersion");
     let wrong = |message| Finding::error(code::UNSUPPORTED_KIND, place.clone(), message);
@@ -83,11 +136,11 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
         let message = format!("`{version}` `{kind}` is not a kind of Flotta's");
         let expected = schema::version_of(known);
         let help = format!("did you mean `apiVersion: {expected}`, `kind: {known}`?");
-        return Is::Wrong(Box::new(wrong(message).with_help(help)));
+        return Wrong::of(wrong(message).with_help(help), [known]);
     }
     if version.starts_with(GROUP) {
         let message = format!("`{version}` has no kind `{kind}` that this version knows");
-        return Is::Wrong(Box::new(wrong(message)));
+        return Wrong::of(wrong(message), of_our_group());
     }
     let mut foreign = Foreign {
         place,
@@ -102,11 +155,16 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
     Is::Foreign(foreign)
 }
 
-/// Returns the kind with a similar name.
+/// Returns the kind whose name is the same but for its case, or else the most similar one.
 fn alike(kind: &str) -> Option<&'static str> {
-    let is_alike =
-        |known: &&str| known.eq_ignore_ascii_case(kind) || strsim::jaro_winkler(known, kind) > 0.95;
-    schema::kinds().find(is_alike)
+    let mut kinds = schema::kinds();
+    let same = kinds.find(|known| known.eq_ignore_ascii_case(kind));
+    same.or_else(|| {
+        let scores = schema::kinds().map(|known| (strsim::jaro_winkler(known, kind), known));
+        let best = scores.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        best.filter(|(score, _)| *score > 0.95)
+            .map(|(_, known)| known)
+    })
 }
 
 const KUSTOMIZATION: &str = "it is not applied: if it changes the objects next to it, commit what `kustomize build` writes instead of them";
@@ -170,22 +228,17 @@ fn is_encrypted(value: &Value) -> bool {
     pointer::find(value, "/sops/mac").is_some_and(Value::is_string)
 }
 
-/// Reports an encrypted object: an error, unless it is a `ConfigMap`, which may not belong to the fleet.
-pub(super) fn encrypted(kind: &str, name: &str, document: &Document) -> Option<Box<Finding>> {
+/// Reports an encrypted object.
+pub(super) fn encrypted(kind: &str, name: &str, document: &Document) -> Option<Finding> {
     if !is_encrypted(&document.value) {
         return None;
     }
     let message = format!("{kind} `{name}` is encrypted with SOPS: it cannot be read");
     let place = document.key_place("/sops");
-    let finding = Finding::error(code::ENCRYPTED, place, message);
-    Some(Box::new(if kind == "ConfigMap" {
-        finding.as_warning()
-    } else {
-        finding
-    }))
+    Some(Finding::error(code::ENCRYPTED, place, message))
 }
 
-/// Whether a text names our group or one of our kinds.
+/// Whether a text names our group or one of its kinds. A `ConfigMap` is named in much of other people's YAML.
 pub(super) fn is_named_in(text: &str) -> bool {
-    text.contains(GROUP) || schema::kinds().any(|kind| text.contains(kind))
+    text.contains(GROUP) || of_our_group().any(|kind| text.contains(kind))
 }

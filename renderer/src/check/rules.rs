@@ -120,14 +120,14 @@ pub(super) fn workload(workload: &Checked<EdgeWorkload>) -> Vec<Finding> {
     };
     let given = |field: &str| document.at(&format!("/spec/{field}")).is_some();
     if !given(wanted) {
+        let place = document.place("/spec/type");
         let message = format!("`type: {wanted}` needs the field `{wanted}`");
-        findings.push(Finding::error(
-            code::SCHEMA,
-            document.place("/spec/type"),
-            message,
-        ));
-    }
-    if given(other) {
+        let mut finding = Finding::error(code::SCHEMA, place, message);
+        if given(other) {
+            finding = finding.with_help(format!("did you mean `type: {other}`?"));
+        }
+        findings.push(finding);
+    } else if given(other) {
         let message = format!("`type: {wanted}` takes no field `{other}`");
         findings.push(Finding::error(
             code::SCHEMA,

@@ -109,3 +109,24 @@ fn render_text(text: &str) -> Rendered {
     );
     rendered
 }
+
+#[test]
+fn what_a_pointer_to_git_lfs_stands_for_is_not_reported_as_missing() {
+    let pod = json!({"spec": {"containers": [{
+        "name": "a", "image": "registry.example/a", "envFrom": [{"configMapRef": {"name": "c"}}],
+    }]}});
+    let app = json!({"type": "pod", "device": "box-1", "pod": pod});
+    let box_1 = object("EdgeDevice", "box-1", &json!({}));
+    let text = format!("{box_1}\n---\n{}", object("EdgeWorkload", "app", &app));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    let files = [("c.yaml", pointer), ("fleet.yaml", &text)];
+    let batches = files.map(|(path, content)| Batch::of_file(path, content.as_bytes()));
+    let rendered = render(&Input::from_iter(batches), &[], &Options::default());
+    let errors = rendered
+        .findings
+        .iter()
+        .filter(|finding| finding.is_error());
+    let errors: Vec<_> = errors.map(|finding| finding.place.to_string()).collect();
+    assert_eq!(errors, ["c.yaml"]);
+    assert_eq!(rendered.held.len(), 1);
+}
