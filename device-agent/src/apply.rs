@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use flotta_bundle::manifest::{Manifest, Unit, Wanted};
+use flotta_bundle::manifest::{File, Manifest, Unit, Wanted};
 use flotta_bundle::path::UNITS;
-use flotta_bundle::{Owner, Problem, code};
+use flotta_bundle::{DevicePath, Owner, Problem, code};
 
 use crate::backend::{BackendError, Files, Podman, Systemd, Verb};
 use crate::converge::Host;
@@ -55,23 +55,11 @@ pub async fn apply<S: Systemd, P: Podman, F: Files>(
                     walk.refused(owner, &name, "stopped", &error);
                 }
             }
-            Step::Write(file) => {
-                let owner = file.object();
-                if walk.failures.contains_key(owner) {
-                    continue;
-                }
-                let read = ledger.blobs().read(&file.digest).map_err(|error| {
-                    Problem::new(code::FILE_FAILED, crate::pull::chain(&error))
-                        .about(file.path.as_str())
-                });
-                let written = read.and_then(|content| {
-                    let written = host.files.write(file, &content);
-                    written.map_err(|error| error.of_file())
-                });
-                if let Err(problem) = written {
-                    walk.fail(owner, problem);
-                }
+            Step::StopInstances(path) => {
+                walk.stop_instances(path, ledger.owned(), &mut host.systemd)
+                    .await;
             }
+            Step::Write(file) => walk.write(file, ledger, &mut host.files),
             Step::Remove(path) => {
                 let owner = ledger.owned().files.get(path);
                 let owner = owner.unwrap_or(Owner::device());
@@ -171,6 +159,67 @@ impl Walk<'_> {
             // The unit's own state says why it is not running.
             tracing::info!(unit = %name, %error, "job did not succeed");
             self.unsuccessful.insert(name);
+        }
+    }
+
+    fn write<F: Files>(&mut self, file: &File, ledger: &Ledger, files: &mut F) {
+        let owner = file.object();
+        if self.failures.contains_key(owner) {
+            return;
+        }
+        let read = ledger.blobs().read(&file.digest).map_err(|error| {
+            Problem::new(code::FILE_FAILED, crate::pull::chain(&error)).about(file.path.as_str())
+        });
+        let written = read.and_then(|content| {
+            let written = files.write(file, &content);
+            written.map_err(|error| error.of_file())
+        });
+        if let Err(problem) = written {
+            self.fail(owner, problem);
+        }
+    }
+
+    /// Stops the instances of a template that leaves. An instance may be a unit of the machine's owner, with a file of its
+    /// own, or still be wanted.
+    async fn stop_instances<S: Systemd>(
+        &mut self,
+        path: &DevicePath,
+        owned: &Owned,
+        systemd: &mut S,
+    ) {
+        let object = owned.files.get(path).unwrap_or(Owner::device());
+        let name = path.file_name();
+        let found = match systemd.instances(name).await {
+            Ok(found) => found,
+            Err(error) => return self.refused(object, name, "stopped", &error),
+        };
+        let mut jobs = Vec::new();
+        for name in found {
+            if self.unit(&name).is_some() {
+                continue;
+            }
+            // a unit that has lost its file has none
+            let is_of_it = match systemd.unit(&name).await {
+                Ok(state) => state.fragment.is_empty() || state.fragment == path.as_str(),
+                Err(error) => {
+                    self.refused(object, &name, "stopped", &error);
+                    false
+                }
+            };
+            if is_of_it {
+                jobs.push((Verb::Stop, name));
+            }
+        }
+        if jobs.is_empty() {
+            return;
+        }
+        for (name, error) in systemd.jobs(&jobs, JOBS).await {
+            self.refused(object, &name, "stopped", &error);
+        }
+        for (_, name) in jobs {
+            if let Err(error) = systemd.reset_failed(&name).await {
+                tracing::debug!(unit = %name, %error, "not reset");
+            }
         }
     }
 

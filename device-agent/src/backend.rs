@@ -105,6 +105,11 @@ pub trait Systemd {
     fn reload(&mut self) -> impl Future<Output = Result<(), BackendError>>;
     /// Returns the state of a unit; its `load` is `not-found` when there is none.
     fn unit(&mut self, name: &str) -> impl Future<Output = Result<UnitState, BackendError>>;
+    /// Returns the instances of a template (`echo@.service`) that are not inactive.
+    fn instances(
+        &mut self,
+        template: &str,
+    ) -> impl Future<Output = Result<Vec<String>, BackendError>>;
     /// Starts jobs together, so that systemd can order them, and waits until they are done or `limit` has passed.
     fn jobs(
         &mut self,

@@ -7,6 +7,10 @@ use jiff::Timestamp;
 
 use crate::backend::{BackendError, Files, Found, Systemd, UnitState};
 use crate::ledger::Owned;
+use crate::plan::template;
+
+/// An instance that nobody has: systemd says of it which file a template is read from, and it knows no template by itself.
+const PROBE: &str = "@flotta-probe.";
 
 /// The actual state of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Observed {
     pub leaving: Vec<DevicePath>,
     /// Units that are wanted, or that belong to the fleet.
     pub units: BTreeMap<String, UnitState>,
+    /// What systemd makes of the names of wanted templates that are not the fleet's yet: an instance of each, by the file.
+    pub templates: BTreeMap<DevicePath, UnitState>,
     /// Paths and units that could not be observed, and why.
     pub blind: BTreeMap<String, BackendError>,
 }
@@ -39,6 +45,20 @@ pub async fn observe<S: Systemd, F: Files>(
             }
             Err(error) => {
                 observed.blind.insert(file.path.to_string(), error);
+            }
+        }
+    }
+    for file in &manifest.files {
+        let template = template(&file.path).filter(|_| !owned.files.contains_key(&file.path));
+        if let Some(template) = template {
+            let probe = template.replacen("@.", PROBE, 1);
+            match systemd.unit(&probe).await {
+                Ok(state) => {
+                    observed.templates.insert(file.path.clone(), state);
+                }
+                Err(error) => {
+                    observed.blind.insert(template.to_owned(), error);
+                }
             }
         }
     }

@@ -28,6 +28,8 @@ pub enum Step {
     Begin,
     /// Stop a unit that is removed.
     Stop(String),
+    /// Stop what systemd has made of a template that is removed: a socket makes an instance for each connection.
+    StopInstances(DevicePath),
     /// Write a file.
     Write(File),
     /// Remove a file.
@@ -89,6 +91,9 @@ impl fmt::Display for Plan {
         for step in &self.steps {
             match step {
                 Step::Stop(unit) => writeln!(f, "stop     {unit}")?,
+                Step::StopInstances(path) => {
+                    writeln!(f, "stop     instances of {}", path.file_name())?;
+                }
                 Step::Write(file) => writeln!(f, "write    {}", file.path)?,
                 Step::Remove(path) => writeln!(f, "remove   {path}")?,
                 Step::Job(Verb::Restart, unit) => writeln!(f, "restart  {unit}")?,
@@ -127,6 +132,12 @@ pub fn inputs(unit: &Unit, files: &[File]) -> Digest {
         }
     }
     Digest::of(text.as_bytes())
+}
+
+/// The name of the template that a file of systemd's own is: `echo@.service`.
+pub(crate) fn template(path: &DevicePath) -> Option<&str> {
+    let name = path.as_str().strip_prefix(UNITS)?;
+    (name.contains("@.") && !name.contains('/')).then_some(name)
 }
 
 /// Makes a plan. Objects in `held` are not changed, because something that they need is missing.
@@ -175,10 +186,14 @@ pub fn plan(
         .cloned()
         .map(Step::ResetFailed)
         .collect();
+    let templates = removes.iter().filter(|path| template(path).is_some());
+    let templates: Vec<_> = templates.cloned().map(Step::StopInstances).collect();
     let (first, removes): (Vec<_>, Vec<_>) = removes
         .into_iter()
         .partition(|old| writes.iter().any(|file| in_the_way(old, &file.path)));
     steps.extend(halts.into_iter().map(Step::Stop));
+    // after the sockets, which would make more of them
+    steps.extend(templates);
     steps.extend(disables.into_iter().map(Step::Disable));
     steps.extend(first.into_iter().map(Step::Remove));
     steps.extend(writes.into_iter().map(Step::Write));

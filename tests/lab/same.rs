@@ -48,6 +48,16 @@ impl script::Environment for Owner {
         podman(&["rmi", image]);
     }
 
+    fn links(&mut self, name: &str) -> Vec<String> {
+        let folders = std::fs::read_dir("/etc/systemd/system").expect("a folder");
+        let folders = folders.map(|folder| folder.expect("an entry").path());
+        let linked = folders.filter(|folder| folder.join(name).is_symlink());
+        let named = linked.map(|folder| folder.file_name().expect("a name").to_owned());
+        named
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
+    }
+
     fn containers(&mut self) -> Vec<String> {
         let all = podman(&["ps", "--all", "--format", "{{.Names}}"]);
         all.lines().map(str::to_owned).collect()

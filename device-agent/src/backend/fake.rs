@@ -8,6 +8,7 @@
 
 pub mod bundle;
 mod health;
+mod links;
 mod state;
 mod tests;
 
@@ -120,7 +121,7 @@ impl Systemd for World {
 
     async fn unit(&mut self, name: &str) -> Result<UnitState, BackendError> {
         let state = self.state();
-        let (definition, run) = (state.loaded.get(name), state.runs.get(name));
+        let (definition, run) = (state.definition(name), state.runs.get(name));
         let run = run.cloned().unwrap_or_default();
         let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
         let mut unit = UnitState {
@@ -148,15 +149,23 @@ impl Systemd for World {
                 "generated".clone_into(&mut unit.file_state);
             } else {
                 unit.fragment.clone_from(source);
-                let file_state = match text.contains("[Install]") {
-                    _ if state.enabled.contains(name) => "enabled",
-                    true => "disabled",
-                    false => "static",
+                let file_state = match links::links(text).is_empty() {
+                    _ if state.enabled.contains_key(name) => "enabled",
+                    false => "disabled",
+                    true => "static",
                 };
                 file_state.clone_into(&mut unit.file_state);
             }
         }
         Ok(unit)
+    }
+
+    async fn instances(&mut self, template: &str) -> Result<Vec<String>, BackendError> {
+        let state = self.state();
+        let runs = state.runs.iter().filter(|(name, run)| {
+            state::template(name).is_some_and(|of| of == template) && run.active != "inactive"
+        });
+        Ok(runs.map(|(name, _)| name.clone()).collect())
     }
 
     /// Each job is a call of its own; systemd carries on with the jobs it has when the agent crashes.
@@ -172,14 +181,20 @@ impl Systemd for World {
 
     async fn enable(&mut self, name: &str) -> Result<(), BackendError> {
         self.act(|state| {
-            let path = format!("{UNITS}{name}");
-            let Some(Entry::File { content, .. }) = state.files.get(&path) else {
-                return Err(no_unit(name, "found"));
+            let names = [Some(name.to_owned()), state::template(name)];
+            let mut files = names.iter().flatten().filter_map(|name| {
+                let file = state.files.get(&format!("{UNITS}{name}"));
+                file.filter(|file| matches!(file, Entry::File { .. }))
+            });
+            let Some(Entry::File { content, .. }) = files.next() else {
+                return Err(refused(format!(
+                    "org.freedesktop.systemd1.NoSuchUnit: Unit {name} does not exist"
+                )));
             };
-            let text = String::from_utf8_lossy(content).into_owned();
+            let links = links::links(&String::from_utf8_lossy(content));
             state.enabled.remove(name);
-            if text.contains("[Install]") {
-                state.enabled.insert(name.to_owned());
+            if !links.is_empty() {
+                state.enabled.insert(name.to_owned(), links);
             }
             Ok(())
         })

@@ -1,6 +1,10 @@
 //! One script of calls to systemd, Quadlet, Podman and the file system. The unit tests run it on the fake and the lab runs it
 //! on a device; both must give the transcript in `script.txt`, so the fake behaves as the real thing does.
 
+#[path = "script/links.rs"]
+mod links;
+#[path = "script/template.rs"]
+mod template;
 #[path = "script/timer.rs"]
 mod timer;
 
@@ -32,6 +36,8 @@ pub(crate) trait Environment {
     fn chmod(&mut self, path: &str);
     /// Somebody removes an image.
     fn lose(&mut self, image: &str);
+    /// Which other units start this one, by its links below `/etc/systemd/system`: `multi-user.target.wants`.
+    fn links(&mut self, name: &str) -> Vec<String>;
     /// The names of all containers, running or not.
     fn containers(&mut self) -> Vec<String>;
 }
@@ -92,6 +98,8 @@ impl<S: Systemd, P: Podman, F: Files, T: Environment> Script<S, P, F, T> {
         self.network().await;
         self.pod().await;
         self.timer().await;
+        self.links().await;
+        self.template().await;
         self.not_ours().await;
         self.said.trim().to_owned()
     }

@@ -168,6 +168,20 @@ fn mount_unit(path: &str) -> String {
     name + ".mount"
 }
 
+/// A unit in a list: name, description, load and active state, sub-state, unit that it follows, path, and its job.
+type Listed = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
 /// The results of jobs, by their object path.
 type JobResults = mpsc::UnboundedReceiver<(String, String)>;
 
@@ -246,6 +260,20 @@ impl Systemd for Bus {
             state.restarts = service.number("NRestarts").unwrap_or(0);
         }
         Ok(state)
+    }
+
+    async fn instances(&mut self, template: &str) -> Result<Vec<String>, BackendError> {
+        let pattern = template.replace('\\', "\\\\").replacen("@.", "@*.", 1);
+        let any_state: [&str; 0] = [];
+        let units: Vec<Listed> = self
+            .manager
+            .call(
+                "ListUnitsByPatterns",
+                &(any_state.as_slice(), [pattern.as_str()].as_slice()),
+            )
+            .await?;
+        let up = units.into_iter().filter(|unit| unit.3 != "inactive");
+        Ok(up.map(|unit| unit.0).collect())
     }
 
     async fn jobs(

@@ -4,6 +4,7 @@ mod crashes;
 mod failures;
 mod owners;
 mod people;
+mod templates;
 
 use std::cell::RefCell;
 

@@ -3,7 +3,7 @@
 use flotta_bundle::manifest::Unit;
 use flotta_bundle::{Code, DevicePath, Owner, Problem, code};
 
-use super::{Planner, in_the_way, masked};
+use super::{Planner, in_the_way, masked, template};
 use crate::backend::{BackendError, Found, UnitState};
 
 impl Planner<'_> {
@@ -50,19 +50,11 @@ impl Planner<'_> {
                 }
             }
         }
+        self.hold_templates();
         for unit in &manifest.units {
             match self.observed.units.get(&unit.name) {
                 Some(state) if state.is_loaded() && !self.is_ours(unit, state) => {
-                    let source = if state.source.is_empty() {
-                        &state.fragment
-                    } else {
-                        &state.source
-                    };
-                    self.hold(
-                        &unit.workload,
-                        code::UNIT_TAKEN,
-                        format!("unit {} exists already, from {source}", unit.name),
-                    );
+                    self.hold_taken(&unit.workload, &unit.name, state);
                 }
                 // whoever masked it can undo that, and what runs keeps running
                 Some(state) if state.is_masked() => {
@@ -77,6 +69,38 @@ impl Planner<'_> {
                 }
             }
         }
+    }
+
+    /// Holds objects with a template of a name that the machine has already: its file would take the place of that one, for
+    /// every instance there is.
+    fn hold_templates(&mut self) {
+        let manifest = self.manifest;
+        for file in &manifest.files {
+            let Some(name) = template(&file.path) else {
+                continue;
+            };
+            let (state, blind) = (
+                self.observed.templates.get(&file.path),
+                self.observed.blind.get(name),
+            );
+            if let Some(error) = blind {
+                self.hold_by(file.object(), error.of_unit(name));
+            } else if let Some(state) = state.filter(|state| state.is_loaded())
+                && state.fragment != file.path.as_str()
+            {
+                self.hold_taken(file.object(), name, state);
+            }
+        }
+    }
+
+    fn hold_taken(&mut self, owner: &Owner, unit: &str, state: &UnitState) {
+        let source = if state.source.is_empty() {
+            &state.fragment
+        } else {
+            &state.source
+        };
+        let message = format!("unit {unit} exists already, from {source}");
+        self.hold(owner, code::UNIT_TAKEN, message);
     }
 
     /// Whether a unit comes from a file of the fleet.

@@ -86,6 +86,7 @@ fn short(plan: &Plan) -> Vec<String> {
     let words = plan.steps.iter().map(|step| match step {
         Step::Begin => "begin".to_owned(),
         Step::Stop(unit) => format!("stop {unit}"),
+        Step::StopInstances(path) => format!("stop instances of {}", name(path)),
         Step::Write(file) => format!("write {}", name(&file.path)),
         Step::Remove(path) => format!("remove {}", name(path)),
         Step::Enable(unit) => format!("enable {unit}"),

@@ -130,6 +130,10 @@ impl Systemd for FakeMachine {
         })
     }
 
+    async fn instances(&mut self, _template: &str) -> Result<Vec<String>, BackendError> {
+        Ok(Vec::new())
+    }
+
     async fn jobs(
         &mut self,
         jobs: &[(Verb, String)],

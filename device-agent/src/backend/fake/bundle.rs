@@ -239,6 +239,23 @@ impl Bundle {
         }
     }
 
+    /// Adds a workload of a socket, for each of whose connections systemd starts an instance of a template.
+    #[must_use]
+    pub fn accept(mut self, name: &str) -> Self {
+        let text = "[Socket]\nListenStream=7\nAccept=yes\n[Install]\nWantedBy=sockets.target\n";
+        let socket = self.put(&format!("{UNITS}{name}.socket"), text.to_owned());
+        let text = "[Service]\nExecStart=/usr/bin/sleep infinity\n".to_owned();
+        self.put(&format!("{UNITS}{name}@.service"), text);
+        if let Some(template) = self.manifest.files.last_mut() {
+            template.belongs_to = Some(Owner::workload(name));
+        }
+        let unit = format!("{name}.socket");
+        self.unit(unit, name, Wanted::Active, vec![socket]);
+        let bytes = self.manifest.encode();
+        self.manifest = Manifest::parse(&bytes).expect("a manifest by the rules");
+        self
+    }
+
     fn timer(&mut self, stem: &str, workload: &str) {
         let text = "[Timer]\nOnCalendar=hourly\n[Install]\nWantedBy=timers.target\n";
         let path = self.put(&format!("{UNITS}{stem}.timer"), text.to_owned());

@@ -6,6 +6,7 @@ use flotta_bundle::path::UNITS;
 use flotta_bundle::{DevicePath, Digest};
 
 use super::QUADLET;
+use super::links::BOOT;
 use crate::backend::{BackendError, Verb, messages};
 
 /// What happened on the machine.
@@ -70,8 +71,8 @@ pub struct State {
     /// The units that systemd knows since its last reload.
     pub loaded: BTreeMap<String, Definition>,
     pub runs: BTreeMap<String, Run>,
-    /// Enabled units.
-    pub enabled: BTreeSet<String>,
+    /// Enabled units, and the folders that link to them: `timers.target.wants`.
+    pub enabled: BTreeMap<String, BTreeSet<String>>,
     /// Containers by name, and the workload on their label.
     pub containers: BTreeMap<String, String>,
     pub images: BTreeSet<String>,
@@ -169,7 +170,20 @@ pub(super) fn restart(text: &str) -> &str {
     values(text, "Restart").next().unwrap_or(usual)
 }
 
+/// The template of an instance's name.
+pub(super) fn template(name: &str) -> Option<String> {
+    let (stem, rest) = name.split_once('@')?;
+    let (instance, kind) = rest.rsplit_once('.')?;
+    (!instance.is_empty()).then(|| format!("{stem}@.{kind}"))
+}
+
 impl State {
+    /// A unit's own definition, or its template's. A template itself is no unit.
+    pub(super) fn definition(&self, name: &str) -> Option<&Definition> {
+        let own = self.loaded.get(name).filter(|_| !name.contains("@."));
+        own.or_else(|| self.loaded.get(&template(name)?))
+    }
+
     /// Runs the generator and reads its units, as a reload and a boot do.
     pub fn reload(&mut self) {
         let mut loaded = BTreeMap::new();
@@ -202,8 +216,14 @@ impl State {
         }
         loaded.extend(self.host.clone());
         self.loaded = loaded;
-        let State { loaded, runs, .. } = self;
-        runs.retain(|name, run| loaded.contains_key(name) || run.active != "inactive");
+        let gone = |(name, run): (&String, &Run)| {
+            let is_gone = self.definition(name).is_none() && run.active == "inactive";
+            is_gone.then(|| name.clone())
+        };
+        let gone: Vec<_> = self.runs.iter().filter_map(gone).collect();
+        for name in gone {
+            self.runs.remove(&name);
+        }
     }
 
     /// Reboots the machine: nothing runs, and installed units are started from the files on disk.
@@ -223,7 +243,11 @@ impl State {
     fn is_installed(&self, name: &str) -> bool {
         let definition = &self.loaded[name];
         if definition.source.starts_with(UNITS) {
-            return self.enabled.contains(name);
+            let boots = |folder: &String| BOOT.contains(&folder.as_str());
+            return self
+                .enabled
+                .get(name)
+                .is_some_and(|links| links.iter().any(boots));
         }
         !is_job(&definition.text) || definition.text.contains("[Install]")
     }
@@ -247,7 +271,7 @@ impl State {
             let why = "org.freedesktop.systemd1.UnitMasked: Unit";
             return Err(refused(format!("{why} {name} is masked.")));
         }
-        let known = self.loaded.get(name).cloned();
+        let known = self.definition(name).cloned();
         let definition = known.ok_or_else(|| no_unit(name, "found"))?;
         let before = self.starts;
         for need in needs(&definition.text) {
@@ -266,6 +290,7 @@ impl State {
         let sub = match name {
             name if name.ends_with("-network.service") => "exited",
             name if name.strip_suffix(".timer").is_some() => "waiting",
+            name if name.strip_suffix(".socket").is_some() => "listening",
             _ => "running",
         };
         let mut run = Run {
@@ -413,7 +438,7 @@ impl State {
                 failures.push((name.clone(), refused("Connection timed out".to_owned())));
                 continue;
             }
-            if !self.loaded.contains_key(name) {
+            if self.definition(name).is_none() {
                 if *verb != Verb::Stop {
                     failures.push((name.clone(), no_unit(name, "found")));
                     continue;

@@ -30,6 +30,12 @@ impl Environment for World {
         self.state().images.remove(image);
     }
 
+    fn links(&mut self, name: &str) -> Vec<String> {
+        let state = self.state();
+        let links = state.enabled.get(name);
+        links.into_iter().flatten().cloned().collect()
+    }
+
     fn containers(&mut self) -> Vec<String> {
         let state = self.state();
         let names = state.containers.keys();

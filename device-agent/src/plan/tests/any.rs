@@ -149,7 +149,7 @@ proptest! {
         }
         let order = |step: &Step| match step {
             Step::Begin => 0,
-            Step::Stop(_) => 1,
+            Step::Stop(_) | Step::StopInstances(_) => 1,
             Step::Disable(_) => 2,
             Step::Write(_) | Step::Remove(_) => 3,
             Step::Enable(_) => 4,
