@@ -5,7 +5,7 @@ mod kube;
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotta_bundle::manifest::{FileKind, MAX_FILE_BYTES, Pull, Unit, Wanted};
-use flotta_bundle::path::UNITS;
+use flotta_bundle::path::{UNIT_KINDS, UNITS};
 use flotta_bundle::{Owner, code};
 
 use super::QUADLET_FOLDER;
@@ -64,6 +64,9 @@ pub(super) fn compile(job: &mut Job<'_>, files: &BTreeMap<String, String>) {
             wanted: service.wanted,
         });
     }
+    if services.is_empty() {
+        refuse_without_unit(job, &set);
+    }
     warn_not_started(job, &services);
     images(job, &set);
     volumes(job, &set);
@@ -102,6 +105,30 @@ fn check(job: &mut Job<'_>, set: &Set<'_>) {
             message: need.message,
         });
     }
+}
+
+/// Reports a workload of plain files, from which nothing is ever made. Often the extension is misspelt.
+fn refuse_without_unit(job: &mut Job<'_>, set: &Set<'_>) {
+    let is_refused = job.out.findings.iter().any(Finding::is_error);
+    if is_refused || !set.units.is_empty() {
+        return;
+    }
+    let meant = set.files.keys().find_map(|name| {
+        let (stem, extension) = name.rsplit_once('.')?;
+        let extension = extension.to_ascii_lowercase();
+        let all = Kind::ALL.map(Kind::extension);
+        let mut all = all.into_iter().chain(UNIT_KINDS);
+        let kind = all.find(|kind| strsim::jaro_winkler(kind, &extension) > 0.9)?;
+        Some((*name, format!("did you mean `{stem}.{kind}`?")))
+    });
+    let message = "no unit is made from these files: none is a Quadlet file or a unit of systemd";
+    let place = match meant {
+        Some((name, _)) => place(job, name, None),
+        None => job.workload.document.key_place("/spec/quadlet"),
+    };
+    let mut finding = Finding::error(code::UNIT_FILE, place, message);
+    finding.help = meant.map(|(_, help)| help);
+    job.out.findings.push(finding);
 }
 
 /// Warns about a workload that nothing starts, which is easily overlooked. Jobs are excepted: a timer of another workload may
