@@ -314,11 +314,11 @@ fn names(document: &Document) -> (String, String) {
 /// Returns the typed object, if its kind is acted on and it keeps the rules of its kind.
 fn known(kind: &str, document: Document, findings: &mut Vec<Finding>) -> Option<Object> {
     match kind {
-        "EdgeDevice" => keep(document, findings).map(Object::Device),
-        "EdgeDeviceSet" => keep(document, findings).map(Object::Set),
-        "EdgeWorkload" => keep(document, findings).map(Object::Workload),
-        "EdgeFleet" => keep(document, findings).map(Object::Fleet),
-        "ConfigMap" => keep(document, findings).map(Object::ConfigMap),
+        "EdgeDevice" => keep(kind, document, findings).map(Object::Device),
+        "EdgeDeviceSet" => keep(kind, document, findings).map(Object::Set),
+        "EdgeWorkload" => keep(kind, document, findings).map(Object::Workload),
+        "EdgeFleet" => keep(kind, document, findings).map(Object::Fleet),
+        "ConfigMap" => keep(kind, document, findings).map(Object::ConfigMap),
         _ => None,
     }
 }
@@ -378,25 +378,19 @@ impl Rules for EdgeWorkload {
 }
 
 fn keep<K: DeserializeOwned + Rules>(
+    kind: &str,
     document: Document,
     findings: &mut Vec<Finding>,
 ) -> Option<Box<Checked<K>>> {
-    match K::deserialize(&document.value) {
-        Ok(object) => {
-            let checked = Checked { object, document };
-            let broken = K::rules(&checked);
-            let good = broken.is_empty();
-            findings.extend(broken);
-            good.then(|| Box::new(checked))
-        }
-        // The schema let it pass, the type does not: quantities and times have a grammar of their own.
-        Err(error) => {
-            findings.push(Finding::error(
-                code::SCHEMA,
-                document.place(""),
-                error.to_string(),
-            ));
-            None
-        }
-    }
+    let Ok(object) = K::deserialize(&document.value) else {
+        // it is read once more, for the place: this costs nothing where all is well
+        let error = serde_path_to_error::deserialize::<_, K>(&document.value).err();
+        findings.extend(error.map(|error| schema::refused_by_type(kind, &document, &error)));
+        return None;
+    };
+    let checked = Checked { object, document };
+    let broken = K::rules(&checked);
+    let good = broken.is_empty();
+    findings.extend(broken);
+    good.then(|| Box::new(checked))
 }

@@ -157,13 +157,53 @@ pub(super) fn check(kind: &str, document: &Document) -> Vec<Finding> {
         return Vec::new();
     };
     let errors = validator.iter_errors(&document.value);
-    let findings = errors.flat_map(|error| findings(&error, document, &SCHEMAS[kind]));
-    findings.take(MAX_FINDINGS).collect()
+    let mut all = errors.flat_map(|error| findings(&error, document, &SCHEMAS[kind]));
+    let mut findings: Vec<_> = all.by_ref().take(MAX_FINDINGS).collect();
+    let more = all.count();
+    if more > 0 {
+        let message =
+            format!("{MAX_FINDINGS} mistakes in this object are shown, and it has {more} more");
+        findings.push(Finding::error(code::SCHEMA, document.place(""), message));
+    }
+    findings
+}
+
+/// Reports what the schema allows and the type does not: numbers, quantities, times and bytes have a grammar of their own.
+pub(super) fn refused_by_type(
+    kind: &str,
+    document: &Document,
+    error: &serde_path_to_error::Error<serde_json::Error>,
+) -> Finding {
+    use serde_path_to_error::Segment;
+    let mut at = String::new();
+    for segment in error.path() {
+        at.push('/');
+        match segment {
+            Segment::Seq { index } => at += &index.to_string(),
+            Segment::Map { key } => at += &step(key),
+            Segment::Enum { .. } | Segment::Unknown => {
+                at.pop();
+                break;
+            }
+        }
+    }
+    let what = name_of(&at, document);
+    let format = schema_at(&SCHEMAS[kind], &at).get("format");
+    let message = match format.and_then(Value::as_str) {
+        Some("byte") => format!("{what} must be base64"),
+        Some("date-time") => format!("{what} must be a time, such as 2026-01-31T12:00:00Z"),
+        Some(number @ ("int32" | "int64")) => {
+            let bits = number.trim_start_matches("int");
+            format!("{what} must be a whole number of {bits} bits")
+        }
+        _ => format!("{what}: {}", error.inner()),
+    };
+    Finding::error(code::SCHEMA, document.place(&at), message)
 }
 
 fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) -> Vec<Finding> {
     let at = error.instance_path().as_str();
-    let what = name_of(at);
+    let what = name_of(at, document);
     let mut help = None;
     let message = match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
@@ -202,10 +242,11 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
                     "put it in quotes: without them YAML makes {made} of it"
                 ));
             }
-            format!(
-                "{what} must be of type {wanted}, not {}",
-                type_of(error.instance())
-            )
+            if wanted == "integer" && value.is_number() {
+                format!("{what} must be a whole number, not {value}")
+            } else {
+                format!("{what} must be of type {wanted}, not {}", type_of(value))
+            }
         }
         _ => format!("{what}: {}", error.masked_with("the value")),
     };
@@ -220,16 +261,15 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
 }
 
 /// Returns the last step of a JSON pointer for messages: a key, or a list item such as `ports[0]`.
-fn name_of(at: &str) -> String {
-    let mut steps = at.rsplit('/');
-    let step = steps.next().unwrap_or_default();
-
-    match steps.next() {
-        None => "the object".to_owned(),
-        Some(list) if step.bytes().all(|b| b.is_ascii_digit()) && !list.is_empty() => {
+fn name_of(at: &str, document: &Document) -> String {
+    let Some((parent, step)) = at.rsplit_once('/') else {
+        return "the object".to_owned();
+    };
+    match parent.rsplit_once('/') {
+        Some((_, list)) if document.at(parent).is_some_and(Value::is_array) => {
             format!("`{}[{step}]`", key(list))
         }
-        Some(_) => format!("`{}`", key(step)),
+        _ => format!("`{}`", key(step)),
     }
 }
 
@@ -263,6 +303,16 @@ fn type_of(value: &Value) -> &'static str {
 
 /// Returns the fields that the schema has at a pointer of an instance.
 fn fields_at<'a>(schema: &'a Value, at: &str) -> Vec<&'a str> {
+    schema_at(schema, at)["properties"]
+        .as_object()
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+        .collect()
+}
+
+/// Returns the part of the schema that is for a pointer of an instance.
+fn schema_at<'a>(schema: &'a Value, at: &str) -> &'a Value {
     let mut here = schema;
     for part in at.split('/').skip(1) {
         let name = key(part);
@@ -272,10 +322,5 @@ fn fields_at<'a>(schema: &'a Value, at: &str) -> Vec<&'a str> {
             .or_else(|| here.get("additionalProperties"));
         here = next.unwrap_or(&Value::Null);
     }
-    here["properties"]
-        .as_object()
-        .into_iter()
-        .flat_map(Map::keys)
-        .map(String::as_str)
-        .collect()
+    here
 }
