@@ -112,7 +112,7 @@ struct Inner {
     proofs: watch::Sender<Option<Proof>>,
     revoked: RwLock<Revoked>,
     /// The lock that keeps other processes out.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
@@ -286,7 +286,19 @@ pub(crate) fn is_restored(connection: &Connection) -> Result<bool, StoreError> {
     Ok(find_meta(connection, RESTORED)?.is_some())
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// The lock of a data directory. It is released when dropped, even if a process that is being started has inherited the file and
+/// not closed it yet.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // closing the file releases it as well, later
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, StoreError> {
     let io = |error| StoreError::Io(path.to_owned(), Arc::new(error));
     let file = File::options()
         .create(true)
@@ -295,7 +307,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .open(path)
         .map_err(io)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
         Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
     }

@@ -326,3 +326,16 @@ async fn a_report_that_cannot_be_read_costs_its_own_row_what_it_said() {
         .collect();
     assert_eq!(read, [(false, true), (true, false)]);
 }
+
+/// A process that is being started has a copy of every file for a moment.
+#[test]
+fn a_copy_of_its_file_does_not_keep_a_lock() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.lock");
+    let first = lock(&path).expect("nobody else");
+    let copy = first.0.try_clone().expect("a copy");
+    assert!(matches!(lock(&path), Err(StoreError::InUse(_))));
+    drop(first);
+    lock(&path).expect("it is released");
+    drop(copy);
+}
