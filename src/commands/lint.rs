@@ -95,7 +95,7 @@ pub(super) async fn read(text: &str, rev: Option<&str>) -> anyhow::Result<source
 pub(super) fn prefix(source: &str) -> String {
     match source.trim_end_matches('/') {
         "" | "." => String::new(),
-        url if url.contains("://") => String::new(),
+        url if source::Url::parse(url).is_some() => String::new(),
         directory => format!("{directory}/"),
     }
 }

@@ -1,5 +1,6 @@
 //! The findings of `flotta lint`, as rustc prints them: what, where, the line, what to do.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use flotta_reconciler::source::Tree;
@@ -21,11 +22,35 @@ pub(crate) fn human(
     colours: bool,
 ) -> String {
     let mut text = String::new();
+    let mut lines = Lines::new(tree);
     for finding in findings {
-        one(&mut text, finding, tree, prefix, colours);
+        one(&mut text, finding, &mut lines, prefix, colours);
         text.push('\n');
     }
     text + &sum(findings, counts)
+}
+
+/// The lines of the files that findings are in. Each file is taken apart once, because a file may have as many findings as lines.
+struct Lines<'a> {
+    tree: &'a Tree,
+    known: HashMap<String, Vec<&'a str>>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(tree: &'a Tree) -> Self {
+        let known = HashMap::new();
+        Self { tree, known }
+    }
+
+    fn get(&mut self, path: String, number: usize) -> Option<&'a str> {
+        let tree = self.tree;
+        let lines = self.known.entry(path).or_insert_with_key(|path| {
+            let file = tree.files.iter().find(|file| file.path == *path);
+            let text = file.and_then(|file| std::str::from_utf8(&file.content).ok());
+            text.unwrap_or_default().lines().collect()
+        });
+        lines.get(number.checked_sub(1)?).copied()
+    }
 }
 
 /// `1 error, 1 warning in 12 files (40 devices, 12 workloads)`.
@@ -51,7 +76,7 @@ pub(crate) fn sum(findings: &[Finding], counts: &Counts) -> String {
     )
 }
 
-fn one(text: &mut String, finding: &Finding, tree: &Tree, prefix: &str, colours: bool) {
+fn one(text: &mut String, finding: &Finding, lines: &mut Lines<'_>, prefix: &str, colours: bool) {
     let (word, style) = match finding.severity {
         Severity::Error => ("error", Style::Bad),
         Severity::Warning => ("warning", Style::Busy),
@@ -72,7 +97,7 @@ fn one(text: &mut String, finding: &Finding, tree: &Tree, prefix: &str, colours:
     }
     let help = finding.help.as_deref().map(one_line);
     let shown =
-        finding.severity == Severity::Error && snippet(text, finding, tree, help.as_deref());
+        finding.severity == Severity::Error && snippet(text, finding, lines, help.as_deref());
     match help {
         Some(help) if !shown => write(text, format_args!("   = help: {help}\n")),
         _ if finding.severity == Severity::Error => {
@@ -92,15 +117,14 @@ fn one(text: &mut String, finding: &Finding, tree: &Tree, prefix: &str, colours:
 }
 
 /// Prints the line with the place marked and the help next to it. Returns whether there is a line.
-fn snippet(text: &mut String, finding: &Finding, tree: &Tree, help: Option<&str>) -> bool {
+fn snippet(
+    text: &mut String,
+    finding: &Finding,
+    lines: &mut Lines<'_>,
+    help: Option<&str>,
+) -> bool {
     let (number, column, length) = finding.place.span();
-    let path = finding.place.document();
-    let line = tree
-        .files
-        .iter()
-        .find(|file| file.path == path)
-        .and_then(|file| std::str::from_utf8(&file.content).ok())
-        .and_then(|content| content.lines().nth(number.checked_sub(1)?));
+    let line = lines.get(finding.place.document(), number);
     let Some(line) = line else {
         return false;
     };

@@ -218,7 +218,9 @@ impl Tree {
 
 fn is_yaml(name: &str) -> bool {
     let extension = Path::new(name).extension().unwrap_or_default();
-    extension == "yaml" || extension == "yml"
+    ["yaml", "yml"]
+        .iter()
+        .any(|yaml| extension.eq_ignore_ascii_case(yaml))
 }
 
 #[cfg(test)]
@@ -234,5 +236,12 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(path("b.yaml")).expect("a socket");
         let tree = Tree::read_dir(directory.path()).expect("a tree");
         assert_eq!(tree.files.len(), 1);
+    }
+
+    #[test]
+    fn the_case_of_an_extension_does_not_count() {
+        let names = ["a.yaml", "b.YAML", "c.Yml", "d.json", "yaml"];
+        let read: Vec<_> = names.into_iter().filter(|name| is_yaml(name)).collect();
+        assert_eq!(read, ["a.yaml", "b.YAML", "c.Yml"]);
     }
 }
