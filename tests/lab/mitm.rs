@@ -207,7 +207,7 @@ impl Mitm {
         match record.attack {
             Some(Attack::Manifest(attack)) if is_manifest => attack(answer),
             Some(Attack::File(attack)) if path.starts_with("/v1/blobs/") && !is_manifest => {
-                attack(answer)
+                attack(answer);
             }
             _ => return,
         }
