@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What the project's scripts share: messages, timed steps, and a machine that may lack things.
+# What the project's scripts share: messages, timed steps, and the installation of what is missing.
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$*"; exit 2; }
 
-# step WHAT COMMAND...: says what it does and how long it took.
+# step WHAT COMMAND...: runs the command, and prints what it does and how long it took.
 step() {
   local what=$1 began=$SECONDS status=0
   shift
@@ -16,7 +16,7 @@ step() {
 
 can_lab() { [[ $(id -u) == 0 && $(uname -m) == x86_64 ]] && command -v apt-get >/dev/null; }
 
-# install PACKAGE...: with apt, when root on Debian or Ubuntu; otherwise says what is needed.
+# install PACKAGE...: installs packages with apt, as root on Debian or Ubuntu; otherwise says what is needed, and exits.
 install() {
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
     say "installing $*"
@@ -37,7 +37,7 @@ need_rust() {
   command -v cargo >/dev/null || die "needs Rust: see https://rustup.rs"
 }
 
-# need_clients: what the tests of the contract run that is not built here. Where it cannot be installed, they say so.
+# need_clients: installs the programs of others that the tests of the contract run. If it cannot, those tests say so.
 need_clients() {
   local -a missing=()
   command -v openssl >/dev/null || missing+=(openssl)
@@ -47,12 +47,12 @@ need_clients() {
   ((${#missing[@]} == 0)) || (install "${missing[@]}") || say "left out: tests that need ${missing[*]}"
 }
 
-# A clone without a target directory of its own shares one with other clones: what stays the same is not built again.
+# A clone without a target directory of its own shares one with other clones, so that unchanged crates are not built again.
 use_cached_target() { [[ -d target/debug || -n ${CARGO_TARGET_DIR:-} ]] || cached_target target; }
-# cached_target NAME: this one of the cache's target directories.
+# cached_target NAME: makes cargo use this target directory of the cache.
 cached_target() {
   export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/$1
-  # Cargo goes by times alone: what another clone built after these files were written would pass for built from them.
+  # Cargo compares only times: it would take what another clone built after these files were written for built from them.
   local last=$CARGO_TARGET_DIR/clone
   [[ $(cat "$last" 2>/dev/null) != "$PWD" ]] || return 0
   find . \( -name .git -o -name target \) -prune -o -type f -exec touch {} +
@@ -60,7 +60,7 @@ cached_target() {
   printf '%s\n' "$PWD" >"$last"
 }
 
-# What the lab's tests run, besides the lab itself: the agent as it ships, and one with fail points.
+# Builds what the lab's tests run: the agent as it ships, one with fail points, and the lab itself.
 build_for_lab() {
   local target=${CARGO_TARGET_DIR:-target}
   step "build with fail points" cargo build --quiet --locked --workspace --features flotta-agent/faults
@@ -69,14 +69,15 @@ build_for_lab() {
   step "lab" ci/lab/lab setup
 }
 
-# tool NAME: a cargo subcommand that the checks use, built once and kept in the cache.
+# tool NAME: installs a cargo subcommand that the checks use. It is built once and kept in the cache.
 tool() {
   local tools=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/tools
   export PATH=$tools/bin:$PATH
   command -v "$1" >/dev/null || step "$1" cargo install --quiet --locked "$1" --root "$tools"
 }
 
-# can_cross TRIPLE: whether static programs for it can be built here: Rust's library for it, and Zig as the C compiler and linker.
+# can_cross TRIPLE: whether static programs for it can be built here. Installs Rust's library for it, and Zig as the C compiler and
+# linker.
 can_cross() {
   local tools=${XDG_CACHE_HOME:-$HOME/.cache}/flotta/tools/zig-0.15.2
   if [[ ! -x $tools/bin/cargo-zigbuild ]]; then
@@ -92,7 +93,7 @@ can_cross() {
   rustup target add "$1" >/dev/null 2>&1 || { say "rustup cannot install $1"; return 1; }
 }
 
-# check_packages: makes the packages that ship, and looks at what is in them. On a machine that cannot, it says so.
+# check_packages: makes the packages that ship, and checks their content. On a machine that cannot make them, it says so.
 check_packages() {
   local arch triple folder package program
   command -v dpkg-deb >/dev/null || { say "left out: dpkg is not there"; return 0; }

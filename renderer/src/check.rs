@@ -44,13 +44,13 @@ pub struct Batch {
     named: Vec<Named>,
     wrong: Vec<WrongObject>,
     findings: Vec<Finding>,
-    /// Whether it may hold any objects besides: nobody can tell.
+    /// Whether it may have other objects, because part of it cannot be read.
     is_open: bool,
     /// The text of a file that names something of ours and cannot be read.
     unread: Option<Box<str>>,
 }
 
-/// An object that says its name.
+/// An object with a name.
 #[derive(Debug)]
 struct Named {
     kind: &'static str,
@@ -62,7 +62,7 @@ struct Named {
     findings: Vec<Finding>,
 }
 
-/// An object that says its name, and not correctly what it is.
+/// An object that has a name, but not a valid kind and version.
 #[derive(Debug)]
 struct WrongObject {
     /// The kinds that it may have been meant to be.
@@ -383,7 +383,7 @@ fn keep<K: DeserializeOwned + Rules>(
     findings: &mut Vec<Finding>,
 ) -> Option<Box<Checked<K>>> {
     let Ok(object) = K::deserialize(&document.value) else {
-        // it is read once more, for the place: this costs nothing where all is well
+        // it is read once more, for the place: valid objects are read only once
         let error = serde_path_to_error::deserialize::<_, K>(&document.value).err();
         findings.extend(error.map(|error| schema::refused_by_type(kind, &document, &error)));
         return None;

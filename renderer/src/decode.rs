@@ -1,7 +1,7 @@
-//! Decodes YAML to values that know their places. Only this module reads the YAML that people commit.
+//! Decodes YAML to values with places. Only this module reads the YAML that people commit.
 //!
-//! Scalars mean what Kubernetes' own loader makes of them (`yes` is true, `0644` is octal); a key that is defined twice is an
-//! error, and so is what an attacker would send: alias bombs, endless nesting.
+//! Scalars are read as Kubernetes reads them (`yes` is true, `0644` is octal). A key that is defined twice is an error, and so is
+//! what an attacker would send: alias bombs, endless nesting.
 
 mod list;
 mod node;
@@ -19,50 +19,50 @@ use crate::pointer::{self, step};
 use node::Node;
 use pointers::Pointers;
 
-/// Largest file, in bytes.
+/// The size of the largest file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
-/// Most YAML nodes in one file: a file of [`MAX_FILE_BYTES`] that is all short list items has fewer.
+/// The most YAML nodes in one file. A file of [`MAX_FILE_BYTES`] has fewer, even if it is all short list items.
 const MAX_NODES: usize = 1_000_000;
-/// Most documents in one file. An `EdgeDevice` is 120 bytes or more, so a file of [`MAX_FILE_BYTES`] has fewer of
-/// them, and a fleet of 100,000 devices fits in three files; empty documents are what this limit is for.
+/// The most documents in one file. An `EdgeDevice` is 120 bytes or more, so a file of [`MAX_FILE_BYTES`] has fewer of them, and
+/// a fleet of 100,000 devices fits in three files. The limit is there because of empty documents.
 const MAX_DOCUMENTS: usize = 50_000;
-/// Most parser events in one file: each node is one or two, each document two.
+/// The most parser events in one file: a node is one or two events, a document is two.
 const MAX_EVENTS: usize = 2 * (MAX_NODES + MAX_DOCUMENTS);
-/// Deepest nesting. A `PodSpec` in a workload needs 14.
+/// The deepest nesting. A `PodSpec` in a workload needs 14 levels.
 const MAX_DEPTH: usize = 64;
 
-/// One document, as JSON, with its origin.
+/// A document as JSON, with its origin.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// The content. Mapping entries whose value is null are left out: they count as not said, as in Kubernetes. Entries of `data`
-    /// and `binaryData` stay: no kind of ours but a `ConfigMap` has these fields, and there a key would be lost.
+    /// The content. Mapping entries whose value is null are left out, because Kubernetes treats them as absent. Entries of `data`
+    /// and `binaryData` stay: of our kinds only a `ConfigMap` has these fields, and there a key would be lost.
     pub value: Value,
     origin: Origin,
 }
 
-/// Where a document is from.
+/// Where a document comes from.
 #[derive(Debug, Clone)]
 enum Origin {
     /// A YAML document of a file, with the place of every key and value.
     File {
         path: Arc<str>,
-        /// Where each value stands.
+        /// The places of every value and key.
         spots: Pointers<EntryPlaces>,
-        /// Block scalars (`|`), whose lines are lines of the file: where the first one begins.
+        /// The beginning of the first line of each block scalar (`|`), whose lines are lines of the file.
         blocks: Pointers<Spot>,
     },
     /// An object of a cluster.
     Object(Arc<ObjectRef>),
 }
 
-/// Where a value stands, and the key of a mapping entry.
+/// The places of a value and, for a mapping entry, of its key.
 #[derive(Debug, Clone, Copy)]
 struct EntryPlaces {
     value: Spot,
     key: Option<Spot>,
 }
 
-/// A [`Place`] in the file of a document: there are many of them.
+/// A [`Place`] in the file of a document. It is small, because there are many.
 #[derive(Debug, Clone, Copy)]
 struct Spot {
     line: u32,
@@ -72,7 +72,7 @@ struct Spot {
 
 impl Spot {
     fn new(at: serde_saphyr::Location, len: u64) -> Self {
-        // a file is 4 MiB at most
+        // a file has at most 4 MiB
         let number = |n: u64| u32::try_from(n).unwrap_or(0);
         Self {
             line: number(at.line()),
@@ -118,13 +118,13 @@ impl Document {
         }
     }
 
-    /// Where the value at `pointer` stands; the nearest enclosing one when it is not there itself.
+    /// Returns the place of the value at `pointer`, or of the nearest enclosing value if there is none.
     pub fn place(&self, pointer: &str) -> Place {
         self.spot(pointer, false)
     }
 
-    /// Where a part of the text at `pointer` stands: line and column in the text, from 1. Of a text whose lines are not lines of
-    /// the file it is the place of the whole.
+    /// Returns the place of a part of the text at `pointer`. Line and column are those in the text, from 1. If the lines of the
+    /// text are not lines of the file, it is the place of the whole text.
     pub fn place_in(&self, pointer: &str, line: usize, column: usize, len: usize) -> Place {
         let Origin::File { path, blocks, .. } = &self.origin else {
             return self.place(pointer);
@@ -140,7 +140,7 @@ impl Document {
         }
     }
 
-    /// Where the key at `pointer` stands; the nearest enclosing one when it is not there itself.
+    /// Returns the place of the key at `pointer`, or of the nearest enclosing value if there is none.
     pub fn key_place(&self, pointer: &str) -> Place {
         self.spot(pointer, true)
     }
@@ -182,12 +182,12 @@ fn leave_out_nulls(value: &mut Value) {
     }
 }
 
-/// Reads every document of a file; empty ones are left out. What is not YAML is one finding: where a parser lost the
-/// thread, what follows is guesswork.
+/// Reads every document of a file, except for empty ones. Invalid YAML is a single finding: after the first error, a parser can
+/// only guess.
 pub fn decode(path: &str, content: &[u8]) -> Result<Vec<Document>, Box<Finding>> {
     let wrong = |code, place, message| {
         let finding = Finding::error(code, place, message);
-        // which objects it holds is not known
+        // it is not known which objects the file has
         Box::new(finding.reaching(Scope::Commit))
     };
     if content.len() as u64 > MAX_FILE_BYTES {
@@ -225,7 +225,7 @@ pub fn decode(path: &str, content: &[u8]) -> Result<Vec<Document>, Box<Finding>>
                 return finding;
             }
             let message = words(error.without_snippet());
-            // The place stands apart from the message in every report of ours, and options are not a committer's.
+            // Our reports show the place separately, and whoever commits the file cannot set the library's options.
             let ends = [" at line ", ", set DuplicateKeyPolicy", "\n"].map(|end| message.find(end));
             let end = ends.into_iter().flatten().min().unwrap_or(message.len());
             wrong(code::NOT_YAML, place, message[..end].to_owned())
@@ -254,7 +254,7 @@ pub fn decode(path: &str, content: &[u8]) -> Result<Vec<Document>, Box<Finding>>
         .collect())
 }
 
-/// Which limit of ours a file breaks; none when it is wrong in another way.
+/// Returns which of our limits a file exceeds, or `None` if the error is another one.
 fn too_much(error: &serde_saphyr::Error) -> Option<String> {
     use serde_saphyr::budget::BudgetBreach;
     let serde_saphyr::Error::Budget { breach, .. } = error else {
@@ -272,10 +272,10 @@ fn too_much(error: &serde_saphyr::Error) -> Option<String> {
     })
 }
 
-/// Returns what is wrong, without the terms of the library.
+/// Returns the message of an error, without the library's own terms.
 fn words(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
-    // an error within an alias is wrapped, so it is known by its words
+    // an error within an alias is wrapped, so that only its text identifies it
     if text.starts_with("budget breached") {
         "aliases and anchors that stand for more than a file may hold".to_owned()
     } else {
@@ -283,16 +283,16 @@ fn words(error: &serde_saphyr::Error) -> String {
     }
 }
 
-/// What is known of where values stand, while a document is taken apart.
+/// The places that are found while a document is flattened.
 struct Places<'a> {
-    /// Of the file.
+    /// The lines of the file.
     lines: &'a [&'a str],
     spots: pointers::Builder<EntryPlaces>,
     blocks: pointers::Builder<Spot>,
 }
 
 impl Places<'_> {
-    /// Takes a node apart into JSON and places; `pointer` is the way to it.
+    /// Splits a node into JSON and places; `pointer` leads to the node.
     fn flatten(&mut self, node: Spanned<Node>, pointer: &mut String, key: Option<Spot>) -> Value {
         let at = node.referenced;
         let scalar = !matches!(node.value, Node::Sequence(_) | Node::Mapping(_));
@@ -337,7 +337,7 @@ impl Places<'_> {
     }
 }
 
-/// Whether a pointer is that of an entry of a `ConfigMap`, which may be in a list.
+/// Whether a pointer leads to an entry of a `ConfigMap`, which may be in a list.
 fn is_entry(pointer: &str) -> bool {
     let mut steps = pointer.split('/').skip(1).peekable();
     while steps.next_if_eq(&"items").is_some() {
@@ -346,7 +346,7 @@ fn is_entry(pointer: &str) -> bool {
     matches!(steps.next(), Some("data" | "binaryData")) && steps.count() == 1
 }
 
-/// Where the first line of a block scalar begins, when its lines stand in the file as they are: `key: |` and then the lines.
+/// Returns the beginning of a block scalar's first line, if the file has its lines as they are: `key: |`, followed by them.
 fn block(value: &Value, key: Option<Spot>, lines: &[&str]) -> Option<Spot> {
     let text = value.as_str().filter(|text| text.contains('\n'))?;
     let header = key?.line as usize;

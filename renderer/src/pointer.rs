@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// A key as one step of a pointer.
+/// Returns a key as one step of a pointer.
 pub fn step(key: &str) -> Cow<'_, str> {
     if key.contains(['~', '/']) {
         Cow::Owned(key.replace('~', "~0").replace('/', "~1"))
@@ -13,7 +13,7 @@ pub fn step(key: &str) -> Cow<'_, str> {
     }
 }
 
-/// The key that a step of a pointer names.
+/// Returns the key that a step of a pointer names.
 pub fn key(step: &str) -> Cow<'_, str> {
     if step.contains('~') {
         Cow::Owned(step.replace("~1", "/").replace("~0", "~"))
@@ -22,8 +22,8 @@ pub fn key(step: &str) -> Cow<'_, str> {
     }
 }
 
-/// The value at a pointer. It answers as [`Value::pointer`] does, which copies every step: at 100,000 devices that is a tenth of
-/// what a render costs.
+/// Returns the value at a pointer. [`Value::pointer`] returns the same, but copies every step: with 100,000 devices, that takes a
+/// tenth of the time of a render.
 pub fn find<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
     if pointer.is_empty() {
         return Some(value);
@@ -36,7 +36,7 @@ pub fn find<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
     })
 }
 
-/// The place in a list that a step names: `0`, or digits that begin with another.
+/// Returns the index in a list that a step names: `0`, or digits that begin with another one.
 fn index(step: &str) -> Option<usize> {
     let is_one = step == "0" || !step.starts_with(['0', '+']);
     is_one.then(|| step.parse().ok()).flatten()
@@ -58,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_what_serde_json_finds(pointer in "/?(([ab0]|00|01|1|\\+1|~0|~1|~|-)/){0,4}([ab01]|~1)?") {
+        fn the_value_is_that_of_serde_json(pointer in "/?(([ab0]|00|01|1|\\+1|~0|~1|~|-)/){0,4}([ab01]|~1)?") {
             let list = json!([["x"], {"a": 1, "": 2, "1": [3]}]);
             let value = json!({"a": list, "b": {"/": list, "~": 4, "": 5}, "0": list, "": {"": 6}});
             prop_assert_eq!(find(&value, &pointer), value.pointer(&pointer));

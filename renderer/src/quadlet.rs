@@ -1,21 +1,21 @@
-//! The user's own Quadlet files, with what lies next to them: read and checked as Podman's Quadlet and systemd do it, so that
-//! what they would leave out on the device is found while somebody can still do something about it.
+//! Reads and checks the user's own Quadlet files and the files next to them, as Podman's Quadlet and systemd do it: what they
+//! would skip on the device is reported while it can still be fixed.
 //!
 //! | module | does |
 //! |---|---|
-//! | [`file`] | the text of a unit file, with places |
-//! | [`words`] | a value to words |
-//! | [`names`] | what a file is, by its name |
+//! | [`file`] | the text of a unit file, with the place of every key and value |
+//! | [`words`] | splits a value into words |
+//! | [`names`] | the role of a file, by its name |
 //! | [`keys`] | the keys of each kind |
 //! | [`unit`] | a unit with its drop-ins |
 //! | [`check`] | the rules of all Quadlet files |
 //! | [`kinds`] | the rules of each kind |
-//! | [`systemd`] | the rules of timers and other units of systemd's |
-//! | `values` | the keys that systemd knows, and what it takes for their values |
+//! | [`systemd`] | the rules of systemd's own units, such as timers |
+//! | `values` | the keys that systemd knows, and the values that it accepts |
 //! | [`time`] | times as systemd reads them |
 //! | [`references`] | which other units and files a unit needs |
-//! | [`install`] | which units there are, and which are to be started |
-//! | [`ports`] | what a published port asks for |
+//! | [`install`] | which units there are, and which of them are started |
+//! | [`ports`] | published ports |
 
 pub mod check;
 pub mod file;
@@ -43,13 +43,13 @@ use unit::Unit;
 
 pub use references::Need;
 
-/// Most files in a workload. Each is looked for in the others.
+/// The most files in a workload: each is searched for the names of the others.
 const MAX_FILES: usize = 1_000;
 
-/// Something about a file that a person should know.
+/// An error or a warning about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Whether it stops something.
+    /// Whether it is an error or a warning.
     pub severity: Severity,
     /// The stable code.
     pub code: Code,
@@ -59,7 +59,7 @@ pub struct Fault {
     pub help: Option<String>,
     /// The file it is in.
     pub file: String,
-    /// Where in it; none for the file as a whole.
+    /// Where in the file; `None` for the file as a whole.
     pub spot: Option<Spot>,
 }
 
@@ -98,11 +98,11 @@ impl Fault {
 /// The files of one workload.
 #[derive(Debug, Clone, Default)]
 pub struct Set<'a> {
-    /// Content, by name.
+    /// The content of each file, by name.
     pub files: BTreeMap<&'a str, &'a str>,
     /// Units, Quadlet's and systemd's, by the name of their file.
     pub units: BTreeMap<&'a str, Unit<'a>>,
-    /// What is wrong with names.
+    /// What is wrong with the names of files.
     faults: Vec<Fault>,
 }
 
@@ -168,8 +168,8 @@ impl<'a> Set<'a> {
         Unit { name, files }
     }
 
-    /// The file whose content a file has: an empty file of an instance stands for its template, as a link to it does on a
-    /// machine.
+    /// Returns the file that has the content of a file: an empty file of an instance stands for its template, as a symbolic link
+    /// to the template does on a machine.
     pub fn content(&self, name: &'a str) -> &'a str {
         let is_link = file::is_blank(self.files[name]);
         let template =
@@ -179,7 +179,8 @@ impl<'a> Set<'a> {
         template.map_or(name, |(template, _)| template)
     }
 
-    /// The drop-ins of a unit, in the order in which they are read: by name, and an instance's own before its template's.
+    /// Returns the drop-ins of a unit, in the order in which they are read: by name. A drop-in of an instance replaces its
+    /// template's of the same name.
     pub fn drop_ins(&self, unit: &str) -> Vec<&'a str> {
         let template = names::template(unit).map(|(template, _)| template);
         let mut found: BTreeMap<&str, &'a str> = BTreeMap::new();
@@ -194,7 +195,8 @@ impl<'a> Set<'a> {
         found.into_values().collect()
     }
 
-    /// A drop-in without its unit would change one of another workload, or of the machine's owner.
+    /// Reports drop-ins whose unit is not in the workload: they would change a unit of another workload, or of the machine's
+    /// owner.
     fn check_drop_ins(&mut self) {
         let instances = install::services(self).into_iter();
         let mut services: BTreeSet<String> = instances.map(|service| service.name).collect();
@@ -214,7 +216,8 @@ impl<'a> Set<'a> {
         }
     }
 
-    /// Checks every file; what needs to be on the device from elsewhere is left for whoever knows the device.
+    /// Checks every file. Returns what is wrong, and what the device must have from elsewhere, which only the caller can
+    /// check.
     pub fn check(&self) -> (Vec<Fault>, Vec<Need>) {
         let mut faults = self.faults.clone();
         let mut needs = Vec::new();
@@ -226,7 +229,7 @@ impl<'a> Set<'a> {
         }
         self.check_services(&mut faults);
         self.check_templates(&mut faults);
-        // what is wrong with a template is wrong once, whatever instances it has
+        // an error in a template is reported once, however many instances it has
         let place = |fault: &Fault| (fault.file.clone(), fault.spot, fault.message.clone());
         faults.sort_by_cached_key(place);
         faults.dedup();
@@ -235,8 +238,8 @@ impl<'a> Set<'a> {
         (faults, needs)
     }
 
-    /// The files of the set whose change means that a unit must be started anew: its own, its drop-ins, those that it names,
-    /// and what an image that it runs is built from.
+    /// Returns the files of the set whose changes restart a unit: its own, its drop-ins, those that it names, and those that
+    /// its image is built from.
     pub fn inputs(&self, unit: &Unit<'a>, service: &str) -> BTreeSet<&'a str> {
         let mut inputs = BTreeSet::new();
         let mut open = vec![(unit.clone(), service.to_owned())];
@@ -254,7 +257,7 @@ impl<'a> Set<'a> {
         inputs
     }
 
-    /// Adds the inputs of one unit; returns those that build an image that it runs.
+    /// Adds the inputs of one unit. Returns the units that build an image for it.
     fn own_inputs(
         &self,
         unit: &Unit<'a>,
@@ -280,7 +283,7 @@ impl<'a> Set<'a> {
         if unit.kind() == Some(Kind::Build) && unit.said("Build", "SetWorkingDirectory").is_some() {
             inputs.extend(self.plain());
         }
-        // a word anywhere in it; but a pod that restarts takes its containers along, which is systemd's affair
+        // every file whose name is in the unit, except for pods: when a pod restarts, systemd restarts its containers
         let base = self.content(unit.name);
         let words: BTreeSet<&str> = self.files[base].split(|c: char| !is_of_name(c)).collect();
         let named = self.files.keys().filter(|name| {
@@ -288,7 +291,7 @@ impl<'a> Set<'a> {
             words.contains(**name) && !is_pod && names::role(name) != Ok(Role::Systemd)
         });
         inputs.extend(named);
-        // a socket cannot be opened anew while its service runs
+        // a socket cannot be reopened while its service runs
         let socket = service
             .strip_suffix(".service")
             .map(|stem| format!("{stem}.socket"));
@@ -300,7 +303,7 @@ impl<'a> Set<'a> {
         builds
     }
 
-    /// The files that a path among the files leads to: one, or those of a folder.
+    /// Returns the files at a path: one file, or those of a folder.
     fn below(&self, path: &str) -> impl Iterator<Item = &'a str> {
         let below = move |file: &&'a str| {
             file.strip_prefix(path)
@@ -309,7 +312,7 @@ impl<'a> Set<'a> {
         self.files.keys().copied().filter(below)
     }
 
-    /// Files that are no units.
+    /// Returns the files that are neither units nor drop-ins.
     fn plain(&self) -> impl Iterator<Item = &'a str> {
         let files = self.files.keys().copied();
         files.filter(|name| names::role(name) == Ok(Role::Plain))
@@ -320,11 +323,11 @@ impl<'a> Set<'a> {
         self.below(name).next().is_some()
     }
 
-    /// A template that nothing makes a unit of is no use, and would take the place of one that the machine has by its name.
+    /// Reports templates without instances: they have no effect, and could replace a template of the machine with that name.
     fn check_templates(&self, faults: &mut Vec<Fault>) {
         let services = install::services(self);
         for unit in self.units.values().filter(|unit| unit.is_template()) {
-            // an instance's empty file stands for the template
+            // an empty file of an instance stands for the template
             let is_of = |made: &Unit<'_>| made.name == unit.name || made.files[0].0 == unit.name;
             let has_instance = services.iter().any(|service| is_of(service.unit));
             let is_accepting = unit
@@ -346,7 +349,7 @@ impl<'a> Set<'a> {
         }
     }
 
-    /// Two files must not make one unit: only one of them would run.
+    /// Reports files that make the same unit, because only one of them would run.
     fn check_services(&self, faults: &mut Vec<Fault>) {
         let mut owners: BTreeMap<String, &str> = BTreeMap::new();
         for unit in self.units.values() {
@@ -366,12 +369,12 @@ impl<'a> Set<'a> {
 }
 
 impl Unit<'_> {
-    /// Its Quadlet kind; none for a unit of systemd's.
+    /// Returns its Quadlet kind; `None` for a unit of systemd's own.
     pub fn kind(&self) -> Option<Kind> {
         Kind::of(self.name)
     }
 
-    /// The name of the unit that systemd has of it.
+    /// Returns the name of the systemd unit that is made from it.
     pub fn service(&self) -> String {
         let Some(kind) = self.kind() else {
             return self.name.to_owned();
@@ -385,7 +388,7 @@ impl Unit<'_> {
     }
 }
 
-/// Whether a character is one of a file's name, where a text is taken apart into words.
+/// Whether a character may be part of a file name, where a text is split into words.
 fn is_of_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.".contains(c)
 }

@@ -1,4 +1,4 @@
-//! Every case is one file of YAML: what is found in it, and what it compiles to, is its snapshot.
+//! Each case is a YAML file. Its snapshot has the findings about it, and what it compiles to.
 
 use std::fmt::Write as _;
 

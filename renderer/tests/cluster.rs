@@ -1,4 +1,4 @@
-//! Objects of a cluster are rendered as files are, and what is wrong with them is said of the object.
+//! Objects of a cluster are rendered like those of files, and their errors are reported at the object.
 
 use flotta_bundle::{DeviceName, code};
 use flotta_renderer::{
@@ -16,7 +16,7 @@ fn objects() -> Vec<Value> {
     let mut bad = web.clone();
     bad["pod"]["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostport": 80}]);
     let object = |kind: &str, name: &str, spec: &Value| {
-        // as an API server answers: with a status, and a null where nothing is
+        // as an API server returns it: with a status, and null for what is not set
         let metadata = json!({"name": name, "namespace": "shops", "labels": {"role": "till"}, "uid": name, "generation": 3, "annotations": null});
         json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec, "status": {"x": 1}})
     };
@@ -47,7 +47,7 @@ fn till(rendered: &Rendered) -> &flotta_renderer::RenderedDevice {
 }
 
 #[test]
-fn an_object_of_a_cluster_is_rendered_as_one_of_a_file() {
+fn an_object_of_a_cluster_is_rendered_like_one_of_a_file() {
     let in_cluster: Input = objects().into_iter().map(of_cluster).collect();
     let in_cluster = render(&in_cluster, &[], &Options::default());
     let in_files = objects().into_iter().enumerate().map(|(at, object)| {
@@ -61,7 +61,7 @@ fn an_object_of_a_cluster_is_rendered_as_one_of_a_file() {
 }
 
 #[test]
-fn what_is_wrong_with_one_object_is_said_of_it_and_the_others_go_on() {
+fn an_error_is_reported_at_its_object_and_the_others_are_rendered() {
     let input: Input = objects().into_iter().map(of_cluster).collect();
     let rendered = render(&input, &[], &Options::default());
     let [finding] = rendered.findings.as_slice() else {

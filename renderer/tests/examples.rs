@@ -1,4 +1,4 @@
-//! Every example renders as its snapshot says: what reaches a device is reviewed here, byte for byte.
+//! Compares every rendered example with its snapshot: what reaches a device is reviewed here, byte for byte.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ fn examples_render_as_reviewed() {
     }
 }
 
-/// The YAML files of a folder and those below it.
+/// Reads the YAML files of a folder, and of the folders below it.
 fn read(folder: &Path, prefix: &str, batches: &mut BTreeMap<String, Batch>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let entry = entry.expect("an entry");

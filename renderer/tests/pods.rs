@@ -1,4 +1,4 @@
-//! Pods that would do something else than their author asked for, and say nothing.
+//! Pods that would silently do something else than their author asked for.
 
 use flotta_bundle::manifest::Manifest;
 use flotta_renderer::{Batch, Input, Options, Rendered, Severity, render};
@@ -11,7 +11,7 @@ metadata: {name: box-1}
 const IMAGE: &str =
     "registry.example/app@sha256:ef1282d29dea80613629dcb925fb16a1a28e41b11abaf24c1d9ed6bbc5368791";
 
-/// A workload of the device; the rest of its spec follows.
+/// Returns a workload of the device, of this kind and with this spec.
 fn of_device(name: &str, kind: &str, spec: &str) -> String {
     format!(
         "---
@@ -26,7 +26,7 @@ spec:
     )
 }
 
-/// A workload of one container that mounts one volume.
+/// Returns a workload of one container that mounts one volume.
 fn workload(name: &str, volume: &str, source: &str) -> String {
     let spec = format!(
         "    spec:
@@ -51,7 +51,7 @@ fn errors(documents: &[String]) -> Vec<String> {
     errors.map(|error| error.message.clone()).collect()
 }
 
-/// The text of the device's file of this name.
+/// Returns the text of the device's file with this name.
 fn file(documents: &[String], name: &str) -> String {
     let rendered = rendered(documents);
     let device = rendered.devices.values().next().expect("it renders");
@@ -63,7 +63,7 @@ fn file(documents: &[String], name: &str) -> String {
 }
 
 #[test]
-fn no_two_volumes_are_one_by_their_names() {
+fn two_volumes_with_the_same_name_are_an_error() {
     let disk = "emptyDir: {}";
     let by_hand = of_device(
         "hand",
@@ -99,14 +99,14 @@ fn no_two_volumes_are_one_by_their_names() {
         assert!(error.contains(says), "{error}");
         assert!(error.contains("emptyDir `b-c` of workload `a`"), "{error}");
     }
-    // what names a volume of Podman's means that one, whoever else does
+    // workloads that name the same volume of Podman share it on purpose
     let shared = [workload("one", "v", claim), workload("two", "w", claim)];
     assert_eq!(errors(&shared), [""; 0]);
 }
 
 #[test]
-fn a_volume_that_moves_to_memory_is_not_the_old_one_on_disk() {
-    // Podman leaves a volume of the name as it is
+fn a_volume_that_moves_to_memory_gets_another_name() {
+    // Podman does not change a volume that exists already
     let create = |source: &str| {
         let text = file(&[workload("app", "cache", source)], "app.container");
         let mut lines = text.lines().map(str::to_owned);
@@ -160,7 +160,7 @@ fn a_sidecar_that_ends_leaves_what_follows_it_running() {
     }
 }
 
-/// The errors of a pod whose container has these fields.
+/// Returns the errors of a pod whose container has these fields.
 fn errors_of(container: &str, volumes: &str, others: &str) -> Vec<String> {
     let spec = format!(
         "    spec:
@@ -176,9 +176,9 @@ fn config_map(name: &str, data: &str) -> String {
     format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n{data}")
 }
 
-/// What grows with the product of two inputs: without a bound, each of these has gigabytes.
+/// Each of these grows with the product of two inputs: without a limit, it would take gigabytes.
 #[test]
-fn what_a_small_document_comes_to_is_bounded() {
+fn what_a_small_document_expands_to_is_limited() {
     let long = "x".repeat(120_000);
     let words = "$(A)$(A), ".repeat(2_000);
     let found = errors_of(

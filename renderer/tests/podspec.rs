@@ -1,5 +1,5 @@
-//! Generates `docs/podspec.md` from the descriptions that the compiler's features have of their fields, and from the corpus of
-//! `PodSpec`s, which the lab runs both ways.
+//! Generates `docs/podspec.md` from the fields that the compiler's features describe, and from the corpus of `PodSpec`s, which
+//! the lab runs both ways.
 //!
 //! With `FLOTTA_UPDATE_DOCS` the test writes the page; without it, the test compares.
 
@@ -87,7 +87,7 @@ fn corpus() -> String {
             let (what, why) = line.split_once(": ").expect("WHAT: WHY");
             let what = match what.split_once(' ') {
                 Some(("differs", fact)) => fact,
-                // the right value, for the lab
+                // the expected value, which only the lab needs
                 Some(("is", _)) => continue,
                 None if what == "play" => "`kube play` does not run it",
                 None if what == "neither" => "neither runs it",
@@ -110,7 +110,7 @@ fn corpus() -> String {
 }
 
 #[test]
-fn podspec_md_says_what_the_compiler_does() {
+fn podspec_md_is_up_to_date() {
     let should = format!(
         "{HEAD}{}{}\nThis page is generated: `{COMMAND}`.\n",
         tables(),

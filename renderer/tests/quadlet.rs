@@ -1,9 +1,9 @@
 //! A corpus of Quadlet files. The files of `quadlet/good` are clean; those of `quadlet/bad` say in comments what is wrong with
 //! them. A case is a file, or a folder of files that belong together.
 //!
-//! `#^ CODE` is an error at the line above (`#^-1` at the one before that), `#! CODE` one of the file as a whole: Quadlet leaves
-//! the file out. With `+` (`#^+ CODE`) Quadlet takes the file, and what runs is not what it says; `#^~` is a warning. The lab
-//! asks the real Quadlet about each of them (`tests/lab/quadlet.rs`).
+//! `#^ CODE` is an error at the line above (`#^-1` at the one before that), `#! CODE` one of the file as a whole: Quadlet skips
+//! the file. With `+` (`#^+ CODE`) Quadlet accepts the file, but what runs is not what it says; `#^~` is a warning. The lab
+//! checks each of them with the real Quadlet (`tests/lab/quadlet.rs`).
 
 mod corpus;
 
@@ -14,7 +14,7 @@ use corpus::Files;
 use flotta_renderer::quadlet::Set;
 use flotta_renderer::{Severity, quadlet::Fault};
 
-/// The cases of a folder of the corpus.
+/// Returns the cases of a folder of the corpus.
 fn cases(folder: &str) -> Vec<(String, Files)> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/quadlet");
     let mut cases = corpus::cases(&corpus);
@@ -69,7 +69,7 @@ fn expected(files: &BTreeMap<String, String>) -> Found {
 }
 
 #[test]
-fn nothing_is_found_in_good_files() {
+fn good_files_have_no_findings() {
     let cases = cases("good/");
     assert!(cases.len() >= 50, "{}", cases.len());
     for (case, files) in cases {
@@ -79,13 +79,13 @@ fn nothing_is_found_in_good_files() {
 }
 
 #[test]
-fn what_is_wrong_in_bad_files_is_found_at_its_line_and_nothing_else() {
+fn bad_files_have_the_expected_findings_and_no_others() {
     let cases = cases("bad/");
     assert!(cases.len() >= 80, "{}", cases.len());
     let mut wrong = Vec::new();
     for (case, files) in cases {
         let expected = expected(&files);
-        assert!(!expected.is_empty(), "{case} says nothing");
+        assert!(!expected.is_empty(), "{case} expects no finding");
         let (found, faults) = found(&files);
         if found != expected {
             wrong.push(format!("{case}: {faults:#?}, expected {expected:?}"));

@@ -16,7 +16,7 @@ die() { say "lab: $*"; exit 2; }
 [[ $LAB_NAME =~ ^[a-z][a-z0-9]{0,9}$ ]] || die "FLOTTA_LAB must be at most ten lower-case letters and digits: it names a bridge"
 [[ $LAB_SUBNET =~ ^10\.[0-9]+\.[0-9]+$ ]] || die "FLOTTA_LAB_SUBNET must be three octets of a 10.0.0.0/8 network, as 10.231.0"
 
-# timed WHAT COMMAND...: runs it and says how long it took if that was more than a second.
+# timed WHAT COMMAND...: runs the command, and prints how long it took if that was more than a second.
 timed() {
   local what=$1 began=$EPOCHREALTIME status=0 ms
   shift
@@ -26,7 +26,7 @@ timed() {
   return $status
 }
 
-# wait_for SECONDS WHAT COMMAND...: until the command succeeds; a deadline, not a guess.
+# wait_for SECONDS WHAT COMMAND...: waits until the command succeeds, and fails after so many seconds.
 wait_for() {
   local deadline=$((SECONDS + $1)) what=$2
   shift 2
@@ -45,14 +45,14 @@ started_at() {
   printf '%s' "${stat[19]}"
 }
 remember_process() { printf '%s %s\n' "$2" "$(started_at "$2")" >"$1.new" && mv "$1.new" "$1"; }
-# process_of FILE: its id if it still lives.
+# process_of FILE: prints the id of the process if it still runs.
 process_of() {
   local pid start
   read -r pid start 2>/dev/null <"$1" || return 1
   [[ $(started_at "$pid") == "$start" ]] || return 1
   printf '%s' "$pid"
 }
-# end_process FILE SIGNAL: ends it, waits until it is gone, forgets it.
+# end_process FILE SIGNAL: ends the process, waits until it is gone, and removes the file.
 end_process() {
   local pid
   if pid=$(process_of "$1"); then
@@ -63,7 +63,7 @@ end_process() {
 }
 gone() { ! process_of "$1" >/dev/null; }
 
-# scratch DIR: a fresh folder inside DIR, removed when this shell ends, however it ends. Its name is left in SCRATCH.
+# scratch DIR: makes a new folder inside DIR, which is removed when this shell ends, however it ends. Sets SCRATCH to its path.
 SCRATCHES=()
 scratch() {
   mkdir -p "$1"
@@ -74,7 +74,7 @@ remove_scratches() { ((${#SCRATCHES[@]} == 0)) || rm -rf "${SCRATCHES[@]}"; }
 trap remove_scratches EXIT
 trap 'exit 130' INT TERM HUP
 
-# locked COMMAND...: no other shell of this lab is in a locked part meanwhile. What outlives the command must close $LOCK.
+# locked COMMAND...: runs the command while no other shell of this lab runs one this way. What outlives it must close $LOCK.
 locked() {
   local status=0
   mkdir -p "$LAB_STATE"

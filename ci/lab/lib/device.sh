@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Virtual devices: systemd-nspawn with a systemd of its own as process 1, Podman and Quadlet inside, on the lab's bridge.
-# A device is a folder: root/ its disk, address, and, while it runs, pid (nspawn) and leader (its process 1).
+# A device is a folder with root/ (its disk), address, and, while it runs, pid (nspawn's) and leader (its process 1).
 
 device_dir() {
   [[ $1 =~ ^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$ ]] || die "'$1' is not a device name: lower-case letters, digits and '-'"
@@ -17,7 +17,7 @@ device_create() {
   make_rootfs
   locked make_device "$@"
 }
-# make_layer PACKAGE...: the root file system with these packages installed, made once for their content. Its path is left in LAYER.
+# make_layer PACKAGE...: makes the root file system with these packages installed, once for each content. Sets LAYER to its path.
 make_layer() {
   local key
   LAYER=$(rootfs_path)
@@ -25,12 +25,12 @@ make_layer() {
   key=$(cat "$@" | sha256sum | cut -c1-16)
   LAYER=$LAB_STATE/layers/$(basename "$LAYER")-$key
   [[ ! -d $LAYER ]] || return 0
-  # of other packages: older builds, which nothing asks for again
+  # the others have older builds of the packages, which are not needed again
   rm -rf "$LAB_STATE"/layers/*
   scratch "$LAB_STATE/layers"
   cp -a --reflink=auto "$(rootfs_path)" "$SCRATCH/root"
   install -D -t "$SCRATCH/root/root/packages" "$@"
-  # as a person would, on a machine that is off
+  # as a user would, on a machine that does not run
   chroot "$SCRATCH/root" sh -c 'dpkg --install /root/packages/*.deb' >"$SCRATCH/log" 2>&1 ||
     { cat "$SCRATCH/log" >&2; die "the packages cannot be installed"; }
   rm -r "$SCRATCH/root/root/packages"
@@ -66,7 +66,7 @@ is_up() {
   # is-system-running exits 1 for "degraded", which is up as well
   state=$(inside systemctl is-system-running 2>/dev/null || true)
   [[ $state == running || $state == degraded ]] || return 1
-  # nothing that systemd waits for says that the cable is plugged in
+  # systemd does not wait until the cable is plugged in
   inside cat /proc/net/fib_trie | grep -qF "$(cat "$DEVICE/address")"
 }
 why_not_up() {
@@ -86,8 +86,8 @@ find_leader() {
   remember_process "$DEVICE/leader" "$child"
 }
 
-# The control group that a device lives in. Each has its own: systemd ends a unit by its control group, and with one for all
-# a SIGKILL to web.service here would end web.service on every device.
+# The control group of a device. Each device has its own: systemd kills a unit by its control group, so that with a shared one
+# a SIGKILL to web.service on one device would kill web.service on every device.
 CGROUPS=/sys/fs/cgroup/unified
 [[ $(stat -f -c %T /sys/fs/cgroup) != cgroup2fs ]] || CGROUPS=/sys/fs/cgroup
 device_cgroup() { printf '%s/lab-%s-%s' "$CGROUPS" "$LAB_NAME" "$(basename "$DEVICE")"; }
@@ -116,7 +116,7 @@ device_boot() {
     remember_process "$DEVICE/pid" $!
     wait_for 20 "$1 has a process 1" find_leader "$(process_of "$DEVICE/pid")" || { cat "$DEVICE/console" >&2; exit 2; }
   fi
-  # Longer than the 90 s that systemd gives a start that hangs: what hung is then ended, said and tried again.
+  # Longer than systemd's limit of 90 s for a start that hangs: after that, systemd ends it, reports it and tries again.
   wait_for 150 "$1 is up" is_up || { why_not_up; exit 2; }
   cat "$DEVICE/address"
 }
@@ -133,7 +133,7 @@ device_net() {
   ip link set "$(device_cable)" "$2"
 }
 
-# SIGKILL to process 1 takes everything in its PID namespace with it, and nspawn follows: the disk stays as it is.
+# SIGKILL to process 1 kills everything in its PID namespace, and nspawn exits after it: the disk stays as it is.
 device_cut() {
   have_device "$1"
   local pid
@@ -156,7 +156,7 @@ device_rm() {
   DEVICE=$(device_dir "$1")
   [[ -d $DEVICE ]] || return 0
   device_cut "$1"
-  # A cut device leaves its containers' overlay mounts behind only inside its own namespaces; what is left here is files.
+  # The overlay mounts of a cut device's containers are gone with its namespaces: only files are left.
   chattr -R -i "$DEVICE/root" 2>/dev/null || true
   rm -rf "$DEVICE"
 }

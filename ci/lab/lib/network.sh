@@ -1,10 +1,10 @@
 # shellcheck shell=bash
 # One bridge with the host on it, and an image registry on the host's address.
 
-# Two tests may come at once: the one that comes second finds it done.
+# Two tests may start at once: the second one finds the work done.
 network_up() { locked make_network; }
 make_network() {
-  # a subnet on two bridges leads to neither
+  # with one subnet on two bridges, neither can be reached
   local other
   other=$(ip -4 -json addr show | jq -r --arg host "$LAB_HOST" --arg own "$LAB_BRIDGE" \
     '.[] | select(.ifname != $own and any(.addr_info[]; .local == $host)) | .ifname')

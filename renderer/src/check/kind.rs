@@ -15,7 +15,7 @@ use crate::pointer;
 pub(super) enum Is {
     /// An object of this kind.
     Ours(&'static str),
-    /// Objects, of this kind where they do not say it themselves.
+    /// A list of objects, which are of this kind unless they have a kind themselves.
     List(Option<String>),
     /// It is not part of the fleet.
     Foreign(Foreign),
@@ -23,10 +23,10 @@ pub(super) enum Is {
     Wrong(Box<Wrong>),
 }
 
-/// A document that was meant to be an object of ours and is none.
+/// A document that was meant to be an object of ours, but is not one.
 pub(super) struct Wrong {
     pub(super) finding: Finding,
-    /// The kinds that it may have been meant to be. None: it may hold any objects.
+    /// The kinds that it may have been meant to be. If there are none, it may have any objects.
     pub(super) kinds: Vec<&'static str>,
 }
 
@@ -78,7 +78,7 @@ fn of_our_group() -> impl Iterator<Item = &'static str> {
     schema::kinds().filter(|kind| *kind != "ConfigMap")
 }
 
-/// Whether a document that does not say both what it is was meant to be an object of ours: it has our group or a kind like ours,
+/// Whether a document without `apiVersion` or `kind` was meant to be an object of ours: it has our group or a kind like ours, even
 /// if only under a misspelt key.
 fn is_meant(version: Option<&str>, kind: Option<&str>, value: &Value) -> bool {
     let is_ours = |text: &str| text.starts_with(GROUP) || alike(text).is_some();
@@ -104,7 +104,7 @@ fn has_objects(value: &Value) -> bool {
         .is_some_and(|items| items.iter().any(is_ours))
 }
 
-/// A list whose objects would be gone from the fleet without a word.
+/// Returns a list. One without `items` is an error, because its objects would silently be missing from the fleet.
 fn list(of: Option<String>, document: &Document) -> Is {
     if document.value.get("items").is_some_and(Value::is_array) {
         return Is::List(of);
@@ -169,7 +169,7 @@ fn alike(kind: &str) -> Option<&'static str> {
 
 const KUSTOMIZATION: &str = "it is not applied: if it changes the objects next to it, commit what `kustomize build` writes instead of them";
 
-/// YAML that is no object, by what people call it.
+/// Describes YAML that is not an object, in the words that people use for it.
 fn of_no_kind(document: &Document) -> Foreign {
     let value = &document.value;
     let has = |key: &str| value.get(key).is_some();
@@ -238,7 +238,7 @@ pub(super) fn encrypted(kind: &str, name: &str, document: &Document) -> Option<F
     Some(Finding::error(code::ENCRYPTED, place, message))
 }
 
-/// Whether a text names our group or one of its kinds. A `ConfigMap` is named in much of other people's YAML.
+/// Whether a text names our group or one of its kinds. `ConfigMap` does not count: much of other people's YAML names it.
 pub(super) fn is_named_in(text: &str) -> bool {
     text.contains(GROUP) || of_our_group().any(|kind| text.contains(kind))
 }

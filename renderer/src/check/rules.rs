@@ -8,10 +8,10 @@ use super::Checked;
 use crate::decode::Document;
 use crate::finding::Finding;
 
-/// Kinds that are accepted and not acted on yet.
+/// Kinds that are accepted, but not acted on yet.
 const IDLE_KINDS: [&str; 3] = ["EdgeConfig", "EdgeDeviceSignedRequest", "PlaybookExecution"];
 
-/// Fields below `/spec` that are accepted and not acted on yet.
+/// Returns the fields below `/spec` that are accepted, but not acted on yet.
 fn idle_fields(kind: &str) -> impl Iterator<Item = &'static str> {
     const SETTINGS: &[&str] = &[
         "heartbeat/hardwareProfile",

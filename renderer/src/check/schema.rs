@@ -250,7 +250,7 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
         }
         _ => format!("{what}: {}", error.masked_with("the value")),
     };
-    // the value of a key without one stands nowhere
+    // the value of a key without a value has no place
     let place = match error.instance().as_ref() {
         Value::Null => document.key_place(at),
         _ => document.place(at),

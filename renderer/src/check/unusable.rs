@@ -12,7 +12,7 @@ pub struct Unusable<'a> {
     objects: HashSet<(&'a str, &'a str, &'a str)>,
     /// The namespace and name of `ConfigMap`s, with what is wrong.
     config_maps: Vec<(&'a str, &'a str, Finding)>,
-    /// Whether there may be any objects besides.
+    /// Whether there may be any other objects, because something cannot be read.
     is_open: bool,
     /// All words of files that cannot be read. An object whose name is not among them is not in such a file.
     words: HashSet<&'a str>,
@@ -35,7 +35,7 @@ impl<'a> Unusable<'a> {
             .extend(findings.map(|finding| (namespace, name, finding)));
     }
 
-    /// Adds what a batch has besides objects whose kind and name are known.
+    /// Adds what a batch has in addition to objects whose kind and name are known.
     pub(super) fn add_batch(&mut self, batch: &'a Batch, findings: &mut Vec<Finding>) {
         self.is_open |= batch.is_open;
         if let Some(text) = &batch.unread {

@@ -1,4 +1,4 @@
-//! A list of objects, taken apart: each object keeps the places that it has in the list's file.
+//! Splits a list of objects: each object keeps the places that it has in the list's file.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::pointers::{Builder, Pointers};
 use super::{Document, Origin};
 
 impl Document {
-    /// The objects below `items`. In a list of one kind they need not say it. SOPS encrypts a list as a whole, so its mark on the
-    /// list counts for each of them.
+    /// Returns the objects below `items`. In a list of one kind they need not say their kind. SOPS encrypts a list as a whole, so
+    /// its mark on the list counts for each object.
     pub fn items(mut self, kind: Option<&str>) -> Vec<Self> {
         let mark = self.at("/sops/mac").cloned();
         let items = self.value.get_mut("items").map(Value::take);
@@ -59,7 +59,7 @@ impl Origin {
     }
 }
 
-/// What is known by pointer, item by item.
+/// Splits a map from pointers by list item.
 fn of_items<T: Copy>(all: &Pointers<T>, count: usize) -> impl Iterator<Item = Pointers<T>> {
     let mut of_items: Vec<_> = (0..count).map(|_| Builder::default()).collect();
     for (pointer, what) in all.iter() {

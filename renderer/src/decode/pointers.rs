@@ -1,16 +1,16 @@
-//! What is known by JSON pointer (RFC 6901): written once, then only read.
+//! Maps from JSON pointers (RFC 6901) that are built once, then only read.
 //!
-//! A fleet of 100,000 devices has a million pointers, so those of a document share one text.
+//! A fleet of 100,000 devices has a million pointers, so those of a document share one string.
 
-/// Longest text for the pointers of a document, in bytes. A document of 100,000 values has 6 MB; one that has a long key around
-/// many values would have gigabytes, and gets places no closer than that key's.
+/// The longest string for the pointers of a document, in bytes. A document of 100,000 values needs 6 MB. One that has a long key
+/// around many values would need gigabytes: places within it are only as exact as that of the key.
 const MAX_TEXT: usize = 64 << 20;
 
 /// A map from pointers.
 #[derive(Debug, Clone)]
 pub(super) struct Pointers<T> {
     text: Box<str>,
-    /// Sorted by the pointer: where it begins and ends in the text, and what is known.
+    /// Sorted by the pointer: where the pointer begins and ends in the text, and its value.
     all: Box<[(u32, u32, T)]>,
 }
 
@@ -32,7 +32,7 @@ impl<T> Pointers<T> {
     }
 }
 
-/// Pointers as they are found, none twice.
+/// Collects pointers in any order. Each may be added once.
 #[derive(Debug)]
 pub(super) struct Builder<T> {
     text: String,
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_pointer_leads_to_what_was_said_of_it() {
+    fn each_pointer_leads_to_its_value() {
         let mut builder = Builder::default();
         let pointers = ["/b", "", "/a/0", "/a", "/a/10", "/a/2"];
         for (number, pointer) in pointers.into_iter().enumerate() {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_key_around_many_values_costs_no_more_than_the_limit() {
+    fn a_long_key_around_many_values_takes_no_more_than_the_limit() {
         let mut builder = Builder::default();
         let key = format!("/{}", "k".repeat(1 << 20));
         for number in 0..100 {

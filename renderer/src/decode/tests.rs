@@ -7,7 +7,7 @@ fn read(text: &str) -> Result<Vec<Document>, Box<Finding>> {
 }
 
 #[test]
-fn scalars_mean_what_kubernetes_makes_of_them() {
+fn scalars_are_read_as_kubernetes_reads_them() {
     let text = "a: yes\nb: 0644\nc: 1_000\nd: 1.5\ne: \"0644\"\nf: ~\ng: NO\nh: -3\ni: 10Gi\nbase: &x {k: 1}\nmerged: {<<: *x, l: 2}\n";
     let documents = read(text).expect("YAML");
     let expected = serde_json::json!({
@@ -34,7 +34,7 @@ fn every_key_and_value_has_its_place() {
 }
 
 #[test]
-fn what_is_not_yaml_says_where() {
+fn invalid_yaml_is_reported_with_its_place() {
     let mut bomb = "a: &a [1,1,1,1,1,1,1,1,1,1]\n".to_owned();
     for c in b'b'..=b'k' {
         let (this, last) = (char::from(c), char::from(c - 1));
@@ -63,7 +63,7 @@ fn what_is_not_yaml_says_where() {
 }
 
 #[test]
-fn a_file_holds_as_many_documents_as_a_third_of_the_largest_fleet() {
+fn a_third_of_the_largest_fleet_fits_in_one_file() {
     let devices = |count: usize| {
         (0..count).fold(String::new(), |mut text, n| {
             let _ = writeln!(

@@ -58,9 +58,9 @@ const SWITCHES: &[&str] = &[
     "TLSVerify",
     "VolatileTmp",
 ];
-/// Why aliases are refused: the unit could replace one of the machine with that name.
+/// Why aliases are refused: with one, the unit could replace a unit of the machine.
 pub(super) const NO_ALIAS: &str = "Alias= is not supported: a unit of a workload has one name, which ServiceName= or the file says";
-/// One unit on its way through the rules.
+/// Checks one unit, and collects what is wrong and what it needs.
 #[derive(Debug)]
 pub struct Checker<'s, 'a> {
     pub(super) set: &'s Set<'a>,
@@ -106,13 +106,13 @@ impl<'s, 'a> Checker<'s, 'a> {
         }
     }
 
-    /// An error at a value.
+    /// Reports an error at a value.
     pub(super) fn refuse(&mut self, value: &Value<'_>, spot: Spot, message: impl Into<String>) {
         self.faults
             .push(Fault::error(code::UNIT_FILE, value.file, spot, message));
     }
 
-    /// An error of the unit as a whole: at the head of a section, where there is one.
+    /// Reports an error of the unit as a whole, at the header of a section if it has one.
     pub(super) fn refuse_unit(&mut self, section: &str, message: impl Into<String>) {
         let (file, spot) = match self.unit.header(section) {
             Some((file, spot)) => (file, Some(spot)),
@@ -180,7 +180,7 @@ impl<'s, 'a> Checker<'s, 'a> {
         }
     }
 
-    /// An empty file of an instance stands for its template.
+    /// Reports an empty file of an instance whose template is missing: it would stand for the template. Returns whether it did.
     fn is_link_to_nothing(&mut self) -> bool {
         let unit = self.unit;
         let is_instance = unit.instance().is_some_and(|instance| !instance.is_empty());
@@ -238,7 +238,7 @@ impl<'s, 'a> Checker<'s, 'a> {
         }
     }
 
-    /// Values that Quadlet cannot take apart, which it drops, and switches that are neither on nor off, which it takes for off.
+    /// Reports values that Quadlet cannot split, which it drops, and switches that are neither on nor off, which it reads as off.
     fn values(&mut self, kind: Kind) {
         let unit = self.unit;
         let section = kind.section();
@@ -285,7 +285,8 @@ impl<'s, 'a> Checker<'s, 'a> {
         self.refuse(value, spot, broken.message.as_str());
     }
 
-    /// A key that must be there. What was said in a way that nobody can read is reported already, and not missing.
+    /// Reports that a required key is missing, unless there are errors already that may be the reason: a key that is
+    /// misspelt or cannot be read.
     pub(super) fn missing(&mut self, section: &str, message: &str) {
         let unread = |fault: &Fault| {
             fault.spot.is_some() && [code::UNKNOWN_FIELD, code::UNIT_FILE].contains(&fault.code)
@@ -340,7 +341,7 @@ impl<'s, 'a> Checker<'s, 'a> {
     }
 }
 
-/// The name of a container, as far as Quadlet knows it: `%` stands for what systemd fills in.
+/// Returns the name of a container as far as Quadlet knows it: what systemd fills in is still a `%` specifier.
 pub(super) fn container_name(unit: &Unit<'_>) -> String {
     let service = unit.service();
     let service = service.strip_suffix(".service").unwrap_or(&service);

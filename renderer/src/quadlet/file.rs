@@ -3,11 +3,11 @@
 /// A place in a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
-    /// From 1.
+    /// The line, from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// The column, from 1, in characters.
     pub column: usize,
-    /// Characters; 0 when unknown.
+    /// The length in characters; 0 if it is not known.
     pub len: usize,
 }
 
@@ -20,14 +20,14 @@ pub struct Entry {
     pub key: String,
     /// The value, with continued lines joined and without the white space around it.
     pub value: String,
-    /// Where the key stands.
+    /// The place of the key.
     pub at: Spot,
-    /// Where in the file pieces of the value stand: offset in the value, line, column. The first is that of the value.
+    /// The pieces of the value, one for each line of the file: offset in the value, line and column.
     pieces: Vec<(usize, usize, usize)>,
 }
 
 impl Entry {
-    /// Where the value stands; the key, when there is no value.
+    /// Returns the place of the value, or of the key if the value is empty.
     pub fn spot(&self) -> Spot {
         if self.value.is_empty() {
             return self.at;
@@ -40,7 +40,7 @@ impl Entry {
         self.spot_at(0, text.chars().count())
     }
 
-    /// Where a part of the value stands: `offset` in bytes, `len` in characters.
+    /// Returns the place of a part of the value: `offset` in bytes, `len` in characters.
     pub fn spot_at(&self, offset: usize, len: usize) -> Spot {
         let after = self.pieces.partition_point(|(start, ..)| *start <= offset);
         let piece = after.checked_sub(1).and_then(|at| self.pieces.get(at));
@@ -66,15 +66,15 @@ pub struct File {
     pub sections: Vec<(String, Spot)>,
     /// Entries in order.
     pub entries: Vec<Entry>,
-    /// Lines that are none of header, entry and comment. Quadlet leaves the whole file out for one of them.
+    /// Lines that are not a header, an entry or a comment. Because of a single one, Quadlet skips the whole file.
     pub faults: Vec<(Spot, String)>,
 }
 
-/// A line with those that continue it.
+/// A line together with the lines that continue it.
 #[derive(Default)]
 struct Logical {
     text: String,
-    /// Offset in `text`, line, column.
+    /// The pieces that it is joined from: offset in `text`, line and column.
     pieces: Vec<(usize, usize, usize)>,
 }
 
@@ -114,7 +114,7 @@ pub fn parse(text: &str) -> File {
         match line.strip_suffix('\\') {
             Some(first) if lines.peek().is_some() => {
                 open.push(first, number + 1, column);
-                // Quadlet takes an empty one for no beginning
+                // Quadlet ignores a line that is only a backslash
                 if open.text.is_empty() {
                     open = Logical::default();
                 }
@@ -149,7 +149,7 @@ impl File {
             return;
         };
         let Some((section, _)) = self.sections.last() else {
-            // once, and not when a header that cannot be read is the reason
+            // reported once, and not if the reason is a header that cannot be read
             if self.faults.is_empty() {
                 let message = "a key before the first section";
                 self.faults.push((line.spot(), message.to_owned()));
@@ -181,13 +181,13 @@ impl File {
     }
 }
 
-/// Whether a file says nothing.
+/// Whether a file has nothing but comments and empty lines.
 pub fn is_blank(text: &str) -> bool {
     let says = |line: &str| !line.is_empty() && !line.starts_with(['#', ';']);
     !text.lines().map(str::trim).any(says)
 }
 
-/// The name of a section, when the line is its header: white space may follow, and nothing else.
+/// Returns the name of a section if the line is its header, which only white space may follow.
 fn section(line: &str) -> Option<&str> {
     let (name, rest) = line.strip_prefix('[')?.split_once(']')?;
     rest.chars()
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_know_where_they_are() {
+    fn keys_and_values_have_places() {
         let file = parse("# one\n[Container] \n  Image = a:1\n\nExec=sh \\\n  # no\n  -c 'é x'\n");
         assert_eq!(file.sections, [("Container".to_owned(), spot(2, 1, 11))]);
         assert_eq!(file.faults, []);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_of_a_unit_file_is_at_its_line() {
+    fn invalid_lines_are_reported_at_their_places() {
         for (text, line) in [
             ("Image=a\n", 1),
             ("[Container]\nImage\n", 2),

@@ -1,5 +1,5 @@
-//! Which units of a set systemd has, and which of them are to be started: what `[Install]` says, and what those that are
-//! started bring with them.
+//! Which units systemd has from a set, and which of them are started: those that are installed (`[Install]`), and those that
+//! are started together with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,10 +32,10 @@ const BOOT: [&str; 17] = [
     "timers.target",
 ];
 
-/// Keys of `[Unit]` whose units are started together with it.
+/// Keys of `[Unit]` that name units which are started together with the unit.
 const BRINGS: [&str; 4] = ["Wants", "Requires", "BindsTo", "Upholds"];
 
-/// A unit as systemd has it: of a file, or an instance of a template.
+/// A unit of systemd: made from a file, or an instance of a template.
 #[derive(Debug, Clone)]
 pub struct Service<'s, 'a> {
     /// Its name: `web.service`, `model@small.service`.
@@ -48,8 +48,8 @@ pub struct Service<'s, 'a> {
     pub ends: bool,
 }
 
-/// The units of a set, sorted by name. A template has none of its own, only its instances: those that have a file, the one
-/// that `DefaultInstance=` names, and those that other units of the set name.
+/// Returns the units of a set, sorted by name. A template itself is not one of them, but its instances are: those that have a
+/// file, the one that `DefaultInstance=` names, and those that other units of the set name.
 pub fn services<'s, 'a>(set: &'s Set<'a>) -> Vec<Service<'s, 'a>> {
     let mut found: BTreeMap<String, &'s Unit<'a>> = BTreeMap::new();
     let mut started = BTreeSet::new();
@@ -78,7 +78,7 @@ pub fn services<'s, 'a>(set: &'s Set<'a>) -> Vec<Service<'s, 'a>> {
             }
         }
     }
-    // what a timer, path or socket starts when it does not say what: the service of its name
+    // a timer, path or socket that names no unit starts the service with its own name
     let implied: Vec<String> = found.keys().filter_map(|name| implied(name)).collect();
     for name in implied {
         let template = names::template(&name).filter(|(_, instance)| !instance.is_empty());
@@ -108,7 +108,7 @@ pub fn services<'s, 'a>(set: &'s Set<'a>) -> Vec<Service<'s, 'a>> {
     services.collect()
 }
 
-/// The service that a timer, path or socket starts by its name alone.
+/// Returns the service that a timer, path or socket starts if it names no unit.
 fn implied(name: &str) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     let starts = ["timer", "path", "socket"].contains(&kind);
@@ -119,7 +119,7 @@ fn implied(name: &str) -> Option<String> {
 fn installed_in(unit: &Unit<'_>) -> Vec<String> {
     let mut keys = vec!["WantedBy", "RequiredBy"];
     if unit.kind().is_none() {
-        // Quadlet does not act on it
+        // Quadlet does not act on this key
         keys.push("UpheldBy");
     }
     let words = keys.iter().flat_map(|key| unit.names("Install", key));
@@ -156,7 +156,7 @@ fn named(unit: &Unit<'_>) -> Vec<String> {
     named
 }
 
-/// The units that are started with a unit, by what its own file says.
+/// Returns the units that are started together with a unit, because of what its own file says.
 fn brings(set: &Set<'_>, unit: &Unit<'_>) -> Vec<String> {
     let mut brings: Vec<String> = BRINGS
         .iter()
@@ -187,7 +187,7 @@ fn brings(set: &Set<'_>, unit: &Unit<'_>) -> Vec<String> {
     brings
 }
 
-/// All that is started when these are: what they bring, and what is installed in one of them.
+/// Returns all units that are started if these are: also those that they start, and those that are installed in one of them.
 fn with_what_they_bring(
     set: &Set<'_>,
     units: &BTreeMap<String, &Unit<'_>>,
@@ -206,7 +206,7 @@ fn with_what_they_bring(
             .iter()
             .filter(|(_, unit)| installed_in(unit).contains(&name));
         open.extend(installed.map(|(other, _)| other.clone()));
-        // what a container needs (volumes, networks, images) is there when systemd says so, and nothing that runs
+        // volumes, networks and images do not run: systemd starts their units when a container needs them
         let runs = |other: &String| {
             units.get(other).is_some_and(|unit| {
                 matches!(
@@ -228,7 +228,7 @@ fn ends_by_itself(set: &Set<'_>, unit: &Unit<'_>, service: &str) -> bool {
     {
         return unit.is_on("Timer", "RemainAfterElapse") == Some(false);
     }
-    // systemd reads the drop-ins of the service that Quadlet makes
+    // systemd also reads the drop-ins of the service that Quadlet makes
     let mut unit = unit.clone();
     if unit.kind().is_some() {
         let drop_ins = set.drop_ins(service).into_iter();
@@ -259,7 +259,7 @@ fn ends_by_itself(set: &Set<'_>, unit: &Unit<'_>, service: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What becomes of files; a name stands before each content.
+    /// Returns the units that files result in. A file is a name and its content.
     fn wanted(files: &[(&str, &str)]) -> Vec<(String, Wanted)> {
         let files = files
             .iter()
@@ -281,7 +281,7 @@ mod tests {
     const BOOTED: &str = "[Install]\nWantedBy=multi-user.target\n";
 
     #[test]
-    fn install_is_obeyed() {
+    fn units_are_started_as_install_says() {
         let installed = format!("{IMAGE}{BOOTED}");
         let by_another = format!("{IMAGE}[Install]\nWantedBy=docker.service shutdown.target\n");
         let once = format!("{installed}[Service]\nType=oneshot\n");
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_takes_its_containers_along_and_they_take_the_pod() {
+    fn a_pod_starts_its_containers_and_they_start_the_pod() {
         let member = format!("{IMAGE}Pod=shop.pod\n");
         let installed = format!("{member}{BOOTED}");
         let later = format!("{member}StartWithPod=no\n");
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_started_brings_what_it_wants_and_what_is_installed_in_it() {
+    fn a_unit_starts_what_it_wants_and_what_is_installed_in_it() {
         let target = format!("[Unit]\nWants=a.service\n{BOOTED}");
         let in_target = format!("{IMAGE}[Install]\nWantedBy=site.target\n");
         let files: [(&str, &str); 4] = [
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_its_instances() {
+    fn only_the_instances_of_a_template_are_units() {
         let template = format!("{IMAGE}{BOOTED}DefaultInstance=small\n");
         let user = format!("[Unit]\nWants=model@named.service\n{IMAGE}");
         let found = wanted(&[

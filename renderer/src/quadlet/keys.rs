@@ -1,7 +1,7 @@
-//! What Quadlet 5.4 knows: kinds of files, and the keys of their sections (podman-systemd.unit(5)). It leaves a file out that has
-//! any other key in its own section.
+//! The kinds of files that Quadlet 5.4 knows, and the keys of their sections (podman-systemd.unit(5)). Quadlet skips a file that
+//! has any other key in its own section.
 
-/// The oldest Quadlet that a release is checked against.
+/// The oldest supported version of Quadlet, which files are checked against.
 pub const VERSION: &str = "5.4";
 
 /// A kind of Quadlet file.
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::Container,
         Self::Pod,
@@ -35,7 +35,7 @@ impl Kind {
         Self::Build,
     ];
 
-    /// The kind of a file, by its extension.
+    /// Returns the kind of a file, by its extension.
     pub fn of(name: &str) -> Option<Self> {
         let (_, extension) = name.rsplit_once('.')?;
         Self::ALL
@@ -43,7 +43,7 @@ impl Kind {
             .find(|kind| kind.extension() == extension)
     }
 
-    /// Without the dot.
+    /// Returns the extension, without the dot.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Container => "container",
@@ -56,7 +56,7 @@ impl Kind {
         }
     }
 
-    /// Its own section.
+    /// Returns the name of its own section.
     pub const fn section(self) -> &'static str {
         match self {
             Self::Container => "Container",
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// What Quadlet appends to the name of the unit that it makes.
+    /// Returns what Quadlet appends to the name of the unit that it makes.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::Container | Self::Kube => "",
@@ -81,7 +81,7 @@ impl Kind {
         }
     }
 
-    /// The keys of its own section.
+    /// Returns the keys of its own section.
     pub const fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Container => CONTAINER,
@@ -94,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// Keys that a later Quadlet knows, and what to write until every device has it.
+    /// Returns keys that only a later Quadlet knows, and what to write until every device has it.
     pub const fn newer(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Container => NEWER_CONTAINER,

@@ -8,7 +8,7 @@ use super::ports;
 use super::unit::Value;
 use super::values;
 
-/// systemd's words for `Restart=`.
+/// The values that systemd accepts for `Restart=`.
 const RESTARTS: &[&str] = &[
     "no",
     "always",
@@ -60,10 +60,10 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// `[Service]` of a unit whose process is Podman. `whole` is said of kinds whose type may be chosen.
+    /// Checks `[Service]` of a unit whose process is Podman. `whole` is true for kinds whose `Type=` may be chosen.
     fn service(&mut self, whole: bool) {
         let unit = self.unit;
-        // what systemd does not know is reported already
+        // values that systemd does not know are reported already
         let is_known =
             |value: &Value<'_>| values::fault("Service", &value.entry.key, value.text).is_none();
         if let Some(mode) = unit.last("Service", "KillMode")
@@ -120,7 +120,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// User namespaces, the old way and the new.
+    /// Checks user namespaces: the deprecated keys (`RemapUsers=`) and those that replace them (`UserNS=`).
     fn mappings(&mut self, section: &str, by_hand: bool) {
         let unit = self.unit;
         let said = ["UserNS", "SubUIDMap", "SubGIDMap"]
@@ -173,7 +173,7 @@ impl Checker<'_, '_> {
     fn published(&mut self, section: &str) {
         let unit = self.unit;
         for value in unit.all(section, "PublishPort") {
-            // systemd fills in what is not known here
+            // what systemd fills in is not known here
             if value.text.contains(['%', '$']) {
                 continue;
             }
@@ -213,7 +213,7 @@ impl Checker<'_, '_> {
                 ["source", "src"].contains(&key).then_some(source)
             });
             match source {
-                // Quadlet 5.4 ends here, and makes no unit of any file
+                // Quadlet 5.4 exits here, and makes no units at all
                 None | Some("") => {
                     let message = format!("source= is missing in a mount of type {kind}");
                     self.refuse(&value, spot, message);
@@ -303,7 +303,7 @@ impl Checker<'_, '_> {
     pub(super) fn build(&mut self) {
         let unit = self.unit;
         let section = "Build";
-        // the first tag names the image, as it is written
+        // the first tag is the name of the image, exactly as it is written
         if unit.all(section, "ImageTag").is_empty() {
             self.missing(section, "ImageTag= is missing");
         }

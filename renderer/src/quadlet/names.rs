@@ -1,4 +1,4 @@
-//! The role of a file of a workload, by its name.
+//! The roles of a workload's files, by their names.
 
 use flotta_bundle::path::UNIT_KINDS;
 
@@ -91,7 +91,7 @@ fn drop_in<'a>(folder: &'a str, file: &str) -> Result<Role<'a>, String> {
     })
 }
 
-/// Checks the name of a unit: systemd allows it, and it needs no escapes.
+/// Checks that systemd allows the name of a unit, and that it needs no escapes.
 fn check_unit(name: &str) -> Result<(), String> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     if stem.is_empty() || stem.starts_with(['.', '-', '@']) {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_what_its_name_says() {
+    fn the_name_of_a_file_says_its_role() {
         for (name, role_of) in [
             ("web.container", Role::Quadlet(Kind::Container)),
             ("a.b-c_d.pod", Role::Quadlet(Kind::Pod)),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_file_can_be_called_says_why() {
+    fn invalid_names_are_refused_with_a_reason() {
         for (name, why) in [
             ("../up.container", "plain path"),
             ("a//b", "plain path"),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_know_their_template() {
+    fn a_name_is_split_into_template_and_instance() {
         let found = template("model@small.container");
         assert_eq!(found, Some(("model@.container".to_owned(), "small")));
         assert_eq!(template("web.container"), None);

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_podman_would_not_publish_says_why() {
+    fn ports_that_podman_refuses_are_errors() {
         for text in [
             "http:80",
             "80:",

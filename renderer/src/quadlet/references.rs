@@ -8,21 +8,21 @@ use super::file::Spot;
 use super::keys::Kind;
 use super::unit::Value;
 
-/// Something that must be on the device: a Quadlet file, or a file that lies next to the unit.
+/// Something that must be on the device: a Quadlet file, or a file next to the unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     /// Its name among the device's Quadlet files.
     pub name: String,
     /// The file that needs it.
     pub file: String,
-    /// Where it is named.
+    /// The place that names it.
     pub spot: Spot,
-    /// What is wrong when it is not there.
+    /// The error if it is missing.
     pub message: String,
 }
 
 impl Need {
-    /// What is wrong when it is not there.
+    /// Returns the error to report if it is missing.
     pub fn fault(&self) -> Fault {
         Fault::error(
             code::MISSING_REFERENCE,
@@ -33,8 +33,8 @@ impl Need {
     }
 }
 
-/// Where a relative path of a unit file leads, from the unit's folder: Quadlet puts the folder before it. None when it leads
-/// out of the folder.
+/// Resolves a relative path of a unit file against the unit's folder, as Quadlet does. Returns `None` if the path leads out of
+/// the folder.
 pub fn resolve(path: &str) -> Option<String> {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -50,7 +50,7 @@ pub fn resolve(path: &str) -> Option<String> {
 }
 
 impl Checker<'_, '_> {
-    /// Another Quadlet file of the device.
+    /// Adds another Quadlet file of the device to what the unit needs.
     pub(super) fn need_unit(&mut self, value: &Value<'_>, spot: Spot, name: &str) {
         let message = format!(
             "`{name}` is not among the Quadlet files of the device, and without it Quadlet makes no unit of {}",
@@ -64,7 +64,7 @@ impl Checker<'_, '_> {
         });
     }
 
-    /// A file that a path names; only those next to the unit are the fleet's.
+    /// Adds the file at a path to what the unit needs, if it is next to the unit: others do not belong to the fleet.
     pub(super) fn need_file(&mut self, value: &Value<'_>, spot: Spot, path: &str) {
         // what systemd fills in is not known here: `%h/…`, the instance of a template; `%%` is a percent sign
         if path.starts_with('/') || path.replace("%%", "").contains('%') {
@@ -81,7 +81,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// `Image=`: the name of an image, or a `.image` or `.build` file.
+    /// Checks `Image=`: the name of an image, or a `.image` or `.build` file.
     pub(super) fn image(&mut self, section: &str) {
         let unit = self.unit;
         let Some(image) = unit.said(section, "Image") else {
@@ -95,7 +95,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// `Volume=`: a path, the name of a volume, or a `.volume` file.
+    /// Checks `Volume=`: a path, the name of a volume, or a `.volume` file.
     pub(super) fn volumes(&mut self, section: &str) {
         let unit = self.unit;
         for volume in unit.all(section, "Volume") {
@@ -107,7 +107,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// Where a volume or a mount comes from.
+    /// Checks the source of a volume or a mount.
     pub(super) fn storage(&mut self, value: &Value<'_>, spot: Spot, source: &str, images: bool) {
         let kind = Kind::of(source);
         let is_unit = kind == Some(Kind::Volume) || images && kind == Some(Kind::Image);
@@ -118,7 +118,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// `Network=`: a network, a `.network` file, or the network of another `.container`.
+    /// Checks `Network=`: a network, a `.network` file, or the network of another `.container`.
     pub(super) fn networks(&mut self, section: &str) {
         let unit = self.unit;
         for network in unit.all(section, "Network") {
@@ -151,7 +151,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// `Pod=`: a `.pod` file.
+    /// Checks `Pod=`: a `.pod` file.
     pub(super) fn pod(&mut self) {
         let unit = self.unit;
         let Some(pod) = unit.said("Container", "Pod") else {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_paths_lead_from_the_units_folder() {
+    fn relative_paths_are_resolved_against_the_units_folder() {
         for (path, name) in [
             ("./web.env", Some("web.env")),
             ("web.env", Some("web.env")),

@@ -1,4 +1,4 @@
-//! The rules of systemd's own units: timers and others next to Quadlet files, and the sections that Quadlet hands on.
+//! The rules of systemd's own units: timers and others next to Quadlet files, and the sections that Quadlet passes on.
 
 use flotta_bundle::code;
 
@@ -7,7 +7,7 @@ use super::check::Checker;
 use super::unit::Value;
 use super::values;
 
-/// What a unit of a kind does nothing without: one of these keys in its section.
+/// Kinds of units that do nothing unless their section has at least one of these keys.
 const NEEDED: [(&str, &str, &[&str]); 3] = [
     (
         "timer",
@@ -70,7 +70,7 @@ const UNITS: [&str; 15] = [
 ];
 
 impl Checker<'_, '_> {
-    /// The rules of a unit that systemd reads as it is.
+    /// Checks a unit that systemd reads as it is.
     pub(super) fn systemd(&mut self) {
         let unit = self.unit;
         let (_, kind) = unit.name.rsplit_once('.').unwrap_or_default();
@@ -110,7 +110,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// Whether a key says anything; a switch does when it is on.
+    /// Whether a key is set; a switch must be on.
     fn is_set(&self, section: &str, key: &str) -> bool {
         let is_off = |value: &Value<'_>| values::is_switch(value.text) == Some(false);
         let values = self.unit.all(section, key);
@@ -162,7 +162,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// A service that runs something of the machine's own.
+    /// Checks a service that runs a program of the machine.
     fn plain_service(&mut self) {
         let unit = self.unit;
         let kind = unit
@@ -189,7 +189,7 @@ impl Checker<'_, '_> {
             self.refuse(second, second.entry.at, message);
         }
         for value in starts {
-            // what stands before the path says how it is run (systemd.service(5))
+            // characters before the path say how the program is run (systemd.service(5))
             let program = value.text.trim_start_matches(['@', '-', ':', '+', '!']);
             let program = program.split_whitespace().next().unwrap_or_default();
             let program = program.trim_matches(['"', '\'']);
@@ -234,7 +234,7 @@ impl Checker<'_, '_> {
         self.is_unit_at(value, value.spot(), name);
     }
 
-    /// A unit is named as systemd knows it, not by Quadlet's file.
+    /// Reports the name of a Quadlet file in place of a unit's, because systemd knows only the unit.
     fn is_unit_at(&mut self, value: &Value<'_>, spot: super::file::Spot, name: &str) {
         let Some(kind) = super::keys::Kind::of(name) else {
             return;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-/// Units of a time span in microseconds. A unit is the first of these that a text begins with.
+/// Units of a time span, in microseconds. The first one that a text begins with is its unit.
 const UNITS: [(&str, u64); 30] = [
     ("seconds", SECOND),
     ("second", SECOND),
@@ -61,7 +61,7 @@ pub fn is_span(text: &str) -> bool {
     has_any && total.is_some()
 }
 
-/// One number with its unit, and what follows.
+/// Reads one number with its unit. Returns its value and the rest of the text.
 fn one_span(text: &str) -> Option<(u64, &str)> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let (whole, rest) = digits(text);
@@ -104,13 +104,13 @@ fn one_span(text: &str) -> Option<(u64, &str)> {
     Some((value, after))
 }
 
-/// The digits that a text begins with, and the rest.
+/// Returns the digits that a text begins with, and the rest of it.
 fn digits(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit());
     text.split_at(end.unwrap_or(text.len()))
 }
 
-/// What stands for an expression.
+/// Names that stand for a calendar expression.
 const NAMED: [&str; 12] = [
     "minutely",
     "hourly",
@@ -184,7 +184,7 @@ fn expression(text: &str) -> Option<()> {
     fits.then_some(())
 }
 
-/// Reads the days of the week, if there are any; returns what follows.
+/// Reads the days of the week, if there are any. Returns the rest of the text.
 fn weekdays(text: &str) -> Option<&str> {
     let (mut rest, mut from, mut is_first) = (text, None, true);
     loop {
@@ -220,7 +220,7 @@ fn weekdays(text: &str) -> Option<&str> {
     }
 }
 
-/// Reads a date, if there is one; returns what follows.
+/// Reads a date, if there is one. Returns the rest of the text.
 fn date(text: &str) -> Option<&str> {
     if text.is_empty() {
         return Some(text);
@@ -258,7 +258,7 @@ fn date(text: &str) -> Option<&str> {
     fits.then(|| rest.trim_start_matches(' '))
 }
 
-/// The next part of a date, what follows, and whether it is counted from the end of the month.
+/// Reads the next part of a date. Returns it, the rest of the text, and whether it is counted from the end of the month.
 fn part(text: &str) -> Option<(Vec<Part>, &str, bool)> {
     let is_end = text.starts_with('~');
     let text = text.strip_prefix(['-', '~'])?;
@@ -266,7 +266,7 @@ fn part(text: &str) -> Option<(Vec<Part>, &str, bool)> {
     Some((part, rest, is_end))
 }
 
-/// A value, a range, or what repeats.
+/// A value or a range, which may repeat.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     start: i64,
@@ -274,7 +274,7 @@ struct Part {
     repeat: i64,
 }
 
-/// Reads `*`, or a list of parts; `*` is an empty one. Seconds are counted in microseconds.
+/// Reads `*`, which is an empty list, or a list of parts. Seconds are counted in microseconds.
 fn chain(text: &str, is_second: bool) -> Option<(Vec<Part>, &str)> {
     if let Some(rest) = text.strip_prefix('*') {
         return Some((Vec::new(), rest));

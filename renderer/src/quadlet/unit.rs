@@ -1,4 +1,4 @@
-//! A unit: its file with its drop-ins, and what they say together.
+//! A unit: its file with its drop-ins, and the values that they have together.
 
 use super::file::{Entry, File, Spot};
 use super::names;
@@ -9,52 +9,52 @@ use super::words::{self, Broken, Word};
 pub struct Unit<'a> {
     /// The name of its file: `web.container`.
     pub name: &'a str,
-    /// The files that it is made of, its own first. An instance may be made of its template's.
+    /// Its own file, followed by its drop-ins. An instance may have its template's file in place of its own.
     pub files: Vec<(&'a str, File)>,
 }
 
-/// A value, and where it stands.
+/// A value with its place.
 #[derive(Debug, Clone, Copy)]
 pub struct Value<'u> {
     /// The file it is in.
     pub file: &'u str,
     /// The entry.
     pub entry: &'u Entry,
-    /// What Quadlet takes for the value.
+    /// The value as Quadlet reads it.
     pub text: &'u str,
 }
 
 impl Value<'_> {
-    /// Where the value stands.
+    /// Returns the place of the value.
     pub fn spot(&self) -> Spot {
         self.entry.spot()
     }
 
-    /// Where a word of it stands.
+    /// Returns the place of one of its words.
     pub fn spot_of(&self, word: &Word) -> Spot {
         self.entry.spot_at(word.at, word.len)
     }
 
-    /// Its words, as a list of names is split.
+    /// Splits it into words, as a list of names.
     pub fn names(&self) -> Result<Vec<Word>, Broken> {
         words::names(&self.entry.value)
     }
 
-    /// Its words, as a command line is split.
+    /// Splits it into words, as a command line.
     pub fn arguments(&self) -> Result<Vec<Word>, Broken> {
         words::arguments(&self.entry.value)
     }
 }
 
 impl<'a> Unit<'a> {
-    /// Name without extension.
+    /// Returns its name without the extension.
     pub fn stem(&self) -> &'a str {
         self.name
             .rsplit_once('.')
             .map_or(self.name, |(stem, _)| stem)
     }
 
-    /// Its instance; empty for a template, none for any other unit.
+    /// Returns its instance: empty for a template, `None` for a unit that is neither a template nor an instance.
     pub fn instance(&self) -> Option<&'a str> {
         names::template(self.name).map(|(_, instance)| instance)
     }
@@ -64,7 +64,7 @@ impl<'a> Unit<'a> {
         self.instance().is_some_and(str::is_empty)
     }
 
-    /// All entries of a section.
+    /// Returns all entries of a section.
     pub fn entries<'u>(&'u self, section: &'u str) -> impl Iterator<Item = Value<'u>> {
         let of_file = move |(name, file): &'u (&'a str, File)| {
             let entries = file.entries.iter();
@@ -79,7 +79,7 @@ impl<'a> Unit<'a> {
         self.files.iter().flat_map(of_file)
     }
 
-    /// The value that wins: the last one, without the quotes around it.
+    /// Returns the value that counts: the last one, without the quotes around it.
     pub fn last<'u>(&'u self, section: &'u str, key: &str) -> Option<Value<'u>> {
         let value = self.entries(section).filter(|value| value.entry.key == key);
         let value = value.last()?;
@@ -87,13 +87,13 @@ impl<'a> Unit<'a> {
         Some(Value { text, ..value })
     }
 
-    /// The value that wins, when it says anything.
+    /// Returns the value that counts, unless it is empty.
     pub fn said<'u>(&'u self, section: &'u str, key: &str) -> Option<Value<'u>> {
         self.last(section, key)
             .filter(|value| !value.text.is_empty())
     }
 
-    /// Every value of a key; an empty one takes back those before it.
+    /// Returns every value of a key. An empty value removes those before it.
     pub fn all<'u>(&'u self, section: &'u str, key: &str) -> Vec<Value<'u>> {
         let mut found = Vec::new();
         for value in self.entries(section).filter(|value| value.entry.key == key) {
@@ -106,7 +106,7 @@ impl<'a> Unit<'a> {
         found
     }
 
-    /// Every word of a key whose values are lists of names. What cannot be split has no words.
+    /// Returns every word of a key whose values are lists of names. A value that cannot be split has no words.
     pub fn names<'u>(&'u self, section: &'u str, key: &str) -> Vec<(Value<'u>, Word)> {
         let split = |value: Value<'u>| {
             let words = value.names().unwrap_or_default();
@@ -115,7 +115,7 @@ impl<'a> Unit<'a> {
         self.all(section, key).into_iter().flat_map(split).collect()
     }
 
-    /// Every word of a key whose values are split like command lines.
+    /// Returns every word of a key whose values are split like command lines.
     pub fn arguments<'u>(&'u self, section: &'u str, key: &str) -> Vec<(Value<'u>, Word)> {
         let split = |value: Value<'u>| {
             let words = value.arguments().unwrap_or_default();
@@ -124,12 +124,12 @@ impl<'a> Unit<'a> {
         self.all(section, key).into_iter().flat_map(split).collect()
     }
 
-    /// Whether a switch is on.
+    /// Whether a switch is on; `None` if it is not set.
     pub fn is_on(&self, section: &str, key: &str) -> Option<bool> {
         self.last(section, key).map(|value| is_true(value.text))
     }
 
-    /// Where a section begins.
+    /// Returns the file in which a section begins, and the place of its header.
     pub fn header(&self, section: &str) -> Option<(&'a str, Spot)> {
         self.files.iter().find_map(|(name, file)| {
             let found = file.sections.iter().find(|(of, _)| of == section)?;
@@ -138,14 +138,14 @@ impl<'a> Unit<'a> {
     }
 }
 
-/// What Quadlet takes for yes.
+/// Whether Quadlet reads a text as yes.
 pub fn is_true(text: &str) -> bool {
     ["1", "yes", "true", "on"]
         .iter()
         .any(|yes| text.eq_ignore_ascii_case(yes))
 }
 
-/// What is a switch's value at all.
+/// Whether Quadlet reads a text as yes or no. An empty text is no.
 pub fn is_boolean(text: &str) -> bool {
     let no = ["0", "no", "false", "off", ""];
     is_true(text) || no.iter().any(|no| text.eq_ignore_ascii_case(no))

@@ -1,4 +1,4 @@
-//! What systemd takes for a value of a key, and what it ignores with a line in the journal that nobody reads.
+//! Which values systemd accepts for each key. It ignores all others, with a line in the journal that nobody reads.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 
 use super::time::{is_calendar, is_span};
 
-/// What the values of a key are.
+/// The kind of a key's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A text, or something that only systemd reads.
+    /// Any text, or something that only systemd can check.
     Any,
     Address,
     Boolean,
@@ -23,7 +23,7 @@ enum Kind {
     Words,
 }
 
-/// The keys of each section. In the list, the kind of the values stands before the keys: `boolean: Accept …`.
+/// The keys of each section. In the list, the kind of the values comes before the keys: `boolean: Accept …`.
 static KEYS: LazyLock<BTreeMap<&str, BTreeMap<&str, Kind>>> = LazyLock::new(|| {
     let mut sections: BTreeMap<&str, BTreeMap<&str, Kind>> = BTreeMap::new();
     let (mut section, mut kind) = ("", Kind::Any);
@@ -92,7 +92,7 @@ const SIGNALS: [&str; 33] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS", "RTMIN", "RTMAX",
 ];
 
-/// Keys where an empty value takes back those before it, besides all paths and addresses.
+/// Keys where an empty value removes those before it, in addition to all keys for paths and addresses.
 const CLEARED: [&str; 8] = [
     "Nice",
     "OnActiveSec",
@@ -104,7 +104,7 @@ const CLEARED: [&str; 8] = [
     "TimeoutAbortSec",
 ];
 
-/// Keys where systemd fills in `%` before it reads the value, besides all paths and addresses.
+/// Keys where systemd replaces `%` specifiers before it reads the value, in addition to all keys for paths and addresses.
 const FILLED: [&str; 6] = [
     "OnActiveSec",
     "OnBootSec",
@@ -114,13 +114,13 @@ const FILLED: [&str; 6] = [
     "OnUnitInactiveSec",
 ];
 
-/// The keys that systemd knows in a section.
+/// Returns the keys that systemd knows in a section.
 pub(super) fn keys(section: &str) -> Vec<&'static str> {
     let keys = KEYS.get(section).map(BTreeMap::keys);
     keys.into_iter().flatten().copied().collect()
 }
 
-/// Why systemd does not take a value, if it does not.
+/// Returns why systemd does not accept a value, or `None` if it does.
 pub(super) fn fault(section: &str, key: &str, value: &str) -> Option<String> {
     let kind = *KEYS.get(section)?.get(key)?;
     let words = || {
@@ -191,7 +191,7 @@ impl Kind {
     }
 }
 
-/// What systemd takes for yes and no.
+/// Reads a boolean as systemd does.
 pub(super) fn is_switch(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Some(true),
@@ -201,7 +201,7 @@ pub(super) fn is_switch(value: &str) -> Option<bool> {
 }
 
 fn is_address(value: &str, is_sequential: bool) -> bool {
-    /// The kernel's limit of a socket's path.
+    /// The kernel's limit for the path of a socket.
     const MAX_PATH: usize = 107;
     if value.starts_with(['/', '@']) {
         return (2..=MAX_PATH).contains(&value.len());
@@ -212,7 +212,7 @@ fn is_address(value: &str, is_sequential: bool) -> bool {
     let port = number(value).filter(|_| value.starts_with(|c: char| c.is_ascii_digit()));
     let port = port.map(|port| u16::try_from(port).unwrap_or(0));
     let port = port.or_else(|| value.parse::<SocketAddr>().ok().map(|at| at.port()));
-    // there is no such protocol over IP
+    // there are no sequential packets over IP
     !is_sequential && port.is_some_and(|port| port != 0)
 }
 
@@ -221,7 +221,7 @@ fn is_mode(value: &str) -> bool {
     is_octal && u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777)
 }
 
-/// A number in the notations of C.
+/// Parses a whole number as systemd does: decimal, or with the prefix `0x`, `0o`, `0` or `0b`.
 fn number(value: &str) -> Option<i64> {
     let (sign, digits) = match value.strip_prefix('-') {
         Some(digits) => (-1, digits),
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_the_list_is_known_and_every_word_has_its_key() {
+    fn the_list_has_only_known_kinds_and_every_key_of_words() {
         let all = KEYS.values().flatten();
         let words: std::collections::BTreeSet<_> = all
             .filter(|(_, kind)| **kind == Kind::Words)

@@ -68,7 +68,7 @@ fn split(value: &str, escapes: bool) -> Result<Vec<Word>, Broken> {
             return broken("a quote is opened and not closed", start);
         }
         if text.is_empty() {
-            // its own end of the list, where systemd's is an empty word
+            // systemd does not end the list here: it reads an empty word
             return broken(
                 "Quadlet takes an empty word for the end of the value, and drops what follows",
                 start,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_quadlet_would_drop_is_told() {
+    fn values_that_quadlet_drops_are_errors() {
         for (value, at) in [
             (r"a \q", 2),
             (r"\x0", 0),

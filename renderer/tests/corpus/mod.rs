@@ -1,4 +1,4 @@
-//! The corpus of Quadlet files: read by the tests of the renderer, and by the lab, which asks the real Quadlet.
+//! Reads the corpus of Quadlet files, for the tests of the renderer and for the lab, which checks it with the real Quadlet.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 /// A workload's files, by name.
 pub(super) type Files = BTreeMap<String, String>;
 
-/// Every case below the folder, `good/NAME` and `bad/NAME`, in order.
+/// Returns every case below the folder, `good/NAME` and `bad/NAME`, sorted.
 pub(super) fn cases(corpus: &Path) -> Vec<(String, Files)> {
     let mut cases = Vec::new();
     for folder in ["good", "bad"] {
@@ -20,7 +20,7 @@ pub(super) fn cases(corpus: &Path) -> Vec<(String, Files)> {
     cases
 }
 
-/// The files of a case, by the names that they have in a workload.
+/// Returns the files of a case, by the names that they have in a workload.
 fn files(case: &Path) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     let mut open = vec![case.to_owned()];

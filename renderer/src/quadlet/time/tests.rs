@@ -1,6 +1,6 @@
 use super::*;
 
-/// What systemd takes and what it refuses, one a line: `ok calendar Mon..Fri 8:00`.
+/// What systemd accepts and what it refuses, one case a line: `ok calendar Mon..Fri 8:00`.
 const CASES: &str = include_str!("tests.txt");
 
 #[test]
