@@ -167,7 +167,7 @@ pub fn gather<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> (Objects<'a>,
 
 /// Reports a second `EdgeFleet`, because it would not be clear which of the two counts.
 fn second_fleet(first: &Checked<EdgeFleet>, place: &Place) -> Finding {
-    let message = "a second `EdgeFleet`: a fleet has one";
+    let message = "a second `EdgeFleet`: a fleet has only one";
     let help = format!("the first one: {}", first.document.place("/metadata/name"));
     Finding::error(code::DUPLICATE, place.clone(), message).with_help(help)
 }
@@ -184,7 +184,7 @@ impl Batch {
     /// Reads a YAML file. The path is only for messages.
     pub fn of_file(path: &str, content: &[u8]) -> Self {
         if content.starts_with(LFS_POINTER) {
-            let message = "a pointer to Git LFS: the file itself is not in the repository";
+            let message = "a Git LFS pointer: the file itself is not in the repository";
             let finding = Finding::error(code::UNREADABLE, Place::file(path), message)
                 .with_help("commit the file itself, or keep it outside the fleet's folder")
                 .reaching(Scope::Commit);
@@ -213,7 +213,7 @@ impl Batch {
             };
         }
         let message = format!(
-            "it is not part of the fleet, and is not YAML that can be read: {}",
+            "it is not part of the fleet, and cannot be read as YAML: {}",
             finding.message
         );
         let ignored = Finding::warning(code::IGNORED_FILE, finding.place, message);

@@ -277,7 +277,7 @@ fn words(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     // an error within an alias is wrapped, so that only its text identifies it
     if text.starts_with("budget breached") {
-        "aliases and anchors that stand for more than a file may hold".to_owned()
+        "aliases that expand to more than a file may contain".to_owned()
     } else {
         text
     }

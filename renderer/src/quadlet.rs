@@ -122,7 +122,7 @@ impl<'a> Set<'a> {
             let other = folders.find(|folder| folded.contains(*folder));
             let message = match other {
                 Some(other) => Some(format!(
-                    "`{other}` is a file, and a folder because of {name}"
+                    "`{other}` is both a file and, because of {name}, a folder"
                 )),
                 None if folded.contains(&key) => {
                     Some(format!("{name} differs from another file only in case"))

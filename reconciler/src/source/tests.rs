@@ -466,7 +466,7 @@ fn what_else_a_repository_holds_is_named_and_never_refused() {
     std::fs::write(directory.path().join("large.yaml"), pointer).unwrap();
     let found = found(directory.path());
     let of_pointer =
-        "error large.yaml: a pointer to Git LFS: the file itself is not in the repository";
+        "error large.yaml: a Git LFS pointer: the file itself is not in the repository";
     assert!(found.iter().any(|line| line == of_pointer), "{found:?}");
 }
 
@@ -481,7 +481,7 @@ fn a_file_of_git_is_read_as_far_as_it_is_looked_at() {
     let (tree, _) = Tree::at_revision(&repository, "HEAD", None).unwrap();
     assert_eq!(tree.skipped, [("huge.yaml".to_owned(), Skipped::TooLarge)]);
     let ignored =
-        "it is not part of the fleet, and is not YAML that can be read: a file larger than 4 MiB";
+        "it is not part of the fleet, and cannot be read as YAML: a file larger than 4 MiB";
     let said = said(&Reader::default().read(&tree));
     assert_eq!(
         said[1..],

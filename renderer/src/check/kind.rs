@@ -55,7 +55,7 @@ pub(super) fn read(document: &Document) -> Is {
                 (Some(_), None) => ("/apiVersion", "kind"),
                 _ => ("", "kind"),
             };
-            let message = format!("not an object of Kubernetes' shape: `{missing}` is missing");
+            let message = format!("not a Kubernetes object: `{missing}` is missing");
             let place = document.key_place(given);
             let finding = Finding::error(code::UNSUPPORTED_KIND, place, message);
             match kind.and_then(alike) {
@@ -64,7 +64,7 @@ pub(super) fn read(document: &Document) -> Is {
             }
         }
         _ if has_objects(&document.value) => {
-            let message = "a sequence of objects: they are read from a `List`, or as documents";
+            let message = "a sequence of objects: only a `List` or separate documents are read";
             let finding = Finding::error(code::UNSUPPORTED_KIND, document.place(""), message);
             let help = "put `---` between the objects, or put them below `items` of `apiVersion: v1`, `kind: List`";
             Wrong::of(finding.with_help(help), [])
@@ -133,13 +133,13 @@ fn of_kind(version: &str, kind: &str, document: &Document) -> Is {
     let place = document.place("/apiVersion");
     let wrong = |message| Finding::error(code::UNSUPPORTED_KIND, place.clone(), message);
     if let Some(known) = alike(kind) {
-        let message = format!("`{version}` `{kind}` is not a kind of Flotta's");
+        let message = format!("`{version}` `{kind}` is not a kind that Flotta knows");
         let expected = schema::version_of(known);
         let help = format!("did you mean `apiVersion: {expected}`, `kind: {known}`?");
         return Wrong::of(wrong(message).with_help(help), [known]);
     }
     if version.starts_with(GROUP) {
-        let message = format!("`{version}` has no kind `{kind}` that this version knows");
+        let message = format!("this version of Flotta has no kind `{kind}` in `{version}`");
         return Wrong::of(wrong(message), of_our_group());
     }
     let mut foreign = Foreign {
@@ -187,7 +187,7 @@ fn of_no_kind(document: &Document) -> Foreign {
     } else if name == "Chart.yaml" && has("apiVersion") {
         "a Helm chart"
     } else {
-        "YAML that is no object of Kubernetes' shape"
+        "YAML that is not a Kubernetes object"
     };
     Foreign {
         place: document.place(""),

@@ -73,7 +73,9 @@ pub(super) fn selector(
                 format!("operator `{}` takes no `values`", expression.operator)
             }
             ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => continue,
-            (other, _) => format!("operator `{other}`: use In, NotIn, Exists or DoesNotExist"),
+            (other, _) => {
+                format!("`{other}` is not an operator: use In, NotIn, Exists or DoesNotExist")
+            }
         };
         findings.push(Finding::error(
             code::SCHEMA,
@@ -110,7 +112,7 @@ pub(super) fn workload(workload: &Checked<EdgeWorkload>) -> Vec<Finding> {
         (None, None) => findings.push(Finding::error(
             code::PLACEMENT,
             document.key_place("/spec"),
-            "neither `device` nor `deviceSelector` is given: it would run nowhere",
+            "neither `device` nor `deviceSelector` is given: the workload would run nowhere",
         )),
         _ => {}
     }
@@ -128,7 +130,7 @@ pub(super) fn workload(workload: &Checked<EdgeWorkload>) -> Vec<Finding> {
         }
         findings.push(finding);
     } else if given(other) {
-        let message = format!("`type: {wanted}` takes no field `{other}`");
+        let message = format!("`type: {wanted}` does not allow the field `{other}`");
         findings.push(Finding::error(
             code::SCHEMA,
             document.key_place(&format!("/spec/{other}")),

@@ -239,7 +239,7 @@ fn findings(error: &ValidationError<'_>, document: &Document, schema: &Value) ->
             } else if wanted.contains("string") && (value.is_boolean() || value.is_number()) {
                 let made = type_of(value);
                 help = Some(format!(
-                    "put it in quotes: without them YAML makes {made} of it"
+                    "put it in quotes: otherwise YAML reads it as {made}"
                 ));
             }
             if wanted == "integer" && value.is_number() {

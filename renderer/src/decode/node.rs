@@ -25,7 +25,7 @@ impl<'de> Visitor<'de> for Nodes {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value that JSON has too")
+        f.write_str("a value that can be written as JSON")
     }
 
     fn visit_unit<E: Error>(self) -> Result<Node, E> {

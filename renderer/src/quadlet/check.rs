@@ -59,7 +59,7 @@ const SWITCHES: &[&str] = &[
     "VolatileTmp",
 ];
 /// Why aliases are refused: with one, the unit could replace a unit of the machine.
-pub(super) const NO_ALIAS: &str = "Alias= is not supported: a unit of a workload has one name, which ServiceName= or the file says";
+pub(super) const NO_ALIAS: &str = "Alias= is not supported: a unit of a workload has one name, that of ServiceName= or of its file";
 /// Checks one unit, and collects what is wrong and what it needs.
 #[derive(Debug)]
 pub struct Checker<'s, 'a> {
@@ -172,7 +172,7 @@ impl<'s, 'a> Checker<'s, 'a> {
         }
         if unit.instance().is_some() && name.is_none() && !kind.suffix().is_empty() {
             let message = format!(
-                "Quadlet makes no template of a .{} file: only .container and .kube files can be templates",
+                "a .{} file cannot be a template: only .container and .kube files can be templates",
                 kind.extension()
             );
             self.faults
@@ -188,7 +188,7 @@ impl<'s, 'a> Checker<'s, 'a> {
             return false;
         }
         let message = format!(
-            "{} is empty, so it stands for its template, and there is none",
+            "{} is empty, so it stands for its template, which is missing",
             unit.name
         );
         self.faults.push(Fault::error(
@@ -250,7 +250,7 @@ impl<'s, 'a> Checker<'s, 'a> {
                     Ok(words) if pairs => {
                         for word in words.iter().filter(|word| !word.text.contains('=')) {
                             let message = format!(
-                                "`{}` is no NAME=VALUE, and Quadlet drops it: quote a value with spaces, \"NAME=a b\"",
+                                "`{}` is not NAME=VALUE, so Quadlet drops it: quote a value with spaces, \"NAME=a b\"",
                                 word.text
                             );
                             self.refuse(&value, value.spot_of(word), message);
@@ -275,7 +275,7 @@ impl<'s, 'a> Checker<'s, 'a> {
     pub(super) fn switch(&mut self, value: &Value<'_>) {
         let text = value.text.trim_matches('"');
         if !is_boolean(text) {
-            let message = format!("`{text}` is not yes or no: Quadlet takes it for no");
+            let message = format!("`{text}` is not yes or no: Quadlet would read it as no");
             self.refuse(value, value.spot(), message);
         }
     }

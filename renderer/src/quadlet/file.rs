@@ -126,7 +126,7 @@ pub fn parse(text: &str) -> File {
         }
     }
     if !open.text.is_empty() {
-        let message = "the line is continued, and nothing follows: Quadlet drops it";
+        let message = "the line ends with a backslash, but no line follows: Quadlet drops it";
         file.faults.push((open.spot(), message.to_owned()));
     }
     file

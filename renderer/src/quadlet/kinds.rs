@@ -87,7 +87,7 @@ impl Checker<'_, '_> {
         if let Some(start) = unit.all("Service", "ExecStart").first()
             && !is_oneshot
         {
-            let message = "Quadlet makes ExecStart= itself, and systemd refuses a unit with two: use ExecStartPre= or Exec= in [Container]";
+            let message = "Quadlet makes ExecStart= itself, and systemd refuses a unit with two of them: use ExecStartPre= or Exec= in [Container]";
             self.refuse(start, start.entry.at, message);
         }
         self.restart(is_oneshot);
@@ -154,7 +154,7 @@ impl Checker<'_, '_> {
             "keep-id" => {
                 for (key, map) in &maps {
                     if let Some((value, word)) = map.get(1) {
-                        let message = format!("RemapUsers=keep-id takes one {key}=");
+                        let message = format!("RemapUsers=keep-id allows only one {key}=");
                         self.refuse(value, value.spot_of(word), message);
                     }
                 }
@@ -252,7 +252,7 @@ impl Checker<'_, '_> {
                 && !is_number(id.text)
             {
                 let message = format!(
-                    "{key}=`{}` is not a number: Quadlet takes it for 0",
+                    "{key}=`{}` is not a number: Quadlet would read it as 0",
                     id.text
                 );
                 self.refuse(&id, id.spot(), message);
@@ -276,7 +276,7 @@ impl Checker<'_, '_> {
                 let message = if subnets == 0 {
                     format!("{key}= needs Subnet=")
                 } else {
-                    format!("more {key}= than Subnet=: each belongs to one")
+                    format!("there are more {key}= than Subnet=: each belongs to one of them")
                 };
                 self.refuse(value, value.entry.at, message);
             }
@@ -324,7 +324,7 @@ impl Checker<'_, '_> {
                 if service.is_none() && !file.text.starts_with('/') && !is_url(file.text) =>
             {
                 let message =
-                    "a relative path needs SetWorkingDirectory=: unit for the unit's folder";
+                    "a relative path needs SetWorkingDirectory=, `unit` for the unit's folder";
                 self.refuse(&file, file.spot(), message);
             }
             (Some(file), Some(context)) => {
@@ -338,7 +338,7 @@ impl Checker<'_, '_> {
             (None, Some(context)) if context.text.eq_ignore_ascii_case("unit") => {
                 let names = ["Containerfile", "Dockerfile"];
                 if service.is_none() && !names.iter().any(|name| self.set.has(name)) {
-                    let message = "there is no Containerfile next to it, and no File=";
+                    let message = "there is no Containerfile next to the unit, and no File=";
                     self.warn(code::MISSING_REFERENCE, &context, context.spot(), message);
                 }
             }

@@ -32,7 +32,7 @@ pub fn role(name: &str) -> Result<Role<'_>, String> {
         }
         [folder, file] if drops_into(folder).is_some() => drop_in(folder, file),
         [.., last] if unit_kind(last).is_some() => Err(format!(
-            "{last} is in a folder, and units stand at the top: only drop-ins (UNIT.d/NAME.conf) and plain files may be in folders"
+            "{last} is in a folder, but units must be at the top: only drop-ins (UNIT.d/NAME.conf) and plain files may be in folders"
         )),
         [.., last] => match last.rsplit_once('.') {
             Some((_, kind @ ("mount" | "automount" | "swap" | "slice" | "scope" | "device"))) => {
@@ -49,7 +49,7 @@ pub fn role(name: &str) -> Result<Role<'_>, String> {
 fn check_part(part: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@+".contains(c);
     if part.is_empty() || part == "." || part == ".." {
-        return Err("it is no plain path".to_owned());
+        return Err("it is not a plain path".to_owned());
     }
     match part.chars().find(|c| !plain(*c)) {
         Some(odd) => Err(format!(
@@ -77,12 +77,12 @@ fn drop_in<'a>(folder: &'a str, file: &str) -> Result<Role<'a>, String> {
     let stem = unit.rsplit_once('.').map_or("", |(stem, _)| stem);
     if stem.is_empty() || stem.ends_with('-') || stem.ends_with("-@") {
         return Err(format!(
-            "{folder} is for units of other workloads as well: write a drop-in for each unit, UNIT.d/{file}"
+            "{folder} also applies to units of other workloads: write a drop-in for each unit, UNIT.d/{file}"
         ));
     }
     check_unit(unit)?;
     if file.strip_suffix(".conf").is_none() || file.starts_with('.') {
-        return Err("a drop-in is NAME.conf: others are not read".to_owned());
+        return Err("a drop-in must be named NAME.conf: others are not read".to_owned());
     }
     Ok(if Kind::of(unit).is_some() {
         Role::QuadletDropIn(unit)
@@ -95,7 +95,7 @@ fn drop_in<'a>(folder: &'a str, file: &str) -> Result<Role<'a>, String> {
 fn check_unit(name: &str) -> Result<(), String> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     if stem.is_empty() || stem.starts_with(['.', '-', '@']) {
-        return Err("a unit's name begins with a letter or digit".to_owned());
+        return Err("a unit's name must begin with a letter or digit".to_owned());
     }
     if stem.contains('+') {
         return Err("it has '+', which a unit's name may not have".to_owned());

@@ -51,7 +51,9 @@ pub fn parse(text: &str) -> Result<Published, String> {
     } else {
         let (first, of_host) = range(host)?;
         if of_host != count {
-            return Err(format!("{of_host} ports for {count} of the container"));
+            return Err(format!(
+                "{of_host} host ports are given for {count} container ports"
+            ));
         }
         Some(first)
     };

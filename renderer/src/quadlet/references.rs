@@ -53,7 +53,7 @@ impl Checker<'_, '_> {
     /// Adds another Quadlet file of the device to what the unit needs.
     pub(super) fn need_unit(&mut self, value: &Value<'_>, spot: Spot, name: &str) {
         let message = format!(
-            "`{name}` is not among the Quadlet files of the device, and without it Quadlet makes no unit of {}",
+            "`{name}` is not among the Quadlet files of the device: without it, Quadlet makes no unit from {}",
             self.unit.name
         );
         self.needs.push(Need {
@@ -141,7 +141,7 @@ impl Checker<'_, '_> {
                     if other.is_some_and(|other| super::check::container_name(other).contains('%'))
                     {
                         let message = format!(
-                            "the name of the container of `{name}` is known to systemd alone: give it ContainerName="
+                            "only systemd knows the name of the container of `{name}`: set ContainerName= there"
                         );
                         self.refuse(&network, spot, message);
                     }

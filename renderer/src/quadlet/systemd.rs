@@ -103,7 +103,8 @@ impl Checker<'_, '_> {
                     self.is_unit(&other, other.text);
                 } else {
                     let name = other.text;
-                    let message = format!("`{name}` is not the name of a unit: {name}.service?");
+                    let message =
+                        format!("`{name}` is not the name of a unit: is it {name}.service?");
                     self.refuse(&other, other.spot(), message);
                 }
             }
@@ -153,7 +154,7 @@ impl Checker<'_, '_> {
             for (value, word) in unit.names("Install", key) {
                 if !word.text.contains('.') {
                     let message = format!(
-                        "`{}` is not the name of a unit: which kind is it?",
+                        "`{}` is not the name of a unit: add its kind, such as .target",
                         word.text
                     );
                     self.refuse(&value, value.spot_of(&word), message);
@@ -195,7 +196,7 @@ impl Checker<'_, '_> {
             let program = program.trim_matches(['"', '\'']);
             if program.contains('/') && !program.starts_with('/') && !program.starts_with('%') {
                 let message =
-                    format!("`{program}` is a relative path: systemd starts absolute ones");
+                    format!("`{program}` is a relative path: systemd needs an absolute one");
                 self.refuse(&value, value.spot(), message);
             }
         }
@@ -244,7 +245,7 @@ impl Checker<'_, '_> {
             let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
             format!("{stem}{}.service", kind.suffix())
         });
-        let message = format!("systemd knows no unit `{name}`: write {service}");
+        let message = format!("`{name}` is not a unit of systemd: write {service}");
         self.refuse(value, spot, message);
     }
 }

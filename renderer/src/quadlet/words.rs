@@ -65,12 +65,12 @@ fn split(value: &str, escapes: bool) -> Result<Vec<Word>, Broken> {
             }
         };
         if quote.is_some() && !escapes {
-            return broken("a quote is opened and not closed", start);
+            return broken("a quote is opened but not closed", start);
         }
         if text.is_empty() {
             // systemd does not end the list here: it reads an empty word
             return broken(
-                "Quadlet takes an empty word for the end of the value, and drops what follows",
+                "Quadlet reads an empty word as the end of the value, and drops what follows",
                 start,
             );
         }
@@ -122,7 +122,7 @@ fn escape(rest: &str) -> Result<Option<(char, usize)>, String> {
         _ => None,
     };
     found.ok_or_else(|| {
-        format!("`\\{first}` is no escape: write `\\\\` for a backslash. Quadlet drops the value")
+        format!("Quadlet drops a value with `\\{first}`: write `\\\\` for a backslash")
     })
 }
 
