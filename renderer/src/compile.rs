@@ -49,6 +49,8 @@ pub fn compile(
         pod::compile(&mut job, &pod.spec);
     } else if let Some(files) = &workload.object.spec.quadlet {
         given::compile(&mut job, files);
+        // of two ports that conflict, the later one in the source is reported
+        job.out.ports.sort_by(|a, b| a.place.cmp(&b.place));
     }
     job.out
 }
