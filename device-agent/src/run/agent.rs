@@ -21,13 +21,13 @@ use crate::pull::{Session, chain};
 use crate::report::Live;
 use crate::state_machine::{NoEdge, State};
 
-mod machine;
+mod managed_host;
 mod mounts;
 #[cfg(test)]
 mod tests;
 mod work;
 
-use machine::{Change, Machine};
+use managed_host::{Change, ManagedHost};
 
 /// Shortest and longest bound of the wait before failed work is retried.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(600));
@@ -95,7 +95,7 @@ pub(super) struct Agent<H> {
     pub(super) ended_file: Option<PathBuf>,
 }
 
-impl<H: Machine> Agent<H> {
+impl<H: ManagedHost> Agent<H> {
     /// Runs for as long as it is polled.
     pub(super) async fn run(mut self) -> Result<Never, Stop> {
         if self.ledger.accepted().is_some() {

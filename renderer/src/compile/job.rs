@@ -49,25 +49,36 @@ const MAX_WORD_BYTES: usize = 4 << 20;
 /// The bytes that are left of a limit.
 #[derive(Debug)]
 pub(super) struct Room {
+    what: &'static str,
+    limit: usize,
     left: usize,
     is_used_up: bool,
 }
 
 impl Room {
-    const fn of(bytes: usize) -> Self {
+    const fn of(what: &'static str, limit: usize) -> Self {
         Self {
-            left: bytes,
+            what,
+            limit,
+            left: limit,
             is_used_up: false,
         }
     }
 
-    /// Takes bytes and returns whether there were enough.
-    fn take(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes) {
-            Some(left) if !self.is_used_up => self.left = left,
-            _ => self.is_used_up = true,
+    /// Takes bytes. If there are not enough, returns an error, the first time with the message to report.
+    fn take(&mut self, bytes: usize) -> Result<(), Option<String>> {
+        if self.is_used_up {
+            return Err(None);
         }
-        !self.is_used_up
+        if let Some(left) = self.left.checked_sub(bytes) {
+            self.left = left;
+            return Ok(());
+        }
+        self.is_used_up = true;
+        let (what, limit) = (self.what, self.limit >> 20);
+        Err(Some(format!(
+            "the workload's {what} have more than {limit} MiB"
+        )))
     }
 
     /// Whether more bytes were asked for than there were, so that nothing more has to be compiled.
@@ -104,8 +115,8 @@ impl<'a> Job<'a> {
             workload,
             config_maps,
             device,
-            files: Room::of(MAX_FILE_BYTES),
-            words: Room::of(MAX_WORD_BYTES),
+            files: Room::of("files", MAX_FILE_BYTES),
+            words: Room::of("arguments and variables", MAX_WORD_BYTES),
             out: Compiled::default(),
         }
     }
@@ -162,15 +173,8 @@ impl Job<'_> {
                     self.refuse(code::NEVER_ALLOWED, pointer, format!("{path}: {why}"));
                     return None;
                 }
-                let was_used_up = self.files.is_used_up();
-                if !self.files.take(bytes.len()) {
-                    if !was_used_up {
-                        let message = format!(
-                            "the workload's files have more than {} MiB",
-                            MAX_FILE_BYTES >> 20
-                        );
-                        self.refuse(code::LIMIT, pointer, message);
-                    }
+                if let Err(message) = self.files.take(bytes.len()) {
+                    self.over_limit(message, pointer);
                     return None;
                 }
                 self.out
@@ -182,6 +186,13 @@ impl Job<'_> {
                 self.refuse(code::BAD_NAME, pointer, error.to_string());
                 None
             }
+        }
+    }
+
+    /// Reports that a limit is exceeded, unless it has been reported.
+    fn over_limit(&mut self, message: Option<String>, pointer: &str) {
+        if let Some(message) = message {
+            self.refuse(code::LIMIT, pointer, message);
         }
     }
 
@@ -258,15 +269,8 @@ impl Job<'_> {
 
     /// Whether text can be an argument of a program; otherwise it is reported.
     pub(super) fn word(&mut self, text: &str, pointer: &str) -> bool {
-        let was_used_up = self.words.is_used_up();
-        if !self.words.take(text.len()) {
-            if !was_used_up {
-                let message = format!(
-                    "the workload's arguments and variables have more than {} MiB",
-                    MAX_WORD_BYTES >> 20
-                );
-                self.refuse(code::LIMIT, pointer, message);
-            }
+        if let Err(message) = self.words.take(text.len()) {
+            self.over_limit(message, pointer);
             return false;
         }
         let not = not_a_word(text);

@@ -92,27 +92,19 @@ const SIGNALS: [&str; 33] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS", "RTMIN", "RTMAX",
 ];
 
-/// Keys where an empty value removes those before it, in addition to all keys for paths and addresses.
-const CLEARED: [&str; 8] = [
-    "Nice",
+/// Keys of timers that may be given more than once: an empty value removes those before it, and systemd replaces `%` specifiers
+/// before it reads the value. Both are so for all keys for paths and addresses.
+const TIMES: [&str; 6] = [
     "OnActiveSec",
     "OnBootSec",
     "OnCalendar",
     "OnStartupSec",
     "OnUnitActiveSec",
     "OnUnitInactiveSec",
-    "TimeoutAbortSec",
 ];
 
-/// Keys where systemd replaces `%` specifiers before it reads the value, in addition to all keys for paths and addresses.
-const FILLED: [&str; 6] = [
-    "OnActiveSec",
-    "OnBootSec",
-    "OnCalendar",
-    "OnStartupSec",
-    "OnUnitActiveSec",
-    "OnUnitInactiveSec",
-];
+/// Other keys that an empty value resets.
+const RESET: [&str; 2] = ["Nice", "TimeoutAbortSec"];
 
 /// Returns the keys that systemd knows in a section.
 pub(super) fn keys(section: &str) -> Vec<&'static str> {
@@ -130,8 +122,9 @@ pub(super) fn fault(section: &str, key: &str, value: &str) -> Option<String> {
             .map(|(_, words)| *words)
     };
     let is_text = [Kind::Address, Kind::Path].contains(&kind);
-    if value.is_empty() && (is_text || CLEARED.contains(&key))
-        || value.contains('%') && (is_text || FILLED.contains(&key))
+    let is_repeated = is_text || TIMES.contains(&key);
+    if value.is_empty() && (is_repeated || RESET.contains(&key))
+        || value.contains('%') && is_repeated
     {
         return None;
     }

@@ -1,4 +1,4 @@
-//! The loop's interface to the machine.
+//! The loop's interface to the host that it manages.
 
 use flotta_bundle::Manifest;
 use flotta_bundle::code::Problem;
@@ -10,8 +10,8 @@ use crate::converge::{self, Host, Outcome};
 use crate::health::Health;
 use crate::ledger::{Ledger, LedgerError};
 
-/// What the loop needs of a machine.
-pub(in crate::run) trait Machine {
+/// What the loop needs of the host.
+pub(in crate::run) trait ManagedHost {
     /// Brings the machine to the state that the manifest describes. May be dropped at any point.
     async fn converge(
         &mut self,
@@ -52,7 +52,7 @@ pub(in crate::run) enum Change {
     Files,
 }
 
-impl<S: Systemd, P: Podman, F: Files> Machine for Host<S, P, F> {
+impl<S: Systemd, P: Podman, F: Files> ManagedHost for Host<S, P, F> {
     async fn converge(
         &mut self,
         manifest: &Manifest,

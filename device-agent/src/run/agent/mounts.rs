@@ -3,14 +3,14 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Agent, Machine, Stop};
+use super::{Agent, ManagedHost, Stop};
 use crate::durable;
 use crate::state_machine::State;
 
 /// Seconds before the agent exits again for a fresh view of the mounts when that did not help: each exit costs a connection.
 const SHUT_OUT_AGAIN: i64 = 600;
 
-impl<H: Machine> Agent<H> {
+impl<H: ManagedHost> Agent<H> {
     /// Checks whether the agent can write again, and continues if so.
     pub(super) async fn probe(&mut self) -> Result<(), Stop> {
         let Some(manifest) = self.manifest() else {

@@ -30,14 +30,14 @@ enum Scripted {
 
 /// A machine that notes the calls and follows a script; without one, everything works.
 #[derive(Clone, Default)]
-struct FakeMachine {
+struct FakeHost {
     orders: Rc<RefCell<VecDeque<Scripted>>>,
     asked: Rc<RefCell<Vec<(u64, u32)>>>,
     /// Whether nothing can be written, and if so, whether that is only the agent's view.
     shut_out: Rc<Cell<Option<bool>>>,
 }
 
-impl Machine for FakeMachine {
+impl ManagedHost for FakeHost {
     async fn converge(
         &mut self,
         manifest: &Manifest,
@@ -113,7 +113,7 @@ struct Bench {
     device: DeviceName,
     trust: TrustRoot,
     state: TempDir,
-    machine: FakeMachine,
+    machine: FakeHost,
 }
 
 /// The other ends of an agent's channels.
@@ -139,7 +139,7 @@ impl Bench {
             device: "shop-17".parse().expect("a name"),
             trust,
             state: tempfile::tempdir().expect("a folder"),
-            machine: FakeMachine::default(),
+            machine: FakeHost::default(),
         }
     }
 
@@ -203,7 +203,7 @@ impl Bench {
         }
     }
 
-    fn agent(&self, ledger: Ledger) -> (Agent<FakeMachine>, Channels) {
+    fn agent(&self, ledger: Ledger) -> (Agent<FakeHost>, Channels) {
         let (offers, offered) = mpsc::channel(1);
         let (sessions, session) = watch::channel(None);
         let (live, shown) = watch::channel(Live::default());
@@ -263,7 +263,7 @@ impl Bench {
 }
 
 /// Runs the agent until `script` is done.
-async fn play(agent: Agent<FakeMachine>, script: impl Future<Output = ()>) {
+async fn play(agent: Agent<FakeHost>, script: impl Future<Output = ()>) {
     tokio::select! {
         ended = agent.run() => panic!("the loop ended: {ended:?}"),
         () = script => {}

@@ -5,7 +5,7 @@ use flotta_bundle::code;
 use flotta_bundle::verify;
 use flotta_bundle::wire::WorkloadReport;
 
-use super::{Agent, Machine};
+use super::{Agent, ManagedHost};
 use crate::converge::Outcome;
 use crate::fetch::{self, FetchError};
 use crate::state_machine::NoEdge;
@@ -23,7 +23,7 @@ enum Ended {
     Overtaken,
 }
 
-impl<H: Machine> Agent<H> {
+impl<H: ManagedHost> Agent<H> {
     /// Fetches and applies what the ledger says, unless a newer manifest comes in between.
     pub(super) async fn work(&mut self) -> Result<(), NoEdge> {
         self.retry_at = None;

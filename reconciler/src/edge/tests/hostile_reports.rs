@@ -349,14 +349,8 @@ async fn no_text_of_a_report_keeps_what_a_terminal_obeys() {
     let answer = client.put("/v1/report", serde_json::to_vec(&said).unwrap());
     assert_eq!(answer.await.status, 200);
 
-    let record = world
-        .fixture
-        .store
-        .device(&name("a"))
-        .await
-        .unwrap()
-        .unwrap();
-    let mut kept = texts(&serde_json::to_value(record.report.unwrap()).unwrap());
+    let report = world.report("a").await;
+    let mut kept = texts(&serde_json::to_value(report).unwrap());
     for event in world.fixture.events().await {
         kept.extend([event.0, event.1]);
     }

@@ -27,14 +27,8 @@ async fn events_are_kept_once_and_forge_no_line() {
     let applied = events.iter().filter(|event| event.reason == "Applied");
     let messages: Vec<_> = applied.map(|event| event.message.as_str()).collect();
     assert_eq!(messages, ["one", "two ?[2Kforged"]);
-    let record = world
-        .fixture
-        .store
-        .device(&name("a"))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(record.report.unwrap().problems[0].message, "no? such image");
+    let report = world.report("a").await;
+    assert_eq!(report.problems[0].message, "no? such image");
 }
 
 #[tokio::test]

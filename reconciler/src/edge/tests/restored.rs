@@ -105,14 +105,8 @@ async fn a_signed_release_raises_the_sequence_and_a_number_alone_does_not() {
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("release 47"), "{said:?}");
     // the proof is not stored with the report
-    let record = world
-        .fixture
-        .store
-        .device(&name("a"))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(record.report.unwrap().accepted, None);
+    let report = world.report("a").await;
+    assert_eq!(report.accepted, None);
 
     drop(liar);
     drop(client);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flotta_bundle::wire::{Enrolment, Failure, Token};
+use flotta_bundle::wire::{Enrolment, Failure, Report, Token};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -39,6 +39,17 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Returns the report that is stored of a device.
+    pub(super) async fn report(&self, device: &str) -> Report {
+        let record = self
+            .fixture
+            .store
+            .device(&crate::fixture::name(device))
+            .await;
+        let report = record.expect("a store").expect("a device").report;
+        report.expect("a report")
+    }
+
     pub(super) async fn new() -> Self {
         Self::with(Limits::default()).await
     }
